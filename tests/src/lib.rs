@@ -1,0 +1,1 @@
+//! The promises no single room can keep: see `tests/`.
