@@ -1,1 +1,32 @@
-//! offramp-kernels
+//! Arithmetic on slices: products, norms, softmax, rotary embedding, the optimiser's update.
+//!
+//! This room knows no layer, no model and no file. It promises three things:
+//!
+//! 1. **A token's arithmetic does not depend on how many tokens share the call.** Every product of
+//!    the engine ([`linear`], [`Table::product`]) sums each output element in one fixed order: lane
+//!    `j` of one vector accumulates the terms `k ≡ j` in increasing `k`, then the lanes are added in a
+//!    fixed tree. Tiling and threads choose *which* elements are computed together, never *how*. Only
+//!    then is "speculative = greedy" an equality and not a tolerance. `tests/invariance.rs` holds it.
+//! 2. **Dispatch is data.** A [`Table`] is one set of functions for one instruction set. [`active`]
+//!    chooses the best that the processor has, once; `OFFRAMP_KERNELS=reference|avx2|avx512` forces
+//!    one. Holding a table other than the reference is the proof that the processor can run it.
+//! 3. **The reference is the definition**: plain Rust for any target, and every other table is tested
+//!    against it and against the formulas in `f64`.
+//!
+//! [`gemm`] is the exception to the first promise: training's large products, where the order of
+//! summation is free.
+
+pub mod convert;
+pub mod gemm;
+mod lanes;
+mod linear;
+pub mod pool;
+mod reference;
+mod table;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use linear::linear;
+/// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
+pub use rayon;
+pub use table::{AdamWStep, NormRow, Table, active, available};

@@ -1,0 +1,208 @@
+//! Element-wise arithmetic and reductions, written once over arrays of lanes.
+//!
+//! Each function is `#[inline(always)]` and has no branch inside its loops, so that the tables
+//! compile it for their own instruction set. `FMA` says whether `a·b + c` rounds once.
+
+use crate::table::{AdamWStep, NormRow};
+
+/// Partial sums kept side by side; one AVX-512 register, two AVX2, four SSE.
+const LANES: usize = 16;
+type Lanes = [f32; LANES];
+
+#[inline(always)]
+fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Adds the lanes in a fixed tree: 16 → 8 → 4 → 2 → 1.
+#[inline(always)]
+fn sum(mut lanes: Lanes) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Checks a product's slices and returns `(tokens, rows)`.
+pub(crate) fn product_shape(x: &[f32], weight: &[f32], in_features: usize, out: &[f32]) -> (usize, usize) {
+    assert!(in_features > 0, "a product over no features");
+    let (tokens, rows) = (x.len() / in_features, weight.len() / in_features);
+    assert_eq!(x.len(), tokens * in_features, "x is [tokens, {in_features}]");
+    assert_eq!(weight.len(), rows * in_features, "weight is [rows, {in_features}]");
+    assert_eq!(out.len(), tokens * rows, "out is [{tokens}, {rows}]");
+    (tokens, rows)
+}
+
+/// Reduces `(a, b)` pairwise into lanes by `step(accumulator, a, b)`, in increasing index.
+#[inline(always)]
+fn reduce(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32) -> Lanes {
+    assert_eq!(a.len(), b.len(), "two vectors of one length");
+    let mut lanes = [start; LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for i in 0..LANES {
+            lanes[i] = step(lanes[i], a[i], b[i]);
+        }
+    }
+    for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[i] = step(lanes[i], a, b);
+    }
+    lanes
+}
+
+#[inline(always)]
+pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+    sum(reduce(a, b, 0.0, |sum, a, b| fma::<FMA>(a, b, sum)))
+}
+
+#[inline(always)]
+pub(crate) fn axpy<const FMA: bool>(a: f32, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "two vectors of one length");
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = fma::<FMA>(a, x, *y);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn sum_of_squares<const FMA: bool>(x: &[f32]) -> f64 {
+    let square = |x: f32| f64::from(x) * f64::from(x); // exact in f64: fusing would change nothing
+    let mut lanes = [0f64; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += square(chunk[i]);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&x| square(x)).sum::<f64>()
+}
+
+#[inline(always)]
+pub(crate) fn rms_norm<const FMA: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> f32 {
+    assert_eq!(x.len(), weight.len(), "one weight for each feature");
+    assert_eq!(x.len(), out.len(), "out has the shape of x");
+    let mean = dot::<FMA>(x, x) / x.len() as f32;
+    let inv_rms = 1.0 / (mean + eps).sqrt();
+    for ((out, &x), &weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * inv_rms * weight;
+    }
+    inv_rms
+}
+
+/// With `n = x · inv_rms`: `d_weight += d_out · n` and
+/// `d_x += inv_rms · (w · d_out − n · mean(w · d_out · n))`.
+#[inline(always)]
+pub(crate) fn rms_norm_backward<const FMA: bool>(row: NormRow<'_>, d_x: &mut [f32], d_weight: &mut [f32]) {
+    let NormRow { x, weight, inv_rms, d_out } = row;
+    let len = x.len();
+    assert!([weight.len(), d_out.len(), d_x.len(), d_weight.len()] == [len; 4], "rows of one length");
+    let mut lanes = [0f32; LANES];
+    for start in (0..len).step_by(LANES) {
+        for (i, k) in (start..len.min(start + LANES)).enumerate() {
+            lanes[i] = fma::<FMA>(weight[k] * d_out[k], x[k], lanes[i]);
+        }
+    }
+    let along = sum(lanes) * inv_rms * inv_rms * inv_rms / len as f32;
+    for k in 0..len {
+        d_weight[k] = fma::<FMA>(d_out[k], x[k] * inv_rms, d_weight[k]);
+        d_x[k] += fma::<FMA>(weight[k] * d_out[k], inv_rms, -(x[k] * along));
+    }
+}
+
+/// `e^x` to about 1 ulp of `f32` (Cephes' polynomial after reduction by powers of two). Results below
+/// 2^−125 are flushed to zero; overflow gives infinity, NaN stays NaN.
+#[inline(always)]
+fn exp<const FMA: bool>(x: f32) -> f32 {
+    const LOWEST: f32 = -86.6;
+    const HIGHEST: f32 = 88.722_84;
+    // Adding 1.5 · 2^23 rounds to an integer in the low bits of the mantissa, without `roundf`.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = if x < LOWEST { LOWEST } else { x };
+    let clamped = if clamped > HIGHEST { HIGHEST } else { clamped };
+    let shifted = fma::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
+    let power = shifted - ROUND;
+    // ln 2 in two parts, so that the remainder is exact.
+    let rest = fma::<FMA>(power, -0.693_359_4, clamped);
+    let rest = fma::<FMA>(power, 2.121_944_4e-4, rest);
+    let mut poly = 1.987_569_1e-4;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        poly = fma::<FMA>(poly, rest, coefficient);
+    }
+    let value = fma::<FMA>(poly * rest, rest, rest) + 1.0;
+    // 2^(power − 1), doubled at the end: 2^128 has no float, its half has.
+    let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let scale = f32::from_bits((exponent.wrapping_add(126) << 23) as u32);
+    let value = value * scale * 2.0;
+    let value = if x < LOWEST { 0.0 } else { value };
+    if x > HIGHEST { f32::INFINITY } else { value }
+}
+
+#[inline(always)]
+pub(crate) fn softmax<const FMA: bool>(x: &mut [f32]) -> f32 {
+    let lanes = reduce(x, x, f32::NEG_INFINITY, |max, x, _| if x > max { x } else { max });
+    let max = lanes.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+    for x in x.iter_mut() {
+        *x = exp::<FMA>(*x - max);
+    }
+    let total = sum(reduce(x, x, 0.0, |sum, x, _| sum + x));
+    let scale = 1.0 / total;
+    for x in x.iter_mut() {
+        *x *= scale;
+    }
+    max + total.ln()
+}
+
+#[inline(always)]
+pub(crate) fn silu_mul<const FMA: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && gate.len() == out.len(), "three vectors of one length");
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gate / (1.0 + exp::<FMA>(-gate)) * up;
+    }
+}
+
+/// With `s = sigmoid(gate)`: `d_up = d_out · gate·s` and `d_gate = d_out · up · s·(1 + gate·(1 − s))`.
+#[inline(always)]
+pub(crate) fn silu_mul_backward<const FMA: bool>(gate: &mut [f32], up: &mut [f32], d_out: &[f32]) {
+    assert!(gate.len() == up.len() && gate.len() == d_out.len(), "three vectors of one length");
+    for ((gate, up), &d_out) in gate.iter_mut().zip(up).zip(d_out) {
+        let sigmoid = 1.0 / (1.0 + exp::<FMA>(-*gate));
+        let d_gate = d_out * *up * sigmoid * fma::<FMA>(*gate, 1.0 - sigmoid, 1.0);
+        *up = d_out * *gate * sigmoid;
+        *gate = d_gate;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn rope<const FMA: bool>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    assert!(head.len() == 2 * cos.len() && cos.len() == sin.len(), "one angle for each pair");
+    let (first, second) = head.split_at_mut(cos.len());
+    for (((first, second), &cos), &sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+        let (a, b) = (*first, *second);
+        *first = fma::<FMA>(a, cos, -(b * sin));
+        *second = fma::<FMA>(b, cos, a * sin);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn adamw<const FMA: bool>(
+    step: &AdamWStep,
+    param: &mut [f32],
+    grad: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) {
+    assert!([grad.len(), m.len(), v.len()] == [param.len(); 3], "vectors of one length");
+    let AdamWStep { lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale } = *step;
+    let (keep, rate, inv_sqrt_bias2) = (1.0 - lr * weight_decay, lr / bias1, 1.0 / bias2.sqrt());
+    for (((param, &grad), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
+        let grad = grad * grad_scale;
+        *m = fma::<FMA>(beta1, *m, (1.0 - beta1) * grad);
+        *v = fma::<FMA>(beta2, *v, (1.0 - beta2) * grad * grad);
+        let update = *m / fma::<FMA>(v.sqrt(), inv_sqrt_bias2, eps);
+        *param = fma::<FMA>(-rate, update, *param * keep);
+    }
+}

@@ -1,0 +1,105 @@
+//! One set of functions per instruction set, chosen once at run time.
+
+use std::sync::OnceLock;
+
+/// The arithmetic of one instruction set. See the crate's head for what every table promises.
+///
+/// The functions check the lengths of their slices and panic where they disagree: the callers own
+/// their shapes.
+#[derive(Debug)]
+pub struct Table {
+    /// What `OFFRAMP_KERNELS` calls it.
+    pub name: &'static str,
+    /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, on one thread, each element in one fixed order.
+    ///
+    /// Shapes: `x` `[tokens, in_features]`, `weight` `[rows, in_features]`, `in_features`,
+    /// `out` `[tokens, rows]`.
+    pub product: fn(&[f32], &[f32], usize, &mut [f32]),
+    /// `Σ_k a[k] · b[k]`.
+    pub dot: fn(&[f32], &[f32]) -> f32,
+    /// `y += a · x`.
+    pub axpy: fn(f32, &[f32], &mut [f32]),
+    /// `Σ x²`, accumulated in `f64`.
+    pub sum_of_squares: fn(&[f32]) -> f64,
+    /// `out = x / √(mean(x²) + eps) · weight` for one row; returns `1 / √(mean(x²) + eps)`
+    /// (Zhang and Sennrich 2019). Arguments: `x`, `weight`, `eps`, `out`.
+    pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]) -> f32,
+    /// Adds one row's gradients to `d_x` and `d_weight` (second and third argument).
+    pub rms_norm_backward: fn(NormRow<'_>, &mut [f32], &mut [f32]),
+    /// Softmax in place; returns the log-sum-exp of what stood there.
+    pub softmax: fn(&mut [f32]) -> f32,
+    /// `out = silu(gate) · up`, `silu(z) = z / (1 + e^−z)`. Arguments: `gate`, `up`, `out`.
+    pub silu_mul: fn(&[f32], &[f32], &mut [f32]),
+    /// Replaces `gate` and `up` by their gradients, given `d_out` (third argument).
+    pub silu_mul_backward: fn(&mut [f32], &mut [f32], &[f32]),
+    /// Rotates one head in place: pairs `(i, i + head_dim / 2)`, as Hugging Face's Llama does.
+    /// Arguments: `head` `[head_dim]`, `cos` and `sin` `[head_dim / 2]`. Negate `sin` to rotate back.
+    pub rope: fn(&mut [f32], &[f32], &[f32]),
+    /// One AdamW update. Arguments: the step, parameters, gradients, first and second moments.
+    pub adamw: AdamW,
+}
+
+/// Step, parameters, gradients, first and second moments.
+type AdamW = fn(&AdamWStep, &mut [f32], &[f32], &mut [f32], &mut [f32]);
+
+/// One row that went through `rms_norm`, and the gradient that came back.
+#[derive(Clone, Copy, Debug)]
+pub struct NormRow<'a> {
+    /// What went in, `[hidden]`.
+    pub x: &'a [f32],
+    /// The norm's weight, `[hidden]`.
+    pub weight: &'a [f32],
+    /// What `rms_norm` returned.
+    pub inv_rms: f32,
+    /// Gradient of what came out, `[hidden]`.
+    pub d_out: &'a [f32],
+}
+
+/// The constants of one AdamW update (Loshchilov and Hutter 2019, in PyTorch's form):
+/// `p ← p − lr·weight_decay·p − lr · (m / bias1) / (√(v / bias2) + eps)`.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the denominator.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// `1 − beta1^t`, t counted from 1.
+    pub bias1: f32,
+    /// `1 − beta2^t`.
+    pub bias2: f32,
+    /// What every gradient is multiplied by first: the clipping factor.
+    pub grad_scale: f32,
+}
+
+/// The tables that this processor can run, the reference first, the fastest last.
+pub fn available() -> Vec<&'static Table> {
+    let mut tables = vec![&crate::reference::TABLE];
+    #[cfg(target_arch = "x86_64")]
+    tables.extend(crate::x86::tables());
+    tables
+}
+
+/// The table in use: the fastest, or the one that `OFFRAMP_KERNELS` names.
+///
+/// # Panics
+/// If `OFFRAMP_KERNELS` names a table that this processor does not have.
+pub fn active() -> &'static Table {
+    static ACTIVE: OnceLock<&'static Table> = OnceLock::new();
+    ACTIVE.get_or_init(|| {
+        let tables = available();
+        let Ok(wanted) = std::env::var("OFFRAMP_KERNELS") else {
+            return tables[tables.len() - 1];
+        };
+        let names: Vec<_> = tables.iter().map(|table| table.name).collect();
+        match tables.iter().find(|table| table.name == wanted) {
+            Some(table) => table,
+            None => panic!("OFFRAMP_KERNELS={wanted}: this processor has {}", names.join(", ")),
+        }
+    })
+}

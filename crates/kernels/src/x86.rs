@@ -1,0 +1,19 @@
+//! Tables for x86-64, each handed out only where the processor has its instructions.
+
+mod avx2;
+mod avx512;
+mod wiring;
+
+use crate::table::Table;
+
+/// The tables that this processor can run, the fastest last.
+pub(crate) fn tables() -> Vec<&'static Table> {
+    let mut tables = Vec::new();
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        tables.push(&avx2::TABLE);
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+            tables.push(&avx512::TABLE);
+        }
+    }
+    tables
+}
