@@ -28,6 +28,9 @@ pub struct Table {
     pub rms_norm_backward: fn(NormRow<'_>, &mut [f32], &mut [f32]),
     /// Softmax in place; returns the log-sum-exp of what stood there.
     pub softmax: fn(&mut [f32]) -> f32,
+    /// `out = Σ_j weights[j] · values[j]`, in increasing j. Shapes: `weights` `[count]`, `values`
+    /// `[count, dim]`, `out` `[dim]`.
+    pub weighted_sum: fn(&[f32], &[f32], &mut [f32]),
     /// `out = silu(gate) · up`, `silu(z) = z / (1 + e^−z)`. Arguments: `gate`, `up`, `out`.
     pub silu_mul: fn(&[f32], &[f32], &mut [f32]),
     /// Replaces `gate` and `up` by their gradients, given `d_out` (third argument).
