@@ -23,7 +23,7 @@ from transformers.utils import logging
 TOLERANCE = 1e-4  # relative
 END_OF_TEXT = "<|endoftext|>"
 STORIES = [
-    "A small fox lived near the river. Every morning she counted the boats, and every evening she told them good night.",
+    "A small fox lived near the river. Every morning she counted the boats, and in the evening she said good night.",
     "Ben had a kite with a long red tail. The wind took it over the wall, and a girl named Ana brought it back.\n"
     "“Is this yours?” she asked. It was, and now it was a little bit hers too.",
     "The lamp was tired of shining. So the moon came down to help, and the two of them took turns.",
@@ -40,7 +40,7 @@ def offramp(binary, *arguments):
 
 
 def read_stream(tokenizer, path):
-    """The token stream of a text file: its stories, each followed by <|endoftext|>, and the bytes of each token."""
+    """The token stream of a text file, its stories each followed by <|endoftext|>, and the bytes of each token."""
     text = path.read_text(encoding="utf-8")
     stories, lines = [], []
     for line in [*text.split("\n"), END_OF_TEXT]:
@@ -120,8 +120,8 @@ def check_exits(model, tokenizer, arguments, data):
         worst = max(abs(found[key] / value - 1) for key, value in want.items() if key != "tokens")
         good = worst <= TOLERANCE and found["tokens"] == want["tokens"]
         yield good, (
-            f"exit {found['exit_layer']}: perplexity {found['perplexity']:.4f} (transformers {want['perplexity']:.4f}), "
-            f"{found['tokens']} tokens (transformers {want['tokens']}), worst difference {worst:.1e}"
+            f"exit {found['exit_layer']}: perplexity {found['perplexity']:.4f} and {found['tokens']} tokens, "
+            f"transformers {want['perplexity']:.4f} and {want['tokens']}, worst difference {worst:.1e}"
         )
 
 
@@ -145,7 +145,7 @@ def main():
     parser.add_argument("model", type=Path, help="a folder that offramp wrote, with tokenizer.json")
     parser.add_argument("--offramp", type=Path, required=True, help="the offramp binary")
     parser.add_argument("--exits", help="only these exits, separated by commas (default: every layer)")
-    parser.add_argument("--data", type=Path, help="stories separated by <|endoftext|> lines (default: three short ones)")
+    parser.add_argument("--data", type=Path, help="stories between <|endoftext|> lines (default: three short ones)")
     parser.add_argument("--prompt", default="Once upon a time")
     arguments = parser.parse_args()
     logging.disable_progress_bar()

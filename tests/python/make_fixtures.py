@@ -144,7 +144,8 @@ def loss_of(logits, labels):
 def write_json(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value, indent=1)
-    text = re.sub(r"\[([^\[\]{}]*)\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)  # a list, a line
+    # A list of numbers is one line.
+    text = re.sub(r"\[([^\[\]{}]*)\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
     path.write_text(text + "\n")
 
 
@@ -163,7 +164,8 @@ def gradient_tensors(model, input_ids, labels, prefix, **layer_dropout):
     tensors = {}
     for name, weight in model.named_parameters():
         # A layer that every sample skipped has no gradient: that is a gradient of zero.
-        tensors[f"{prefix}grad.{name}"] = torch.zeros_like(weight) if weight.grad is None else weight.grad.clone()
+        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad.clone()
+        tensors[f"{prefix}grad.{name}"] = gradient
     return tensors, {"total": total.item(), "exit_losses": [ce.item() for ce in losses]}
 
 

@@ -1,1 +1,3 @@
-//! The promises no single room can keep: see `tests/`.
+//! The promises no single room can keep: see `tests/`. Here is only what those tests share.
+
+pub mod golden;

@@ -1,0 +1,165 @@
+//! The engine's forward pass against PyTorch's, at every exit; and against itself, bit for bit.
+
+use offramp_kernels as kernels;
+use offramp_model::Llama;
+use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+
+/// Logits are of unit size (at most 4.4), and PyTorch's own f32 answer is up to 2.7e-6 from the f64 one:
+/// two honest roundings of the same numbers are within 1e-5, and a wrong epsilon is not.
+const TOLERANCE: f64 = 1e-5;
+
+/// Logits `[tokens, vocab]` of `tokens` at `exit_layer`, in one call from an empty cache.
+fn logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
+    let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
+    model.embed(tokens, &mut hidden).unwrap();
+    model.forward(0..exit_layer, &mut hidden, &mut cache).unwrap();
+    let mut logits = Vec::new();
+    model.head(&mut hidden, 0..tokens.len(), &mut logits);
+    logits
+}
+
+/// The sequences of a fixture, and what PyTorch says their logits `[tokens, vocab]` are at each exit.
+fn sequences(name: &str) -> Vec<(Vec<u32>, Vec<Vec<f32>>)> {
+    let tensors = Fixture::new(name).tensors();
+    let (shape, ids) = tensors.ids("input_ids");
+    let rows = ids.chunks_exact(shape[1]).enumerate().map(|(row, tokens)| {
+        let exits = (1..).map_while(|e| {
+            let name = format!("logits.exit_layer_{e}");
+            tensors.names("logits.").find(|found| name.ends_with(found))?;
+            let (_, logits) = tensors.floats(&name);
+            let len = logits.len() / shape[0];
+            Some(logits[row * len..][..len].to_vec())
+        });
+        (tokens.to_vec(), exits.collect())
+    });
+    rows.collect()
+}
+
+#[test]
+fn logits_at_every_exit_are_pytorchs() {
+    for name in MODELS {
+        let model = Llama::load(Fixture::new(name).folder()).unwrap();
+        for (row, (tokens, exits)) in sequences(name).into_iter().enumerate() {
+            assert_eq!(exits.len(), model.config().num_hidden_layers);
+            for (index, expected) in exits.iter().enumerate() {
+                let what = format!("{name}, sequence {row}, exit {}, {}", index + 1, kernels::active().name);
+                assert_close(&what, &logits(&model, &tokens, index + 1), expected, TOLERANCE);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kernels_table_gives_pytorchs_logits() {
+    // The table is chosen once per process, so each one gets its own run of the test above.
+    for table in kernels::available() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "logits_at_every_exit_are_pytorchs"])
+            .env("OFFRAMP_KERNELS", table.name)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&status.stdout);
+        assert!(status.status.success() && said.contains("1 passed"), "{}: {said}", table.name);
+    }
+}
+
+#[test]
+fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
+    for name in MODELS {
+        let model = Llama::load(Fixture::new(name).folder()).unwrap();
+        let layers = model.config().num_hidden_layers;
+        let (tokens, _) = sequences(name).remove(0);
+        let whole: Vec<_> = (1..=layers).map(|e| logits(&model, &tokens, e)).collect();
+        for chunk in [1, 2, 5, tokens.len()] {
+            // One layer at a time, with a look at the logits in between: that must disturb nothing.
+            let mut walked = vec![Vec::new(); layers];
+            let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
+            for tokens in tokens.chunks(chunk) {
+                model.embed(tokens, &mut hidden).unwrap();
+                for layer in 0..layers {
+                    model.forward(layer..layer + 1, &mut hidden, &mut cache).unwrap();
+                    let mut logits = Vec::new();
+                    model.head(&mut hidden, 0..tokens.len(), &mut logits);
+                    walked[layer].extend(logits);
+                }
+            }
+            assert!(walked == whole, "{name}: {chunk} tokens a call, one layer a call");
+        }
+    }
+}
+
+#[test]
+fn truncating_the_cache_leaves_no_trace() {
+    let model = Llama::load(Fixture::new("gqa-untied").folder()).unwrap();
+    let layers = model.config().num_hidden_layers;
+    let (tokens, _) = sequences("gqa-untied").remove(0);
+    let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
+    let mut feed = |tokens: &[u32], cache: &mut _| {
+        model.embed(tokens, &mut hidden).unwrap();
+        model.forward(0..layers, &mut hidden, cache).unwrap();
+        let mut logits = Vec::new();
+        model.head(&mut hidden, 0..tokens.len(), &mut logits);
+        logits
+    };
+    let (prefix, rest) = tokens.split_at(7);
+    feed(prefix, &mut cache);
+    feed(&[3, 1, 4, 1, 5], &mut cache);
+    cache.truncate(prefix.len());
+    let after = feed(rest, &mut cache);
+    let straight = logits(&model, &tokens, layers);
+    assert!(after == straight[straight.len() - after.len()..], "the rejected tokens are still felt");
+}
+
+/// A copy of a fixture's model with another config.json.
+fn with_config(name: &str, config: &Value, folder: &Path) -> Llama {
+    let weights = Fixture::new(name).folder().join("model.safetensors");
+    std::fs::copy(weights, folder.join("model.safetensors")).unwrap();
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    Llama::load(folder).unwrap()
+}
+
+#[test]
+fn rope_keys_old_and_new_mean_the_same() {
+    for name in ["gqa-untied", "rope-linear"] {
+        let fixture = Fixture::new(name);
+        let mut config = read_json(&fixture.folder().join("config.json"));
+        let keys = config.as_object_mut().unwrap();
+        // As transformers 4.45 writes them, the type under the older of its two names.
+        let mut scaling = keys.remove("rope_parameters").unwrap();
+        keys.insert("rope_theta".to_string(), scaling.as_object_mut().unwrap().remove("rope_theta").unwrap());
+        let kind = scaling.as_object_mut().unwrap().remove("rope_type").unwrap();
+        let is_default = kind == "default";
+        scaling["type"] = kind;
+        keys.insert("rope_scaling".to_string(), if is_default { Value::Null } else { scaling });
+        assert_same_logits(name, &config);
+    }
+    for name in ["tied-headdim", "rope-llama3"] {
+        let fixture = Fixture::new(name);
+        let mut config = read_json(&fixture.folder().join("config.json"));
+        let keys = config.as_object_mut().unwrap();
+        let theta = keys.remove("rope_theta").unwrap();
+        let mut rope = match keys.remove("rope_scaling").unwrap() {
+            Value::Null => json!({ "rope_type": "default" }),
+            scaling => scaling,
+        };
+        rope["rope_theta"] = theta;
+        keys.insert("rope_parameters".to_string(), rope);
+        assert_same_logits(name, &config);
+    }
+}
+
+#[track_caller]
+fn assert_same_logits(name: &str, config: &Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let rewritten = with_config(name, config, folder.path());
+    let model = Llama::load(Fixture::new(name).folder()).unwrap();
+    let layers = model.config().num_hidden_layers;
+    let (tokens, _) = sequences(name).remove(0);
+    assert!(
+        logits(&rewritten, &tokens, layers) == logits(&model, &tokens, layers),
+        "{name} with config.json {config}"
+    );
+}
