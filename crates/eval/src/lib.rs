@@ -1,1 +1,43 @@
-//! offramp-eval
+//! What a model is worth: perplexity, agreement and speed at every exit.
+//!
+//! The protocols are the project's measures (`docs/measures.md`). This room hands out numbers and
+//! prints nothing.
+
+mod memory;
+mod perplexity;
+mod speed;
+
+pub use memory::peak_memory;
+pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
+pub use speed::{ExitSpeed, SpeedOptions, SpeedReport, Spread, speed};
+
+/// What can go wrong while measuring.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model refused.
+    #[error(transparent)]
+    Model(#[from] offramp_model::Error),
+    /// The session refused.
+    #[error(transparent)]
+    Engine(#[from] offramp_engine::Error),
+    /// The text could not be read.
+    #[error(transparent)]
+    Text(#[from] offramp_text::Error),
+    /// There is nothing to predict.
+    #[error("the data holds {0} token(s): at least two are needed, one to read and one to predict")]
+    TooShort(u64),
+    /// The tokens do not belong to this model.
+    #[error("the data was prepared for a vocabulary of {data}, the model has {model}: prepare it with the model's tokenizer.json")]
+    Vocabulary {
+        /// The data's vocabulary.
+        data: usize,
+        /// The model's vocabulary.
+        model: usize,
+    },
+    /// Options that measure nothing.
+    #[error("{0}")]
+    Options(String),
+}
+
+/// What measuring returns.
+pub type Result<T> = std::result::Result<T, Error>;

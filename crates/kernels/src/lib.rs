@@ -16,6 +16,7 @@
 //! [`gemm`] is the exception to the first promise: training's large products, where the order of
 //! summation is free.
 
+pub mod bandwidth;
 pub mod convert;
 pub mod gemm;
 mod lanes;

@@ -1,0 +1,61 @@
+//! How well logits predicted what came: the arithmetic of evaluation, kept beside the sampler's.
+
+use offramp_kernels::active;
+use offramp_kernels::rayon::prelude::*;
+
+/// One token's prediction against what came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenScore {
+    /// Negative log-likelihood of the label.
+    pub nats: f64,
+    /// The most likely token, the lowest id among equals.
+    pub argmax: u32,
+}
+
+/// Scores each row of `logits` `[labels, vocab]` against its label; the logits are used up.
+///
+/// # Panics
+/// If there are no labels, or one lies beyond the vocabulary.
+pub fn score(logits: &mut [f32], labels: &[u32]) -> Vec<TokenScore> {
+    let vocab = logits.len() / labels.len();
+    let one = |(row, &label): (&mut [f32], &u32)| {
+        let (argmax, logit) = (argmax(row), row[label as usize]);
+        let log_sum_exp = (active().softmax)(row);
+        TokenScore { nats: f64::from(log_sum_exp) - f64::from(logit), argmax }
+    };
+    logits.par_chunks_exact_mut(vocab).zip(labels).map(one).collect()
+}
+
+/// The index of the largest logit, the lowest among equals; NaN never wins.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (id, logit);
+        }
+    }
+    best.0 as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_log_likelihoods() {
+        let rows = [[1.0f32, 2.0, 3.0], [0.5, 0.5, -1.0]];
+        let scores = score(&mut rows.concat(), &[0, 1]);
+        for (row, (score, label)) in rows.iter().zip(scores.iter().zip([0, 1])) {
+            let total: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+            let nats = -(f64::from(row[label]).exp() / total).ln();
+            assert!((score.nats - nats).abs() < 1e-6, "{} instead of {nats}", score.nats);
+        }
+        assert_eq!((scores[0].argmax, scores[1].argmax), (2, 0));
+    }
+
+    #[test]
+    fn nan_is_never_the_most_likely() {
+        assert_eq!(argmax(&[f32::NAN, 1.0, f32::NAN]), 1);
+        assert_eq!(argmax(&[f32::NAN]), 0);
+    }
+}

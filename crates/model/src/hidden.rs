@@ -1,0 +1,62 @@
+//! The tokens in flight: their residual stream, and the room that the layers need to work on it.
+
+use std::ops::Range;
+
+/// The residual stream of a few tokens, between any two layers.
+///
+/// It is made by [`Llama::embed`](crate::Llama::embed), moved on by
+/// [`Llama::forward`](crate::Llama::forward) and read by [`Llama::head`](crate::Llama::head). Its
+/// buffers are kept from call to call.
+#[derive(Clone, Debug, Default)]
+pub struct Hidden {
+    pub(crate) hidden_size: usize,
+    pub(crate) stream: Vec<f32>, // [tokens, hidden]
+    pub(crate) scratch: Scratch,
+}
+
+/// Intermediate results of one layer. Resized by whoever writes them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) normed: Vec<f32>,   // [tokens, hidden]
+    pub(crate) queries: Vec<f32>,  // [tokens, heads, head_dim]
+    pub(crate) keys: Vec<f32>,     // [tokens, kv_heads, head_dim]
+    pub(crate) values: Vec<f32>,   // [tokens, kv_heads, head_dim]
+    pub(crate) attended: Vec<f32>, // [tokens, heads, head_dim]
+    pub(crate) gate: Vec<f32>,     // [tokens, intermediate]
+    pub(crate) up: Vec<f32>,       // [tokens, intermediate]
+    pub(crate) gated: Vec<f32>,    // [tokens, intermediate]
+    pub(crate) residual: Vec<f32>, // [tokens, hidden]
+    pub(crate) angles: Angles,
+}
+
+/// Rotary angles of consecutive positions, computed once for all layers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Angles {
+    pub(crate) positions: Range<usize>,
+    pub(crate) cos: Vec<f32>, // [positions, head_dim / 2]
+    pub(crate) sin: Vec<f32>, // [positions, head_dim / 2]
+}
+
+impl Hidden {
+    pub(crate) fn new(hidden_size: usize) -> Self {
+        Self { hidden_size, ..Self::default() }
+    }
+
+    /// How many tokens are in flight.
+    pub fn tokens(&self) -> usize {
+        self.stream.len() / self.hidden_size
+    }
+
+    /// The residual stream, `[tokens, hidden]`.
+    pub fn data(&self) -> &[f32] {
+        &self.stream
+    }
+
+    /// One token's residual stream, `[hidden]`.
+    ///
+    /// # Panics
+    /// If there are not so many tokens.
+    pub fn row(&self, token: usize) -> &[f32] {
+        &self.stream[token * self.hidden_size..][..self.hidden_size]
+    }
+}

@@ -1,0 +1,75 @@
+//! One decoder layer: attention and a gated feed-forward network, each on a normed residual stream.
+
+use crate::attention::Attention;
+use crate::hidden::Hidden;
+use crate::kv_cache::LayerCache;
+use crate::linear::Linear;
+use crate::weights::F32Storage;
+use offramp_kernels::active;
+
+/// Root-mean-square norm with a weight.
+#[derive(Clone, Debug)]
+pub(crate) struct RmsNorm {
+    pub(crate) weight: F32Storage, // [hidden]
+    pub(crate) eps: f32,
+}
+
+impl RmsNorm {
+    /// Norms every row of `x` `[tokens, hidden]` into `out`, which is resized.
+    pub(crate) fn forward(&self, x: &[f32], out: &mut Vec<f32>) {
+        let weight = self.weight.as_slice();
+        out.resize(x.len(), 0.0);
+        for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+            (active().rms_norm)(x, weight, self.eps, out);
+        }
+    }
+}
+
+/// SwiGLU: `down(silu(gate(x)) · up(x))`.
+#[derive(Clone, Debug)]
+pub(crate) struct Mlp {
+    pub(crate) gate_proj: Linear, // [intermediate, hidden]
+    pub(crate) up_proj: Linear,   // [intermediate, hidden]
+    pub(crate) down_proj: Linear, // [hidden, intermediate]
+}
+
+/// One layer of the model.
+#[derive(Clone, Debug)]
+pub(crate) struct DecoderLayer {
+    pub(crate) input_layernorm: RmsNorm,
+    pub(crate) self_attn: Attention,
+    pub(crate) post_attention_layernorm: RmsNorm,
+    pub(crate) mlp: Mlp,
+}
+
+impl DecoderLayer {
+    /// Moves the residual stream through this layer and appends to its cache.
+    pub(crate) fn forward(&self, hidden: &mut Hidden, cache: &mut LayerCache) {
+        let Hidden { stream, scratch, .. } = hidden;
+        self.input_layernorm.forward(stream, &mut scratch.normed);
+        self.self_attn.forward(scratch, cache);
+        (active().axpy)(1.0, &scratch.residual, stream);
+
+        self.post_attention_layernorm.forward(stream, &mut scratch.normed);
+        self.mlp.gate_proj.forward(&scratch.normed, &mut scratch.gate);
+        self.mlp.up_proj.forward(&scratch.normed, &mut scratch.up);
+        scratch.gated.resize(scratch.gate.len(), 0.0);
+        (active().silu_mul)(&scratch.gate, &scratch.up, &mut scratch.gated);
+        self.mlp.down_proj.forward(&scratch.gated, &mut scratch.residual);
+        (active().axpy)(1.0, &scratch.residual, stream);
+    }
+
+    /// The layer's matrices, in file order.
+    pub(crate) fn linears(&self) -> [&Linear; 7] {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        [
+            &attention.q_proj,
+            &attention.k_proj,
+            &attention.v_proj,
+            &attention.o_proj,
+            &mlp.gate_proj,
+            &mlp.up_proj,
+            &mlp.down_proj,
+        ]
+    }
+}
