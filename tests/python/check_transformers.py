@@ -90,7 +90,7 @@ def exit_logits(model, input_ids):
 @torch.no_grad()
 def measure(model, tokens, lengths):
     """Nats per token, perplexity and bits per byte at every exit: windows of C+1 tokens that overlap by one."""
-    context = model.config.max_position_embeddings
+    context = min(512, model.config.max_position_embeddings)
     nats = [0.0] * model.config.num_hidden_layers
     for start in range(0, len(tokens) - 1, context):
         window = torch.tensor(tokens[start : start + context + 1])
@@ -151,9 +151,9 @@ def main():
     logging.disable_progress_bar()
 
     model, info = AutoModelForCausalLM.from_pretrained(
-        arguments.model, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        arguments.model, attn_implementation="eager", output_loading_info=True
     )
-    model.eval()
+    model.float().eval()
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     strange = [key for key, value in info.items() if value]
     checks = [(not strange, f"transformers loads the folder, every weight in its place {strange or ''}")]
