@@ -41,11 +41,10 @@ def offramp(binary, *arguments):
 
 def read_stream(tokenizer, path):
     """The token stream of a text file, its stories each followed by <|endoftext|>, and the bytes of each token."""
-    text = path.read_text(encoding="utf-8")
     stories, lines = [], []
-    for line in [*text.split("\n"), END_OF_TEXT]:
-        if line.strip() == END_OF_TEXT:
-            stories.append("\n".join(lines).strip())
+    for line in [*path.read_bytes().decode("utf-8").split("\n"), END_OF_TEXT]:
+        if line.removesuffix("\r") == END_OF_TEXT:
+            stories.append(without_blank_lines_around(lines))
             lines = []
         else:
             lines.append(line)
@@ -56,6 +55,12 @@ def read_stream(tokenizer, path):
         tokens += [*ids, end]
         lengths += [*map(len, pieces(tokenizer, story, ids)), 0]
     return tokens, lengths
+
+
+def without_blank_lines_around(lines):
+    """One story: blank lines before and after it are the file's, not the story's."""
+    full = [index for index, line in enumerate(lines) if line.strip()]
+    return "\n".join(lines[full[0] : full[-1] + 1]).removesuffix("\r") if full else ""
 
 
 def pieces(tokenizer, story, ids):
