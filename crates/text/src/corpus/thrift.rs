@@ -1,0 +1,162 @@
+//! A walk over Thrift's compact encoding that builds nothing: it only finds out whether the bytes are all there.
+//!
+//! Parquet's headers are written in it, and the `parquet` crate allocates what a list's length says before it
+//! reads the list. A file of a few bytes could so ask for a terabyte; a walk beforehand costs next to nothing.
+//! Format: `thrift-compact-protocol.md` in the Apache Thrift repository.
+
+/// Deeper nesting than any parquet header has.
+const MAX_DEPTH: usize = 32;
+
+/// Why a walk ended early.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The bytes end before the structure does.
+    Short,
+    /// No Thrift.
+    Malformed,
+}
+
+/// Walks the structure that `bytes` begin with and calls `field(id, value)` for each of its own integers.
+/// Returns the structure's length in bytes.
+pub(super) fn walk(bytes: &[u8], field: &mut dyn FnMut(i64, i64)) -> Result<usize, Fault> {
+    let mut walker = Walker { bytes, at: 0 };
+    walker.structure(0, field)?;
+    Ok(walker.at)
+}
+
+struct Walker<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl Walker<'_> {
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let byte = *self.bytes.get(self.at).ok_or(Fault::Short)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn skip(&mut self, count: u64) -> Result<(), Fault> {
+        if count > (self.bytes.len() - self.at) as u64 {
+            return Err(Fault::Short);
+        }
+        self.at += count as usize;
+        Ok(())
+    }
+
+    fn varint(&mut self) -> Result<u64, Fault> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Fault::Malformed)
+    }
+
+    fn zigzag(&mut self) -> Result<i64, Fault> {
+        let value = self.varint()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    fn structure(&mut self, depth: usize, field: &mut dyn FnMut(i64, i64)) -> Result<(), Fault> {
+        let mut id = 0i64;
+        loop {
+            let header = self.byte()?;
+            if header == 0 {
+                return Ok(());
+            }
+            id = match header >> 4 {
+                0 => self.zigzag()?,
+                delta => id.wrapping_add(i64::from(delta)),
+            };
+            match header & 0x0F {
+                1 | 2 => {} // a boolean's value is its type
+                4..=6 => field(id, self.zigzag()?),
+                kind => self.value(kind, depth)?,
+            }
+        }
+    }
+
+    fn value(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
+        if depth > MAX_DEPTH {
+            return Err(Fault::Malformed);
+        }
+        match kind {
+            1..=3 => self.skip(1),
+            4..=6 => self.zigzag().map(drop),
+            7 => self.skip(8),
+            8 => {
+                let length = self.varint()?;
+                self.skip(length)
+            }
+            9 | 10 => {
+                let header = self.byte()?;
+                let count = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
+                self.elements(count, &[header & 0x0F], depth)
+            }
+            11 => match self.varint()? {
+                0 => Ok(()),
+                count => {
+                    let kinds = self.byte()?;
+                    self.elements(count, &[kinds >> 4, kinds & 0x0F], depth)
+                }
+            },
+            12 => self.structure(depth + 1, &mut |_, _| {}),
+            13 => self.skip(16),
+            _ => Err(Fault::Malformed),
+        }
+    }
+
+    /// Every element has at least one byte: a count beyond what is left cannot be true.
+    fn elements(&mut self, count: u64, kinds: &[u8], depth: usize) -> Result<(), Fault> {
+        if count > (self.bytes.len() - self.at) as u64 {
+            return Err(Fault::Short);
+        }
+        for _ in 0..count {
+            for &kind in kinds {
+                self.value(kind, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn integers_of_the_outer_structure_are_reported() {
+        // 1: i32 = 3, 2: i32 = -2, 5: { 1: i32 = 7 }
+        let bytes = [0x15, 6, 0x15, 3, 0x3C, 0x15, 14, 0, 0, 0xFF];
+        let mut seen = Vec::new();
+        assert_eq!(walk(&bytes, &mut |id, value| seen.push((id, value))), Ok(9));
+        assert_eq!(seen, [(1, 3), (2, -2)]);
+    }
+
+    #[test]
+    fn a_list_longer_than_the_file_is_refused() {
+        // 1: list of 2^31 structures
+        let bytes = [0x19, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0x07, 0, 0, 0];
+        assert_eq!(walk(&bytes, &mut |_, _| {}), Err(Fault::Short));
+    }
+
+    #[test]
+    fn bottomless_nesting_is_refused() {
+        assert_eq!(walk(&[0x1C; 1000], &mut |_, _| {}), Err(Fault::Malformed));
+        assert_eq!(walk(&[0x19; 1000], &mut |_, _| {}), Err(Fault::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(length) = walk(&bytes, &mut |_, _| {}) {
+                prop_assert!(length <= bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A corpus becomes a folder of token shards.
+//!
+//! ```text
+//! out/tokenizer.json      the tokenizer, whatever it came from
+//! out/train-00000.tokens  shards (see shard.rs), as many as needed
+//! out/valid-00000.tokens  the same for the validation corpus, if one was given
+//! out/corpus.json         what there is; written last, so that a folder with it is complete
+//! ```
+//!
+//! Stories stream through: a few mebibytes are read and encoded on all cores while the next are read and the
+//! last are written. All files are made under temporary names and get their own only when the last one is
+//! whole, so a failure (a broken story at the end, a full disk) leaves an earlier corpus in `out` as it was.
+
+mod encode;
+mod summary;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::replace::{self, Finished};
+use crate::tokenizer::Tokenizer;
+
+pub use summary::{PrepareSummary, SplitSummary};
+
+/// Where the tokenizer of a corpus comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenizerChoice {
+    /// GPT-2's, 50,257 tokens.
+    Gpt2,
+    /// A `tokenizer.json`.
+    File(PathBuf),
+    /// A byte-level BPE trained on the training corpus (its first [`crate::BPE_TRAINING_BYTES`]).
+    Train {
+        /// Tokens it may have, at least 257.
+        vocab_size: usize,
+    },
+}
+
+impl TokenizerChoice {
+    /// The word that `corpus.json` keeps.
+    fn kind(&self) -> &'static str {
+        match self {
+            TokenizerChoice::Gpt2 => "gpt2",
+            TokenizerChoice::File(_) => "file",
+            TokenizerChoice::Train { .. } => "trained",
+        }
+    }
+}
+
+/// What [`prepare`] is to do.
+#[derive(Debug, Clone)]
+pub struct PrepareOptions {
+    /// The training corpus: `.txt`, `.jsonl` or `.parquet`.
+    pub train: PathBuf,
+    /// The validation corpus, if any.
+    pub valid: Option<PathBuf>,
+    /// The folder to write; made if it is not there.
+    pub out: PathBuf,
+    /// The tokenizer.
+    pub tokenizer: TokenizerChoice,
+    /// A shard is closed after the story with which it reaches so many tokens.
+    pub shard_tokens: u64,
+}
+
+/// What [`prepare`] is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Training the tokenizer.
+    TrainTokenizer,
+    /// Encoding the training corpus.
+    EncodeTrain,
+    /// Encoding the validation corpus.
+    EncodeValid,
+}
+
+/// How far a stage has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrepareProgress {
+    /// The stage.
+    pub stage: Stage,
+    /// Bytes of the corpus file read in this stage.
+    pub bytes_read: u64,
+    /// The most there are to read in this stage.
+    pub bytes_total: u64,
+    /// Tokens made in this stage.
+    pub tokens: u64,
+}
+
+/// Writes a prepared corpus; see the head of this file. `progress` is called a few times per second of work.
+///
+/// # Errors
+/// Whatever is wrong with the corpora ([`Error::NoStories`] if one is empty), the tokenizer
+/// ([`Error::NoEndOfText`] if it cannot separate stories) or the disk ([`Error::Write`]).
+pub fn prepare(
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<PrepareSummary> {
+    if options.shard_tokens == 0 {
+        let expected = "must be at least 1";
+        return Err(Error::Option { option: "shard_tokens", found: "0".into(), expected });
+    }
+    let train = Corpus::open(&options.train)?;
+    let valid = options.valid.as_deref().map(Corpus::open).transpose()?;
+    fs::create_dir_all(&options.out).map_err(|e| Error::write(&options.out, e))?;
+    replace::remove_leftovers(&options.out);
+    let tokenizer = choose_tokenizer(options, &train, progress)?;
+
+    let mut shards = Vec::new();
+    let mut split = |corpus: &Corpus, name: &str, stage| {
+        let job = encode::Job { corpus, tokenizer: &tokenizer, split: name, stage, options };
+        let (summary, mut files) = job.run(progress)?;
+        shards.append(&mut files);
+        Ok(summary)
+    };
+    let summary = PrepareSummary {
+        tokenizer: options.tokenizer.kind().to_owned(),
+        vocab_size: tokenizer.vocab_size(),
+        train: split(&train, "train", Stage::EncodeTrain)?,
+        valid: valid.map(|corpus| split(&corpus, "valid", Stage::EncodeValid)).transpose()?,
+    };
+    publish(&options.out, &tokenizer, shards, &summary)?;
+    Ok(summary)
+}
+
+fn choose_tokenizer(
+    options: &PrepareOptions,
+    train: &Corpus,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<Tokenizer> {
+    match &options.tokenizer {
+        TokenizerChoice::Gpt2 => Tokenizer::gpt2(),
+        TokenizerChoice::File(path) => Tokenizer::from_file(path),
+        TokenizerChoice::Train { vocab_size } => {
+            let bytes_total = train.bytes().min(crate::BPE_TRAINING_BYTES as u64);
+            let mut stories = train.stories()?;
+            let mut reported = 0;
+            let observed = std::iter::from_fn(|| {
+                let story = stories.next();
+                let bytes_read = stories.bytes_read().min(bytes_total);
+                if story.is_none() || bytes_read >= reported + encode::CHUNK_BYTES as u64 {
+                    reported = bytes_read;
+                    progress(PrepareProgress {
+                        stage: Stage::TrainTokenizer,
+                        bytes_read,
+                        bytes_total,
+                        tokens: 0,
+                    });
+                }
+                story
+            });
+            Tokenizer::train_bpe(observed, *vocab_size)
+        }
+    }
+}
+
+/// Gives all files their names. Between the removal of an old `corpus.json` and the writing of the new one the
+/// folder counts as unprepared.
+fn publish(out: &Path, tokenizer: &Tokenizer, shards: Vec<Finished>, summary: &PrepareSummary) -> Result<()> {
+    let manifest = PrepareSummary::file_in(out);
+    match fs::remove_file(&manifest) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::write(&manifest, e)),
+        _ => {}
+    }
+    tokenizer.save(&Tokenizer::file_in(out))?;
+    for shard in shards {
+        shard.publish()?;
+    }
+    summary.write(out)?;
+    remove_stale_shards(out, summary);
+    Ok(())
+}
+
+/// Removes shards of an earlier, longer corpus. Best effort: `corpus.json` does not name them.
+fn remove_stale_shards(out: &Path, summary: &PrepareSummary) {
+    let Ok(entries) = fs::read_dir(out) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let ours = ["train", "valid"].iter().any(|split| {
+            let number = name.strip_prefix(split).and_then(|n| n.strip_prefix('-')?.strip_suffix(".tokens"));
+            number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()))
+        });
+        if ours && !summary.lists(name) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

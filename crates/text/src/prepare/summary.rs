@@ -1,0 +1,105 @@
+//! `corpus.json`: what a prepared folder holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::replace;
+
+const FORMAT: &str = "offramp-corpus";
+const VERSION: u32 = 1;
+
+/// What a prepared folder holds, as [`crate::prepare`] returns it and `corpus.json` keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareSummary {
+    /// Where the tokenizer came from: `gpt2`, `file` or `trained`.
+    pub tokenizer: String,
+    /// Every id is below this; what a model's `vocab_size` must reach.
+    pub vocab_size: usize,
+    /// The training split.
+    pub train: SplitSummary,
+    /// The validation split, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid: Option<SplitSummary>,
+}
+
+/// One split of a prepared corpus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitSummary {
+    /// Name of the file it was made from, without its folder.
+    pub source: String,
+    /// Stories, none of them empty.
+    pub stories: u64,
+    /// Tokens, those between stories included.
+    pub tokens: u64,
+    /// UTF-8 bytes of the stories.
+    pub utf8_bytes: u64,
+    /// Its shards' file names, in order.
+    pub shards: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format: String,
+    version: u32,
+    #[serde(flatten)]
+    summary: PrepareSummary,
+}
+
+impl PrepareSummary {
+    /// Reads the `corpus.json` of a prepared folder.
+    ///
+    /// # Errors
+    /// [`Error::Read`]; [`Error::Manifest`] if it is damaged.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = Self::file_in(folder);
+        let text = fs::read(&path).map_err(|e| Error::read(&path, e))?;
+        let fault = |reason: String| Error::Manifest { path: path.clone(), reason };
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| fault(e.to_string()))?;
+        if (manifest.format.as_str(), manifest.version) != (FORMAT, VERSION) {
+            return Err(fault(format!(
+                "format \"{}\" version {}, expected \"{FORMAT}\" version {VERSION}",
+                manifest.format, manifest.version
+            )));
+        }
+        let summary = manifest.summary;
+        // A manifest may name files of its own folder only.
+        let outside = |name: &&String| {
+            Path::new(name.as_str()).file_name() != Some(std::ffi::OsStr::new(name.as_str()))
+        };
+        if let Some(name) = summary.splits().flat_map(|(_, split)| &split.shards).find(outside) {
+            return Err(fault(format!("\"{name}\" is not a file name")));
+        }
+        Ok(summary)
+    }
+
+    pub(crate) fn file_in(folder: &Path) -> PathBuf {
+        folder.join("corpus.json")
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let manifest = Manifest { format: FORMAT.to_owned(), version: VERSION, summary: self.clone() };
+        let mut json = serde_json::to_string_pretty(&manifest).expect("strings and numbers are JSON");
+        json.push('\n');
+        replace::write_whole(&Self::file_in(folder), json.as_bytes())
+    }
+
+    /// The split called `train` or `valid`.
+    pub fn split(&self, name: &str) -> Option<&SplitSummary> {
+        self.splits().find(|(split, _)| *split == name).map(|(_, split)| split)
+    }
+
+    pub(crate) fn split_names(&self) -> Vec<&'static str> {
+        self.splits().map(|(name, _)| name).collect()
+    }
+
+    pub(super) fn lists(&self, shard: &str) -> bool {
+        self.splits().any(|(_, split)| split.shards.iter().any(|name| name == shard))
+    }
+
+    fn splits(&self) -> impl Iterator<Item = (&'static str, &SplitSummary)> {
+        std::iter::once(("train", &self.train)).chain(self.valid.as_ref().map(|valid| ("valid", valid)))
+    }
+}

@@ -1,0 +1,133 @@
+//! One split of a prepared corpus as one long row of tokens, read at random.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::prepare::PrepareSummary;
+use crate::shard::{ShardReader, check_ids};
+
+/// The tokens of all stories of a split, one end-of-text token between each two stories and none at either end.
+///
+/// `Sync`: threads may read the same stream.
+#[derive(Debug)]
+pub struct TokenStream {
+    source: Source,
+    len: u64,
+    utf8_bytes: u64,
+    vocab_size: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Memory(Vec<u32>),
+    /// Each shard with the position of its first token.
+    Shards(Vec<(u64, ShardReader)>),
+}
+
+impl TokenStream {
+    /// Opens the split `train` or `valid` of a folder that [`crate::prepare`] wrote, and reads every shard once
+    /// to check it against its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`], [`Error::NoSplit`], [`Error::Shard`], [`Error::Read`].
+    pub fn open(folder: &Path, split: &str) -> Result<Self> {
+        let summary = PrepareSummary::read(folder)?;
+        let path = PrepareSummary::file_in(folder);
+        let info = summary.split(split).ok_or_else(|| Error::NoSplit {
+            path: folder.to_owned(),
+            split: split.to_owned(),
+            found: summary.split_names().join(", "),
+        })?;
+        let mut shards = Vec::new();
+        let (mut len, mut utf8_bytes) = (0u64, 0u64);
+        for name in &info.shards {
+            let shard = ShardReader::open(&folder.join(name))?;
+            let header = *shard.header();
+            if header.vocab_size as usize != summary.vocab_size {
+                return Err(Error::Shard {
+                    path: folder.join(name),
+                    reason: format!(
+                        "a vocabulary of {}, where corpus.json says {}",
+                        header.vocab_size, summary.vocab_size
+                    ),
+                });
+            }
+            shards.push((len, shard));
+            // The lengths are those of files: their sum cannot overflow, but the bytes are only numbers.
+            len += header.tokens;
+            utf8_bytes = utf8_bytes.saturating_add(header.utf8_bytes);
+        }
+        if (len, utf8_bytes) != (info.tokens, info.utf8_bytes) {
+            let reason = format!(
+                "split \"{split}\" should have {} tokens of {} bytes, and its shards have {len} of {utf8_bytes}",
+                info.tokens, info.utf8_bytes
+            );
+            return Err(Error::Manifest { path, reason });
+        }
+        Ok(Self { source: Source::Shards(shards), len, utf8_bytes, vocab_size: summary.vocab_size })
+    }
+
+    /// A stream in memory, whose [`TokenStream::utf8_bytes`] is 0 because nobody has said how many there are.
+    ///
+    /// # Errors
+    /// [`Error::TokenBeyondVocabulary`].
+    pub fn from_tokens(tokens: Vec<u32>, vocab_size: usize) -> Result<Self> {
+        check_ids(&tokens, 0, vocab_size, || "tokens in memory".into())?;
+        let len = tokens.len() as u64;
+        Ok(Self { source: Source::Memory(tokens), len, utf8_bytes: 0, vocab_size })
+    }
+
+    /// Tokens in the stream.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// UTF-8 bytes of all the stories; the tokens between them count none.
+    pub fn utf8_bytes(&self) -> u64 {
+        self.utf8_bytes
+    }
+
+    /// Every id is below this.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Copies the tokens from `start` on into `out`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if they are not all there; [`Error::Read`]; [`Error::TokenBeyondVocabulary`].
+    pub fn read(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        let count = out.len() as u64;
+        if start.checked_add(count).is_none_or(|end| end > self.len) {
+            return Err(Error::OutOfRange { start, count, len: self.len });
+        }
+        match &self.source {
+            Source::Memory(tokens) => {
+                let start = start as usize;
+                out.copy_from_slice(&tokens[start..start + out.len()]);
+                Ok(())
+            }
+            Source::Shards(shards) => read_shards(shards, start, out),
+        }
+    }
+}
+
+fn read_shards(shards: &[(u64, ShardReader)], mut start: u64, mut out: &mut [u32]) -> Result<()> {
+    // The last shard that begins at or before `start`.
+    let mut index = shards.partition_point(|&(first, _)| first <= start).saturating_sub(1);
+    while !out.is_empty() {
+        let (first, shard) = &shards[index];
+        let here = (first + shard.header().tokens - start).min(out.len() as u64) as usize;
+        let (now, later) = out.split_at_mut(here);
+        shard.read(start - first, now)?;
+        start += here as u64;
+        out = later;
+        index += 1;
+    }
+    Ok(())
+}

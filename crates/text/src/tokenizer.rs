@@ -1,0 +1,215 @@
+//! Strings to token ids and back.
+//!
+//! A [`Tokenizer`] is a Hugging Face `tokenizer.json` and nothing less: whatever it is made from (GPT-2's
+//! ranks, a file, a training), it can be saved as one and any other program that reads the format gets the same
+//! ids. Three decisions are ours:
+//!
+//! - **Text is text.** [`Tokenizer::encode`] never turns a special token that is spelled out in a text into that
+//!   token: a story that says `<|endoftext|>` in the middle of a line is encoded letter by letter, so no text
+//!   can end itself. The separator between stories is put in as an id, by [`crate::prepare`]. Nothing is added
+//!   either (no beginning-of-text token), and a truncation or padding stored in the file is ignored. This holds
+//!   here only: the saved file is an ordinary one, and other programs treat special tokens as they always do.
+//! - **Decoding is exact and the same in one piece or token by token** (see `spelling.rs`). Special tokens
+//!   stand for no text.
+//! - **GPT-2's word splitting is done here** (see `words.rs`) whenever a file asks for exactly that: many times
+//!   faster than the general path, and tested to give the same ids.
+
+mod gpt2;
+mod spelling;
+mod stream;
+mod train;
+mod words;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use tokenizers::PreTokenizerWrapper;
+
+use crate::error::{Error, Result, one_line};
+use crate::replace;
+use spelling::Spelling;
+
+pub use stream::StreamDecoder;
+pub use train::BPE_TRAINING_BYTES;
+pub use words::Encoder;
+
+/// GPT-2's end of text; ours too.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Names by which a special token is recognised as the end of a text, first found first.
+const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
+
+/// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
+const MAX_VOCABULARY: usize = 1 << 24;
+
+/// Strings ↔ token ids. `Send + Sync`: share it by reference.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    vocab_size: usize,
+    end_of_text: Option<u32>,
+    spelling: Spelling,
+    /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
+    gpt2_words: bool,
+}
+
+impl Tokenizer {
+    /// GPT-2's tokenizer: 50,257 tokens, the last of which is `<|endoftext|>`.
+    ///
+    /// # Errors
+    /// None that depend on the caller: the ranks are compiled in.
+    pub fn gpt2() -> Result<Self> {
+        Self::wrap(gpt2::build()?)
+    }
+
+    /// Trains a byte-level BPE like GPT-2's on `stories`: the same word splitting, all 256 bytes present, id 0 =
+    /// `<|endoftext|>`. The same stories in the same order give the same tokenizer.
+    ///
+    /// Reads no further than [`BPE_TRAINING_BYTES`] of text. Only pairs seen at least twice are merged, so a
+    /// small corpus may give a smaller vocabulary than `vocab_size`; see [`Tokenizer::vocab_size`].
+    ///
+    /// # Errors
+    /// [`Error::VocabularyTooSmall`] below 257, and the first error that `stories` yields.
+    pub fn train_bpe(stories: impl Iterator<Item = Result<String>>, vocab_size: usize) -> Result<Self> {
+        Self::wrap(train::train(stories, vocab_size)?)
+    }
+
+    /// Any `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`Error::TokenizerFile`] if it is not one.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(|e| Error::read(path, e))?;
+        let fault =
+            |reason: String| Error::TokenizerFile { path: path.to_owned(), reason: one_line(&reason) };
+        // Checked first, because the library's own parsing panics on some syntax errors.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|e| fault(e.to_string()))?;
+        let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(&bytes)))
+            .map_err(|_| fault("its contents are of no known shape".into()))?
+            .map_err(|e| fault(e.to_string()))?;
+        Self::wrap(inner).map_err(|e| match e {
+            Error::Tokenizer { reason } => fault(reason),
+            other => other,
+        })
+    }
+
+    /// The `tokenizer.json` of a model's or a prepared corpus' folder.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_file`].
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        Self::from_file(&Self::file_in(folder))
+    }
+
+    /// Where a folder keeps its tokenizer.
+    pub(crate) fn file_in(folder: &Path) -> PathBuf {
+        folder.join("tokenizer.json")
+    }
+
+    /// Writes a `tokenizer.json`, beside `path` and renamed onto it.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let json = self.inner.to_string(true).map_err(Error::tokenizer)?;
+        replace::write_whole(path, json.as_bytes())
+    }
+
+    fn wrap(mut inner: tokenizers::Tokenizer) -> Result<Self> {
+        inner.with_truncation(None).map_err(Error::tokenizer)?;
+        inner.with_padding(None);
+        inner.set_encode_special_tokens(true);
+        let vocab = inner.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        if vocab_size == 0 {
+            return Err(Error::tokenizer("its vocabulary is empty"));
+        }
+        if vocab_size > MAX_VOCABULARY {
+            return Err(Error::tokenizer(format!(
+                "its largest token id is {}, and ids may go up to {}",
+                vocab_size - 1,
+                MAX_VOCABULARY - 1
+            )));
+        }
+        let special = |name: &&str| inner.get_added_vocabulary().is_special_token(name);
+        let end_of_text =
+            END_OF_TEXT_NAMES.iter().filter(|n| special(n)).find_map(|n| vocab.get(*n).copied());
+        let spelling = Spelling::of(&inner, vocab_size)?;
+        let gpt2_words = splits_like_gpt2(&inner);
+        Ok(Self { inner, vocab_size, end_of_text, spelling, gpt2_words })
+    }
+
+    /// Token ids of a text, none of them special. See the head of this file.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer has neither a token for some character nor one for the unknown.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.encoder().encode(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// An encoder that remembers the words it has seen: for many texts, on one thread.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
+    /// The text of `ids`. Special tokens stand for nothing; bytes that form no character become `U+FFFD`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let mut stream = self.stream();
+        let mut text = stream.extend(ids)?;
+        text.push_str(&stream.finish());
+        Ok(text)
+    }
+
+    /// A decoder for tokens that arrive one by one.
+    pub fn stream(&self) -> StreamDecoder<'_> {
+        StreamDecoder::new(self)
+    }
+
+    /// One more than the largest id, which is what a model's `vocab_size` must reach.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id that separates stories, if the tokenizer has a special token with a known name for it:
+    /// `<|endoftext|>`, `<|end_of_text|>`, `</s>`, `<eos>` or `<|eos|>`.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// How many UTF-8 bytes of text this token stands for in the middle of a text: special tokens 0, half a
+    /// character its half. `None` if there is no such token.
+    pub fn token_bytes(&self, id: u32) -> Option<usize> {
+        self.spelling.len(self, id)
+    }
+
+    pub(crate) fn end_of_text_or_error(&self) -> Result<u32> {
+        self.end_of_text.ok_or_else(|| Error::NoEndOfText { expected: END_OF_TEXT_NAMES.join(", ") })
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .field("end_of_text", &self.end_of_text)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether every text goes through GPT-2's pattern, untouched, straight into the model.
+fn splits_like_gpt2(inner: &tokenizers::Tokenizer) -> bool {
+    let plain = matches!(
+        inner.get_pre_tokenizer(),
+        Some(PreTokenizerWrapper::ByteLevel(level)) if level.use_regex && !level.add_prefix_space
+    );
+    let added = inner.get_added_tokens_decoder();
+    plain && inner.get_normalizer().is_none() && added.values().all(|token| token.special)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Training a byte-level BPE: GPT-2's recipe, a vocabulary of one's own.
+
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::tokenizer::Trainer;
+
+use super::words::{spell, words};
+use super::{END_OF_TEXT, gpt2};
+use crate::error::{Error, Result};
+
+/// Training reads the first so many bytes of stories and no more: merges come from the commonest pairs, which
+/// a part of this size already shows, and memory stays bounded. A corpus sorted by kind should be shuffled.
+pub const BPE_TRAINING_BYTES: usize = 64 << 20;
+
+/// The special token and one token for every byte.
+const SMALLEST: usize = 257;
+
+pub(super) fn train(
+    stories: impl Iterator<Item = Result<String>>,
+    vocab_size: usize,
+) -> Result<tokenizers::Tokenizer> {
+    if vocab_size < SMALLEST {
+        return Err(Error::VocabularyTooSmall { found: vocab_size });
+    }
+    let mut texts = Vec::new();
+    let mut bytes = 0;
+    for story in stories {
+        let story = story?;
+        bytes += story.len();
+        texts.push(story);
+        if bytes >= BPE_TRAINING_BYTES {
+            break;
+        }
+    }
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(vocab_size)
+        .min_frequency(2)
+        .show_progress(false)
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    let split = |text: &str| Ok(words(text).map(|word| spell(word.as_bytes())).collect());
+    trainer.feed(texts.iter(), split).map_err(Error::tokenizer)?;
+    drop(texts);
+    let mut model = BPE::default();
+    trainer.train(&mut model).map_err(Error::tokenizer)?;
+    gpt2::byte_level(model)
+}
