@@ -1,1 +1,62 @@
-//! offramp-engine
+//! How a model runs: sessions, exit layers, sampling, generation.
+//!
+//! Tokens are ids here; this room knows no text, no file and no network. It promises that a session's
+//! logits depend on its tokens and its exit layer alone: not on how the tokens came in, nor on where
+//! the exit layer stood before.
+
+mod generate;
+mod sampler;
+mod score;
+mod session;
+
+pub use generate::{Generation, GenerateOptions, Statistics, StopReason, generate};
+/// The memory's read bandwidth, which bounds decoding.
+pub use offramp_kernels::bandwidth;
+/// How many threads share the work.
+pub use offramp_kernels::pool::{set_threads, threads};
+pub use sampler::{Sampler, SamplingOptions};
+pub use score::{TokenScore, argmax, score};
+pub use session::Session;
+
+/// The name of the instruction set in use.
+pub fn kernels() -> &'static str {
+    offramp_kernels::active().name
+}
+
+/// What can go wrong while a model runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model refused: an unknown token, an exit layer that does not exist.
+    #[error(transparent)]
+    Model(#[from] offramp_model::Error),
+    /// More tokens than fit.
+    #[error("{tokens} tokens do not fit the context of {context}: shorten the prompt")]
+    ContextFull {
+        /// Tokens that would stand in the session.
+        tokens: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
+    /// Nothing to predict from.
+    #[error("the prompt holds no token: give at least one")]
+    NoTokens,
+    /// Sampling options that make no distribution.
+    #[error("{option} is {found}: it must be {expected}")]
+    Sampling {
+        /// The option's name.
+        option: &'static str,
+        /// What was given.
+        found: f32,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The model's output is no number.
+    #[error("the model's logits are not finite at position {position}: its weights are damaged or overflow")]
+    NotFinite {
+        /// The position whose logits were read.
+        position: usize,
+    },
+}
+
+/// What this room's functions return.
+pub type Result<T> = std::result::Result<T, Error>;

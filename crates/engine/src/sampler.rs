@@ -1,0 +1,271 @@
+//! From logits to a token: greedy, or by chance that is tied to the position.
+//!
+//! Sampling is Gumbel-max: the token with the largest `logit / temperature + g` follows the softmax
+//! distribution when each `g` is Gumbel noise (Gumbel 1954; Maddison et al. 2014). The noise comes
+//! from a counter-based generator whose stream is the position, drawn per token id. The same seed so
+//! gives the same token at a position whatever was computed before: reproducible, and the ground on
+//! which speculative sampling can be an equality.
+
+use crate::score::argmax;
+use crate::{Error, Result};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+/// How a token is chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct SamplingOptions {
+    /// Flattens (above 1) or sharpens the distribution; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Keep only so many of the most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the most likely tokens until their probabilities sum to this; 1 keeps all.
+    pub top_p: f32,
+    /// Makes tokens that have occurred less likely (Keskar et al. 2019); 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// What the noise is drawn from.
+    pub seed: u64,
+}
+
+impl Default for SamplingOptions {
+    /// Greedy.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+/// Chooses tokens as its options say.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    options: SamplingOptions,
+    generator: ChaCha8Rng,
+    logits: Vec<f32>,     // [vocab]
+    candidates: Vec<u32>, // token ids, the most likely first
+}
+
+impl Sampler {
+    /// # Errors
+    /// If an option lies outside its range.
+    pub fn new(options: SamplingOptions) -> Result<Self> {
+        let SamplingOptions { temperature, top_p, repetition_penalty, seed, .. } = options;
+        let check = |fine: bool, option, found, expected| match fine {
+            true => Ok(()),
+            false => Err(Error::Sampling { option, found, expected }),
+        };
+        let not_negative = temperature >= 0.0 && temperature.is_finite();
+        check(not_negative, "temperature", temperature, "0 (greedy) or more")?;
+        check(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0 and at most 1")?;
+        let positive = repetition_penalty > 0.0 && repetition_penalty.is_finite();
+        check(positive, "repetition_penalty", repetition_penalty, "above 0")?;
+        let generator = ChaCha8Rng::seed_from_u64(seed);
+        Ok(Self { options, generator, logits: Vec::new(), candidates: Vec::new() })
+    }
+
+    /// The token that follows `tokens`, given the logits `[vocab]` after the last of them.
+    ///
+    /// # Errors
+    /// If the logits hold NaN or no finite value.
+    pub fn next(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32> {
+        let broken = logits.iter().any(|logit| logit.is_nan()) || !logits[argmax(logits) as usize].is_finite();
+        if broken {
+            return Err(Error::NotFinite { position: tokens.len().saturating_sub(1) });
+        }
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        self.penalise(tokens);
+        if self.options.temperature == 0.0 {
+            return Ok(argmax(&self.logits));
+        }
+        self.logits.iter_mut().for_each(|logit| *logit /= self.options.temperature);
+        self.keep_most_likely();
+        Ok(self.draw(tokens.len()))
+    }
+
+    /// Divides a positive logit of a token that has occurred by the penalty, multiplies a negative one.
+    fn penalise(&mut self, tokens: &[u32]) {
+        let penalty = self.options.repetition_penalty;
+        if penalty == 1.0 {
+            return;
+        }
+        let mut seen: Vec<u32> = tokens.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        for token in seen {
+            if let Some(logit) = self.logits.get_mut(token as usize) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+    }
+
+    /// Leaves in `candidates` what top-k and then top-p keep.
+    fn keep_most_likely(&mut self) {
+        let SamplingOptions { top_k, top_p, .. } = self.options;
+        self.candidates.clear();
+        self.candidates.extend(0..self.logits.len() as u32);
+        if top_k == 0 && top_p == 1.0 {
+            return;
+        }
+        let logits = &self.logits;
+        // Equal logits in order of their ids, so that the choice is one and the same everywhere.
+        self.candidates.sort_unstable_by(|&a, &b| {
+            logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b))
+        });
+        if top_k > 0 {
+            self.candidates.truncate(top_k);
+        }
+        if top_p < 1.0 {
+            let max = f64::from(logits[self.candidates[0] as usize]);
+            let weight = |&id: &u32| (f64::from(logits[id as usize]) - max).exp();
+            let enough = f64::from(top_p) * self.candidates.iter().map(weight).sum::<f64>();
+            let mut sum = 0.0;
+            // The token that crosses the line is kept: at least one always is.
+            let kept = self.candidates.iter().map(weight).take_while(|weight| {
+                let before = sum;
+                sum += weight;
+                before < enough
+            });
+            let kept = kept.count();
+            self.candidates.truncate(kept);
+        }
+    }
+
+    /// Gumbel-max over the candidates, with the noise of `position`.
+    fn draw(&mut self, position: usize) -> u32 {
+        self.generator.set_stream(position as u64);
+        self.generator.set_word_pos(0);
+        // One draw for every id up to the largest candidate: the noise of an id does not depend on
+        // which others are kept.
+        self.candidates.sort_unstable();
+        let mut best = (self.candidates[0], f64::NEG_INFINITY);
+        let mut drawn = 0;
+        for &id in &self.candidates {
+            let mut uniform = 0.0;
+            while drawn <= id {
+                uniform = (f64::from(self.generator.random::<u32>()) + 0.5) / (f64::from(u32::MAX) + 1.0);
+                drawn += 1;
+            }
+            let value = f64::from(self.logits[id as usize]) - (-uniform.ln()).ln();
+            if value > best.1 {
+                best = (id, value);
+            }
+        }
+        best.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(temperature: f32) -> SamplingOptions {
+        SamplingOptions { temperature, seed: 5, ..SamplingOptions::default() }
+    }
+
+    /// Tokens drawn at many positions.
+    fn counts(options: SamplingOptions, logits: &[f32], draws: usize) -> Vec<f64> {
+        let mut sampler = Sampler::new(options).expect("valid options");
+        let mut counts = vec![0.0; logits.len()];
+        for position in 0..draws {
+            let tokens = vec![0; position % 500];
+            sampler.options.seed = 0;
+            sampler.generator = ChaCha8Rng::seed_from_u64(position as u64 / 500);
+            counts[sampler.next(logits, &tokens).expect("finite logits") as usize] += 1.0;
+        }
+        counts
+    }
+
+    /// χ² of observed counts against probabilities.
+    fn chi_square(counts: &[f64], probabilities: &[f64]) -> f64 {
+        let draws: f64 = counts.iter().sum();
+        let pairs = counts.iter().zip(probabilities).filter(|(_, p)| **p > 0.0);
+        pairs.map(|(count, p)| (count - draws * p).powi(2) / (draws * p)).sum()
+    }
+
+    fn softmax(logits: &[f64]) -> Vec<f64> {
+        let total: f64 = logits.iter().map(|x| x.exp()).sum();
+        logits.iter().map(|x| x.exp() / total).collect()
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax() {
+        let logits = [1.0, 0.0, -1.0, 2.0, 0.5];
+        for temperature in [0.7, 1.0, 2.0] {
+            let scaled: Vec<f64> = logits.iter().map(|&x| f64::from(x) / f64::from(temperature)).collect();
+            let counts = counts(options(temperature), &logits, 20_000);
+            // 4 degrees of freedom: above 18.5 once in a thousand; the seeds are fixed.
+            let chi = chi_square(&counts, &softmax(&scaled));
+            assert!(chi < 18.5, "χ² = {chi} at temperature {temperature}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn top_k_and_top_p_keep_what_they_should() {
+        // Probabilities 0.4, 0.3, 0.2, 0.1, out of order.
+        let logits = [0.2f32.ln(), 0.4f32.ln(), 0.1f32.ln(), 0.3f32.ln()];
+        let kept = |top_k, top_p| {
+            let mut sampler = Sampler::new(SamplingOptions { top_k, top_p, ..options(1.0) }).expect("valid");
+            sampler.logits = logits.to_vec();
+            sampler.keep_most_likely();
+            sampler.candidates
+        };
+        assert_eq!(kept(0, 1.0), [0, 1, 2, 3]);
+        assert_eq!(kept(2, 1.0), [1, 3]);
+        assert_eq!(kept(9, 1.0), [1, 3, 0, 2]);
+        assert_eq!(kept(0, 0.3), [1], "the token that crosses the line is kept");
+        assert_eq!(kept(0, 0.5), [1, 3]);
+        assert_eq!(kept(0, 0.75), [1, 3, 0]);
+        assert_eq!(kept(2, 0.9), [1, 3], "top-p counts within what top-k left");
+
+        let counts = counts(SamplingOptions { top_k: 2, ..options(1.0) }, &logits, 5_000);
+        assert_eq!((counts[0], counts[2]), (0.0, 0.0));
+        // 1 degree of freedom: above 10.8 once in a thousand.
+        assert!(chi_square(&[counts[1], counts[3]], &[4.0 / 7.0, 3.0 / 7.0]) < 10.8, "{counts:?}");
+    }
+
+    #[test]
+    fn the_penalty_divides_what_is_likely_and_multiplies_what_is_not() {
+        let mut sampler = Sampler::new(SamplingOptions { repetition_penalty: 2.0, ..options(0.0) }).expect("valid");
+        let token = sampler.next(&[3.0, 2.0, -1.0, 1.9], &[0, 2, 0]).expect("finite");
+        assert_eq!(sampler.logits, [1.5, 2.0, -2.0, 1.9], "each token once, however often it came");
+        assert_eq!(token, 1);
+    }
+
+    #[test]
+    fn noise_belongs_to_the_position() {
+        let logits: Vec<f32> = (0..50).map(|i| (i as f32 * 0.37).sin()).collect();
+        let mut straight = Sampler::new(options(1.0)).expect("valid");
+        let expected: Vec<u32> =
+            (1..40).map(|n| straight.next(&logits, &vec![1; n]).expect("finite")).collect();
+        let mut backwards = Sampler::new(options(1.0)).expect("valid");
+        for n in (1..40).rev() {
+            assert_eq!(backwards.next(&logits, &vec![1; n]).expect("finite"), expected[n - 1]);
+        }
+        let mut other = Sampler::new(SamplingOptions { seed: 6, ..options(1.0) }).expect("valid");
+        let others: Vec<u32> = (1..40).map(|n| other.next(&logits, &vec![1; n]).expect("finite")).collect();
+        assert_ne!(others, expected);
+    }
+
+    #[test]
+    fn bad_options_and_bad_logits_are_errors() {
+        for (bad, option) in [
+            (SamplingOptions { temperature: -1.0, ..options(0.0) }, "temperature"),
+            (SamplingOptions { temperature: f32::NAN, ..options(0.0) }, "temperature"),
+            (SamplingOptions { top_p: 0.0, ..options(0.0) }, "top_p"),
+            (SamplingOptions { top_p: 1.5, ..options(0.0) }, "top_p"),
+            (SamplingOptions { repetition_penalty: 0.0, ..options(0.0) }, "repetition_penalty"),
+        ] {
+            let message = Sampler::new(bad).expect_err(option).to_string();
+            assert!(message.starts_with(option) && !message.contains('\n'), "{message}");
+        }
+        let mut sampler = Sampler::new(options(0.0)).expect("valid");
+        for bad in [f32::NAN, f32::INFINITY] {
+            let error = sampler.next(&[0.0, bad], &[1, 2, 3]).expect_err("not finite");
+            assert!(matches!(error, Error::NotFinite { position: 2 }));
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_lowest_of_equals() {
+        let mut sampler = Sampler::new(options(0.0)).expect("valid");
+        assert_eq!(sampler.next(&[1.0, 4.0, 4.0], &[]).expect("finite"), 1);
+    }
+}

@@ -1,0 +1,105 @@
+//! One text in the making: its tokens, its cache, and the depth at which it runs.
+
+use crate::{Error, Result};
+use offramp_model::{Hidden, KvCache, Llama};
+
+/// A sequence of tokens over a model, continued by [`Session::feed`].
+///
+/// The exit layer may change at any time. Moving it down costs nothing; after moving it up, the next
+/// `feed` runs again whatever the deeper layers have not seen, so that the logits are those of a
+/// session that had stood at that depth from the start, bit for bit.
+#[derive(Debug)]
+pub struct Session<'m> {
+    model: &'m Llama,
+    exit_layer: usize,
+    tokens: Vec<u32>,
+    cache: KvCache,
+    hidden: Hidden,
+    logits: Vec<f32>, // [vocab]
+}
+
+impl<'m> Session<'m> {
+    /// An empty session at full depth, for up to `capacity` tokens.
+    ///
+    /// # Errors
+    /// If the model's context is shorter than that.
+    pub fn new(model: &'m Llama, capacity: usize) -> Result<Self> {
+        let config = model.config();
+        if capacity > config.max_position_embeddings {
+            let context = config.max_position_embeddings;
+            return Err(Error::ContextFull { tokens: capacity, context });
+        }
+        Ok(Self {
+            model,
+            exit_layer: config.num_hidden_layers,
+            tokens: Vec::new(),
+            cache: model.new_cache(capacity),
+            hidden: model.new_hidden(),
+            logits: Vec::new(),
+        })
+    }
+
+    /// The model it runs.
+    pub fn model(&self) -> &'m Llama {
+        self.model
+    }
+
+    /// Layers that a token takes.
+    pub fn exit_layer(&self) -> usize {
+        self.exit_layer
+    }
+
+    /// Leaves after `exit_layer` layers from the next token on.
+    ///
+    /// # Errors
+    /// If it is not `1..=num_hidden_layers`.
+    pub fn set_exit_layer(&mut self, exit_layer: usize) -> Result<()> {
+        self.model.config().check_exit_layer(exit_layer)?;
+        self.exit_layer = exit_layer;
+        Ok(())
+    }
+
+    /// The tokens so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens that fit.
+    pub fn capacity(&self) -> usize {
+        self.cache.capacity()
+    }
+
+    /// Appends `tokens`, runs what has not been run at this depth, and returns the logits after the
+    /// last, `[vocab]`.
+    ///
+    /// # Errors
+    /// If there is no token at all, one is not in the vocabulary, or they do not fit; then the session
+    /// is as it was.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        let (before, after) = (self.tokens.len(), self.tokens.len() + tokens.len());
+        if after > self.capacity() {
+            return Err(Error::ContextFull { tokens: after, context: self.capacity() });
+        }
+        if after == 0 {
+            return Err(Error::NoTokens);
+        }
+        // The last token always runs, for its logits, even if it is known at this depth.
+        let known = (0..self.exit_layer).map(|layer| self.cache.len(layer)).min().unwrap_or(0).min(after - 1);
+        self.tokens.extend_from_slice(tokens);
+        if let Err(error) = self.model.embed(&self.tokens[known..], &mut self.hidden) {
+            self.tokens.truncate(before);
+            return Err(error.into());
+        }
+        self.cache.truncate(known);
+        self.model.forward(0..self.exit_layer, &mut self.hidden, &mut self.cache)?;
+        let last = self.hidden.tokens() - 1;
+        self.model.head(&mut self.hidden, last..last + 1, &mut self.logits);
+        Ok(&self.logits)
+    }
+
+    /// Forgets every token from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.tokens.truncate(len);
+        self.cache.truncate(len);
+    }
+}
