@@ -1,1 +1,394 @@
+//! Ids equal tiktoken's, before and after a trip through `tokenizer.json`; words equal the library's; text
+//! survives encoding and decoding, in one piece or token by token.
 
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+use super::words::words;
+use super::*;
+
+static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::gpt2().unwrap());
+static TIKTOKEN: LazyLock<tiktoken_rs::CoreBPE> = LazyLock::new(|| tiktoken_rs::r50k_base().unwrap());
+
+/// GPT-2's tokenizer written to a `tokenizer.json` and read again.
+static RELOADED: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    GPT2.save(&folder.path().join("tokenizer.json")).unwrap();
+    Tokenizer::from_folder(folder.path()).unwrap()
+});
+
+const TEXTS: &[&str] = &[
+    "",
+    " ",
+    "\n",
+    "Once upon a time, there was a snail called Mo. Mo couldn't hurry, and didn't want to.",
+    "I'm sure she'll say we've what they'd've said; it's 'tis, 'twas and Y'ALL'S",
+    "'s't're've'm'll'd 'S'T ''s '",
+    "two  spaces   three    four\ttab\t\ttabs \t mixed",
+    "line\nline\n\nparagraph\n\n\n  indented\r\nwindows\r\n\r\n",
+    "trailing spaces   ",
+    "   leading",
+    "1 22 333 4444 ½ ² Ⅷ ४२ 3.14159 1,000,000",
+    "🐢🐌 👩‍👩‍👧‍👦 🇸🇪 🏳️‍🌈 ❤️",
+    "昔々、あるところに小さな亀がいました。你好，世界！안녕하세요",
+    "e\u{301} vs é; a\u{30A}\u{323}; Z\u{35B}\u{321}a\u{337}l\u{338}go",
+    "Ελλάδα, Россия, עברית, العربية, ไทย, हिन्दी",
+    "\u{A0}no\u{A0}break\u{2003}em\u{3000}ideographic\u{200B}zero\u{FEFF}mark",
+    "\u{85}next\u{2028}line\u{2029}paragraph\u{1C}fs\u{B}vt\u{C}ff",
+    "<|endoftext|> in the middle <|endoftext|>",
+    "{\"json\": [1, 2.5e-3, null]} <html attr='x'>&amp;</html> a_b-c.d@e#f$g%h^i&j*k",
+    "ﬁ ligature Ω Ω K K İ ı ß ẞ ǅ",
+];
+
+#[test]
+fn ids_equal_tiktokens() {
+    assert_eq!((GPT2.vocab_size(), GPT2.end_of_text()), (50_257, Some(50_256)));
+    assert_eq!((RELOADED.vocab_size(), RELOADED.end_of_text()), (50_257, Some(50_256)));
+    for text in TEXTS {
+        check_against_tiktoken(text);
+    }
+    let long = TEXTS.join(" ").repeat(20);
+    check_against_tiktoken(&long);
+}
+
+#[test]
+fn every_block_of_unicode_is_encoded_as_tiktoken_does() {
+    let mut text = String::new();
+    for code in (0..0x3_0000u32).filter(|c| c % 7 == 0 || *c < 0x3000) {
+        text.extend(char::from_u32(code));
+        if code % 64 == 0 {
+            text.push(' ');
+        }
+    }
+    check_against_tiktoken(&text);
+}
+
+fn check_against_tiktoken(text: &str) {
+    let expected = TIKTOKEN.encode_ordinary(text);
+    assert_eq!(GPT2.encode(text).unwrap(), expected, "{text:?}");
+    assert_eq!(RELOADED.encode(text).unwrap(), expected, "{text:?}");
+    assert_eq!(through_the_library(&RELOADED, text), expected, "{text:?}");
+    assert_eq!(RELOADED.decode(&expected).unwrap(), text);
+}
+
+fn through_the_library(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    tokenizer.inner.encode(text, false).unwrap().get_ids().to_vec()
+}
+
+fn words_of_the_library(text: &str) -> Vec<String> {
+    let mut pieces = PreTokenizedString::from(text);
+    tokenizers::pre_tokenizers::byte_level::ByteLevel::default()
+        .add_prefix_space(false)
+        .pre_tokenize(&mut pieces)
+        .unwrap();
+    let splits = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    splits.into_iter().map(|(_, (from, to), _)| text[from..to].to_owned()).collect()
+}
+
+/// Text with much of what word splitting turns on: spaces of all kinds, quotes, letters, digits, marks.
+fn any_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        3 => "[a-zA-Z]{1,8}",
+        2 => "[ \t\n\r\u{A0}\u{2003}]{1,4}",
+        2 => "'(s|t|re|ve|m|ll|d|x|)",
+        1 => "[0-9٤²½]{1,5}",
+        1 => "[.,!?\u{301}\u{FE0F}_-]{1,3}",
+        1 => "\\PC{1,6}",
+        1 => any::<String>().prop_map(|s| s.chars().take(8).collect()),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_text_has_tiktokens_ids(text in any_text()) {
+        check_against_tiktoken(&text);
+    }
+
+    #[test]
+    fn words_are_the_librarys(text in any_text()) {
+        let ours: Vec<String> = words(&text).map(str::to_owned).collect();
+        prop_assert_eq!(ours, words_of_the_library(&text));
+    }
+
+    #[test]
+    fn a_stream_says_what_decode_says(ids in prop::collection::vec(0u32..50_257, 0..40)) {
+        check_stream(&GPT2, &ids);
+        prop_assert_eq!(GPT2.decode(&ids).unwrap(), GPT2.inner.decode(&ids, true).unwrap());
+    }
+
+    #[test]
+    fn a_stream_of_lone_bytes_says_what_decode_says(ids in prop::collection::vec(0u32..256, 0..60)) {
+        check_stream(&GPT2, &ids);
+        prop_assert_eq!(GPT2.decode(&ids).unwrap(), GPT2.inner.decode(&ids, true).unwrap());
+    }
+
+    #[test]
+    fn sentencepiece_conventions_hold(text in any_text(), ids in prop::collection::vec(0u32..400, 0..40)) {
+        for tokenizer in [&*LLAMA_2, &*METASPACE] {
+            // Their alphabets know neither every character nor every id.
+            let ids: Vec<u32> = ids.iter().map(|id| id % tokenizer.vocab_size() as u32).collect();
+            check_stream(tokenizer, &ids);
+            check_stream(tokenizer, &tokenizer.encode(&text).unwrap());
+        }
+        let ids = LLAMA_2.encode(&text).unwrap();
+        prop_assert_eq!(LLAMA_2.decode(&ids).unwrap(), LLAMA_2.inner.decode(&ids, true).unwrap());
+        prop_assert_eq!(LLAMA_2.decode(&ids).unwrap(), text.as_str());
+        let ids = METASPACE.encode(&text).unwrap();
+        prop_assert_eq!(METASPACE.decode(&ids).unwrap(), METASPACE.inner.decode(&ids, true).unwrap());
+    }
+}
+
+/// What a stream shows never ends within a character, and adds up to the whole.
+fn check_stream(tokenizer: &Tokenizer, ids: &[u32]) {
+    let mut stream = tokenizer.stream();
+    let mut text = String::new();
+    for &id in ids {
+        text.push_str(&stream.push(id).unwrap());
+    }
+    text.push_str(&stream.finish());
+    assert_eq!(text, tokenizer.decode(ids).unwrap());
+}
+
+#[test]
+fn a_stream_waits_for_whole_characters_and_for_no_more() {
+    let ids = GPT2.encode("Hi 🐢!").unwrap();
+    let mut stream = GPT2.stream();
+    let shown: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+    assert_eq!(shown.concat(), "Hi 🐢!");
+    assert!(shown.iter().all(|s| !s.contains('\u{FFFD}')), "{shown:?}");
+    assert_eq!(shown[0], "Hi");
+    assert_eq!(stream.finish(), "");
+
+    let mut stream = GPT2.stream();
+    let half = &GPT2.encode("🐢").unwrap()[..1];
+    assert_eq!(stream.push(half[0]).unwrap(), "");
+    assert_eq!(stream.finish(), "\u{FFFD}");
+}
+
+#[test]
+fn token_bytes_add_up_to_the_text() {
+    for text in TEXTS {
+        let ids = GPT2.encode(text).unwrap();
+        let bytes: usize = ids.iter().map(|&id| GPT2.token_bytes(id).unwrap()).sum();
+        assert_eq!(bytes, text.len(), "{text:?}");
+    }
+    assert_eq!(GPT2.token_bytes(50_256), Some(0));
+    assert_eq!(GPT2.token_bytes(50_257), None);
+    // "▁" put before a text is a byte that the text does not have.
+    let ids = LLAMA_2.encode("ab 亀").unwrap();
+    let bytes: usize = ids.iter().map(|&id| LLAMA_2.token_bytes(id).unwrap()).sum();
+    assert_eq!(bytes, "ab 亀".len() + 1);
+}
+
+#[test]
+fn special_tokens_are_neither_read_from_text_nor_shown_in_it() {
+    let ids = GPT2.encode("a<|endoftext|>b").unwrap();
+    assert!(!ids.contains(&50_256), "{ids:?}");
+    assert_eq!(GPT2.decode(&ids).unwrap(), "a<|endoftext|>b");
+    assert_eq!(GPT2.decode(&[64, 50_256, 65]).unwrap(), "ab");
+}
+
+#[test]
+fn ids_beyond_the_vocabulary_are_refused() {
+    let error = GPT2.decode(&[64, 50_257]).unwrap_err();
+    assert!(matches!(error, Error::UnknownToken { id: 50_257, vocab_size: 50_257 }));
+    let mut stream = GPT2.stream();
+    assert!(stream.push(u32::MAX).is_err());
+    assert_eq!(stream.push(64).unwrap(), "a");
+}
+
+#[test]
+fn endless_runs_are_encoded() {
+    for text in [" ".repeat(2_000_000), "a".repeat(500_000), " \n".repeat(500_000)] {
+        let ids = GPT2.encode(&text).unwrap();
+        assert_eq!(GPT2.decode(&ids).unwrap(), text);
+    }
+}
+
+/// Merges for a few words, with `▁` for spaces, bytes as `<0x..>`, and Llama 2's decoder.
+static LLAMA_2: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let decoder = r#"{"type":"Sequence","decoders":[
+        {"type":"Replace","pattern":{"String":"▁"},"content":" "},
+        {"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}"#;
+    let normalizer = r#"{"type":"Sequence","normalizers":[
+        {"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}]}"#;
+    sentencepiece(normalizer, "null", decoder)
+});
+
+/// The same with the older way of saying it.
+static METASPACE: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let metaspace = r#"{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}"#;
+    let decoder = format!(r#"{{"type":"Sequence","decoders":[{{"type":"ByteFallback"}},{metaspace}]}}"#);
+    sentencepiece("null", metaspace, &decoder)
+});
+
+fn sentencepiece(normalizer: &str, pre_tokenizer: &str, decoder: &str) -> Tokenizer {
+    let mut vocab = Vocab::default();
+    let mut add = |token: &str| {
+        let id = vocab.len() as u32;
+        vocab.entry(token.to_owned()).or_insert(id);
+    };
+    ["<unk>", "<s>", "</s>"].into_iter().for_each(&mut add);
+    (0..=255).for_each(|byte| add(&format!("<0x{byte:02X}>")));
+    ('a'..='z').chain(['▁']).for_each(|c| add(&c.to_string()));
+    ["▁a", "th", "the", "▁the", "▁▁"].into_iter().for_each(&mut add);
+    let merges = [("▁", "a"), ("t", "h"), ("th", "e"), ("▁", "the"), ("▁", "▁")];
+    let merges = merges.map(|(a, b)| (a.to_owned(), b.to_owned())).to_vec();
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .byte_fallback(true)
+        .unk_token("<unk>".into())
+        .build()
+        .unwrap();
+    let mut inner = tokenizers::Tokenizer::new(model);
+    let special = ["<unk>", "<s>", "</s>"].map(|t| tokenizers::AddedToken::from(t, true));
+    inner.add_special_tokens(&special);
+    let mut json: serde_json::Value = serde_json::from_str(&inner.to_string(false).unwrap()).unwrap();
+    for (key, value) in [("normalizer", normalizer), ("pre_tokenizer", pre_tokenizer), ("decoder", decoder)] {
+        json[key] = serde_json::from_str(value).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    Tokenizer::from_folder(folder.path()).unwrap()
+}
+
+#[test]
+fn sentencepiece_streams_keep_their_spaces() {
+    for tokenizer in [&*LLAMA_2, &*METASPACE] {
+        assert_eq!(tokenizer.end_of_text(), Some(2));
+        let ids = tokenizer.encode("the the 亀").unwrap();
+        let mut stream = tokenizer.stream();
+        let shown: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+        assert_eq!(&shown[..2], ["the", " the"]);
+        assert_eq!(shown.concat(), "the the 亀");
+    }
+}
+
+#[test]
+fn a_decoder_left_to_the_library_still_streams() {
+    let wordpiece = r#"{"type":"WordPiece","prefix":"\u0023\u0023","cleanup":true}"#;
+    let tokenizer = sentencepiece("null", "null", wordpiece);
+    assert!(matches!(tokenizer.spelling, Spelling::Library(_)));
+    let ids = [tokenizer.inner.token_to_id("the").unwrap(), tokenizer.inner.token_to_id("a").unwrap()];
+    check_stream(&tokenizer, &ids);
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "the a");
+    assert_eq!(tokenizer.token_bytes(ids[1]), Some(2));
+    assert_eq!(tokenizer.token_bytes(1), Some(0));
+    assert_eq!(tokenizer.token_bytes(100_000), None);
+    assert!(tokenizer.decode(&[100_000]).is_err());
+}
+
+fn stories() -> Vec<String> {
+    let names = ["Mo", "Ada", "Finn", "Uma"];
+    let words = ["snail", "pond", "moon", "kite", "bread", "river", "button", "whistle"];
+    let story = |i: usize| {
+        let (name, a, b) = (names[i % 4], words[i * 3 % 8], words[(i * 5 + 1) % 8]);
+        format!("{name} found a {a} by the {b}. \"What a {a}!\" said {name}.\nThe {b} didn't answer.")
+    };
+    (0..200).map(story).collect()
+}
+
+#[test]
+fn training_is_deterministic_and_keeps_every_byte() {
+    let train = |size| Tokenizer::train_bpe(stories().into_iter().map(Ok), size).unwrap();
+    let (one, two) = (train(320), train(320));
+    assert_eq!(one.inner.to_string(false).unwrap(), two.inner.to_string(false).unwrap());
+    assert_eq!((one.vocab_size(), one.end_of_text()), (320, Some(0)));
+    for text in TEXTS {
+        let ids = one.encode(text).unwrap();
+        assert_eq!(one.decode(&ids).unwrap(), *text);
+        assert_eq!(ids, through_the_library(&one, text));
+    }
+    let smallest = train(257);
+    assert_eq!(smallest.encode("abc").unwrap().len(), 3);
+    let bytes = |t: &Tokenizer| stories().iter().map(|s| t.encode(s).unwrap().len()).sum::<usize>();
+    assert!(bytes(&one) * 2 < bytes(&smallest), "merges were learnt");
+
+    let folder = tempfile::tempdir().unwrap();
+    one.save(&folder.path().join("tokenizer.json")).unwrap();
+    let reloaded = Tokenizer::from_folder(folder.path()).unwrap();
+    for story in stories() {
+        assert_eq!(reloaded.encode(&story).unwrap(), one.encode(&story).unwrap());
+    }
+}
+
+#[test]
+fn training_refuses_what_cannot_be() {
+    let error = Tokenizer::train_bpe(stories().into_iter().map(Ok), 256).unwrap_err();
+    assert!(matches!(error, Error::VocabularyTooSmall { found: 256 }));
+    assert!(Tokenizer::train_bpe(stories().into_iter().map(Ok), usize::MAX).is_err());
+    let broken = [Ok("a".to_owned()), Err(Error::tokenizer("no"))];
+    assert!(Tokenizer::train_bpe(broken.into_iter(), 300).is_err());
+    // Nothing to learn from is no fault: the bytes are there.
+    assert_eq!(Tokenizer::train_bpe(std::iter::empty(), 300).unwrap().vocab_size(), 257);
+}
+
+#[test]
+fn a_broken_file_is_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let whole = LLAMA_2.inner.to_string(false).unwrap();
+    let huge_id = whole.replace("\"▁▁\":290", "\"▁▁\":4000000000");
+    assert_ne!(huge_id, whole);
+    let cases = [
+        String::new(),
+        "{}".into(),
+        "[1, 2]".into(),
+        whole[..whole.len() / 2].to_owned(),
+        whole.replace("\"type\":\"BPE\"", "\"type\":\"Nonsense\""),
+        whole.replace("\"type\":\"Strip\",\"content\":\" \"", "\"type\":\"Peel\""),
+        huge_id,
+    ];
+    for case in cases {
+        std::fs::write(&path, &case).unwrap();
+        let error = Tokenizer::from_file(&path).expect_err(&case);
+        assert!(matches!(error, Error::TokenizerFile { .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains("tokenizer.json") && !message.contains('\n'), "{message}");
+    }
+    assert!(matches!(Tokenizer::from_file(&folder.path().join("absent")), Err(Error::Read { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is done to a file, loading it answers; if it loads, it does not panic in use.
+    #[test]
+    fn a_damaged_file_never_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let mut bytes = LLAMA_2.inner.to_string(false).unwrap().into_bytes();
+        let at = at.index(bytes.len());
+        if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(tokenizer) = Tokenizer::from_file(&path) {
+            let ids = tokenizer.encode("the a 亀").unwrap_or_default();
+            let _ = tokenizer.decode(&ids);
+        }
+    }
+}
+
+#[test]
+fn real_stories_survive() {
+    let path =
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/tinystories/valid.txt"));
+    if !path.exists() {
+        println!("skipped: no TinyStories at {}", path.display());
+        return;
+    }
+    let stories = crate::Corpus::open(&path).unwrap().stories().unwrap();
+    for story in stories.take(50) {
+        let story = story.unwrap();
+        let ids = GPT2.encode(&story).unwrap();
+        assert_eq!(GPT2.decode(&ids).unwrap(), story);
+        assert_eq!(ids, TIKTOKEN.encode_ordinary(&story));
+        check_stream(&GPT2, &ids);
+    }
+}

@@ -15,6 +15,8 @@ pub const BPE_TRAINING_BYTES: usize = 64 << 20;
 
 /// The special token and one token for every byte.
 const SMALLEST: usize = 257;
+/// The trainer allocates by the size asked for.
+const LARGEST: usize = 1 << 20;
 
 pub(super) fn train(
     stories: impl Iterator<Item = Result<String>>,
@@ -22,6 +24,10 @@ pub(super) fn train(
 ) -> Result<tokenizers::Tokenizer> {
     if vocab_size < SMALLEST {
         return Err(Error::VocabularyTooSmall { found: vocab_size });
+    }
+    if vocab_size > LARGEST {
+        let expected = "a vocabulary trained here may have at most 1048576 tokens";
+        return Err(Error::Option { option: "vocab_size", found: vocab_size.to_string(), expected });
     }
     let mut texts = Vec::new();
     let mut bytes = 0;
