@@ -84,7 +84,10 @@ pub enum Error {
         limit: usize,
     },
     /// A corpus in which there is nothing to learn from.
-    #[error("{path} holds no stories: give a corpus with at least one story that is not empty", path = path.display())]
+    #[error(
+        "{path} holds no stories: give a corpus with at least one story that is not empty",
+        path = path.display()
+    )]
     NoStories {
         /// The file.
         path: PathBuf,
@@ -103,6 +106,28 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// A text that would need hundreds of times its size in memory to encode.
+    #[error(
+        "{what} of {len} bytes is more than this tokenizer takes at once ({limit}): divide it, if it is text"
+    )]
+    TextTooLong {
+        /// What is too long.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// The most it may have.
+        limit: usize,
+    },
+    /// A story of a corpus that cannot be encoded.
+    #[error("{path}, story {story}: {source}", path = path.display())]
+    Story {
+        /// The corpus.
+        path: PathBuf,
+        /// Counted from 1.
+        story: u64,
+        /// Why not.
+        source: Box<Error>,
+    },
     /// A vocabulary too small for byte-level BPE.
     #[error(
         "a vocabulary of {found} is too small: byte-level BPE needs the 256 bytes and <|endoftext|>, so at least 257"
@@ -119,7 +144,8 @@ pub enum Error {
     },
     /// A token id that stands for nothing.
     #[error(
-        "token id {id} is not in the tokenizer's vocabulary of {vocab_size}: was the text encoded with another tokenizer?"
+        "token id {id} is not in the tokenizer's vocabulary of {vocab_size}: use the tokenizer that the ids came \
+         from"
     )]
     UnknownToken {
         /// The id.

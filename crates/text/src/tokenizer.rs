@@ -142,7 +142,9 @@ impl Tokenizer {
     /// Token ids of a text, none of them special. See the head of this file.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the tokenizer has neither a token for some character nor one for the unknown.
+    /// [`Error::Tokenizer`] if the tokenizer cannot handle some character; [`Error::TextTooLong`] for a run of more
+    /// than 1 MiB without a word break or, with a tokenizer that does not split words as GPT-2 does, a text of
+    /// more than 4 MiB: encoding would take many times as much memory.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.encoder().encode(text, &mut ids)?;

@@ -93,7 +93,8 @@ impl ParquetStories {
         }
         let text = std::str::from_utf8(value.data()).map_err(|e| {
             let found = e.valid_up_to();
-            fault(&self.path, format!("row {row} of column \"{COLUMN}\" is not valid UTF-8 from its byte {found}: write the file again from UTF-8 text"))
+            let reason = format!("row {row} of column \"{COLUMN}\" is not valid UTF-8 from its byte {found}");
+            fault(&self.path, format!("{reason}: write the file again from UTF-8 text"))
         })?;
         Ok(text.to_owned())
     }

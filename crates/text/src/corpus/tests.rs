@@ -34,7 +34,8 @@ fn message(name: &str, bytes: &[u8]) -> String {
 
 #[test]
 fn txt_is_cut_at_separator_lines() {
-    let text = "One.\nTwo lines.\n<|endoftext|>\n\n \nSecond.\n\n\nafter a gap\n\n<|endoftext|>\n<|endoftext|>\n  Indented, last";
+    let pieces = ["One.\nTwo lines.", "\n \nSecond.\n\n\nafter a gap\n", "<|endoftext|>\n  Indented, last"];
+    let text = pieces.join("\n<|endoftext|>\n");
     assert_eq!(
         read("a.txt", text.as_bytes()).unwrap(),
         ["One.\nTwo lines.", "Second.\n\n\nafter a gap", "  Indented, last"]
@@ -79,8 +80,14 @@ fn a_file_without_separators_is_refused_before_it_fills_the_memory() {
 
 #[test]
 fn jsonl_takes_the_text_key_of_every_line() {
-    let lines = "\u{FEFF}{\"text\": \"One\\n\\u00e9\", \"id\": 1}\n\n  {\"meta\": {\"text\": \"no\"}, \"text\": \" Two \"}\r\n{\"text\":\"\"}\n{\"text\":\"last\"}";
-    assert_eq!(read("a.jsonl", lines.as_bytes()).unwrap(), ["One\né", " Two ", "last"]);
+    let lines = [
+        "\u{FEFF}{\"text\": \"One\\n\\u00e9\", \"id\": 1}",
+        "",
+        "  {\"meta\": {\"text\": \"no\"}, \"text\": \" Two \"}\r",
+        "{\"text\":\"\"}",
+        "{\"text\":\"last\"}",
+    ];
+    assert_eq!(read("a.jsonl", lines.join("\n").as_bytes()).unwrap(), ["One\né", " Two ", "last"]);
     assert_eq!(read("a.jsonl", b"\n\n").unwrap(), [""; 0]);
 }
 
@@ -124,8 +131,6 @@ fn parquet_file(schema: &str, texts: &[Option<&str>], packed: Compression) -> Ve
     for texts in texts.chunks(texts.len().div_ceil(2).max(1)) {
         let mut group = writer.next_row_group().unwrap();
         while let Some(mut column) = group.next_column().unwrap() {
-            let nullable = column.untyped();
-            let _ = nullable;
             let present: Vec<ByteArray> = texts.iter().flatten().map(|t| ByteArray::from(*t)).collect();
             let levels: Vec<i16> = texts.iter().map(|t| i16::from(t.is_some())).collect();
             let numbers: Vec<i64> = (0..texts.len() as i64).collect();
@@ -261,7 +266,9 @@ proptest! {
     }
 
     #[test]
-    fn txt_gives_back_what_was_joined(stories in prop::collection::vec("[a-z ]{0,5}[a-z][a-zé \n]{0,20}[a-z]", 0..8)) {
+    fn txt_gives_back_what_was_joined(
+        stories in prop::collection::vec("[a-z ]{0,5}[a-z][a-zé \n]{0,20}[a-z]", 0..8),
+    ) {
         let text = stories.join("\n<|endoftext|>\n");
         prop_assert_eq!(read("a.txt", text.as_bytes()).unwrap(), stories);
     }

@@ -55,13 +55,18 @@ impl Job<'_> {
                     .map(|(chunk, encoder)| scope.spawn(move || chunk.encode(encoder)))
                     .collect();
                 let next = read_round(&mut stories, workers);
-                let encoded: Result<Vec<Chunk>> = running
+                let encoded: Vec<_> = running
                     .into_iter()
                     .map(|worker| worker.join().unwrap_or_else(|p| resume_unwind(p)))
                     .collect();
                 (encoded, next)
             });
-            for chunk in encoded? {
+            for chunk in encoded {
+                let chunk = chunk.map_err(|(place, source)| Error::Story {
+                    path: self.corpus.path().to_owned(),
+                    story: out.summary.stories + place + 1,
+                    source: Box::new(source),
+                })?;
                 out.write(&chunk)?;
             }
             progress(PrepareProgress {
@@ -98,9 +103,10 @@ fn read_round(stories: &mut Stories, chunks: usize) -> Result<Vec<Chunk>> {
 }
 
 impl Chunk {
-    fn encode(mut self, encoder: &mut Encoder) -> Result<Self> {
-        for story in &self.stories {
-            encoder.encode(story, &mut self.tokens)?;
+    /// An error comes with the place of its story in the chunk.
+    fn encode(mut self, encoder: &mut Encoder) -> std::result::Result<Self, (u64, Error)> {
+        for (place, story) in (0..).zip(&self.stories) {
+            encoder.encode(story, &mut self.tokens).map_err(|error| (place, error))?;
             self.ends.push(self.tokens.len());
         }
         Ok(self)

@@ -182,6 +182,15 @@ fn a_failure_leaves_the_earlier_corpus_whole() {
 }
 
 #[test]
+fn a_story_that_cannot_be_encoded_is_named() {
+    let mut stories = stories(3000);
+    stories[2345] = "a".repeat(2 << 20);
+    let bench = Bench::new(&stories, None, TokenizerChoice::Gpt2);
+    let message = bench.prepare().unwrap_err().to_string();
+    assert!(message.contains("tales.txt, story 2346: ") && !message.contains('\n'), "{message}");
+}
+
+#[test]
 fn folders_that_cannot_be_written_are_one_clear_line() {
     let mut bench = Bench::new(&stories(3), None, TokenizerChoice::Gpt2);
     let file = bench.folder.path().join("a file");

@@ -18,7 +18,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn tokens_come_back(tokens in prop::collection::vec(0u32..60_000, 0..100), wide in any::<bool>(), from in any::<prop::sample::Index>()) {
+    fn tokens_come_back(
+        tokens in prop::collection::vec(0u32..60_000, 0..100),
+        wide in any::<bool>(),
+        from in any::<prop::sample::Index>(),
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("train-00000.tokens");
         let vocab_size = if wide { 65_537 } else { 65_536 };

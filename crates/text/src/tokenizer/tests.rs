@@ -206,10 +206,18 @@ fn ids_beyond_the_vocabulary_are_refused() {
 
 #[test]
 fn endless_runs_are_encoded() {
-    for text in [" ".repeat(2_000_000), "a".repeat(500_000), " \n".repeat(500_000)] {
+    for text in [" ".repeat(1_000_000), "a".repeat(500_000), " \n".repeat(500_000)] {
         let ids = GPT2.encode(&text).unwrap();
         assert_eq!(GPT2.decode(&ids).unwrap(), text);
     }
+}
+
+#[test]
+fn what_would_fill_the_memory_is_refused() {
+    let words = "a".repeat((1 << 20) + 1);
+    assert!(matches!(GPT2.encode(&words), Err(Error::TextTooLong { limit: 1_048_576, .. })));
+    assert!(GPT2.encode(&"a ".repeat(3 << 20)).is_ok());
+    assert!(matches!(LLAMA_2.encode(&"a ".repeat(3 << 20)), Err(Error::TextTooLong { .. })));
 }
 
 /// Merges for a few words, with `▁` for spaces, bytes as `<0x..>`, and Llama 2's decoder.

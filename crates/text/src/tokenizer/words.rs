@@ -3,8 +3,8 @@
 //! The pattern is
 //! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 //! (Radford et al. 2019, `encoder.py`). It can be read off one character class at a time, without a regular
-//! expression engine, whose look-ahead is slow and gives up on very long runs of spaces. The classes come from the same
-//! Unicode tables the `tokenizers` crate uses.
+//! expression engine, whose look-ahead is slow and gives up on very long runs of spaces. The classes come from
+//! the same Unicode tables the `tokenizers` crate uses.
 //!
 //! A corpus uses few different words, so [`Encoder`] looks up whole words and asks the BPE only for new ones.
 //! What the BPE answers is a function of the word alone: the ids are the same, only sooner.
@@ -22,6 +22,11 @@ use crate::error::{Error, Result};
 const MAX_CACHED_WORD: usize = 32;
 /// When so many words are remembered, all are forgotten: memory stays bounded on any input.
 const MAX_CACHED_WORDS: usize = 1 << 17;
+
+/// BPE keeps some 70 bytes for every byte of a word: a longer one is no word.
+const MAX_WORD_BYTES: usize = 1 << 20;
+/// The general path keeps some 90 bytes for every byte of a text.
+const MAX_GENERAL_TEXT_BYTES: usize = 4 << 20;
 
 const OTHER: u8 = 0;
 const LETTER: u8 = 1;
@@ -147,6 +152,7 @@ impl<'t> Encoder<'t> {
         if self.tokenizer.gpt2_words {
             return words(text).try_for_each(|word| self.word(word, out));
         }
+        check_length("a text", text, MAX_GENERAL_TEXT_BYTES)?;
         let encoding = self.tokenizer.inner.encode_fast(text, false).map_err(Error::tokenizer)?;
         out.extend_from_slice(encoding.get_ids());
         Ok(())
@@ -157,6 +163,7 @@ impl<'t> Encoder<'t> {
             out.extend_from_slice(&self.ids[start as usize..end as usize]);
             return Ok(());
         }
+        check_length("a run without a word break", word, MAX_WORD_BYTES)?;
         self.spelling.clear();
         self.spelling.extend(word.bytes().map(|byte| STAND_INS[byte as usize]));
         let tokens = self.tokenizer.inner.get_model().tokenize(&self.spelling).map_err(Error::tokenizer)?;
@@ -176,4 +183,11 @@ impl<'t> Encoder<'t> {
         self.ids.extend(ids);
         self.known.insert(word.into(), (start, self.ids.len() as u32));
     }
+}
+
+fn check_length(what: &'static str, text: &str, limit: usize) -> Result<()> {
+    if text.len() > limit {
+        return Err(Error::TextTooLong { what, len: text.len(), limit });
+    }
+    Ok(())
 }
