@@ -24,13 +24,8 @@ pub(crate) struct LayerCache {
 impl KvCache {
     pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize, capacity: usize) -> Self {
         let floats = kv_heads * capacity * head_dim;
-        let layer = || LayerCache {
-            len: 0,
-            capacity,
-            head_dim,
-            keys: vec![0.0; floats],
-            values: vec![0.0; floats],
-        };
+        let layer =
+            || LayerCache { len: 0, capacity, head_dim, keys: vec![0.0; floats], values: vec![0.0; floats] };
         Self { capacity, layers: (0..layers).map(|_| layer()).collect() }
     }
 

@@ -1,1 +1,30 @@
-//! offramp-model
+//! What a model *is*: its config, its weights, its layers, its cache, and the folder it is kept in.
+//!
+//! A checkpoint is a Hugging Face folder of the `llama` architecture, so that stock `transformers`
+//! reads what this room writes and the other way round. Files are not trusted: whatever they claim is
+//! checked against their length and against the config before anything is allocated for it.
+//!
+//! One forward runs the model at every depth, [`Llama::forward`] over a range of layers, and one head
+//! reads it out, [`Llama::head`]. Nothing here chooses a token, loops over them, or reads text.
+
+mod attention;
+pub mod checkpoint;
+mod config;
+mod error;
+mod hidden;
+pub mod journal;
+mod kv_cache;
+mod layer;
+mod linear;
+mod llama;
+mod rope;
+mod weights;
+
+pub use config::{Config, EarlyExit, RopeParameters, RopeScaling, TensorSpec};
+pub use error::{Error, Result};
+pub use hidden::Hidden;
+pub use kv_cache::KvCache;
+pub use linear::Linear;
+pub use llama::Llama;
+pub use rope::Rope;
+pub use weights::{F32Storage, Weights};

@@ -58,7 +58,8 @@ impl Llama {
         };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let embed_tokens = take("model.embed_tokens.weight", &[vocab, hidden])?;
-        let layers = (0..config.num_hidden_layers).map(|l| layer(&config, l, &mut take)).collect::<Result<_>>()?;
+        let layers =
+            (0..config.num_hidden_layers).map(|l| layer(&config, l, &mut take)).collect::<Result<_>>()?;
         let norm = rms_norm(&config, "model.norm.weight", &mut take)?;
         let head = match config.tie_word_embeddings {
             true => embed_tokens.clone(),

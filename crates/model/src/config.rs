@@ -1,0 +1,212 @@
+//! `config.json`: the sizes and constants of a model, in Hugging Face's words.
+
+mod limits;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// What a Llama is made of. Fields are the keys of Hugging Face's `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Decoder layers, and so the deepest exit.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; each serves `num_attention_heads / num_key_value_heads` query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head; `hidden_size / num_attention_heads` unless the file says otherwise.
+    pub head_dim: usize,
+    /// Token ids are below this.
+    pub vocab_size: usize,
+    /// The context: positions that the model was made for.
+    pub max_position_embeddings: usize,
+    /// What RMSNorm adds to the mean square.
+    pub rms_norm_eps: f64,
+    /// How positions turn queries and keys.
+    pub rope: RopeParameters,
+    /// Whether the LM head is the token embedding.
+    pub tie_word_embeddings: bool,
+    /// The token that begins a text, if any.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u32>,
+    /// What early-exit training did, if there was any.
+    pub early_exit: Option<EarlyExit>,
+}
+
+/// Rotary position embedding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeParameters {
+    /// The base of the wavelengths.
+    pub theta: f64,
+    /// What was done to them for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// Hugging Face's `rope_type` and its parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// None.
+    Default,
+    /// Every frequency divided (Chen et al. 2023, position interpolation).
+    Linear {
+        /// What it is divided by, at least 1.
+        factor: f64,
+    },
+    /// Low frequencies divided, high ones kept, those between interpolated (Llama 3.1).
+    Llama3 {
+        /// What low frequencies are divided by, at least 1.
+        factor: f64,
+        /// Waves longer than the original context over this are low.
+        low_freq_factor: f64,
+        /// Waves shorter than the original context over this are high.
+        high_freq_factor: f64,
+        /// The context before scaling.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// The `early_exit` block of a config: how training made the exits, for those who read the folder.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct EarlyExit {
+    /// Weight of the early-exit loss beside the last layer's.
+    pub early_exit_loss_scale: f64,
+    /// Which exits were active in which step: `all`, `rotational`, `gradual` or `sampled`.
+    pub curriculum: String,
+    /// How the chance of dropping a layer grew with depth: `none`, `quadratic`, `linear`, `exponential`.
+    pub layer_dropout: String,
+    /// The largest of those chances.
+    pub layer_dropout_max: f64,
+}
+
+/// A tensor that a model has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TensorSpec {
+    /// Hugging Face's name, `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// `[out_features, in_features]` for matrices.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// A tensor of this name and shape.
+    pub fn new(name: impl Into<String>, shape: &[usize]) -> Self {
+        Self { name: name.into(), shape: shape.to_vec() }
+    }
+
+    /// How many values it holds.
+    ///
+    /// # Panics
+    /// If that is no `usize`: no such tensor is in a config that [`Config::validate`] accepts.
+    pub fn len(&self) -> usize {
+        let product = self.shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+        product.expect("a tensor's length fits a usize")
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.shape.contains(&0)
+    }
+}
+
+impl Config {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or as [`Config::from_json`].
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::from_json(&read::text(path)?, path)
+    }
+
+    /// Reads the text of a `config.json`; `origin` names it in errors. Keys that do not change what
+    /// a Llama computes are ignored.
+    ///
+    /// # Errors
+    /// If it is not JSON, or a key is missing, or has a value that this room cannot honour.
+    pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
+        let config = read::parse(text, origin)?;
+        config.validate(origin)?;
+        Ok(config)
+    }
+
+    /// The text of a `config.json` that `transformers` 4.45 and 5.x read alike.
+    pub fn to_json(&self) -> String {
+        write::config_json(self)
+    }
+
+    /// The text of the `generation_config.json` that goes with it.
+    pub fn generation_json(&self) -> String {
+        write::generation_json(self)
+    }
+
+    /// Checks that such a model can exist, without making any of it; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// The first key whose value is impossible, alone or beside the others.
+    pub fn validate(&self, origin: &Path) -> Result<()> {
+        limits::check(self).map_err(|limits::Fault { key, found, expected }| Error::Config {
+            path: origin.to_owned(),
+            key: key.to_owned(),
+            found,
+            expected,
+        })
+    }
+
+    /// Checks that the model can be left after `exit_layer` layers.
+    ///
+    /// # Errors
+    /// If it is not `1..=num_hidden_layers`.
+    pub fn check_exit_layer(&self, exit_layer: usize) -> Result<()> {
+        match (1..=self.num_hidden_layers).contains(&exit_layer) {
+            true => Ok(()),
+            false => Err(Error::ExitLayer { found: exit_layer, layers: self.num_hidden_layers }),
+        }
+    }
+
+    /// Every tensor of the model, in the order in which the layers use them; a tied head is not one.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut tensors =
+            vec![TensorSpec::new("model.embed_tokens.weight", &[self.vocab_size, self.hidden_size])];
+        let layer = self.layer_tensors();
+        for index in 0..self.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            tensors.extend(layer.iter().map(|(part, shape)| TensorSpec::new(name(part), shape)));
+        }
+        tensors.push(TensorSpec::new("model.norm.weight", &[self.hidden_size]));
+        if !self.tie_word_embeddings {
+            tensors.push(TensorSpec::new("lm_head.weight", &[self.vocab_size, self.hidden_size]));
+        }
+        tensors
+    }
+
+    /// Values that the model learns; a tied head counts once.
+    pub fn parameter_count(&self) -> u64 {
+        limits::parameter_count(self).expect("validate() has bounded the sizes")
+    }
+
+    /// Names and shapes of one layer's tensors.
+    fn layer_tensors(&self) -> [(&'static str, Vec<usize>); 9] {
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let queries = self.num_attention_heads * self.head_dim;
+        let keys = self.num_key_value_heads * self.head_dim;
+        [
+            ("input_layernorm", vec![hidden]),
+            ("self_attn.q_proj", vec![queries, hidden]),
+            ("self_attn.k_proj", vec![keys, hidden]),
+            ("self_attn.v_proj", vec![keys, hidden]),
+            ("self_attn.o_proj", vec![hidden, queries]),
+            ("post_attention_layernorm", vec![hidden]),
+            ("mlp.gate_proj", vec![inner, hidden]),
+            ("mlp.up_proj", vec![inner, hidden]),
+            ("mlp.down_proj", vec![hidden, inner]),
+        ]
+    }
+}

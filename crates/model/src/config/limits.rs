@@ -1,0 +1,136 @@
+//! Which configs describe a model that can exist.
+
+use super::{Config, RopeScaling};
+
+/// More layers than any model has: each costs a few names before its weights are looked for.
+const MAX_LAYERS: usize = 10_000;
+/// Far above any context, and exact in the `f32` that angles are computed in only up to 2^24.
+const MAX_POSITIONS: usize = 1 << 30;
+/// Four trillion values.
+const MAX_PARAMETERS: u64 = 1 << 42;
+/// No single size needs more; products of two then fit 64 bits.
+const MAX_SIZE: usize = 1 << 31;
+
+/// A key whose value is impossible.
+pub(super) struct Fault {
+    pub(super) key: &'static str,
+    pub(super) found: String,
+    pub(super) expected: String,
+}
+
+type Checked = Result<(), Fault>;
+
+fn ensure(good: bool, key: &'static str, found: impl ToString, expected: impl ToString) -> Checked {
+    match good {
+        true => Ok(()),
+        false => Err(Fault { key, found: found.to_string(), expected: expected.to_string() }),
+    }
+}
+
+pub(super) fn check(config: &Config) -> Checked {
+    sizes(config)?;
+    heads(config)?;
+    constants(config)?;
+    scaling(&config.rope.scaling)?;
+    early_exit(config)?;
+    let expected = format!("such that the model has at most {MAX_PARAMETERS} parameters");
+    let count = parameter_count(config);
+    ensure(count.is_some_and(|count| count <= MAX_PARAMETERS), "hidden_size", config.hidden_size, expected)
+}
+
+fn sizes(config: &Config) -> Checked {
+    for (key, found, most) in [
+        ("hidden_size", config.hidden_size, MAX_SIZE),
+        ("intermediate_size", config.intermediate_size, MAX_SIZE),
+        ("num_hidden_layers", config.num_hidden_layers, MAX_LAYERS),
+        ("num_attention_heads", config.num_attention_heads, MAX_SIZE),
+        ("num_key_value_heads", config.num_key_value_heads, MAX_SIZE),
+        ("head_dim", config.head_dim, MAX_SIZE),
+        ("vocab_size", config.vocab_size, MAX_SIZE),
+        ("max_position_embeddings", config.max_position_embeddings, MAX_POSITIONS),
+    ] {
+        ensure((1..=most).contains(&found), key, found, format!("1 to {most}"))?;
+    }
+    Ok(())
+}
+
+fn heads(config: &Config) -> Checked {
+    let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+    let even = format!("a divisor of num_attention_heads, {heads}");
+    ensure(heads.is_multiple_of(kv_heads), "num_key_value_heads", kv_heads, even)?;
+    let head_dim = config.head_dim;
+    ensure(
+        head_dim.is_multiple_of(2),
+        "head_dim",
+        head_dim,
+        "even: rotary positions turn its elements in pairs",
+    )?;
+    // Nothing here needs it, but transformers refuses such a config even with a head_dim of its own.
+    let whole = format!("a multiple of num_attention_heads, {heads}");
+    ensure(config.hidden_size.is_multiple_of(heads), "hidden_size", config.hidden_size, whole)
+}
+
+fn constants(config: &Config) -> Checked {
+    let positive = |x: f64| x > 0.0 && x.is_finite();
+    ensure(
+        config.rms_norm_eps >= 0.0 && config.rms_norm_eps < 1.0,
+        "rms_norm_eps",
+        config.rms_norm_eps,
+        "0 or more and below 1",
+    )?;
+    let theta = config.rope.theta;
+    ensure(positive(theta) && theta <= f64::from(f32::MAX), "rope_theta", theta, "a positive number")
+}
+
+fn scaling(scaling: &RopeScaling) -> Checked {
+    let at_least_one =
+        |factor: f64| ensure(factor >= 1.0 && factor <= 1e6, "rope_parameters.factor", factor, "1 to 1e6");
+    match *scaling {
+        RopeScaling::Default => Ok(()),
+        RopeScaling::Linear { factor } => at_least_one(factor),
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
+            at_least_one(factor)?;
+            let positive = low_freq_factor > 0.0 && low_freq_factor <= 1e6;
+            ensure(
+                positive,
+                "rope_parameters.low_freq_factor",
+                low_freq_factor,
+                "a positive number, at most 1e6",
+            )?;
+            let above = format!("above low_freq_factor, {low_freq_factor}, and at most 1e6");
+            let ordered = high_freq_factor > low_freq_factor && high_freq_factor <= 1e6;
+            ensure(ordered, "rope_parameters.high_freq_factor", high_freq_factor, above)?;
+            let (key, found) =
+                ("rope_parameters.original_max_position_embeddings", original_max_position_embeddings);
+            ensure((1..=MAX_POSITIONS).contains(&found), key, found, format!("1 to {MAX_POSITIONS}"))
+        }
+    }
+}
+
+fn early_exit(config: &Config) -> Checked {
+    let Some(block) = &config.early_exit else { return Ok(()) };
+    let (scale, most) = (block.early_exit_loss_scale, block.layer_dropout_max);
+    let fine = scale >= 0.0 && scale.is_finite();
+    ensure(fine, "early_exit.early_exit_loss_scale", scale, "0 or more")?;
+    ensure((0.0..1.0).contains(&most), "early_exit.layer_dropout_max", most, "0 or more and below 1")
+}
+
+/// Values of all tensors; `None` if they cannot be counted.
+pub(super) fn parameter_count(config: &Config) -> Option<u64> {
+    let product = |a: usize, b: usize| (a as u64).checked_mul(b as u64);
+    let hidden = config.hidden_size;
+    let attention = product(config.num_attention_heads, config.head_dim)?
+        .checked_add(product(config.num_key_value_heads, config.head_dim)?)?
+        .checked_mul(2)?
+        .checked_mul(hidden as u64)?;
+    let feed_forward = product(config.intermediate_size, hidden)?.checked_mul(3)?;
+    let layer = attention.checked_add(feed_forward)?.checked_add(2 * hidden as u64)?;
+    let tables =
+        product(config.vocab_size, hidden)?.checked_mul(if config.tie_word_embeddings { 1 } else { 2 })?;
+    layer.checked_mul(config.num_hidden_layers as u64)?.checked_add(tables)?.checked_add(hidden as u64)
+}

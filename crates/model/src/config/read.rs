@@ -1,0 +1,233 @@
+//! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
+
+use super::{Config, EarlyExit, RopeParameters, RopeScaling};
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// A config is a page; a file above this is something else.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// A small JSON file, whole.
+pub(super) fn text(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| Error::read(path, error))?;
+    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
+    let read = read.map_err(|error| Error::read(path, error))?;
+    match read as u64 > MAX_BYTES {
+        true => Err(Error::json(path, format!("larger than {MAX_BYTES} bytes: this is no config.json"))),
+        false => Ok(text),
+    }
+}
+
+/// One block of the file, and how to name what is in it.
+struct Block<'a> {
+    map: &'a Map<String, Value>,
+    prefix: &'static str, // "" or "rope_scaling."
+    origin: &'a Path,
+}
+
+pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| Error::json(origin, format!("not JSON: {error}: export the model again")))?;
+    let Value::Object(map) = &value else {
+        return Err(Error::json(origin, "a config.json holds one JSON object"));
+    };
+    let block = Block { map, prefix: "", origin };
+    block.refuse_what_changes_the_model()?;
+    let hidden_size = block.required_size("hidden_size")?;
+    let num_attention_heads = block.required_size("num_attention_heads")?;
+    let max_position_embeddings = block.size("max_position_embeddings")?.unwrap_or(2048);
+    let head_dim = match block.size("head_dim")? {
+        Some(head_dim) => head_dim,
+        None => block.derived_head_dim(hidden_size, num_attention_heads)?,
+    };
+    Ok(Config {
+        hidden_size,
+        intermediate_size: block.required_size("intermediate_size")?,
+        num_hidden_layers: block.required_size("num_hidden_layers")?,
+        num_attention_heads,
+        num_key_value_heads: block.size("num_key_value_heads")?.unwrap_or(num_attention_heads),
+        head_dim,
+        vocab_size: block.required_size("vocab_size")?,
+        max_position_embeddings,
+        rms_norm_eps: block.number("rms_norm_eps")?.unwrap_or(1e-6),
+        rope: block.rope(max_position_embeddings)?,
+        tie_word_embeddings: block.flag("tie_word_embeddings")?,
+        // transformers' own defaults for a Llama whose file does not say.
+        bos_token_id: block.bos_token_id()?,
+        eos_token_ids: block.eos_token_ids()?,
+        early_exit: block.early_exit()?,
+    })
+}
+
+impl<'a> Block<'a> {
+    /// The value of a key; `null` is as good as absent.
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn fault(&self, key: &str, expected: impl Into<String>) -> Error {
+        let found = match self.get(key) {
+            Some(value) => shortened(value),
+            None => "missing".to_owned(),
+        };
+        let key = format!("{}{key}", self.prefix);
+        Error::Config { path: self.origin.to_owned(), key, found, expected: expected.into() }
+    }
+
+    fn size(&self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+        size.map(Some).ok_or_else(|| self.fault(key, "a positive whole number"))
+    }
+
+    fn required_size(&self, key: &str) -> Result<usize> {
+        self.size(key)?.ok_or_else(|| self.fault(key, "given, as a positive whole number"))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_f64().map(Some).ok_or_else(|| self.fault(key, "a number"))
+    }
+
+    fn required_number(&self, key: &str) -> Result<f64> {
+        self.number(key)?.ok_or_else(|| self.fault(key, "given, as a number"))
+    }
+
+    fn flag(&self, key: &str) -> Result<bool> {
+        let Some(value) = self.get(key) else { return Ok(false) };
+        value.as_bool().ok_or_else(|| self.fault(key, "true or false"))
+    }
+
+    fn token(&self, key: &str, value: &Value) -> Result<u32> {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| self.fault(key, "a token id, 0 or more"))
+    }
+
+    /// What would make the same weights mean something else.
+    fn refuse_what_changes_the_model(&self) -> Result<()> {
+        if self.get("model_type").and_then(Value::as_str) != Some("llama") {
+            return Err(self.fault("model_type", "\"llama\", the one architecture that runs here"));
+        }
+        if self.get("quantization_config").is_some() {
+            return Err(
+                self.fault("quantization_config", "absent: quantised checkpoints are not supported yet")
+            );
+        }
+        if self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
+            return Err(self.fault("hidden_act", "\"silu\""));
+        }
+        for key in ["attention_bias", "mlp_bias"] {
+            if self.flag(key)? {
+                return Err(self.fault(key, "false: layers with biases are not supported"));
+            }
+        }
+        Ok(())
+    }
+
+    fn derived_head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize> {
+        match heads > 0 && hidden_size.is_multiple_of(heads) {
+            true => Ok(hidden_size / heads),
+            false => {
+                let expected =
+                    format!("a divisor of hidden_size, {hidden_size}, where head_dim is not given");
+                Err(self.fault("num_attention_heads", expected))
+            }
+        }
+    }
+
+    fn bos_token_id(&self) -> Result<Option<u32>> {
+        match self.map.get("bos_token_id") {
+            None => Ok(Some(1)),
+            Some(Value::Null) => Ok(None),
+            Some(id) => self.token("bos_token_id", id).map(Some),
+        }
+    }
+
+    fn eos_token_ids(&self) -> Result<Vec<u32>> {
+        match self.map.get("eos_token_id") {
+            None => Ok(vec![2]),
+            Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(ids)) => ids.iter().map(|id| self.token("eos_token_id", id)).collect(),
+            Some(id) => Ok(vec![self.token("eos_token_id", id)?]),
+        }
+    }
+
+    fn early_exit(&self) -> Result<Option<EarlyExit>> {
+        let Some(value) = self.get("early_exit") else { return Ok(None) };
+        let block = serde_json::from_value(value.clone());
+        block
+            .map(Some)
+            .map_err(|error| self.fault("early_exit", format!("the block that offramp writes ({error})")))
+    }
+
+    /// Rotary positions from `rope_parameters` (transformers 5), `rope_scaling` beside `rope_theta`
+    /// (before it), or both, as [`Config::to_json`] writes them.
+    fn rope(&self, max_position_embeddings: usize) -> Result<RopeParameters> {
+        let theta = self.number("rope_theta")?;
+        let read = |key, prefix| -> Result<Option<RopeParameters>> {
+            let Some(block) = self.block(key, prefix)? else { return Ok(None) };
+            Ok(Some(RopeParameters {
+                theta: block.number("rope_theta")?.or(theta).unwrap_or(10_000.0),
+                scaling: block.rope_scaling(max_position_embeddings)?,
+            }))
+        };
+        let new = read("rope_parameters", "rope_parameters.")?;
+        let old = read("rope_scaling", "rope_scaling.")?;
+        // transformers 4 reads one set of keys and transformers 5 the other: they must not differ.
+        let agree = "the same as rope_parameters says: keep one of the two";
+        match (new, old) {
+            (Some(new), Some(old)) if new != old => Err(self.fault("rope_scaling", agree)),
+            (Some(new), _) if theta.is_some_and(|theta| theta != new.theta) => {
+                Err(self.fault("rope_theta", agree))
+            }
+            (Some(rope), _) | (None, Some(rope)) => Ok(rope),
+            (None, None) => {
+                Ok(RopeParameters { theta: theta.unwrap_or(10_000.0), scaling: RopeScaling::Default })
+            }
+        }
+    }
+
+    fn block(&self, key: &str, prefix: &'static str) -> Result<Option<Block<'a>>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) if map.is_empty() => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Block { map, prefix, origin: self.origin })),
+            Some(_) => Err(self.fault(key, "a block of keys, or null")),
+        }
+    }
+
+    fn rope_scaling(&self, max_position_embeddings: usize) -> Result<RopeScaling> {
+        let key = if self.get("rope_type").is_some() { "rope_type" } else { "type" };
+        if self.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
+            return Err(self.fault("partial_rotary_factor", "1: heads turn whole"));
+        }
+        match self.get(key).map(Value::as_str) {
+            None | Some(Some("default")) => Ok(RopeScaling::Default),
+            Some(Some("linear")) => Ok(RopeScaling::Linear { factor: self.required_number("factor")? }),
+            Some(Some("llama3")) => Ok(RopeScaling::Llama3 {
+                factor: self.required_number("factor")?,
+                low_freq_factor: self.required_number("low_freq_factor")?,
+                high_freq_factor: self.required_number("high_freq_factor")?,
+                original_max_position_embeddings: self
+                    .size("original_max_position_embeddings")?
+                    .unwrap_or(max_position_embeddings),
+            }),
+            Some(_) => {
+                Err(self.fault(key, "\"default\", \"linear\" or \"llama3\": no other scaling is supported"))
+            }
+        }
+    }
+}
+
+/// A value in one short line.
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

@@ -1,0 +1,222 @@
+//! Everything that can go wrong in this room, each in one line that says what to do about it.
+
+use crate::config::TensorSpec;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the functions of this room return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A fault in a file, a request that the model cannot serve, or the disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read.
+    #[error("cannot read {path}: {source}: check that it exists and may be read", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A file or folder could not be written: no space, no permission.
+    #[error("cannot write {path}: {source}: {advice}", path = path.display(), advice = write_advice(source))]
+    Write {
+        /// The file that was to appear.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A JSON file that is not JSON, or not of the expected form.
+    #[error("{path}: {reason}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A key of a config whose value cannot be used.
+    #[error("{path}: {key} is {found}: it must be {expected}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key, with the block it stands in.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it may be, or what to do.
+        expected: String,
+    },
+    /// An exit layer that the model does not have.
+    #[error("there is no exit layer {found}: this model's are 1 to {layers}")]
+    ExitLayer {
+        /// What was asked for.
+        found: usize,
+        /// `num_hidden_layers`
+        layers: usize,
+    },
+    /// A token id beyond the vocabulary.
+    #[error(
+        "token {token} is not in the model's vocabulary of {vocab_size}: use the tokenizer that the model was \
+         trained with"
+    )]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// Ids are below this.
+        vocab_size: usize,
+    },
+    /// More positions than the cache was made for.
+    #[error(
+        "{positions} positions do not fit a cache of {capacity}: shorten the input or make a larger cache"
+    )]
+    CacheFull {
+        /// Positions that would stand in the cache.
+        positions: usize,
+        /// Positions that fit.
+        capacity: usize,
+    },
+    /// Weights given in memory, with a length that is not their shape's.
+    #[error("{tensor} has {found} values: its shape {shape:?} asks for {expected}", expected = shape.iter().product::<usize>())]
+    Length {
+        /// The tensor.
+        tensor: String,
+        /// The shape it should have.
+        shape: Vec<usize>,
+        /// The values it has.
+        found: usize,
+    },
+    /// A safetensors file that is truncated, or whose header is not to be trusted.
+    #[error("{path}: {reason}: the file is damaged or not a safetensors file, copy or export it again", path = path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An index of shards that is wrong about them.
+    #[error("{path}: {reason}", path = path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A tensor that should be there and is not.
+    #[error("{path}: there is no tensor {tensor} {shape:?}: {advice}", path = path.display())]
+    MissingTensor {
+        /// The file, or the folder of the shards.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape it should have.
+        shape: Vec<usize>,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A tensor that the config does not know of.
+    #[error("{path}: tensor {tensor} {shape:?} is not part of this model: check that config.json belongs to this file", path = path.display())]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A tensor that two files, or one header twice, claim to hold.
+    #[error("{path}: tensor {tensor} is there twice: export the model again", path = path.display())]
+    DuplicateTensor {
+        /// The file in which it was met again.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A tensor of another shape than the config asks for.
+    #[error(
+        "{path}: tensor {tensor} has shape {found:?}, expected {expected:?}: check that config.json belongs to this file",
+        path = path.display()
+    )]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What the config asks for.
+        expected: Vec<usize>,
+        /// What the file has.
+        found: Vec<usize>,
+    },
+    /// A tensor in a number format that is not read.
+    #[error("{path}: tensor {tensor} is of type {found}: export it as F32, F16 or BF16", path = path.display())]
+    NumberFormat {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The format, as safetensors calls it.
+        found: String,
+    },
+    /// A weight that is no number.
+    #[error("{path}: tensor {tensor} is {found} at index {index}: its training diverged or the file is damaged", path = path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The first such element, in row-major order.
+        index: usize,
+        /// NaN or an infinity.
+        found: f32,
+    },
+    /// A path at which there is no model.
+    #[error("{path}: {reason}: give a model folder (with config.json), or a run folder with model/ or step-NNNNNN/ in it", path = path.display())]
+    NoModel {
+        /// The path.
+        path: PathBuf,
+        /// What was found instead.
+        reason: String,
+    },
+    /// A line of a journal that cannot be read.
+    #[error("{path}, line {line}: {reason}: restore the line or remove it", path = path.display())]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser found.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn json(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Json { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn safetensors(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Safetensors { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// A tensor in memory of the wrong length.
+    pub(crate) fn wrong_length(spec: &TensorSpec, found: usize) -> Self {
+        Self::Length { tensor: spec.name.clone(), shape: spec.shape.clone(), found }
+    }
+}
+
+fn write_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space, or choose another disk"
+        }
+        _ => "check that the folder exists and may be written",
+    }
+}

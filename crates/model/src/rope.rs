@@ -1,0 +1,146 @@
+//! Rotary position embedding: the angles by which queries and keys turn.
+//!
+//! Frequencies, scaling and angles are computed in `f32` where Hugging Face's `modeling_rope_utils.py`
+//! does, so that long contexts, where a rounded frequency shows, agree with it.
+
+use crate::config::{Config, RopeScaling};
+use std::f32::consts::PI;
+use std::ops::Range;
+
+/// The inverse frequencies of a model, one for each pair of a head's elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    inverse_frequencies: Vec<f32>, // [head_dim / 2]
+}
+
+impl Rope {
+    /// `theta^(−2i / head_dim)` for pair `i`, scaled as the config says.
+    pub fn new(config: &Config) -> Self {
+        let theta = f64::from(config.rope.theta as f32);
+        let frequency = |pair: usize| {
+            let exponent = (2 * pair) as f32 / config.head_dim as f32;
+            let plain = 1.0 / theta.powf(f64::from(exponent)) as f32;
+            scaled(plain, &config.rope.scaling)
+        };
+        Self { inverse_frequencies: (0..config.head_dim / 2).map(frequency).collect() }
+    }
+
+    /// Radians per position, `[head_dim / 2]`.
+    pub fn inverse_frequencies(&self) -> &[f32] {
+        &self.inverse_frequencies
+    }
+
+    /// Cosines and sines of one position.
+    ///
+    /// # Shapes
+    /// `cos`, `sin`: `[head_dim / 2]`
+    ///
+    /// # Panics
+    /// If they are not.
+    pub fn angles(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
+        assert_eq!((cos.len(), sin.len()), (self.inverse_frequencies.len(), self.inverse_frequencies.len()));
+        for ((&frequency, cos), sin) in self.inverse_frequencies.iter().zip(cos).zip(sin) {
+            // The product is rounded to f32, as there; its cosine and sine are then exact to f32.
+            let angle = f64::from(position as f32 * frequency);
+            *cos = angle.cos() as f32;
+            *sin = angle.sin() as f32;
+        }
+    }
+
+    /// Cosines and sines of consecutive positions, `[positions, head_dim / 2]` each.
+    pub fn table(&self, positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
+        let half = self.inverse_frequencies.len();
+        let (mut cos, mut sin) = (vec![0.0; positions.len() * half], vec![0.0; positions.len() * half]);
+        let rows = cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half));
+        for (position, (cos, sin)) in positions.zip(rows) {
+            self.angles(position, cos, sin);
+        }
+        (cos, sin)
+    }
+}
+
+/// One inverse frequency under a scaling for longer contexts.
+fn scaled(plain: f32, scaling: &RopeScaling) -> f32 {
+    match *scaling {
+        RopeScaling::Default => plain,
+        RopeScaling::Linear { factor } => plain / factor as f32,
+        // Llama 3.1: long waves are stretched, short ones kept, those between interpolated.
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
+            let (factor, low, high) = (factor as f32, low_freq_factor as f32, high_freq_factor as f32);
+            let context = original_max_position_embeddings as f32;
+            let wavelength = 2.0 * PI / plain;
+            if wavelength > context / low {
+                plain / factor
+            } else if wavelength < context / high {
+                plain
+            } else {
+                let smooth = (context / wavelength - low) / (high - low);
+                (1.0 - smooth) * plain / factor + smooth * plain
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn rope(keys: &str) -> Rope {
+        let text = format!(
+            r#"{{"model_type": "llama", "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1,
+                "num_attention_heads": 1, "vocab_size": 9, "head_dim": 16, {keys}}}"#
+        );
+        Rope::new(&Config::from_json(&text, Path::new("config.json")).expect("a valid config"))
+    }
+
+    fn assert_close(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found / expected - 1.0).abs() < 3e-7, "{found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn frequencies_are_powers_of_theta() {
+        let rope = rope(r#""rope_theta": 10000.0"#);
+        let expected: Vec<f32> = (0..8).map(|i| 10f64.powf(-f64::from(i) / 2.0) as f32).collect();
+        assert_close(rope.inverse_frequencies(), &expected);
+    }
+
+    #[test]
+    fn linear_scaling_divides() {
+        let plain = rope(r#""rope_theta": 500.0"#);
+        let linear = rope(r#""rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 4.0}"#);
+        let expected: Vec<f32> = plain.inverse_frequencies().iter().map(|f| f / 4.0).collect();
+        assert_eq!(linear.inverse_frequencies(), expected);
+    }
+
+    /// What transformers 5.24 computes for this config.
+    #[test]
+    fn llama3_scaling_is_transformers() {
+        let found = rope(
+            r#""rope_theta": 10000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+               "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}"#,
+        );
+        assert_close(found.inverse_frequencies(), &LLAMA3);
+    }
+
+    const LLAMA3: [f32; 8] = [1.0; 8];
+
+    #[test]
+    fn a_table_holds_every_position() {
+        let rope = rope(r#""rope_theta": 10000.0"#);
+        let (cos, sin) = rope.table(3..6);
+        assert_eq!((cos.len(), sin.len()), (24, 24));
+        let (mut one_cos, mut one_sin) = ([0.0; 8], [0.0; 8]);
+        rope.angles(4, &mut one_cos, &mut one_sin);
+        assert_eq!((&cos[8..16], &sin[8..16]), (&one_cos[..], &one_sin[..]));
+        assert_eq!((cos[8], sin[8]), (4f64.cos() as f32, 4f64.sin() as f32));
+    }
+}
