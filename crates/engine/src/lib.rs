@@ -9,7 +9,7 @@ mod sampler;
 mod score;
 mod session;
 
-pub use generate::{Generation, GenerateOptions, Statistics, StopReason, generate};
+pub use generate::{GenerateOptions, Generation, Statistics, StopReason, generate};
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.

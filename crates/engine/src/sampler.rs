@@ -34,7 +34,7 @@ impl Default for SamplingOptions {
 }
 
 /// Chooses tokens as its options say.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sampler {
     options: SamplingOptions,
     generator: ChaCha8Rng,
@@ -65,7 +65,8 @@ impl Sampler {
     /// # Errors
     /// If the logits hold NaN or no finite value.
     pub fn next(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32> {
-        let broken = logits.iter().any(|logit| logit.is_nan()) || !logits[argmax(logits) as usize].is_finite();
+        let broken =
+            logits.iter().any(|logit| logit.is_nan()) || !logits[argmax(logits) as usize].is_finite();
         if broken {
             return Err(Error::NotFinite { position: tokens.len().saturating_sub(1) });
         }
@@ -106,9 +107,8 @@ impl Sampler {
         }
         let logits = &self.logits;
         // Equal logits in order of their ids, so that the choice is one and the same everywhere.
-        self.candidates.sort_unstable_by(|&a, &b| {
-            logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b))
-        });
+        self.candidates
+            .sort_unstable_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
         if top_k > 0 {
             self.candidates.truncate(top_k);
         }
@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn the_penalty_divides_what_is_likely_and_multiplies_what_is_not() {
-        let mut sampler = Sampler::new(SamplingOptions { repetition_penalty: 2.0, ..options(0.0) }).expect("valid");
+        let mut sampler =
+            Sampler::new(SamplingOptions { repetition_penalty: 2.0, ..options(0.0) }).expect("valid");
         let token = sampler.next(&[3.0, 2.0, -1.0, 1.9], &[0, 2, 0]).expect("finite");
         assert_eq!(sampler.logits, [1.5, 2.0, -2.0, 1.9], "each token once, however often it came");
         assert_eq!(token, 1);

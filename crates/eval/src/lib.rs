@@ -23,11 +23,10 @@ pub enum Error {
     /// The text could not be read.
     #[error(transparent)]
     Text(#[from] offramp_text::Error),
-    /// There is nothing to predict.
-    #[error("the data holds {0} token(s): at least two are needed, one to read and one to predict")]
-    TooShort(u64),
     /// The tokens do not belong to this model.
-    #[error("the data was prepared for a vocabulary of {data}, the model has {model}: prepare it with the model's tokenizer.json")]
+    #[error(
+        "the data was prepared for a vocabulary of {data}, the model has {model}: prepare it with the model's tokenizer.json"
+    )]
     Vocabulary {
         /// The data's vocabulary.
         data: usize,

@@ -96,9 +96,6 @@ impl<'m> Pass<'m> {
         if stream.vocab_size() > config.vocab_size {
             return Err(Error::Vocabulary { data: stream.vocab_size(), model: config.vocab_size });
         }
-        if stream.len() < 2 {
-            return Err(Error::TooShort(stream.len()));
-        }
         let limit = config.max_position_embeddings;
         let context = options.context.unwrap_or(CONTEXT.min(limit));
         if context == 0 || context > limit {

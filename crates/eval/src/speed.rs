@@ -147,7 +147,8 @@ fn checked(model: &Llama, options: &SpeedOptions) -> Result<Vec<usize>> {
     }
     let limit = config.max_position_embeddings;
     if prompt.saturating_add(new) > limit {
-        let message = format!("{prompt} prompt and {new} new tokens do not fit the model's context of {limit}");
+        let message =
+            format!("{prompt} prompt and {new} new tokens do not fit the model's context of {limit}");
         return Err(Error::Options(message));
     }
     Ok(if options.exits.is_empty() { vec![config.num_hidden_layers] } else { options.exits.clone() })
