@@ -1,1 +1,155 @@
 //! The checkpoint folder: writing it so that a killed process loses nothing, and finding it again.
+//!
+//! Every file appears under its name whole or not at all: it is written beside its target, handed to
+//! the disk and renamed. [`replace_folder`] does the same for a folder of files that belong together.
+
+mod replace;
+#[cfg(test)]
+mod tests;
+
+pub use replace::{remove_leftovers, replace_folder, write_atomically};
+
+use crate::config::{Config, TensorSpec};
+use crate::error::{Error, Result};
+use crate::weights::{F32Storage, SINGLE, Weights};
+use replace::Unfinished;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Writes a Hugging Face folder of `f32` weights that stock `transformers` loads: `model.safetensors`,
+/// `generation_config.json` and, last, the `config.json` that makes it a model.
+///
+/// `tensors` is asked for each tensor of [`Config::tensors`] in turn, and its answer is written before
+/// the next is asked for.
+///
+/// # Errors
+/// If `config` is impossible, a tensor has the wrong length, or a file cannot be written.
+pub fn save<'a>(
+    folder: &Path,
+    config: &Config,
+    tensors: &mut dyn FnMut(&TensorSpec) -> Cow<'a, [f32]>,
+) -> Result<()> {
+    let path = folder.join("config.json");
+    config.validate(&path)?;
+    fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
+    write_tensors(&folder.join(SINGLE), &config.tensors(), tensors)?;
+    let generation = folder.join("generation_config.json");
+    write_atomically(&generation, |file| file.write_all(config.generation_json().as_bytes()))?;
+    write_atomically(&path, |file| file.write_all(config.to_json().as_bytes()))
+}
+
+/// Writes named `f32` tensors to a safetensors file, one after the other as `tensors` gives them.
+///
+/// # Errors
+/// If a name comes twice, a tensor has the wrong length, or the file cannot be written.
+pub fn write_tensors<'a>(
+    path: &Path,
+    specs: &[TensorSpec],
+    tensors: &mut dyn FnMut(&TensorSpec) -> Cow<'a, [f32]>,
+) -> Result<()> {
+    let header = header(path, specs)?;
+    let mut unfinished = Unfinished::create(path)?;
+    unfinished.write(&(header.len() as u64).to_le_bytes())?;
+    unfinished.write(&header)?;
+    for spec in specs {
+        let values = tensors(spec);
+        if values.len() != spec.len() {
+            return Err(Error::wrong_length(spec, values.len()));
+        }
+        unfinished.write(bytemuck::cast_slice(&values))?; // little-endian, as every machine this runs on
+    }
+    unfinished.publish()
+}
+
+/// Reads what [`write_tensors`] wrote: exactly the tensors of `specs`, in their order.
+///
+/// # Errors
+/// If the file cannot be read, is damaged, or holds anything else or anything that is not finite.
+pub fn read_tensors(path: &Path, specs: &[TensorSpec]) -> Result<Vec<F32Storage>> {
+    let weights = Weights::open_file(path, specs)?;
+    specs.iter().map(|spec| weights.take(spec)).collect()
+}
+
+/// The header of a file that holds `specs` one after the other, padded so that values are aligned.
+fn header(path: &Path, specs: &[TensorSpec]) -> Result<Vec<u8>> {
+    let mut start = 0;
+    let infos = specs.iter().map(|TensorSpec { name, shape }| {
+        let values = shape.iter().try_fold(size_of::<f32>(), |bytes, size| bytes.checked_mul(*size));
+        let end = values.and_then(|bytes| bytes.checked_add(start));
+        let end = end.ok_or_else(|| Error::safetensors(path, format!("{name} {shape:?} is too large")))?;
+        let info = TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
+        start = end;
+        Ok((name.clone(), info))
+    });
+    let infos: Vec<_> = infos.collect::<Result<_>>()?;
+    let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::DuplicateTensor { path: path.to_owned(), tensor: pair[0].to_owned() });
+    }
+    // What transformers looks for before it reads a file as PyTorch's.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos);
+    let metadata = metadata.map_err(|error| Error::safetensors(path, error.to_string()))?;
+    let mut header =
+        serde_json::to_vec(&metadata).map_err(|error| Error::safetensors(path, error.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+/// The model folder that `path` means: itself, or for a run folder its `model/` or else its newest
+/// `step-NNNNNN/`.
+///
+/// # Errors
+/// If there is none.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        let reason = if path.exists() { "it is not a folder" } else { "there is nothing there" };
+        return Err(Error::NoModel { path: path.to_owned(), reason: reason.to_owned() });
+    }
+    let finished = path.join("model");
+    if is_model(path) {
+        return Ok(path.to_owned());
+    }
+    if is_model(&finished) {
+        return Ok(finished);
+    }
+    match steps(path)?.pop() {
+        Some((_, newest)) => Ok(newest),
+        None => {
+            let reason = "there is no config.json, no model/ and no step-NNNNNN/ with one in it".to_owned();
+            Err(Error::NoModel { path: path.to_owned(), reason })
+        }
+    }
+}
+
+/// The checkpoints of a run folder and their steps, oldest first.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let failed = |error| Error::read(run, error);
+    let mut steps = Vec::new();
+    for entry in fs::read_dir(run).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+        if let Some(step) = step.filter(|_| is_model(&path)) {
+            steps.push((step, path));
+        }
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Where a run folder keeps the checkpoint of `step`: `step-000120`.
+pub fn step_folder(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("step-{step:06}"))
+}
+
+fn is_model(folder: &Path) -> bool {
+    folder.join("config.json").is_file()
+}

@@ -131,7 +131,10 @@ mod tests {
         assert_close(found.inverse_frequencies(), &LLAMA3);
     }
 
-    const LLAMA3: [f32; 8] = [1.0; 8];
+    #[rustfmt::skip]
+    const LLAMA3: [f32; 8] = [
+        1.0, 0.095_839_977, 0.0125, 0.003_952_847_3, 0.00125, 0.000_395_284_73, 0.000_125, 3.952_847_3e-5,
+    ];
 
     #[test]
     fn a_table_holds_every_position() {

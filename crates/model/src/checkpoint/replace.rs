@@ -1,0 +1,145 @@
+//! Files and folders that appear whole or not at all: made beside their target, then renamed onto it.
+
+use crate::error::{Error, Result};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use tempfile::{Builder, NamedTempFile};
+
+const PREFIX: &str = ".offramp-";
+const SUFFIX: &str = ".partial";
+/// What a replaced folder is called for the moment between two renames.
+const REPLACED: &str = ".replaced";
+const BUFFER: usize = 1 << 20;
+
+/// A file in the making; dropped unpublished, it is removed.
+pub(super) struct Unfinished {
+    file: BufWriter<NamedTempFile>,
+    target: PathBuf,
+}
+
+impl Unfinished {
+    pub(super) fn create(target: &Path) -> Result<Self> {
+        // `create_new` and not tempfile's own opening: the result is for others to read, so it gets the
+        // permissions of any new file (0666 less the umask), not those of a secret.
+        let open = |path: &Path| File::options().write(true).create_new(true).open(path);
+        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open);
+        let file = file.map_err(|error| Error::write(target, error))?;
+        Ok(Self { file: BufWriter::with_capacity(BUFFER, file), target: target.to_owned() })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::write(&self.target, error))
+    }
+
+    /// Hands the bytes to the disk, then gives the file its name in place of whatever had it.
+    pub(super) fn publish(self) -> Result<()> {
+        let Self { file, target } = self;
+        let failed = |error: io::Error| Error::write(&target, error);
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&target).map_err(|error| failed(error.error))?;
+        sync_names(parent(&target));
+        Ok(())
+    }
+}
+
+/// Replaces the file at `path` by what `fill` writes, whole or not at all.
+///
+/// # Errors
+/// If `fill` fails or the file cannot be written; then what was there before is still there.
+pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut unfinished = Unfinished::create(path)?;
+    fill(&mut unfinished.file).map_err(|error| Error::write(path, error))?;
+    unfinished.publish()
+}
+
+/// Replaces the folder at `target` by one that `fill` puts its files in, whole or not at all.
+///
+/// A folder that was there before is set aside under a hidden name, and removed once the new one has
+/// its place.
+///
+/// # Errors
+/// What `fill` returns, or if a folder cannot be made or renamed; then what was there before is still
+/// there.
+pub fn replace_folder<E: From<Error>>(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let unfinished = Folder::create(target)?;
+    fill(&unfinished.path)?;
+    sync_names(&unfinished.path);
+    unfinished.publish(target)?;
+    Ok(())
+}
+
+/// A folder in the making; dropped unpublished, it is removed.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn create(target: &Path) -> Result<Self> {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let path = parent(target).join(format!("{PREFIX}{name}-{}{SUFFIX}", std::process::id()));
+        let cleared = match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::create_dir(&path),
+        };
+        cleared.map_err(|error| Error::write(target, error))?;
+        Ok(Self { path })
+    }
+
+    fn publish(self, target: &Path) -> Result<()> {
+        let failed = |error| Error::write(target, error);
+        let aside = self.path.with_extension(&REPLACED[1..]);
+        let replaces = target.exists();
+        if replaces {
+            let _ = fs::remove_dir_all(&aside); // left by a process of the same number that was killed
+            fs::rename(target, &aside).map_err(failed)?;
+        }
+        if let Err(error) = fs::rename(&self.path, target) {
+            if replaces {
+                fs::rename(&aside, target).map_err(failed)?;
+            }
+            return Err(failed(error));
+        }
+        sync_names(parent(target));
+        if replaces {
+            let _ = fs::remove_dir_all(&aside); // the new folder stands: nothing is lost if this fails
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes what killed runs left half-made in `folder`. Nothing else may be writing there.
+pub fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        }
+    }
+}
+
+/// Hands a folder's names to the disk, where the system can: without it a rename may come undone when
+/// the power fails, but what it undoes to is whole.
+fn sync_names(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+}
+
+fn parent(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
