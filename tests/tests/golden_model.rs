@@ -1,9 +1,10 @@
 //! The engine's forward pass against PyTorch's, at every exit; and against itself, bit for bit.
 
 use offramp_kernels as kernels;
-use offramp_model::Llama;
+use offramp_model::{Llama, Weights, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::path::Path;
 use std::process::Command;
 
@@ -162,4 +163,23 @@ fn assert_same_logits(name: &str, config: &Value) {
         logits(&rewritten, &tokens, layers) == logits(&model, &tokens, layers),
         "{name} with config.json {config}"
     );
+}
+
+#[test]
+fn what_transformers_wrote_is_saved_again_without_loss() {
+    for name in MODELS {
+        let fixture = Fixture::new(name);
+        let model = Llama::load(fixture.folder()).unwrap();
+        let weights = Weights::open(fixture.folder(), model.config()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        checkpoint::save(folder.path(), model.config(), &mut |spec| {
+            Cow::Owned(weights.take(spec).unwrap().as_slice().to_vec())
+        })
+        .unwrap();
+        let again = Llama::load(folder.path()).unwrap();
+        assert_eq!(again.config(), model.config(), "{name}");
+        let (tokens, _) = sequences(name).remove(0);
+        let layers = model.config().num_hidden_layers;
+        assert!(logits(&again, &tokens, layers) == logits(&model, &tokens, layers), "{name}");
+    }
 }
