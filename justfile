@@ -37,17 +37,21 @@ deny:
 
 # A very small model in about a minute, its exit table and a story
 first-minute:
-    {{offramp}} train recipes/first-minute.toml
+    {{ offramp }} train recipes/first-minute.toml
+
+# The model of the README's tables: about half an hour on two cores (put TinyStories' two texts in data/ first)
+train-first-light:
+    {{ offramp }} train recipes/first-light.toml
 
 # The Python environment of the two recipes below
 python:
     python3 -m venv tests/python/.venv
-    {{python}} -m pip install torch transformers safetensors numpy
+    {{ python }} -m pip install torch transformers safetensors numpy
 
 # Remake tests/fixtures from torch and transformers (all, or those named)
 fixtures *NAMES:
-    {{python}} tests/python/make_fixtures.py {{NAMES}}
+    {{ python }} tests/python/make_fixtures.py {{ NAMES }}
 
 # Compare a folder that offramp wrote with stock transformers
 check-transformers MODEL: build
-    {{python}} tests/python/check_transformers.py {{MODEL}} --offramp target/release/offramp
+    {{ python }} tests/python/check_transformers.py {{ MODEL }} --offramp target/release/offramp

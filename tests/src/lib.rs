@@ -1,3 +1,4 @@
 //! The promises no single room can keep: see `tests/`. Here is only what those tests share.
 
 pub mod golden;
+pub mod repository;

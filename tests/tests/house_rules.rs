@@ -1,0 +1,237 @@
+//! The rules of the house that a compiler does not know. Each rule is a function from text to violations, so
+//! that beside the test that holds the repository to it stands one in which it fails.
+
+use offramp_tests::repository::{assert_none, files, read, root};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// Crates that every room may use; all others stand in one row of ARCHITECTURE.md's table.
+const FREE: [&str; 6] = ["serde", "serde_json", "thiserror", "rand", "tempfile", "proptest"];
+
+/// Where `unsafe_code` may be lifted: files, or folders with everything in them.
+const UNSAFE: [&str; 3] =
+    ["crates/kernels/src/x86/", "crates/kernels/src/gemm.rs", "crates/model/src/weights/map.rs"];
+
+/// Lines of Rust that a file may have, and the files that may have more, each with its reason.
+const LONG: usize = 400;
+const LONG_FILES: [(&str, &str); 0] = [];
+
+/// This file quotes what it forbids.
+const THIS: &str = "tests/tests/house_rules.rs";
+
+fn rust_files() -> Vec<String> {
+    files("", &[".rs"]).into_iter().filter(|path| path != THIS).collect()
+}
+
+// --- Rooms use only what their row names ------------------------------------------------------------------
+
+/// A row of ARCHITECTURE.md's table, or what a manifest says: the room, and what it uses.
+#[derive(Debug)]
+struct Room {
+    name: String,
+    uses: Vec<String>,
+    outside: Vec<String>,
+}
+
+/// The words in backticks.
+fn quoted(cell: &str) -> Vec<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The table that begins with `| room |`: room, rooms it uses, crates of its own.
+fn plan(architecture: &str) -> Vec<Room> {
+    let rows = architecture.lines().skip_while(|line| !line.starts_with("| room "));
+    rows.skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|row| row.split('|').map(quoted).collect::<Vec<_>>())
+        .map(|cells| Room { name: cells[1][0].clone(), uses: cells[2].clone(), outside: cells[3].clone() })
+        .collect()
+}
+
+/// The packages of `cargo metadata`: dependencies of every kind.
+fn manifests(metadata: &Value) -> Vec<Room> {
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let room = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().expect("dependencies");
+        let (ours, outside): (Vec<_>, Vec<_>) = dependencies
+            .iter()
+            .map(|dependency| text(&dependency["name"]))
+            .partition(|name| name.starts_with("offramp-"));
+        let short = |name: &String| name.trim_start_matches("offramp-").to_owned();
+        Room { name: short(&text(&package["name"])), uses: ours.iter().map(short).collect(), outside }
+    };
+    packages.iter().map(room).filter(|room| room.name != "tests").collect()
+}
+
+fn import_violations(plan: &[Room], manifests: &[Room]) -> Vec<String> {
+    let mut violations = Vec::new();
+    let (mut above, mut owner) = (BTreeSet::new(), BTreeMap::new());
+    for room in plan {
+        for used in room.uses.iter().filter(|used| !above.contains(used)) {
+            violations.push(format!("{} uses {used}, which does not stand above it in the table", room.name));
+        }
+        for name in &room.outside {
+            if let Some(first) = owner.insert(name, &room.name) {
+                violations.push(format!("{name} stands in two rows, {first} and {}", room.name));
+            }
+        }
+        above.insert(&room.name);
+        if !manifests.iter().any(|manifest| manifest.name == room.name) {
+            violations.push(format!("the table has a room {}, the workspace has not", room.name));
+        }
+    }
+    for manifest in manifests {
+        let Some(row) = plan.iter().find(|row| row.name == manifest.name) else {
+            violations.push(format!("the room {} has no row in ARCHITECTURE.md's table", manifest.name));
+            continue;
+        };
+        let outside: Vec<_> =
+            manifest.outside.iter().filter(|name| !FREE.contains(&name.as_str())).cloned().collect();
+        for (allowed, found) in [(&row.uses, &manifest.uses), (&row.outside, &outside)] {
+            for name in found.iter().filter(|name| !allowed.contains(name)) {
+                violations.push(format!("{} depends on {name}, its row does not name it", row.name));
+            }
+            for name in allowed.iter().filter(|name| !found.contains(name)) {
+                violations.push(format!("{}'s row names {name}, its manifest does not", row.name));
+            }
+        }
+    }
+    violations
+}
+
+#[test]
+fn rooms_use_only_what_their_row_in_architecture_names() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let manifests = manifests(&serde_json::from_slice(&output.stdout).unwrap());
+    assert!(manifests.len() >= 7, "the workspace has its rooms");
+    assert_none(import_violations(&plan(&read("ARCHITECTURE.md")), &manifests));
+}
+
+#[test]
+fn an_import_upward_or_a_stray_crate_is_found() {
+    const TABLE: &str =
+        "| room | uses | crates |\n|---|---|---|\n| `low` | nothing | `gemm` |\n| `high` | `low` | - |\n";
+    let package = |name: &str, dependencies: &[&str]| {
+        let dependencies: Vec<_> =
+            dependencies.iter().map(|name| serde_json::json!({ "name": name, "kind": "dev" })).collect();
+        serde_json::json!({ "name": format!("offramp-{name}"), "dependencies": dependencies })
+    };
+    let check = |low: &[&str], high: &[&str]| {
+        let metadata = serde_json::json!({ "packages": [package("low", low), package("high", high)] });
+        import_violations(&plan(TABLE), &manifests(&metadata))
+    };
+    assert_none(check(&["gemm", "serde"], &["offramp-low"]));
+    assert_eq!(check(&["gemm", "offramp-high"], &["offramp-low"]).len(), 1, "upward");
+    assert_eq!(check(&["gemm"], &["offramp-low", "gemm"]).len(), 1, "another room's crate");
+    assert_eq!(check(&["gemm", "axum"], &["offramp-low"]).len(), 1, "a crate of no room");
+    assert_eq!(check(&[], &["offramp-low"]).len(), 1, "a row that promises too much");
+    let twice = plan(&TABLE.replace("| `low` | - |", "| `low` | `gemm` |"));
+    assert!(import_violations(&twice, &[]).iter().any(|line| line.contains("two rows")));
+    let cycle = plan(&TABLE.replace("nothing", "`high`"));
+    assert!(import_violations(&cycle, &[]).iter().any(|line| line.contains("above")));
+}
+
+// --- Rules over one file ----------------------------------------------------------------------------------
+
+/// Names that say nothing about what is inside.
+fn is_vague(path: &str) -> bool {
+    let mut names = path.split('/').map(|name| name.split('.').next().unwrap_or(name));
+    names.any(|name| ["util", "utils", "common", "helper", "helpers", "misc"].contains(&name))
+}
+
+fn lifts_unsafe_elsewhere(path: &str, text: &str) -> bool {
+    text.contains("(unsafe_code") && !UNSAFE.iter().any(|allowed| path.starts_with(allowed))
+}
+
+fn opens_without_a_word(path: &str, text: &str) -> bool {
+    !path.ends_with("/tests.rs") && !text.starts_with("//!")
+}
+
+/// Whether a file that is not a test prints; the doors alone do.
+fn prints(text: &str) -> bool {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    lines.any(|line| ["println!(", "print!(", "dbg!("].iter().any(|print| line.contains(print)))
+}
+
+/// Whether no `mod` line names this file of a package's sources; `read` gives what its parent may be.
+fn is_orphan(path: &str, read: impl Fn(&str) -> String) -> bool {
+    let Some((package, inside)) = path.split_once("/src/") else { return false };
+    let (module, name) = inside.trim_end_matches(".rs").rsplit_once('/').unwrap_or(("", inside));
+    let name = name.trim_end_matches(".rs");
+    let parents = match module {
+        "" if ["lib", "main"].contains(&name) => return false,
+        "" => vec![format!("{package}/src/lib.rs"), format!("{package}/src/main.rs")],
+        _ => vec![format!("{package}/src/{module}.rs")],
+    };
+    parents.iter().all(|parent| !read(parent).contains(&format!("mod {name};")))
+}
+
+/// Files that are too long without a reason, and reasons without a long file.
+fn length_violations(lengths: &[(&str, usize)], excused: &[(&str, &str)]) -> Vec<String> {
+    let long: Vec<_> = lengths.iter().filter(|(_, lines)| *lines > LONG).collect();
+    let is_excused = |path: &str| excused.iter().any(|(excused, _)| *excused == path);
+    let unexcused = long.iter().filter(|(path, _)| !is_excused(path));
+    let idle = excused.iter().filter(|(path, _)| long.iter().all(|(long, _)| long != path));
+    let unexcused = unexcused.map(|(path, lines)| format!("{path} has {lines} lines"));
+    unexcused.chain(idle.map(|(path, _)| format!("{path} needs no excuse"))).collect()
+}
+
+#[test]
+fn no_file_has_a_vague_name() {
+    assert_none(files("", &[""]).into_iter().filter(|path| is_vague(path)).collect());
+    assert!(is_vague("crates/text/src/utils.rs") && is_vague("common/mod.rs"));
+    assert!(!is_vague("crates/text/src/tokenizer.rs"));
+}
+
+#[test]
+fn unsafe_code_stands_only_where_it_is_listed() {
+    let lifted = |path: &String| lifts_unsafe_elsewhere(path, &read(path));
+    assert_none(rust_files().into_iter().filter(lifted).collect());
+    let inherits = |path: &String| read(path).contains("[lints]\nworkspace = true");
+    assert_none(files("crates", &["Cargo.toml"]).into_iter().filter(|path| !inherits(path)).collect());
+    assert!(read("Cargo.toml").contains("unsafe_code = \"deny\""));
+    assert!(lifts_unsafe_elsewhere("crates/text/src/lib.rs", "#![allow(unsafe_code)]"));
+    assert!(!lifts_unsafe_elsewhere("crates/kernels/src/x86/avx2.rs", "#![allow(unsafe_code)]"));
+}
+
+#[test]
+fn only_the_command_prints() {
+    let rooms = rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
+    let silent = rooms.filter(|path| !path.starts_with("crates/cli/") && !path.ends_with("/tests.rs"));
+    assert_none(silent.filter(|path| prints(&read(path))).collect());
+    assert!(prints("fn f() {\n    eprintln!(\"done\");\n}"));
+    assert!(!prints("// println!(\n#[cfg(test)]\nmod tests { fn f() { println!(); } }"));
+}
+
+#[test]
+fn every_rust_file_says_why_it_exists() {
+    let silent = |path: &String| opens_without_a_word(path, &read(path));
+    assert_none(rust_files().into_iter().filter(silent).collect());
+    assert!(opens_without_a_word("crates/text/src/lib.rs", "// a note\nmod a;"));
+}
+
+#[test]
+fn every_source_file_is_a_module() {
+    let source = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
+    assert_none(rust_files().into_iter().filter(|path| is_orphan(path, source)).collect());
+    let parent = |path: &str| if path == "a/src/b.rs" { "mod c;".to_owned() } else { String::new() };
+    assert!(is_orphan("a/src/b/d.rs", parent) && is_orphan("a/src/c.rs", parent));
+    assert!(!is_orphan("a/src/b/c.rs", parent) && !is_orphan("a/src/lib.rs", parent));
+}
+
+#[test]
+fn long_files_have_a_reason() {
+    let all = files("", &[".rs"]);
+    let lengths: Vec<_> = all.iter().map(|path| (path.as_str(), read(path).lines().count())).collect();
+    assert_none(length_violations(&lengths, &LONG_FILES));
+    assert_eq!(length_violations(&[("a.rs", LONG + 1), ("b.rs", LONG)], &[]).len(), 1);
+    assert_eq!(length_violations(&[("a.rs", LONG)], &[("a.rs", "was long once")]).len(), 1);
+}
