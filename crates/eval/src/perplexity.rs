@@ -130,7 +130,8 @@ impl<'m> Pass<'m> {
         self.model.embed(inputs, &mut self.hidden)?;
         let mut depth = 0;
         let mut scores: Vec<Vec<TokenScore>> = Vec::with_capacity(self.exits.len()); // [exits][tokens]
-        for &exit in &self.exits {
+        for e in 0..self.exits.len() {
+            let exit = self.exits[e];
             self.model.forward(depth..exit, &mut self.hidden, &mut self.cache)?;
             depth = exit;
             scores.push(self.exit_scores(labels));
