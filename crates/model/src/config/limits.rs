@@ -58,16 +58,12 @@ fn heads(config: &Config) -> Checked {
     let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
     let even = format!("a divisor of num_attention_heads, {heads}");
     ensure(heads.is_multiple_of(kv_heads), "num_key_value_heads", kv_heads, even)?;
-    let head_dim = config.head_dim;
-    ensure(
-        head_dim.is_multiple_of(2),
-        "head_dim",
-        head_dim,
-        "even: rotary positions turn its elements in pairs",
-    )?;
-    // Nothing here needs it, but transformers refuses such a config even with a head_dim of its own.
+    // transformers refuses such a config even where head_dim is given.
     let whole = format!("a multiple of num_attention_heads, {heads}");
-    ensure(config.hidden_size.is_multiple_of(heads), "hidden_size", config.hidden_size, whole)
+    ensure(config.hidden_size.is_multiple_of(heads), "hidden_size", config.hidden_size, whole)?;
+    let head_dim = config.head_dim;
+    let even = "even: rotary positions turn its elements in pairs";
+    ensure(head_dim.is_multiple_of(2), "head_dim", head_dim, even)
 }
 
 fn constants(config: &Config) -> Checked {

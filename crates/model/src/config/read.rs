@@ -40,17 +40,15 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
     let hidden_size = block.required_size("hidden_size")?;
     let num_attention_heads = block.required_size("num_attention_heads")?;
     let max_position_embeddings = block.size("max_position_embeddings")?.unwrap_or(2048);
-    let head_dim = match block.size("head_dim")? {
-        Some(head_dim) => head_dim,
-        None => block.derived_head_dim(hidden_size, num_attention_heads)?,
-    };
+    // Rounded where it does not divide, which validate() then says.
+    let derived = (hidden_size / num_attention_heads.max(1)).max(1);
     Ok(Config {
         hidden_size,
         intermediate_size: block.required_size("intermediate_size")?,
         num_hidden_layers: block.required_size("num_hidden_layers")?,
         num_attention_heads,
         num_key_value_heads: block.size("num_key_value_heads")?.unwrap_or(num_attention_heads),
-        head_dim,
+        head_dim: block.size("head_dim")?.unwrap_or(derived),
         vocab_size: block.required_size("vocab_size")?,
         max_position_embeddings,
         rms_norm_eps: block.number("rms_norm_eps")?.unwrap_or(1e-6),
@@ -126,17 +124,6 @@ impl<'a> Block<'a> {
             }
         }
         Ok(())
-    }
-
-    fn derived_head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize> {
-        match heads > 0 && hidden_size.is_multiple_of(heads) {
-            true => Ok(hidden_size / heads),
-            false => {
-                let expected =
-                    format!("a divisor of hidden_size, {hidden_size}, where head_dim is not given");
-                Err(self.fault("num_attention_heads", expected))
-            }
-        }
     }
 
     fn bos_token_id(&self) -> Result<Option<u32>> {

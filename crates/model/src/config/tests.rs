@@ -5,7 +5,7 @@ fn origin() -> &'static Path {
     Path::new("some/config.json")
 }
 
-/// A valid config with some keys replaced; `null` in `changes` removes a key.
+/// A valid config with some keys replaced; `null` is as good as absent, but for the token ids.
 fn with(changes: Value) -> Result<Config> {
     let mut json = json!({
         "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
@@ -96,7 +96,7 @@ fn end_tokens_are_none_one_or_several() {
     let ids = |value: Value| with(json!({ "eos_token_id": value })).unwrap().eos_token_ids;
     assert_eq!(ids(json!(7)), [7]);
     assert_eq!(ids(json!([7, 9])), [7, 9]);
-    assert_eq!(ids(json!(null)), []);
+    assert!(ids(json!(null)).is_empty());
     assert_eq!(with(json!({ "bos_token_id": null })).unwrap().bos_token_id, None);
     assert!(
         message(json!({ "eos_token_id": [3, -1] })).contains("eos_token_id is [3,-1]: it must be a token id")
@@ -197,7 +197,7 @@ fn impossible_sizes_are_named() {
         ("num_hidden_layers", json!(1e18)),
         ("num_hidden_layers", json!(1_000_000_000)),
         ("num_attention_heads", json!(0)),
-        ("num_attention_heads", json!(5)),
+        ("num_attention_heads", json!([4])),
         ("num_key_value_heads", json!(0)),
         ("num_key_value_heads", json!(3)),
         ("num_key_value_heads", json!(8)),
