@@ -1,5 +1,7 @@
 //! The measures of `offramp eval` against the same measures taken from PyTorch's logits.
 
+#![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
+
 use offramp_eval::{ExitScore, PerplexityOptions, perplexity};
 use offramp_model::Llama;
 use offramp_tests::golden::{Fixture, assert_near, ids, number};
