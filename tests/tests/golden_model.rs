@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
+use offramp_engine::Session;
 use offramp_kernels as kernels;
 use offramp_model::{Llama, Weights, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
@@ -114,6 +115,29 @@ fn truncating_the_cache_leaves_no_trace() {
     let after = feed(rest, &mut cache);
     let straight = logits(&model, &tokens, layers);
     assert!(after == straight[straight.len() - after.len()..], "the rejected tokens are still felt");
+}
+
+#[test]
+fn a_session_that_changes_its_exit_at_every_token_says_what_pytorch_says() {
+    for name in MODELS {
+        let model = Llama::load(Fixture::new(name).folder()).unwrap();
+        let (layers, vocab) = (model.config().num_hidden_layers, model.config().vocab_size);
+        for (tokens, exits) in sequences(name) {
+            let mut session = Session::new(&model, tokens.len()).unwrap();
+            for (position, token) in tokens.iter().enumerate() {
+                let exit_layer = 1 + (position * position + position / 3) % layers; // up, down, and staying
+                session.set_exit_layer(exit_layer).unwrap();
+                let found = session.feed(&[*token]).unwrap();
+                let expected = &exits[exit_layer - 1][position * vocab..][..vocab];
+                assert_close(
+                    &format!("{name}, token {position}, exit {exit_layer}"),
+                    found,
+                    expected,
+                    TOLERANCE,
+                );
+            }
+        }
+    }
 }
 
 /// A copy of a fixture's model with another config.json.
