@@ -80,7 +80,7 @@ fn constants(config: &Config) -> Checked {
 
 fn scaling(scaling: &RopeScaling) -> Checked {
     let at_least_one =
-        |factor: f64| ensure(factor >= 1.0 && factor <= 1e6, "rope_parameters.factor", factor, "1 to 1e6");
+        |factor: f64| ensure((1.0..=1e6).contains(&factor), "rope_parameters.factor", factor, "1 to 1e6");
     match *scaling {
         RopeScaling::Default => Ok(()),
         RopeScaling::Linear { factor } => at_least_one(factor),
