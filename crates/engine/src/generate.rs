@@ -72,6 +72,9 @@ impl Statistics {
 
 /// Feeds `prompt` to `session` and continues it, handing each token to `on_token` as it comes.
 ///
+/// Unless a stop token came, the last of the new tokens is not in the session when this returns:
+/// nothing was to be predicted from it. Who goes on with the text feeds it first.
+///
 /// # Errors
 /// If the prompt is empty, does not fit or holds an unknown token, or a sampling option is out of
 /// range: then the session is as it was. If logits are not finite.

@@ -76,7 +76,7 @@ impl Sampler {
         if self.options.temperature == 0.0 {
             return Ok(argmax(&self.logits));
         }
-        self.logits.iter_mut().for_each(|logit| *logit /= self.options.temperature);
+        self.sharpen();
         self.keep_most_likely();
         Ok(self.draw(tokens.len()))
     }
@@ -92,9 +92,18 @@ impl Sampler {
         seen.dedup();
         for token in seen {
             if let Some(logit) = self.logits.get_mut(token as usize) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                let penalised = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                *logit = penalised.clamp(f32::MIN, f32::MAX); // an extreme penalty must not make infinities
             }
         }
+    }
+
+    /// Divides by the temperature, the largest logit moved to 0 first: then a temperature however small
+    /// sends the others to −∞ and not the largest to +∞.
+    fn sharpen(&mut self) {
+        let max = self.logits[argmax(&self.logits) as usize];
+        let temperature = self.options.temperature;
+        self.logits.iter_mut().for_each(|logit| *logit = (*logit - max) / temperature);
     }
 
     /// Leaves in `candidates` what top-k and then top-p keep.
@@ -107,11 +116,13 @@ impl Sampler {
         }
         let logits = &self.logits;
         // Equal logits in order of their ids, so that the choice is one and the same everywhere.
-        self.candidates
-            .sort_unstable_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
-        if top_k > 0 {
+        let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        if top_k > 0 && top_k < logits.len() {
+            // Only what is kept needs sorting.
+            self.candidates.select_nth_unstable_by(top_k, order);
             self.candidates.truncate(top_k);
         }
+        self.candidates.sort_unstable_by(order);
         if top_p < 1.0 {
             let max = f64::from(logits[self.candidates[0] as usize]);
             let weight = |&id: &u32| (f64::from(logits[id as usize]) - max).exp();
@@ -261,6 +272,29 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let error = sampler.next(&[0.0, bad], &[1, 2, 3]).expect_err("not finite");
             assert!(matches!(error, Error::NotFinite { position: 2 }));
+        }
+    }
+
+    #[test]
+    fn extreme_options_draw_the_most_likely() {
+        let logits = [-30.0, 20.0, 25.0, 3.0];
+        for temperature in [f32::from_bits(1), 1e-38, 1e-20] {
+            for (top_k, top_p) in [(0, 1.0), (0, 0.5), (2, 1.0), (1, f32::MIN_POSITIVE)] {
+                let extreme = SamplingOptions { top_k, top_p, ..options(temperature) };
+                let mut sampler = Sampler::new(extreme).expect("valid");
+                assert_eq!(
+                    sampler.next(&logits, &[1, 2]).expect("finite"),
+                    2,
+                    "at {temperature}, {top_k}, {top_p}"
+                );
+            }
+        }
+        for repetition_penalty in [f32::MIN_POSITIVE, f32::MAX] {
+            for temperature in [0.0, 1e-38, 1.0] {
+                let extreme = SamplingOptions { repetition_penalty, top_p: 0.9, ..options(temperature) };
+                let mut sampler = Sampler::new(extreme).expect("valid");
+                assert!(sampler.next(&logits, &[0, 1, 2, 3]).expect("finite") < 4);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, TempPath};
 
 const PREFIX: &str = ".offramp-";
 const SUFFIX: &str = ".partial";
@@ -14,7 +14,8 @@ const BUFFER: usize = 1 << 20;
 
 /// A file in the making; dropped unpublished, it is removed.
 pub(super) struct Unfinished {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
+    name: TempPath, // removes the file when dropped
     target: PathBuf,
 }
 
@@ -25,7 +26,9 @@ impl Unfinished {
         let open = |path: &Path| File::options().write(true).create_new(true).open(path);
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open);
         let file = file.map_err(|error| Error::write(target, error))?;
-        Ok(Self { file: BufWriter::with_capacity(BUFFER, file), target: target.to_owned() })
+        // Apart, for tempfile's own writer adds the hidden name to every error.
+        let (file, name) = file.into_parts();
+        Ok(Self { file: BufWriter::with_capacity(BUFFER, file), name, target: target.to_owned() })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -34,11 +37,11 @@ impl Unfinished {
 
     /// Hands the bytes to the disk, then gives the file its name in place of whatever had it.
     pub(super) fn publish(self) -> Result<()> {
-        let Self { file, target } = self;
+        let Self { file, name, target } = self;
         let failed = |error: io::Error| Error::write(&target, error);
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&target).map_err(|error| failed(error.error))?;
+        file.sync_all().map_err(failed)?;
+        name.persist(&target).map_err(|error| failed(error.error))?;
         sync_names(parent(&target));
         Ok(())
     }
