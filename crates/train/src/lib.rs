@@ -1,1 +1,5 @@
-//! offramp-train
+//! How a model is made.
+
+pub mod network;
+pub mod ops;
+pub mod parameters;
