@@ -39,7 +39,7 @@ deny:
 first-minute:
     {{ offramp }} train recipes/first-minute.toml
 
-# The model of the README's tables: about half an hour on two cores (put TinyStories' two texts in data/ first)
+# 24 layers on TinyStories (prepare data/tinystories first, as the recipe says)
 train-first-light:
     {{ offramp }} train recipes/first-light.toml
 
