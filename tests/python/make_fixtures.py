@@ -188,8 +188,8 @@ def write_expected(model, folder, batch, tokens, seed, layer_dropout=None):
             {
                 "early_exit_loss_scale": EARLY_EXIT_LOSS_SCALE,
                 "loss": plain_loss,
-                "layer_dropout": {"keep": keep} | dropped_loss,
-                "layer_dropout_rescale": {"keep": keep, "p": dropout} | rescaled_loss,
+                "layer_dropout": {"keep": keep, "p": dropout, "rescale": False} | dropped_loss,
+                "layer_dropout_rescale": {"keep": keep, "p": dropout, "rescale": True} | rescaled_loss,
             },
         )
     save_file(tensors, folder / "expected.safetensors")
@@ -215,8 +215,9 @@ def gqa_untied(folder):
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     model = save_model(model, folder)
-    keep = [[1, 0, 1], [0, 0, 0], [1, 1, 0], [1, 1, 1]]
-    write_expected(model, folder, 3, 12, 11, {"keep": keep, "p": [0.1, 0.25, 0.5, 0.0]})
+    # Mixed, nobody, one; p as `shape = "linear"`, `p_max = 0.75`, `drop_last = true` give them.
+    keep = [[1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0]]
+    write_expected(model, folder, 3, 12, 11, {"keep": keep, "p": [0.0, 0.25, 0.5, 0.75]})
 
 
 def tied_headdim(folder):
@@ -237,8 +238,8 @@ def tied_headdim(folder):
     )
     save_model(model, folder)
     write_old_config(folder, None)
-    keep = [[0, 1, 1], [1, 0, 1], [1, 1, 1]]
-    write_expected(load_model(folder), folder, 3, 13, 12, {"keep": keep, "p": [0.2, 0.4, 0.0]})
+    keep = [[1, 1, 1], [0, 1, 1], [1, 0, 1]]
+    write_expected(load_model(folder), folder, 3, 13, 12, {"keep": keep, "p": [0.0, 0.3, 0.6]})
 
 
 def small(seed, **changes):
