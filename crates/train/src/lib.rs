@@ -1,5 +1,25 @@
-//! How a model is made.
+//! How a model is made: a recipe and a prepared corpus become a checkpoint folder and a journal.
+//!
+//! Reading order, the way a step goes:
+//!
+//! 1. [`Recipe`]: everything that a run depends on, from one TOML file.
+//! 2. `parameters`: all weights in one buffer; gradients and moments have the same layout.
+//! 3. `ops/`: each operation's forward beside its backward. Only here does this room touch numbers.
+//! 4. `layer` and [`network`]: the operations in their order, there and back; [`dropout`] says which
+//!    layers are skipped, [`early_exit`] what each exit's loss counts.
+//! 5. [`AdamW`](optimizer::AdamW) and [`Schedule`](schedule::Schedule): from gradients to weights.
+//! 6. [`run`](run()): the loop around it all, its journal and its checkpoints.
 
+pub mod dropout;
+pub mod early_exit;
+mod error;
+mod layer;
 pub mod network;
-pub mod ops;
+mod ops;
+pub mod optimizer;
 pub mod parameters;
+pub mod recipe;
+pub mod schedule;
+
+pub use error::{Error, Result};
+pub use recipe::Recipe;

@@ -1,41 +1,36 @@
-//! Forward and back through the whole model, over buffers made once.
+//! The network in training: forward, the exits' losses, and the way back, over buffers allocated once.
 //!
-//! The forward pass keeps each layer's intermediate results; the backward pass walks back through
-//! them. Each active exit's fused head runs on the way back and adds its gradient where the exit
-//! leaves the residual stream.
+//! The way back begins at the deepest exit and walks down. Where an exit is active its head runs there
+//! and then, forward and backward in one sweep, and adds its gradient to the residual stream's.
 
-mod buffers;
-mod layer;
-
-use crate::ops::exit_head;
-use crate::ops::heads::Angles;
-use crate::ops::{attention, embedding, heads, linear};
+use crate::layer::{self, Activations, Geometry, Route, Scratch};
+use crate::ops::{Kept, embedding, exit_head};
 use crate::parameters::Layout;
-use buffers::{Saved, Scratch};
-use offramp_model::{Config, Rope};
+use offramp_model::Config;
 
-/// A model's shape, and room for a forward and backward pass over a batch.
+/// A model's shape, and room for the forward and backward pass of one micro-batch. Weights and gradients
+/// are the caller's, laid out as [`Network::layout`] says.
 #[derive(Debug)]
 pub struct Network {
     config: Config,
     layout: Layout,
     sequence: usize,
-    angles: Angles,
-    stream: Vec<Vec<f32>>, // [L + 1][samples · sequence, hidden]: before each layer and after the last
-    saved: Vec<Saved>,     // [L]
-    d_stream: Vec<f32>,    // [samples · sequence, hidden]
+    geometry: Geometry,
+    stream: Vec<Vec<f32>>, // layers + 1 of [rows, hidden]: before each layer, and after the last
+    d_stream: Vec<f32>,    // [rows, hidden]
+    activations: Vec<Activations>, // one for each layer
     scratch: Scratch,
-    head: exit_head::Scratch,
+    chunk: exit_head::Chunk,
 }
 
 /// Which samples run through which layers, and which exits count how much.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Samples that each layer runs, ascending, `[L]`.
+    /// The samples that each layer runs for, increasing; `[layers]` of them.
     pub kept: Vec<Vec<usize>>,
-    /// What each layer's contribution to the residual stream is multiplied by, `[L]`.
+    /// What each layer's contribution to the residual stream is multiplied by, `[layers]`.
     pub scale: Vec<f32>,
-    /// Exit layers `1..=L`, ascending, and the weight of each one's loss.
+    /// Exit layers, increasing, and what the mean cross-entropy of each counts.
     pub exits: Vec<(usize, f32)>,
 }
 
@@ -46,50 +41,51 @@ impl Plan {
     }
 }
 
-/// Tokens and those that follow them, `[samples, sequence]` each.
+/// One micro-batch: samples of the network's sequence length one after the other, or a single shorter one.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// What the model sees.
+    /// Tokens, `[samples, sequence]`.
     pub inputs: &'a [u32],
-    /// What it should say.
+    /// The token after each input, `[samples, sequence]`.
     pub labels: &'a [u32],
 }
 
 impl Network {
-    /// Room for batches of up to `samples` sequences of `sequence` tokens.
+    /// Room for micro-batches of up to `samples` times `sequence` tokens.
+    ///
+    /// # Panics
+    /// If `config` was not validated.
     pub fn new(config: &Config, samples: usize, sequence: usize) -> Self {
-        let (layers, tokens) = (config.num_hidden_layers, samples * sequence);
-        let rows = || vec![0.0; tokens * config.hidden_size];
-        let (cos, sin) = Rope::new(config).table(0..sequence);
-        let head = exit_head::Shape { tokens, hidden: config.hidden_size, vocab: config.vocab_size };
+        let (hidden, layers, rows) = (config.hidden_size, config.num_hidden_layers, samples * sequence);
+        let geometry = Geometry::new(config, sequence);
         Self {
+            stream: (0..=layers).map(|_| vec![0.0; rows * hidden]).collect(),
+            d_stream: vec![0.0; rows * hidden],
+            activations: (0..layers).map(|_| Activations::new(&geometry, samples, sequence)).collect(),
+            scratch: Scratch::new(&geometry, samples, sequence),
+            chunk: exit_head::Chunk::new(rows, hidden, config.vocab_size),
             layout: Layout::new(config),
-            sequence,
-            angles: Angles::new(cos, sin, config.head_dim),
-            stream: (0..=layers).map(|_| rows()).collect(),
-            saved: (0..layers).map(|_| Saved::new(config, tokens)).collect(),
-            d_stream: rows(),
-            scratch: Scratch::new(config, samples, sequence),
-            head: exit_head::Scratch::new(head),
             config: config.clone(),
+            sequence,
+            geometry,
         }
     }
 
-    /// Where each weight lies.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    /// What the model is.
+    /// What the network is.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Runs a batch forward and back; adds `Σ weight · ∂loss/∂w` over the plan's exits to `gradients`
-    /// and returns each exit's mean cross-entropy, in the plan's order.
+    /// Where each tensor stands in a buffer of weights or gradients.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Runs a micro-batch there and back. Adds the gradient of `Σ weight · CE` over the plan's exits to
+    /// `gradients` and returns each exit's mean cross-entropy in nats, in the plan's order.
     ///
     /// # Panics
-    /// If the batch is larger than the network's room, or ids leave the vocabulary.
+    /// If the batch does not fit, an id is beyond the vocabulary, or the plan is for another model.
     pub fn loss_and_gradients(
         &mut self,
         weights: &[f32],
@@ -97,107 +93,140 @@ impl Network {
         plan: &Plan,
         gradients: &mut [f32],
     ) -> Vec<f64> {
-        self.forward(weights, batch.inputs, plan);
-        let tokens = batch.inputs.len() * self.config.hidden_size;
-        self.d_stream[..tokens].fill(0.0);
-        let mut losses = vec![0.0; plan.exits.len()];
-        for depth in (1..=self.config.num_hidden_layers).rev() {
-            if let Some(exit) = plan.exits.iter().position(|&(exit, _)| exit == depth) {
-                losses[exit] = self.leave(weights, (depth, plan.exits[exit].1), batch.labels, gradients);
+        let deepest = plan.exits.last().map_or(0, |&(exit_layer, _)| exit_layer);
+        self.run(weights, batch.inputs, plan, deepest);
+        let floats = batch.inputs.len() * self.config.hidden_size;
+        self.d_stream[..floats].fill(0.0);
+        let mut losses = Vec::with_capacity(plan.exits.len());
+        let mut waiting = plan.exits.as_slice();
+        for depth in (0..=deepest).rev() {
+            if let Some((&exit, others)) = waiting.split_last().filter(|(exit, _)| exit.0 == depth) {
+                losses.push(self.exit(weights, batch, exit, gradients));
+                waiting = others;
             }
-            self.layer_backward(depth - 1, weights, plan, batch.inputs.len(), gradients);
+            if depth > 0 {
+                self.layer_backward((depth - 1, batch.inputs.len()), weights, plan, gradients);
+            }
         }
-        let embedding = &mut gradients[self.layout.embed_tokens.clone()];
-        embedding::backward(batch.inputs, &self.d_stream[..tokens], self.config.hidden_size, embedding);
+        assert!(waiting.is_empty(), "exits in increasing order: {:?}", plan.exits);
+        let d_embed_tokens = &mut gradients[self.layout.embed_tokens()];
+        embedding::backward(batch.inputs, &self.d_stream[..floats], self.config.hidden_size, d_embed_tokens);
+        losses.reverse();
         losses
     }
 
-    /// The mean cross-entropy of a batch at each of `exits`, without dropout.
+    /// The cross-entropy of a micro-batch in nats, summed over its tokens, at each of `exits`, every
+    /// layer running.
     ///
     /// # Panics
     /// As [`Network::loss_and_gradients`].
-    pub fn losses(&mut self, weights: &[f32], batch: Batch<'_>, exits: &[usize]) -> Vec<f64> {
-        let samples = batch.inputs.len() / self.sequence;
-        let plan = Plan::full(self.config.num_hidden_layers, samples, Vec::new());
-        self.forward(weights, batch.inputs, &plan);
-        let head = self.head_shape(batch.inputs.len());
-        let loss = |&exit: &usize| {
-            let x = &self.stream[exit][..head.tokens * head.hidden];
-            let weights = head_weights(&self.config, &self.layout, weights);
-            exit_head::loss(head, x, weights, batch.labels, &mut self.head)
+    pub fn nats(&mut self, weights: &[f32], batch: Batch<'_>, exits: &[usize]) -> Vec<f64> {
+        self.run_all(weights, batch.inputs, exits.iter().copied().max().unwrap_or(0));
+        let floats = batch.inputs.len() * self.config.hidden_size;
+        let head = head(&self.config, &self.layout, weights);
+        let nats = |&exit: &usize| {
+            exit_head::forward(&self.stream[exit][..floats], batch.labels, head, &mut self.chunk)
         };
-        exits.iter().map(loss).collect()
+        exits.iter().map(nats).collect()
     }
 
-    /// Logits after `exit_layer` layers, `[samples · sequence, vocab]`.
+    /// Logits of a micro-batch after `exit_layer` layers, every layer running: `[tokens, vocab]`.
     ///
     /// # Panics
     /// As [`Network::loss_and_gradients`].
     pub fn logits(&mut self, weights: &[f32], inputs: &[u32], exit_layer: usize) -> Vec<f32> {
-        let samples = inputs.len() / self.sequence;
-        let plan = Plan::full(self.config.num_hidden_layers, samples, Vec::new());
-        self.forward(weights, inputs, &plan);
-        let head = self.head_shape(inputs.len());
-        let x = &self.stream[exit_layer][..head.tokens * head.hidden];
-        exit_head::logits(head, x, head_weights(&self.config, &self.layout, weights), &mut self.head)
+        self.run_all(weights, inputs, exit_layer);
+        let floats = inputs.len() * self.config.hidden_size;
+        let head = head(&self.config, &self.layout, weights);
+        exit_head::logits(&self.stream[exit_layer][..floats], head, &mut self.chunk)
     }
 
-    fn forward(&mut self, weights: &[f32], inputs: &[u32], plan: &Plan) {
-        let hidden = self.config.hidden_size;
-        assert!(inputs.len() * hidden <= self.d_stream.len(), "a batch larger than the network's room");
-        let stream = &mut self.stream[0][..inputs.len() * hidden];
-        embedding::forward(inputs, &weights[self.layout.embed_tokens.clone()], hidden, stream);
-        for layer in 0..self.config.num_hidden_layers {
-            self.layer_forward(layer, weights, plan, inputs.len());
+    /// Runs the first `layers` layers for every sample.
+    fn run_all(&mut self, weights: &[f32], inputs: &[u32], layers: usize) {
+        let samples = inputs.len() / self.length(inputs.len());
+        let plan = Plan::full(self.config.num_hidden_layers, samples, Vec::new());
+        self.run(weights, inputs, &plan, layers);
+    }
+
+    /// Runs the first `layers` layers, which leaves the stream after each of them.
+    fn run(&mut self, weights: &[f32], inputs: &[u32], plan: &Plan, layers: usize) {
+        let (floats, length) = (inputs.len() * self.config.hidden_size, self.length(inputs.len()));
+        assert!(floats > 0 && floats <= self.d_stream.len(), "{} tokens do not fit", inputs.len());
+        assert!(inputs.len().is_multiple_of(length), "samples of {length} tokens, not {}", inputs.len());
+        assert!(weights.len() == self.layout.len(), "weights of the layout's length");
+        let embed_tokens = &weights[self.layout.embed_tokens()];
+        embedding::forward(inputs, embed_tokens, self.config.hidden_size, &mut self.stream[0][..floats]);
+        for index in 0..layers {
+            let (before, after) = self.stream.split_at_mut(index + 1);
+            layer::forward(
+                (&self.geometry, self.layout.layer_weights(weights, index)),
+                route(plan, index, length),
+                &before[index][..floats],
+                &mut self.activations[index],
+                &mut self.scratch,
+                &mut after[0][..floats],
+            );
         }
     }
 
-    /// Runs the head at an exit and adds its gradient to the residual stream's.
-    fn leave(
+    /// One exit's loss; its gradient is added to the stream's, the norm's and the head's.
+    fn exit(
         &mut self,
         weights: &[f32],
-        (depth, weight): (usize, f32),
-        labels: &[u32],
+        batch: Batch<'_>,
+        (exit_layer, weight): (usize, f32),
         gradients: &mut [f32],
     ) -> f64 {
-        let head = self.head_shape(labels.len());
-        let floats = head.tokens * head.hidden;
-        let places = [self.layout.norm.clone(), self.layout.lm_head.clone()];
-        let [d_norm, d_lm_head] = gradients.get_disjoint_mut(places).expect("two tensors do not overlap");
-        let gradients = exit_head::Gradients { d_norm, d_lm_head, d_x: &mut self.d_stream[..floats] };
-        let weights = head_weights(&self.config, &self.layout, weights);
-        let x = &self.stream[depth][..floats];
-        exit_head::loss_and_gradients(head, x, weights, (labels, weight), gradients, &mut self.head)
+        let tokens = batch.inputs.len();
+        let floats = tokens * self.config.hidden_size;
+        let places = [self.layout.norm(), self.layout.lm_head()];
+        let [norm, lm_head] = gradients.get_disjoint_mut(places).expect("two tensors do not overlap");
+        let gradients = exit_head::Gradients { norm, lm_head, x: &mut self.d_stream[..floats] };
+        let head = head(&self.config, &self.layout, weights);
+        let x = &self.stream[exit_layer][..floats];
+        let scale = (f64::from(weight) / tokens as f64) as f32;
+        let nats = exit_head::forward_backward(x, batch.labels, head, scale, &mut self.chunk, gradients);
+        nats / tokens as f64
     }
 
-    fn head_shape(&self, tokens: usize) -> exit_head::Shape {
-        exit_head::Shape { tokens, hidden: self.config.hidden_size, vocab: self.config.vocab_size }
+    fn layer_backward(
+        &mut self,
+        (index, tokens): (usize, usize),
+        weights: &[f32],
+        plan: &Plan,
+        gradients: &mut [f32],
+    ) {
+        let floats = tokens * self.config.hidden_size;
+        let length = self.length(tokens);
+        let weights = self.layout.layer_weights(weights, index);
+        let gradients = self.layout.layer_gradients(gradients, index);
+        layer::backward(
+            (&self.geometry, weights, gradients),
+            route(plan, index, length),
+            &self.stream[index][..floats],
+            &mut self.activations[index],
+            &mut self.scratch,
+            &mut self.d_stream[..floats],
+        );
     }
 
-    fn query_heads(&self) -> heads::Shape {
-        let Config { num_attention_heads: heads, head_dim, .. } = self.config;
-        heads::Shape { sequence: self.sequence, heads, head_dim }
-    }
-
-    fn key_heads(&self) -> heads::Shape {
-        heads::Shape { heads: self.config.num_key_value_heads, ..self.query_heads() }
-    }
-
-    fn attention(&self) -> attention::Shape {
-        let group = self.config.num_attention_heads / self.config.num_key_value_heads;
-        attention::Shape { sequence: self.sequence, group, head_dim: self.config.head_dim }
+    /// Tokens of one sample in a micro-batch of so many.
+    fn length(&self, tokens: usize) -> usize {
+        self.sequence.min(tokens).max(1)
     }
 }
 
-fn head_weights<'w>(config: &Config, layout: &Layout, weights: &'w [f32]) -> exit_head::Weights<'w> {
-    exit_head::Weights {
-        norm: &weights[layout.norm.clone()],
+fn route(plan: &Plan, layer: usize, length: usize) -> Route<'_> {
+    Route { kept: Kept { samples: &plan.kept[layer], length }, scale: plan.scale[layer] }
+}
+
+fn head<'a>(config: &Config, layout: &Layout, weights: &'a [f32]) -> exit_head::Head<'a> {
+    exit_head::Head {
+        norm: &weights[layout.norm()],
         eps: config.rms_norm_eps as f32,
-        lm_head: &weights[layout.lm_head.clone()],
+        lm_head: &weights[layout.lm_head()],
     }
 }
 
-/// Sizes of a linear layer over the packed rows.
-fn sizes(tokens: usize, in_features: usize, out_features: usize) -> linear::Shape {
-    linear::Shape { tokens, in_features, out_features }
-}
+#[cfg(test)]
+mod tests;

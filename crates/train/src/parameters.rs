@@ -1,139 +1,267 @@
-//! All weights in one buffer, and where each lies.
+//! All weights in one buffer, in the order of the checkpoint; gradients and moments have the same one.
+//!
+//! The order makes neighbours of matrices that read the same input: q, k and v, and gate and up. Each
+//! group is then one larger matrix without being copied.
 
+use offramp_kernels::rayon::prelude::*;
 use offramp_model::{Config, TensorSpec};
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
+use std::f64::consts::TAU;
 use std::ops::Range;
 
-/// Where each tensor lies in the one buffer: offsets in floats, in the order of [`Config::tensors`].
+/// Values that are drawn from one key of the generator.
+const CHUNK: usize = 1 << 14;
+
+/// Where each tensor stands in the buffer.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    specs: Vec<TensorSpec>,
-    ranges: Vec<Range<usize>>,
-    /// `[vocab, hidden]`
-    pub embed_tokens: Range<usize>,
-    /// One for each layer.
-    pub layers: Vec<LayerLayout>,
-    /// `[hidden]`
-    pub norm: Range<usize>,
-    /// `[vocab, hidden]`; the embedding's where the config ties them.
-    pub lm_head: Range<usize>,
+    tensors: Vec<(TensorSpec, Range<usize>)>,
+    sizes: LayerSizes,
+    len: usize,
 }
 
-/// Where one layer's tensors lie.
-#[derive(Clone, Debug)]
-pub struct LayerLayout {
-    /// `[hidden]`
-    pub input_layernorm: Range<usize>,
-    /// `[heads · head_dim, hidden]`
-    pub q_proj: Range<usize>,
-    /// `[kv_heads · head_dim, hidden]`
-    pub k_proj: Range<usize>,
-    /// `[kv_heads · head_dim, hidden]`
-    pub v_proj: Range<usize>,
-    /// `[hidden, heads · head_dim]`
-    pub o_proj: Range<usize>,
-    /// `[hidden]`
-    pub post_attention_layernorm: Range<usize>,
-    /// `[intermediate, hidden]`
-    pub gate_proj: Range<usize>,
-    /// `[intermediate, hidden]`
-    pub up_proj: Range<usize>,
-    /// `[hidden, intermediate]`
-    pub down_proj: Range<usize>,
+/// Values of one layer's groups of tensors, in their order.
+#[derive(Clone, Copy, Debug)]
+struct LayerSizes {
+    hidden: usize,
+    qkv_proj: usize,
+    o_proj: usize,
+    gate_up_proj: usize,
+    down_proj: usize,
+}
+
+/// One layer's weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerWeights<'a> {
+    pub(crate) input_layernorm: &'a [f32],          // [hidden]
+    pub(crate) qkv_proj: &'a [f32],                 // [(heads + 2 · kv_heads) · head_dim, hidden]
+    pub(crate) o_proj: &'a [f32],                   // [hidden, heads · head_dim]
+    pub(crate) post_attention_layernorm: &'a [f32], // [hidden]
+    pub(crate) gate_up_proj: &'a [f32],             // [2 · intermediate, hidden]
+    pub(crate) down_proj: &'a [f32],                // [hidden, intermediate]
+}
+
+/// One layer's gradients, shaped as [`LayerWeights`].
+#[derive(Debug)]
+pub(crate) struct LayerGradients<'a> {
+    pub(crate) input_layernorm: &'a mut [f32],
+    pub(crate) qkv_proj: &'a mut [f32],
+    pub(crate) o_proj: &'a mut [f32],
+    pub(crate) post_attention_layernorm: &'a mut [f32],
+    pub(crate) gate_up_proj: &'a mut [f32],
+    pub(crate) down_proj: &'a mut [f32],
 }
 
 impl Layout {
-    /// The layout of a model's weights.
+    /// The layout of a model.
     pub fn new(config: &Config) -> Self {
-        let specs = config.tensors();
-        let mut end = 0;
-        let ranges: Vec<Range<usize>> = specs
-            .iter()
-            .map(|spec| {
-                let start = end;
-                end += spec.len();
-                start..end
-            })
-            .collect();
-        let find = |name: &str| {
-            let index = specs.iter().position(|spec| spec.name == name);
-            ranges[index.expect("a tensor of every Llama")].clone()
+        let mut len = 0;
+        let place = |spec: TensorSpec| {
+            let range = len..len + spec.len();
+            len = range.end;
+            (spec, range)
         };
-        let layer = |l: usize| {
-            let find = |name: &str| find(&format!("model.layers.{l}.{name}.weight"));
-            LayerLayout {
-                input_layernorm: find("input_layernorm"),
-                q_proj: find("self_attn.q_proj"),
-                k_proj: find("self_attn.k_proj"),
-                v_proj: find("self_attn.v_proj"),
-                o_proj: find("self_attn.o_proj"),
-                post_attention_layernorm: find("post_attention_layernorm"),
-                gate_proj: find("mlp.gate_proj"),
-                up_proj: find("mlp.up_proj"),
-                down_proj: find("mlp.down_proj"),
-            }
+        let tensors = config.tensors().into_iter().map(place).collect();
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let sizes = LayerSizes {
+            hidden,
+            qkv_proj: (queries + 2 * keys) * hidden,
+            o_proj: hidden * queries,
+            gate_up_proj: 2 * inner * hidden,
+            down_proj: hidden * inner,
         };
-        let embed_tokens = find("model.embed_tokens.weight");
-        let tied = config.tie_word_embeddings;
-        Self {
-            layers: (0..config.num_hidden_layers).map(layer).collect(),
-            norm: find("model.norm.weight"),
-            lm_head: if tied { embed_tokens.clone() } else { find("lm_head.weight") },
-            embed_tokens,
-            specs,
-            ranges,
-        }
+        Self { tensors, sizes, len }
     }
 
-    /// Floats in all.
+    /// Values of the whole buffer.
     pub fn len(&self) -> usize {
-        self.ranges.last().map_or(0, |range| range.end)
+        self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are none; never, for a config that was validated.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
-    /// Each tensor and its place.
+    /// Every tensor and where it stands, in the checkpoint's order.
     pub fn tensors(&self) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
-        self.specs.iter().zip(self.ranges.iter().cloned())
+        self.tensors.iter().map(|(spec, range)| (spec, range.clone()))
     }
 
-    /// A tensor's place.
-    ///
-    /// # Panics
-    /// If the model has no such tensor.
-    pub fn range(&self, name: &str) -> Range<usize> {
-        let index = self.specs.iter().position(|spec| spec.name == name).expect("a tensor of this model");
-        self.ranges[index].clone()
+    /// Where the embedding stands, `[vocab, hidden]`.
+    pub(crate) fn embed_tokens(&self) -> Range<usize> {
+        self.tensors[0].1.clone()
     }
 
-    /// Random weights: normal with standard deviation `std`, norms 1. The two matrices that write into
-    /// the residual stream are smaller by √(2L), so that its variance does not grow with depth (Radford
-    /// et al. 2019). The same seed gives the same weights.
-    pub fn random(&self, std: f64, seed: u64) -> Vec<f32> {
-        let mut weights = vec![0.0; self.len()];
-        let residual = 1.0 / (2.0 * self.layers.len() as f64).sqrt();
-        for (stream, (spec, range)) in self.tensors().enumerate() {
-            let values = &mut weights[range];
-            if spec.shape.len() == 1 {
-                values.fill(1.0);
-                continue;
-            }
-            let writes_residual = spec.name.contains("o_proj") || spec.name.contains("down_proj");
-            let std = if writes_residual { std * residual } else { std };
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            random.set_stream(stream as u64);
-            values.iter_mut().for_each(|value| *value = (std * normal(&mut random)) as f32);
+    /// Where the final norm stands, `[hidden]`.
+    pub(crate) fn norm(&self) -> Range<usize> {
+        let layers_end = self.layer(self.layers()).start;
+        layers_end..layers_end + self.sizes.hidden
+    }
+
+    /// Where the LM head stands, `[vocab, hidden]`: after the final norm, or in the embedding if tied.
+    pub(crate) fn lm_head(&self) -> Range<usize> {
+        let untied = self.norm().end..self.len;
+        if untied.is_empty() { self.embed_tokens() } else { untied }
+    }
+
+    fn layers(&self) -> usize {
+        // Beside the nine tensors of each layer: the embedding, the norm and perhaps the head.
+        self.tensors.len() / 9
+    }
+
+    fn layer(&self, index: usize) -> Range<usize> {
+        let start = self.embed_tokens().end + index * self.sizes.total();
+        start..start + self.sizes.total()
+    }
+
+    /// The weights of layer `index` in `values`, a buffer of this layout.
+    pub(crate) fn layer_weights<'a>(&self, values: &'a [f32], index: usize) -> LayerWeights<'a> {
+        let sizes = self.sizes;
+        let (input_layernorm, rest) = values[self.layer(index)].split_at(sizes.hidden);
+        let (qkv_proj, rest) = rest.split_at(sizes.qkv_proj);
+        let (o_proj, rest) = rest.split_at(sizes.o_proj);
+        let (post_attention_layernorm, rest) = rest.split_at(sizes.hidden);
+        let (gate_up_proj, down_proj) = rest.split_at(sizes.gate_up_proj);
+        LayerWeights { input_layernorm, qkv_proj, o_proj, post_attention_layernorm, gate_up_proj, down_proj }
+    }
+
+    /// The gradients of layer `index` in `values`, a buffer of this layout.
+    pub(crate) fn layer_gradients<'a>(&self, values: &'a mut [f32], index: usize) -> LayerGradients<'a> {
+        let sizes = self.sizes;
+        let (input_layernorm, rest) = values[self.layer(index)].split_at_mut(sizes.hidden);
+        let (qkv_proj, rest) = rest.split_at_mut(sizes.qkv_proj);
+        let (o_proj, rest) = rest.split_at_mut(sizes.o_proj);
+        let (post_attention_layernorm, rest) = rest.split_at_mut(sizes.hidden);
+        let (gate_up_proj, down_proj) = rest.split_at_mut(sizes.gate_up_proj);
+        LayerGradients {
+            input_layernorm,
+            qkv_proj,
+            o_proj,
+            post_attention_layernorm,
+            gate_up_proj,
+            down_proj,
         }
-        weights
     }
 }
 
-/// A standard normal number (Box and Muller 1958).
-fn normal(random: &mut ChaCha8Rng) -> f64 {
-    let (u, v): (f64, f64) = (random.random(), random.random());
-    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+impl LayerSizes {
+    fn total(&self) -> usize {
+        2 * self.hidden + self.qkv_proj + self.o_proj + self.gate_up_proj + self.down_proj
+    }
+}
+
+/// The first weights of a model: matrices normal with mean 0 and deviation `range`, norms 1.
+///
+/// `o_proj` and `down_proj`, which write to the residual stream, have the deviation `range / √(2L)`: the
+/// stream's variance then does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3).
+///
+/// The same seed gives the same values, however many threads draw them.
+pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
+    let mut values = vec![0.0; layout.len()];
+    let residual = range / (2.0 * layout.layers() as f64).sqrt();
+    for (index, (spec, place)) in layout.tensors().enumerate() {
+        let values = &mut values[place];
+        if spec.shape.len() == 1 {
+            values.fill(1.0);
+            continue;
+        }
+        let writes_residual = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
+        let deviation = if writes_residual { residual } else { range };
+        values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&seed.to_le_bytes());
+            key[8..16].copy_from_slice(&(index as u64).to_le_bytes());
+            key[16..24].copy_from_slice(&(chunk as u64).to_le_bytes());
+            key[24..].copy_from_slice(b"weights\0");
+            fill_normal(&mut ChaCha8Rng::from_seed(key), deviation, values);
+        });
+    }
+    values
+}
+
+/// Normal values by pairs (Box and Muller 1958), written out so that no library's version changes a run.
+fn fill_normal(random: &mut impl Rng, deviation: f64, values: &mut [f32]) {
+    let mut uniform = || ((random.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64; // in (0, 1)
+    for pair in values.chunks_mut(2) {
+        let radius = deviation * (-2.0 * uniform().ln()).sqrt();
+        let (sin, cos) = (TAU * uniform()).sin_cos();
+        let both = [(radius * cos) as f32, (radius * sin) as f32];
+        pair.copy_from_slice(&both[..pair.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+    use std::path::Path;
+
+    fn layout(tied: bool) -> Layout {
+        let text = format!(
+            "[data]\ncorpus = \"c\"\n[layer_dropout]\nshape = \"none\"\n[model]\nhidden_size = 48\n\
+             intermediate_size = 40\nnum_hidden_layers = 3\nnum_attention_heads = 6\nnum_key_value_heads = 2\n\
+             tie_word_embeddings = {tied}"
+        );
+        let recipe = Recipe::from_toml(&text, Path::new("r.toml")).unwrap();
+        Layout::new(&recipe.config(500, None).unwrap())
+    }
+
+    fn named<'a>(layout: &Layout, values: &'a [f32], name: &str) -> &'a [f32] {
+        let (_, range) = layout.tensors().find(|(spec, _)| spec.name == name).expect("such a tensor");
+        &values[range]
+    }
+
+    #[test]
+    fn groups_are_the_tensors_they_are_made_of() {
+        for tied in [false, true] {
+            let layout = layout(tied);
+            assert_eq!(layout.layers(), 3);
+            let values: Vec<f32> = (0..layout.len()).map(|i| i as f32).collect();
+            for index in 0..3 {
+                let layer = layout.layer_weights(&values, index);
+                let part =
+                    |name: &str| named(&layout, &values, &format!("model.layers.{index}.{name}.weight"));
+                let joined = |names: [&str; 2]| names.map(part).concat();
+                assert_eq!(layer.input_layernorm, part("input_layernorm"));
+                let qkv =
+                    [joined(["self_attn.q_proj", "self_attn.k_proj"]), part("self_attn.v_proj").to_vec()];
+                assert_eq!(layer.qkv_proj, qkv.concat());
+                assert_eq!(layer.o_proj, part("self_attn.o_proj"));
+                assert_eq!(layer.post_attention_layernorm, part("post_attention_layernorm"));
+                assert_eq!(layer.gate_up_proj, joined(["mlp.gate_proj", "mlp.up_proj"]));
+                assert_eq!(layer.down_proj, part("mlp.down_proj"));
+            }
+            assert_eq!(&values[layout.norm()], named(&layout, &values, "model.norm.weight"));
+            let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+            assert_eq!(&values[layout.lm_head()], named(&layout, &values, head));
+        }
+    }
+
+    #[test]
+    fn first_weights_have_the_deviation_they_should() {
+        let layout = layout(false);
+        let values = initial(&layout, 0.02, 7);
+        assert_eq!(values, initial(&layout, 0.02, 7));
+        assert_ne!(values, initial(&layout, 0.02, 8));
+        for (spec, range) in layout.tensors() {
+            let values = &values[range];
+            let mean = |f: fn(f64) -> f64| {
+                values.iter().map(|&v| f(f64::from(v))).sum::<f64>() / values.len() as f64
+            };
+            if spec.name.ends_with("norm.weight") {
+                assert!(values.iter().all(|&v| v == 1.0), "{}", spec.name);
+                continue;
+            }
+            let residual = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
+            let deviation = if residual { 0.02 / 6f64.sqrt() } else { 0.02 };
+            let n = values.len() as f64;
+            assert!(mean(|v| v).abs() < 5.0 * deviation / n.sqrt(), "{}", spec.name);
+            let found = mean(|v| v * v).sqrt();
+            assert!((found / deviation - 1.0).abs() < 5.0 / (2.0 * n).sqrt(), "{}: {found}", spec.name);
+        }
+    }
 }

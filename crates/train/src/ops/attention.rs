@@ -1,187 +1,231 @@
-//! Causal attention with grouped heads, a tile of queries at a time.
+//! Causal attention with grouped heads, in tiles: the `[length, length]` scores are never held.
 //!
-//! For each tile the scores against the keys that it sees are one small product, the softmax runs in
-//! place, and a second product mixes the values. Nothing of size sequence² is kept: the backward pass
-//! computes the tile's probabilities again. One task is one sample's key head with the query heads
-//! that share it, so no two tasks write the same gradient.
+//! A task is one key head of one sample with the queries that share it. It goes through its queries in
+//! tiles of `TILE` positions and computes scores over the keys that the tile can see. Nothing is kept of
+//! them: the way back computes each tile again (as FlashAttention does, Dao 2022).
 
+use super::heads::HeadShape;
 use offramp_kernels::active;
 use offramp_kernels::gemm::{Matrix, MatrixMut, Threads, Write, gemm};
 use offramp_kernels::rayon::prelude::*;
 
-/// Queries of a tile.
+/// Query positions that share a tile of scores.
 const TILE: usize = 64;
 
-/// Sizes of one attention.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Tokens of a sample.
-    pub sequence: usize,
-    /// Query heads that share one key head.
-    pub group: usize,
-    /// Width of a head.
-    pub head_dim: usize,
+/// Floats of scratch that [`forward`] and [`backward`] need for so many samples.
+pub(crate) fn scratch_len(samples: usize, shape: HeadShape) -> usize {
+    samples * shape.kv_heads * 2 * TILE * shape.length
 }
 
-impl Shape {
-    /// Floats of working room that each task, a sample's key head, needs.
-    pub fn scratch(&self) -> usize {
-        2 * TILE * self.sequence
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
-    fn keys(&self) -> usize {
-        self.sequence * self.head_dim
-    }
-
-    /// First query and number of queries of each tile.
-    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let sequence = self.sequence;
-        (0..sequence).step_by(TILE).map(move |first| (first, TILE.min(sequence - first)))
-    }
-}
-
-/// Queries, keys and values by head, rotated.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// `[samples, heads, sequence, head_dim]`
-    pub queries: &'a [f32],
-    /// `[samples, kv_heads, sequence, head_dim]`
-    pub keys: &'a [f32],
-    /// `[samples, kv_heads, sequence, head_dim]`
-    pub values: &'a [f32],
-}
-
-/// `out = softmax(causal(q·kᵀ / √head_dim))·v`.
+/// `out = softmax(q · kᵀ / √head_dim, causal) · v` for every query head.
 ///
 /// # Shapes
-/// `out`: as the queries, `scratch`: `[samples · kv_heads, Shape::scratch]`
-pub fn forward(shape: Shape, inputs: Inputs<'_>, out: &mut [f32], scratch: &mut [f32]) {
-    let (keys, queries) = (shape.keys(), shape.group * shape.keys());
-    let tasks = out.par_chunks_mut(queries).zip(scratch.par_chunks_mut(shape.scratch())).enumerate();
-    tasks.for_each(|(task, (out, scratch))| {
-        let head = Inputs {
-            queries: &inputs.queries[task * queries..][..queries],
-            keys: &inputs.keys[task * keys..][..keys],
-            values: &inputs.values[task * keys..][..keys],
-        };
-        for query_head in 0..shape.group {
-            let range = query_head * keys..(query_head + 1) * keys;
-            for (first, rows) in shape.tiles() {
-                let (seen, dim) = (first + rows, shape.head_dim);
-                let queries = &head.queries[range.clone()][first * dim..];
-                let scores = probabilities(shape, queries, head.keys, (first, rows), scratch);
-                let values = Matrix::new(head.values, seen, dim);
-                let out = MatrixMut::new(&mut out[range.clone()][first * dim..], rows, dim);
-                gemm(out, Write::Replace, 1.0, Matrix::new(scores, rows, seen), values, Threads::One);
+/// `grouped`: `[samples, kv_heads, group + 2, length, head_dim]`, `out`: `[samples, heads, length, head_dim]`,
+/// `scratch`: at least [`scratch_len`]
+pub(crate) fn forward(grouped: &[f32], shape: HeadShape, scratch: &mut [f32], out: &mut [f32]) {
+    let tasks = grouped.par_chunks(shape.task()).zip(out.par_chunks_mut(shape.group * shape.head()));
+    tasks.zip(scratch.par_chunks_mut(2 * TILE * shape.length)).for_each(|((task, out), scratch)| {
+        let Task { queries, keys, values } = Task::of(task, shape);
+        for (query, out) in queries.chunks_exact(shape.head()).zip(out.chunks_exact_mut(shape.head())) {
+            for tile in Tile::all(shape) {
+                let probabilities = tile.probabilities(query, keys, scratch);
+                let out = tile.rows_mut(out);
+                let probabilities = Matrix::new(probabilities, tile.rows, tile.visible());
+                gemm(out, Write::Replace, 1.0, probabilities, tile.seen(values), Threads::One);
             }
         }
     });
 }
 
-/// A tile's attention probabilities `[rows, seen]`, at the start of `scratch`.
-fn probabilities<'s>(
-    shape: Shape,
-    queries: &[f32],
-    keys: &[f32],
-    (first, rows): (usize, usize),
-    scratch: &'s mut [f32],
-) -> &'s [f32] {
-    let (seen, dim) = (first + rows, shape.head_dim);
-    let scores = &mut scratch[..rows * seen];
-    let (queries, keys) = (Matrix::new(queries, rows, dim), Matrix::new(keys, seen, dim));
-    gemm(MatrixMut::new(scores, rows, seen), Write::Replace, shape.scale(), queries, keys.t(), Threads::One);
-    for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
-        let (visible, hidden) = scores.split_at_mut(first + row + 1);
-        (active().softmax)(visible);
-        hidden.fill(0.0);
-    }
-    scores
-}
-
-/// Gradients of queries, keys and values, each overwritten.
-#[derive(Debug)]
-pub struct Gradients<'a> {
-    /// As the queries.
-    pub d_queries: &'a mut [f32],
-    /// As the keys.
-    pub d_keys: &'a mut [f32],
-    /// As the values.
-    pub d_values: &'a mut [f32],
-}
-
-/// What came out, and the gradient that came back; both as the queries.
-#[derive(Clone, Copy, Debug)]
-pub struct Outputs<'a> {
-    /// What [`forward`] wrote.
-    pub out: &'a [f32],
-    /// Its gradient.
-    pub d_out: &'a [f32],
-}
-
-/// The gradients of [`forward`]: with `P` the probabilities, `dV = Pᵀ·dO`, `dP = dO·Vᵀ`,
-/// `dS = P ∘ (dP − rowsum(dO ∘ O))`, `dQ = dS·K / √head_dim`, `dK = dSᵀ·Q / √head_dim`.
-pub fn backward(
-    shape: Shape,
-    inputs: Inputs<'_>,
-    outputs: Outputs<'_>,
-    gradients: Gradients<'_>,
+/// Overwrites `d_grouped`.
+///
+/// With P the probabilities of a tile: `d_v += Pᵀ · d_out`, `d_P = d_out · vᵀ`,
+/// `d_scores = P · (d_P − Σ_row P · d_P)`, `d_q = d_scores · k / √head_dim`, `d_k += d_scoresᵀ · q / √head_dim`.
+///
+/// # Shapes
+/// As [`forward`]; `d_out`: rows again, `[samples · length, heads · head_dim]`; `d_grouped` like `grouped`.
+pub(crate) fn backward(
+    grouped: &[f32],
+    shape: HeadShape,
+    d_out: &[f32],
     scratch: &mut [f32],
+    d_grouped: &mut [f32],
 ) {
-    let (keys, queries) = (shape.keys(), shape.group * shape.keys());
-    let by_keys = gradients.d_keys.par_chunks_mut(keys).zip(gradients.d_values.par_chunks_mut(keys));
-    let rooms = scratch.par_chunks_mut(shape.scratch());
-    let tasks = gradients.d_queries.par_chunks_mut(queries).zip(by_keys).zip(rooms).enumerate();
-    tasks.for_each(|(task, ((d_queries, (d_keys, d_values)), scratch))| {
-        let (many, few) = (task * queries..(task + 1) * queries, task * keys..(task + 1) * keys);
-        let inputs = Inputs {
-            queries: &inputs.queries[many.clone()],
-            keys: &inputs.keys[few.clone()],
-            values: &inputs.values[few],
-        };
-        let outputs = Outputs { out: &outputs.out[many.clone()], d_out: &outputs.d_out[many] };
-        d_keys.fill(0.0);
-        d_values.fill(0.0);
-        key_head(shape, inputs, outputs, Gradients { d_queries, d_keys, d_values }, scratch);
-    });
-}
-
-/// One sample's key head and its group.
-fn key_head(shape: Shape, inputs: Inputs<'_>, outputs: Outputs<'_>, to: Gradients<'_>, scratch: &mut [f32]) {
-    let (dim, scale) = (shape.head_dim, shape.scale());
-    let (scores, d_scores) = scratch.split_at_mut(TILE * shape.sequence);
-    for query_head in 0..shape.group {
-        for (first, rows) in shape.tiles() {
-            let seen = first + rows;
-            let tile = query_head * shape.keys() + first * dim..query_head * shape.keys() + seen * dim;
-            let (queries, d_out) = (&inputs.queries[tile.clone()], &outputs.d_out[tile.clone()]);
-            let p = probabilities(shape, queries, inputs.keys, (first, rows), scores);
-            let d_out_matrix = Matrix::new(d_out, rows, dim);
-
-            let d_values = MatrixMut::new(to.d_values, seen, dim);
-            gemm(d_values, Write::Add, 1.0, Matrix::new(p, rows, seen).t(), d_out_matrix, Threads::One);
-
-            let d_p = MatrixMut::new(d_scores, rows, seen);
-            let values = Matrix::new(inputs.values, seen, dim);
-            gemm(d_p, Write::Replace, 1.0, d_out_matrix, values.t(), Threads::One);
-            let out = &outputs.out[tile.clone()];
-            for row in 0..rows {
-                let here = row * dim..(row + 1) * dim;
-                let along = (active().dot)(&out[here.clone()], &d_out[here]);
-                let row = row * seen..(row + 1) * seen;
-                for (d, p) in d_scores[row.clone()].iter_mut().zip(&p[row]) {
-                    *d = p * (*d - along);
+    let tasks = grouped.par_chunks(shape.task()).zip(d_grouped.par_chunks_mut(shape.task())).enumerate();
+    tasks.zip(scratch.par_chunks_mut(2 * TILE * shape.length)).for_each(
+        |((index, (task, d_task)), scratch)| {
+            let (sample, kv_head) = (index / shape.kv_heads, index % shape.kv_heads);
+            let d_out = &d_out[sample * shape.length * shape.queries()..];
+            let (d_queries, d_keys_values) = d_task.split_at_mut(shape.group * shape.head());
+            d_keys_values.fill(0.0);
+            for (head, d_query) in d_queries.chunks_exact_mut(shape.head()).enumerate() {
+                let column = (kv_head * shape.group + head) * shape.head_dim;
+                let d_out = &d_out[column..];
+                for tile in Tile::all(shape) {
+                    tile.backward((Task::of(task, shape), head), d_out, scratch, (d_query, d_keys_values));
                 }
             }
+        },
+    );
+}
 
-            let d_s = Matrix::new(d_scores, rows, seen);
-            let d_queries = MatrixMut::new(&mut to.d_queries[tile], rows, dim);
-            gemm(d_queries, Write::Replace, scale, d_s, Matrix::new(inputs.keys, seen, dim), Threads::One);
-            let d_keys = MatrixMut::new(to.d_keys, seen, dim);
-            gemm(d_keys, Write::Add, scale, d_s.t(), Matrix::new(queries, rows, dim), Threads::One);
+/// One task's piece of the grouped layout.
+struct Task<'a> {
+    queries: &'a [f32], // [group, length, head_dim]
+    keys: &'a [f32],    // [length, head_dim]
+    values: &'a [f32],  // [length, head_dim]
+}
+
+impl<'a> Task<'a> {
+    fn of(task: &'a [f32], shape: HeadShape) -> Self {
+        let (queries, rest) = task.split_at(shape.group * shape.head());
+        let (keys, values) = rest.split_at(shape.head());
+        Self { queries, keys, values }
+    }
+}
+
+/// Some positions of one query head.
+#[derive(Clone, Copy)]
+struct Tile {
+    shape: HeadShape,
+    first: usize,
+    rows: usize,
+}
+
+impl Tile {
+    fn all(shape: HeadShape) -> impl Iterator<Item = Self> {
+        let tile = move |first| Self { shape, first, rows: TILE.min(shape.length - first) };
+        (0..shape.length).step_by(TILE).map(tile)
+    }
+
+    /// Positions that the tile's last query sees.
+    fn visible(&self) -> usize {
+        self.first + self.rows
+    }
+
+    /// The tile's rows of one head.
+    fn rows<'a>(&self, head: &'a [f32]) -> Matrix<'a> {
+        Matrix::new(&head[self.first * self.shape.head_dim..], self.rows, self.shape.head_dim)
+    }
+
+    fn rows_mut<'a>(&self, head: &'a mut [f32]) -> MatrixMut<'a> {
+        MatrixMut::new(&mut head[self.first * self.shape.head_dim..], self.rows, self.shape.head_dim)
+    }
+
+    /// The keys or values that the tile sees.
+    fn seen<'a>(&self, head: &'a [f32]) -> Matrix<'a> {
+        Matrix::new(head, self.visible(), self.shape.head_dim)
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.shape.head_dim as f32).sqrt()
+    }
+
+    /// `[rows, visible]`, zero beyond the diagonal.
+    fn probabilities<'a>(&self, query: &[f32], keys: &[f32], scratch: &'a mut [f32]) -> &'a mut [f32] {
+        let visible = self.visible();
+        let scores = &mut scratch[..self.rows * visible];
+        let out = MatrixMut::new(scores, self.rows, visible);
+        gemm(out, Write::Replace, self.scale(), self.rows(query), self.seen(keys).t(), Threads::One);
+        for (row, scores) in scores.chunks_exact_mut(visible).enumerate() {
+            let (before, after) = scores.split_at_mut(self.first + row + 1);
+            (active().softmax)(before);
+            after.fill(0.0);
+        }
+        scores
+    }
+
+    /// One tile's way back; `d_out` begins at the head's column of the sample's first row.
+    fn backward(
+        &self,
+        (task, head): (Task<'_>, usize),
+        d_out: &[f32],
+        scratch: &mut [f32],
+        (d_query, d_keys_values): (&mut [f32], &mut [f32]),
+    ) {
+        let Self { shape, first, rows } = *self;
+        let (visible, size) = (self.visible(), shape.head());
+        let query = &task.queries[head * size..][..size];
+        let (d_keys, d_values) = d_keys_values.split_at_mut(size);
+        let (scores, d_scores) = scratch.split_at_mut(TILE * shape.length);
+        let scores = self.probabilities(query, task.keys, scores);
+        let d_scores = &mut d_scores[..rows * visible];
+
+        let d_out = &d_out[first * shape.queries()..];
+        let d_out = Matrix::new(d_out, rows, shape.head_dim).with_row_stride(shape.queries());
+        let probabilities = Matrix::new(scores, rows, visible);
+        let d_values = MatrixMut::new(d_values, visible, shape.head_dim);
+        gemm(d_values, Write::Add, 1.0, probabilities.t(), d_out, Threads::One);
+        let out = MatrixMut::new(d_scores, rows, visible);
+        gemm(out, Write::Replace, 1.0, d_out, self.seen(task.values).t(), Threads::One);
+        for (scores, d_scores) in scores.chunks_exact(visible).zip(d_scores.chunks_exact_mut(visible)) {
+            let along = (active().dot)(scores, d_scores);
+            d_scores.iter_mut().zip(scores).for_each(|(d, p)| *d = p * (*d - along));
+        }
+
+        let d_scores = Matrix::new(d_scores, rows, visible);
+        let d_keys = MatrixMut::new(d_keys, visible, shape.head_dim);
+        gemm(
+            self.rows_mut(d_query),
+            Write::Replace,
+            self.scale(),
+            d_scores,
+            self.seen(task.keys),
+            Threads::One,
+        );
+        gemm(d_keys, Write::Add, self.scale(), d_scores.t(), self.rows(query), Threads::One);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finite_difference::{assert_gradient, numbers, weigh};
+    use super::*;
+
+    fn attended(grouped: &[f32], samples: usize, shape: HeadShape) -> Vec<f32> {
+        let mut out = vec![f32::NAN; samples * shape.length * shape.queries()];
+        let mut scratch = vec![f32::NAN; scratch_len(samples, shape)];
+        forward(grouped, shape, &mut scratch, &mut out);
+        out
+    }
+
+    fn merged(heads: &[f32], shape: HeadShape) -> Vec<f32> {
+        let mut rows = vec![f32::NAN; heads.len()];
+        super::super::heads::merge(heads, shape, &mut rows);
+        rows
+    }
+
+    #[test]
+    fn it_is_softmax_over_what_came_before() {
+        let shape = HeadShape { kv_heads: 1, group: 2, head_dim: 3, length: TILE + 5 };
+        let grouped = numbers(shape.task(), 1);
+        let out = attended(&grouped, 1, shape);
+        let at = |head: usize, position: usize| &grouped[head * shape.head() + position * 3..][..3];
+        for (head, position) in [(0, 0), (1, 7), (0, TILE - 1), (1, TILE), (0, TILE + 4)] {
+            let score = |key: usize| (weigh(at(head, position), at(2, key)) / 3f64.sqrt()).exp();
+            let total: f64 = (0..=position).map(score).sum();
+            for element in 0..3 {
+                let expected: f64 =
+                    (0..=position).map(|key| score(key) * f64::from(at(3, key)[element])).sum::<f64>()
+                        / total;
+                let found = f64::from(out[head * shape.head() + position * 3 + element]);
+                assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_differences() {
+        for (samples, length) in [(2, 5), (1, TILE + 3)] {
+            let shape = HeadShape { kv_heads: 2, group: 3, head_dim: 2, length };
+            let grouped = numbers(samples * shape.kv_heads * shape.task(), 1);
+            let d_out = numbers(samples * length * shape.queries(), 2);
+            let mut d_grouped = vec![f32::NAN; grouped.len()];
+            let mut scratch = vec![f32::NAN; scratch_len(samples, shape)];
+            backward(&grouped, shape, &d_out, &mut scratch, &mut d_grouped);
+            assert_gradient("grouped", &grouped, &d_grouped, |grouped| {
+                weigh(&merged(&attended(grouped, samples, shape), shape), &d_out)
+            });
         }
     }
 }

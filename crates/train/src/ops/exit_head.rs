@@ -1,175 +1,205 @@
-//! The one exit head, fused with its loss: final norm, LM head, cross-entropy, forward and backward.
+//! The one exit head: final norm, LM head and cross-entropy, fused and in chunks of tokens, so that
+//! `[tokens, vocab]` is never held.
 //!
-//! Logits exist for a stretch of tokens at a time and turn into their own gradient in place; a loss at
-//! every exit so needs no more memory than a loss at one.
+//! A chunk's logits become their own gradient in place, so that one sweep does the way there and the way
+//! back. Memory does not depend on how many exits a step trains: they take turns.
 
-use super::linear;
-use super::rms_norm::{self, PARTS, Rows, Saved, Sums};
+use super::{Kept, linear, rms_norm};
 use offramp_kernels::active;
-use offramp_kernels::gemm::Write;
 use offramp_kernels::rayon::prelude::*;
 
-/// Logits held at once, in floats.
-const LOGITS: usize = 1 << 21;
+/// Tokens whose logits are held at once, at most.
+const CHUNK: usize = 512;
+/// Logits held at once, at most (64 MiB), unless one block of rows has more.
+const CHUNK_FLOATS: usize = 1 << 24;
 
-/// Sizes of the head.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Tokens scored.
-    pub tokens: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Tokens of the vocabulary.
-    pub vocab: usize,
+/// The weights that every exit shares.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) norm: &'a [f32], // [hidden]
+    pub(crate) eps: f32,
+    pub(crate) lm_head: &'a [f32], // [vocab, hidden]
 }
 
-impl Shape {
-    /// Tokens whose logits exist at once.
-    fn stretch(&self) -> usize {
-        (LOGITS / self.vocab).clamp(1, self.tokens)
+impl Head<'_> {
+    fn hidden(&self) -> usize {
+        self.norm.len()
+    }
+
+    fn vocab(&self) -> usize {
+        self.lm_head.len() / self.hidden()
     }
 }
 
-/// The head's weights.
-#[derive(Clone, Copy, Debug)]
-pub struct Weights<'a> {
-    /// The final norm, `[hidden]`.
-    pub norm: &'a [f32],
-    /// Its epsilon.
-    pub eps: f32,
-    /// The LM head, `[vocab, hidden]`.
-    pub lm_head: &'a [f32],
+/// Where the gradients of one exit go; all are added to.
+pub(crate) struct Gradients<'a> {
+    pub(crate) norm: &'a mut [f32],    // [hidden]
+    pub(crate) lm_head: &'a mut [f32], // [vocab, hidden]
+    pub(crate) x: &'a mut [f32],       // [rows, hidden]
 }
 
-/// Gradients of the head's weights and of its input; all are added to.
+/// Room for one chunk.
 #[derive(Debug)]
-pub struct Gradients<'a> {
-    /// `[hidden]`
-    pub d_norm: &'a mut [f32],
-    /// `[vocab, hidden]`
-    pub d_lm_head: &'a mut [f32],
-    /// `[tokens, hidden]`
-    pub d_x: &'a mut [f32],
+pub(crate) struct Chunk {
+    rows: usize,
+    samples: Vec<usize>, // 0, 1, …: rows of a chunk are samples of one token to the norm
+    normed: Vec<f32>,    // [rows, hidden]
+    d_normed: Vec<f32>,  // [rows, hidden]
+    inv_rms: Vec<f32>,   // [rows]
+    logits: Vec<f32>,    // [rows, vocab]
+    nats: Vec<f64>,      // [rows]
+    partial: Vec<f32>,   // [blocks of rows, hidden]
 }
 
-/// Room to work in, made once.
-#[derive(Debug)]
-pub struct Scratch {
-    normed: Vec<f32>,   // [tokens, hidden]
-    d_normed: Vec<f32>, // [tokens, hidden]
-    inv_rms: Vec<f32>,  // [tokens]
-    logits: Vec<f32>,   // [stretch, vocab]
-    losses: Vec<f64>,   // [tokens]
-    parts: Vec<f32>,    // [PARTS, hidden]
-}
-
-impl Scratch {
-    /// Room for heads of this shape.
-    pub fn new(shape: Shape) -> Self {
-        let Shape { tokens, hidden, vocab } = shape;
+impl Chunk {
+    /// Room for chunks of at most `tokens` rows.
+    pub(crate) fn new(tokens: usize, hidden: usize, vocab: usize) -> Self {
+        let fitting = (CHUNK_FLOATS / vocab).max(super::BLOCK) / super::BLOCK * super::BLOCK;
+        let rows = CHUNK.min(fitting).min(tokens);
         Self {
-            normed: vec![0.0; tokens * hidden],
-            d_normed: vec![0.0; tokens * hidden],
-            inv_rms: vec![0.0; tokens],
-            logits: vec![0.0; shape.stretch() * vocab],
-            losses: vec![0.0; tokens],
-            parts: vec![0.0; PARTS * hidden],
+            rows,
+            samples: (0..rows).collect(),
+            normed: vec![0.0; rows * hidden],
+            d_normed: vec![0.0; rows * hidden],
+            inv_rms: vec![0.0; rows],
+            logits: vec![0.0; rows * vocab],
+            nats: vec![0.0; rows],
+            partial: vec![0.0; rows.div_ceil(super::BLOCK) * hidden],
         }
     }
+
+    /// Leaves the logits of `x`, one chunk's rows, in `logits`.
+    fn logits(&mut self, x: &[f32], head: Head<'_>) {
+        let (hidden, vocab) = (head.hidden(), head.vocab());
+        let rows = x.len() / hidden;
+        let kept = Kept { samples: &self.samples[..rows], length: 1 };
+        let normed = &mut self.normed[..rows * hidden];
+        rms_norm::forward(x, kept, (head.norm, head.eps), normed, &mut self.inv_rms[..rows]);
+        linear::forward(normed, head.lm_head, hidden, &mut self.logits[..rows * vocab]);
+    }
+
+    /// The chunk's cross-entropy in nats; the logits become `softmax − one-hot(label)`.
+    fn cross_entropy(&mut self, labels: &[u32]) -> f64 {
+        let vocab = self.logits.len() / self.rows;
+        let rows = self.logits.par_chunks_mut(vocab).zip(labels.par_iter().zip(self.nats.par_iter_mut()));
+        rows.for_each(|(logits, (&label, nats))| {
+            let logit = logits[label as usize];
+            let log_sum_exp = (active().softmax)(logits);
+            logits[label as usize] -= 1.0;
+            *nats = f64::from(log_sum_exp) - f64::from(logit);
+        });
+        self.nats[..labels.len()].iter().sum()
+    }
 }
 
-/// The mean cross-entropy of `labels` given the residual stream `x`.
+/// Logits of every row of `x`.
 ///
 /// # Shapes
-/// `x`: `[tokens, hidden]`, `labels`: `[tokens]`
-pub fn loss(shape: Shape, x: &[f32], weights: Weights<'_>, labels: &[u32], scratch: &mut Scratch) -> f64 {
-    norm(shape, x, weights, scratch);
-    for first in (0..shape.tokens).step_by(shape.stretch()) {
-        stretch_logits(shape, first, weights, scratch);
-        let Scratch { logits, losses, .. } = scratch;
-        let rows = labels[first..].iter().zip(&mut losses[first..]);
-        score(shape, logits, rows.map(|(label, loss)| (*label, loss)), None);
-    }
-    mean(&scratch.losses)
-}
-
-/// Every logit, for tests and comparisons: `[tokens, vocab]`.
-pub fn logits(shape: Shape, x: &[f32], weights: Weights<'_>, scratch: &mut Scratch) -> Vec<f32> {
-    norm(shape, x, weights, scratch);
-    let mut all = Vec::with_capacity(shape.tokens * shape.vocab);
-    for first in (0..shape.tokens).step_by(shape.stretch()) {
-        let rows = stretch_logits(shape, first, weights, scratch);
-        all.extend_from_slice(&scratch.logits[..rows * shape.vocab]);
+/// `x`: `[rows, hidden]`; returns `[rows, vocab]`
+pub(crate) fn logits(x: &[f32], head: Head<'_>, chunk: &mut Chunk) -> Vec<f32> {
+    let (hidden, vocab) = (head.hidden(), head.vocab());
+    let mut all = Vec::with_capacity(x.len() / hidden * vocab);
+    for x in x.chunks(chunk.rows * hidden) {
+        chunk.logits(x, head);
+        all.extend_from_slice(&chunk.logits[..x.len() / hidden * vocab]);
     }
     all
 }
 
-/// The mean cross-entropy, and the gradients of `weight` times it.
+/// The cross-entropy of `labels` in nats, summed over the rows of `x`.
 ///
 /// # Shapes
-/// As [`loss`].
-pub fn loss_and_gradients(
-    shape: Shape,
-    x: &[f32],
-    weights: Weights<'_>,
-    (labels, weight): (&[u32], f32),
-    gradients: Gradients<'_>,
-    scratch: &mut Scratch,
-) -> f64 {
-    let Shape { tokens, hidden, vocab } = shape;
-    norm(shape, x, weights, scratch);
-    for first in (0..tokens).step_by(shape.stretch()) {
-        let rows = stretch_logits(shape, first, weights, scratch);
-        let Scratch { normed, d_normed, logits, losses, .. } = &mut *scratch;
-        let pairs = labels[first..].iter().zip(&mut losses[first..]);
-        score(shape, logits, pairs.map(|(label, loss)| (*label, loss)), Some(weight / tokens as f32));
-        let head = linear::Shape { tokens: rows, in_features: hidden, out_features: vocab };
-        let (d_logits, range) = (&logits[..rows * vocab], first * hidden..(first + rows) * hidden);
-        linear::backward_input(head, weights.lm_head, d_logits, Write::Replace, &mut d_normed[range.clone()]);
-        linear::backward_weight(head, &normed[range], d_logits, gradients.d_lm_head);
+/// `x`: `[rows, hidden]`, `labels`: `[rows]`
+pub(crate) fn forward(x: &[f32], labels: &[u32], head: Head<'_>, chunk: &mut Chunk) -> f64 {
+    let chunks = x.chunks(chunk.rows * head.hidden()).zip(labels.chunks(chunk.rows));
+    let mut nats = 0.0;
+    for (x, labels) in chunks {
+        chunk.logits(x, head);
+        nats += chunk.cross_entropy(labels);
     }
-    let Scratch { d_normed, inv_rms, parts, .. } = scratch;
-    let rows = Rows { kept: &[0], sequence: tokens };
-    let saved = Saved { x, weight: weights.norm, inv_rms };
-    let sums = Sums { d_weight: gradients.d_norm, parts };
-    rms_norm::backward(rows, saved, d_normed, gradients.d_x, sums);
-    mean(&scratch.losses)
+    nats
 }
 
-fn norm(shape: Shape, x: &[f32], weights: Weights<'_>, scratch: &mut Scratch) {
-    let rows = Rows { kept: &[0], sequence: shape.tokens };
-    rms_norm::forward(rows, x, (weights.norm, weights.eps), &mut scratch.normed, &mut scratch.inv_rms);
+/// As [`forward`], and adds `scale` times its gradient to `gradients`.
+///
+/// # Shapes
+/// As [`forward`].
+pub(crate) fn forward_backward(
+    x: &[f32],
+    labels: &[u32],
+    head: Head<'_>,
+    scale: f32,
+    chunk: &mut Chunk,
+    gradients: Gradients<'_>,
+) -> f64 {
+    let (hidden, vocab) = (head.hidden(), head.vocab());
+    let chunks = x.chunks(chunk.rows * hidden).zip(labels.chunks(chunk.rows));
+    let mut nats = 0.0;
+    for ((x, labels), d_x) in chunks.zip(gradients.x.chunks_mut(chunk.rows * hidden)) {
+        chunk.logits(x, head);
+        nats += chunk.cross_entropy(labels);
+        let rows = labels.len();
+        let Chunk { samples, normed, d_normed, inv_rms, logits: d_logits, partial, .. } = chunk;
+        let (normed, d_normed) = (&normed[..rows * hidden], &mut d_normed[..rows * hidden]);
+        let d_logits = &d_logits[..rows * vocab];
+        linear::backward_weight(d_logits, normed, hidden, scale, gradients.lm_head);
+        linear::backward_input(d_logits, head.lm_head, hidden, scale, d_normed);
+        let kept = Kept { samples: &samples[..rows], length: 1 };
+        let normed = rms_norm::Normed { x, kept, weight: head.norm, inv_rms: &inv_rms[..rows] };
+        rms_norm::backward(normed, d_normed, d_x, gradients.norm, partial);
+    }
+    nats
 }
 
-/// Computes the logits of the stretch at `first` and returns its length.
-fn stretch_logits(shape: Shape, first: usize, weights: Weights<'_>, scratch: &mut Scratch) -> usize {
-    let Shape { tokens, hidden, vocab } = shape;
-    let rows = shape.stretch().min(tokens - first);
-    let head = linear::Shape { tokens: rows, in_features: hidden, out_features: vocab };
-    let normed = &scratch.normed[first * hidden..(first + rows) * hidden];
-    linear::forward(head, normed, weights.lm_head, &mut scratch.logits[..rows * vocab]);
-    rows
-}
+#[cfg(test)]
+mod tests {
+    use super::super::finite_difference::{assert_gradient, numbers};
+    use super::*;
 
-/// Writes each row's loss; with `weight`, turns the row into `weight · (softmax − one-hot)`.
-fn score<'a>(
-    shape: Shape,
-    logits: &mut [f32],
-    rows: impl Iterator<Item = (u32, &'a mut f64)>,
-    weight: Option<f32>,
-) {
-    let rows: Vec<(u32, &mut f64)> = rows.take(shape.stretch()).collect();
-    logits.par_chunks_exact_mut(shape.vocab).zip(rows).for_each(|(row, (label, loss))| {
-        let logit = f64::from(row[label as usize]);
-        *loss = f64::from((active().softmax)(row)) - logit;
-        if let Some(weight) = weight {
-            row.iter_mut().for_each(|p| *p *= weight);
-            row[label as usize] -= weight;
-        }
-    });
-}
+    const HIDDEN: usize = 3;
+    const VOCAB: usize = 7;
+    const ROWS: usize = 11;
+    const LABELS: [u32; ROWS] = [0, 6, 3, 3, 1, 5, 2, 4, 6, 0, 1];
 
-/// In order, so that it does not depend on threads.
-fn mean(losses: &[f64]) -> f64 {
-    losses.iter().sum::<f64>() / losses.len() as f64
+    fn head<'a>(norm: &'a [f32], lm_head: &'a [f32]) -> Head<'a> {
+        Head { norm, eps: 1e-5, lm_head }
+    }
+
+    /// Chunks of 4 rows, so that the last one is shorter.
+    fn chunk() -> Chunk {
+        Chunk::new(4, HIDDEN, VOCAB)
+    }
+
+    #[test]
+    fn gradients_are_those_of_differences() {
+        let (x, norm, lm_head) = (numbers(ROWS * HIDDEN, 1), numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
+        let scale = 0.5;
+        let [mut d_x, mut d_norm, mut d_lm_head] =
+            [vec![0.0; x.len()], vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
+        let gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head, x: &mut d_x };
+        let nats = forward_backward(&x, &LABELS, head(&norm, &lm_head), scale, &mut chunk(), gradients);
+        let loss = |x: &[f32], norm: &[f32], lm_head: &[f32]| {
+            f64::from(scale) * forward(x, &LABELS, head(norm, lm_head), &mut chunk())
+        };
+        assert_eq!(f64::from(scale) * nats, loss(&x, &norm, &lm_head));
+        assert_gradient("x", &x, &d_x, |x| loss(x, &norm, &lm_head));
+        assert_gradient("norm", &norm, &d_norm, |norm| loss(&x, norm, &lm_head));
+        assert_gradient("lm_head", &lm_head, &d_lm_head, |lm_head| loss(&x, &norm, lm_head));
+    }
+
+    #[test]
+    fn the_loss_is_the_cross_entropy_of_the_logits() {
+        let (x, norm, lm_head) = (numbers(ROWS * HIDDEN, 1), numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
+        let logits = logits(&x, head(&norm, &lm_head), &mut chunk());
+        let expected: f64 = logits
+            .chunks_exact(VOCAB)
+            .zip(LABELS)
+            .map(|(row, label)| {
+                let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+                total.ln() - f64::from(row[label as usize])
+            })
+            .sum();
+        let found = forward(&x, &LABELS, head(&norm, &lm_head), &mut chunk());
+        assert!((found - expected).abs() < 1e-5, "{found} instead of {expected}");
+    }
 }

@@ -1,48 +1,66 @@
-//! `y = x·Wᵀ` for every token.
+//! A matrix as Hugging Face stores it, `[out_features, in_features]`, applied to every row.
 
 use offramp_kernels::gemm::{Matrix, MatrixMut, Threads, Write, gemm};
 
-/// A linear layer's sizes.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Tokens that go through.
-    pub tokens: usize,
-    /// Length of an input row.
-    pub in_features: usize,
-    /// Length of an output row.
-    pub out_features: usize,
-}
-
-/// `out = x·Wᵀ`.
+/// `out = x · weightᵀ`.
 ///
 /// # Shapes
-/// `x`: `[tokens, in]`, `weight`: `[out, in]`, `out`: `[tokens, out]`
-pub fn forward(shape: Shape, x: &[f32], weight: &[f32], out: &mut [f32]) {
-    let Shape { tokens, in_features, out_features } = shape;
-    let out = MatrixMut::new(out, tokens, out_features);
-    let (x, weight) = (Matrix::new(x, tokens, in_features), Matrix::new(weight, out_features, in_features));
-    gemm(out, Write::Replace, 1.0, x, weight.t(), Threads::All);
+/// `x`: `[rows, in_features]`, `weight`: `[out_features, in_features]`, `out`: `[rows, out_features]`
+pub(crate) fn forward(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {
+    let (rows, out_features) = (x.len() / in_features, weight.len() / in_features);
+    let x = Matrix::new(x, rows, in_features);
+    let weight = Matrix::new(weight, out_features, in_features);
+    gemm(MatrixMut::new(out, rows, out_features), Write::Replace, 1.0, x, weight.t(), Threads::All);
 }
 
-/// The gradient of the input: `d_x (+)= d_out·W`.
+/// Overwrites `d_x`: `d_x = alpha · d_out · weight`.
 ///
 /// # Shapes
-/// As [`forward`].
-pub fn backward_input(shape: Shape, weight: &[f32], d_out: &[f32], write: Write, d_x: &mut [f32]) {
-    let Shape { tokens, in_features, out_features } = shape;
-    let d_x = MatrixMut::new(d_x, tokens, in_features);
-    let (d_out, weight) =
-        (Matrix::new(d_out, tokens, out_features), Matrix::new(weight, out_features, in_features));
-    gemm(d_x, write, 1.0, d_out, weight, Threads::All);
+/// As [`forward`]; `d_out` like `out`, `d_x` like `x`.
+pub(crate) fn backward_input(d_out: &[f32], weight: &[f32], in_features: usize, alpha: f32, d_x: &mut [f32]) {
+    let (rows, out_features) = (d_x.len() / in_features, weight.len() / in_features);
+    let d_out = Matrix::new(d_out, rows, out_features);
+    let weight = Matrix::new(weight, out_features, in_features);
+    gemm(MatrixMut::new(d_x, rows, in_features), Write::Replace, alpha, d_out, weight, Threads::All);
 }
 
-/// The gradient of the weight, added up: `d_weight += d_outᵀ·x`.
+/// Adds to `d_weight`: `d_weight += alpha · d_outᵀ · x`.
 ///
 /// # Shapes
-/// As [`forward`].
-pub fn backward_weight(shape: Shape, x: &[f32], d_out: &[f32], d_weight: &mut [f32]) {
-    let Shape { tokens, in_features, out_features } = shape;
-    let d_weight = MatrixMut::new(d_weight, out_features, in_features);
-    let (d_out, x) = (Matrix::new(d_out, tokens, out_features), Matrix::new(x, tokens, in_features));
-    gemm(d_weight, Write::Add, 1.0, d_out.t(), x, Threads::All);
+/// As [`forward`]; `d_out` like `out`, `d_weight` like `weight`.
+pub(crate) fn backward_weight(
+    d_out: &[f32],
+    x: &[f32],
+    in_features: usize,
+    alpha: f32,
+    d_weight: &mut [f32],
+) {
+    let (rows, out_features) = (x.len() / in_features, d_weight.len() / in_features);
+    let d_out = Matrix::new(d_out, rows, out_features);
+    let x = Matrix::new(x, rows, in_features);
+    gemm(MatrixMut::new(d_weight, out_features, in_features), Write::Add, alpha, d_out.t(), x, Threads::All);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finite_difference::{assert_gradient, numbers, weigh};
+    use super::*;
+
+    #[test]
+    fn gradients_are_those_of_differences() {
+        let (rows, in_features, out_features) = (7, 5, 3);
+        let (x, weight) = (numbers(rows * in_features, 1), numbers(out_features * in_features, 2));
+        let d_out = numbers(rows * out_features, 3);
+        let loss = |x: &[f32], weight: &[f32]| {
+            let mut out = vec![f32::NAN; rows * out_features];
+            forward(x, weight, in_features, &mut out);
+            2.0 * weigh(&out, &d_out)
+        };
+        let mut d_x = vec![f32::NAN; x.len()];
+        backward_input(&d_out, &weight, in_features, 2.0, &mut d_x);
+        assert_gradient("x", &x, &d_x, |x| loss(x, &weight));
+        let mut d_weight = vec![0.0; weight.len()];
+        backward_weight(&d_out, &x, in_features, 2.0, &mut d_weight);
+        assert_gradient("weight", &weight, &d_weight, |weight| loss(&x, weight));
+    }
 }

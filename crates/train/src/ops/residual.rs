@@ -1,74 +1,136 @@
-//! The residual stream: packed contributions of the kept samples, added where they belong.
+//! The residual stream: what a branch computed is added to it, for the samples that were kept.
 
-use super::ROWS;
-use super::rms_norm::Rows;
+use super::{BLOCK, Kept};
+use offramp_kernels::active;
 use offramp_kernels::rayon::prelude::*;
 
-/// `out = x + scale · (a + b)` for kept samples, `out = x` for dropped ones.
+/// `out = x[kept] + branch`, in the middle of a layer.
 ///
 /// # Shapes
-/// `x`, `out`: `[all rows, hidden]`, `a`, `b`: `[rows, hidden]`
-pub fn add(rows: Rows<'_>, x: &[f32], (a, b): (&[f32], &[f32]), scale: f32, out: &mut [f32]) {
-    let sample = x.len().min(rows.sequence * (a.len() / rows.len().max(1)));
-    let sample = if rows.is_empty() { x.len().max(1) } else { sample };
+/// `x`: `[all rows, hidden]`, `branch`, `out`: `[kept rows, hidden]`
+pub(crate) fn gather(x: &[f32], kept: Kept<'_>, hidden: usize, branch: &[f32], out: &mut [f32]) {
+    let blocks = out.par_chunks_mut(BLOCK * hidden).zip(branch.par_chunks(BLOCK * hidden)).enumerate();
+    blocks.for_each(|(block, (out, branch))| {
+        for (i, (out, branch)) in out.chunks_exact_mut(hidden).zip(branch.chunks_exact(hidden)).enumerate() {
+            let source = kept.source(block * BLOCK + i);
+            out.copy_from_slice(&x[source * hidden..][..hidden]);
+            (active().axpy)(1.0, branch, out);
+        }
+    });
+}
+
+/// The layer's exit: `out = x` for dropped samples and `x + scale · (middle + branch − x)` for kept ones.
+///
+/// With `scale` = 1 a kept row is `middle + branch`, the layer's plain output; otherwise everything that
+/// the layer added to `x` is multiplied by it.
+///
+/// # Shapes
+/// `x`, `out`: `[all rows, hidden]`, `middle`, `branch`: `[kept rows, hidden]`
+pub(crate) fn scatter(
+    x: &[f32],
+    (kept, hidden): (Kept<'_>, usize),
+    (middle, branch): (&[f32], &[f32]),
+    scale: f32,
+    out: &mut [f32],
+) {
+    let sample = kept.length * hidden;
     let samples = out.par_chunks_mut(sample).zip(x.par_chunks(sample)).enumerate();
-    samples.for_each(|(s, (out, x))| match rows.kept.binary_search(&s) {
-        Ok(packed) => {
-            let range = packed * sample..(packed + 1) * sample;
-            let contributions = a[range.clone()].iter().zip(&b[range]);
-            for ((out, x), (a, b)) in out.iter_mut().zip(x).zip(contributions) {
-                *out = x + scale * (a + b);
-            }
-        }
+    samples.for_each(|(index, (out, x))| match kept.samples.binary_search(&index) {
         Err(_) => out.copy_from_slice(x),
-    });
-}
-
-/// Packs the kept samples of `x` and adds `y`: `out = x[kept] + y`.
-///
-/// # Shapes
-/// `x`: `[all rows, hidden]`, `y`, `out`: `[rows, hidden]`
-pub fn gather_add(rows: Rows<'_>, x: &[f32], y: &[f32], out: &mut [f32]) {
-    let hidden = out.len() / rows.len().max(1);
-    let tasks = out.par_chunks_mut(ROWS * hidden.max(1)).zip(y.par_chunks(ROWS * hidden.max(1))).enumerate();
-    tasks.for_each(|(task, (out, y))| {
-        for (i, (out, y)) in out.chunks_exact_mut(hidden).zip(y.chunks_exact(hidden)).enumerate() {
-            let x = &x[rows.of(task * ROWS + i) * hidden..][..hidden];
-            for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
-                *out = x + y;
+        Ok(compact) => {
+            let (middle, branch) =
+                (&middle[compact * sample..][..sample], &branch[compact * sample..][..sample]);
+            if scale == 1.0 {
+                out.iter_mut().zip(middle).zip(branch).for_each(|((out, m), b)| *out = m + b);
+            } else {
+                let rows = out.iter_mut().zip(x).zip(middle.iter().zip(branch));
+                rows.for_each(|((out, x), (m, b))| *out = x + scale * (m + b - x));
             }
         }
     });
 }
 
-/// Packs the kept samples of a gradient, scaled: `out = scale · d[kept]`.
+/// Overwrites `d_branch`, the gradient of both `middle` and `branch`: `scale · d_out[kept]`.
 ///
 /// # Shapes
-/// `d`: `[all rows, hidden]`, `out`: `[rows, hidden]`
-pub fn gather(rows: Rows<'_>, d: &[f32], scale: f32, out: &mut [f32]) {
-    let hidden = out.len() / rows.len().max(1);
-    out.par_chunks_mut(ROWS * hidden.max(1)).enumerate().for_each(|(task, out)| {
-        for (i, out) in out.chunks_exact_mut(hidden).enumerate() {
-            let d = &d[rows.of(task * ROWS + i) * hidden..][..hidden];
-            out.iter_mut().zip(d).for_each(|(out, d)| *out = scale * d);
+/// `d_out`: `[all rows, hidden]`, `d_branch`: `[kept rows, hidden]`
+pub(crate) fn scatter_backward(
+    d_out: &[f32],
+    kept: Kept<'_>,
+    hidden: usize,
+    scale: f32,
+    d_branch: &mut [f32],
+) {
+    d_branch.par_chunks_mut(BLOCK * hidden).enumerate().for_each(|(block, d_branch)| {
+        for (i, d_branch) in d_branch.chunks_exact_mut(hidden).enumerate() {
+            let d_out = &d_out[kept.source(block * BLOCK + i) * hidden..][..hidden];
+            d_branch.iter_mut().zip(d_out).for_each(|(d_branch, d_out)| *d_branch = scale * d_out);
         }
     });
 }
 
-/// Adds packed gradients back to where they belong: `d[kept] += packed`.
+/// Replaces the gradient of the layer's output by that of its input: `d[kept] ← (1 − scale) · d + d_x`,
+/// and dropped samples keep theirs.
 ///
 /// # Shapes
-/// As [`gather`].
-pub fn scatter_add(rows: Rows<'_>, packed: &[f32], d: &mut [f32]) {
-    let sample = packed.len() / rows.kept.len().max(1);
-    for (&kept, packed) in rows.kept.iter().zip(packed.chunks_exact(sample.max(1))) {
-        add_into(packed, &mut d[kept * sample..][..sample]);
-    }
+/// `d_x`: `[kept rows, hidden]`, `d`: `[all rows, hidden]`
+pub(crate) fn gather_backward(d_x: &[f32], kept: Kept<'_>, hidden: usize, scale: f32, d: &mut [f32]) {
+    let sample = kept.length * hidden;
+    d.par_chunks_mut(sample).enumerate().for_each(|(index, d)| {
+        let Ok(compact) = kept.samples.binary_search(&index) else { return };
+        let d_x = &d_x[compact * sample..][..sample];
+        if scale == 1.0 {
+            d.copy_from_slice(d_x);
+        } else {
+            d.iter_mut().zip(d_x).for_each(|(d, d_x)| *d = (1.0 - scale) * *d + d_x);
+        }
+    });
 }
 
-/// `y += x` on all threads.
-pub fn add_into(x: &[f32], y: &mut [f32]) {
-    const CHUNK: usize = 1 << 13;
-    let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-    chunks.for_each(|(y, x)| (offramp_kernels::active().axpy)(1.0, x, y));
+#[cfg(test)]
+mod tests {
+    use super::super::finite_difference::{assert_gradient, numbers, weigh};
+    use super::*;
+
+    const HIDDEN: usize = 5;
+    const LENGTH: usize = 35;
+
+    /// A layer whose branches are fixed numbers, `x + scale · (attention + feed_forward)`.
+    fn layer(x: &[f32], kept: Kept<'_>, branches: [&[f32]; 2], scale: f32) -> Vec<f32> {
+        let mut middle = vec![f32::NAN; kept.rows() * HIDDEN];
+        gather(x, kept, HIDDEN, branches[0], &mut middle);
+        let mut out = vec![f32::NAN; x.len()];
+        scatter(x, (kept, HIDDEN), (&middle, branches[1]), scale, &mut out);
+        out
+    }
+
+    #[test]
+    fn gradients_are_those_of_differences() {
+        for (samples, scale) in [(vec![0, 1, 2], 1.0), (vec![0, 2], 1.0), (vec![1], 1.25), (vec![], 2.0)] {
+            let kept = Kept { samples: &samples, length: LENGTH };
+            let (x, d_out) = (numbers(3 * LENGTH * HIDDEN, 1), numbers(3 * LENGTH * HIDDEN, 2));
+            let branches = [numbers(kept.rows() * HIDDEN, 3), numbers(kept.rows() * HIDDEN, 4)];
+            let mut d_branch = vec![f32::NAN; kept.rows() * HIDDEN];
+            scatter_backward(&d_out, kept, HIDDEN, scale, &mut d_branch);
+            let mut d_x = d_out.clone();
+            gather_backward(&d_branch, kept, HIDDEN, scale, &mut d_x);
+            let loss = |x: &[f32], attention: &[f32], feed_forward: &[f32]| {
+                weigh(&layer(x, kept, [attention, feed_forward], scale), &d_out)
+            };
+            assert_gradient("x", &x, &d_x, |x| loss(x, &branches[0], &branches[1]));
+            if !samples.is_empty() {
+                assert_gradient("attention", &branches[0], &d_branch, |b| loss(&x, b, &branches[1]));
+                assert_gradient("feed_forward", &branches[1], &d_branch, |b| loss(&x, &branches[0], b));
+            }
+        }
+    }
+
+    #[test]
+    fn a_dropped_sample_passes_unchanged() {
+        let kept = Kept { samples: &[1], length: LENGTH };
+        let (x, branch) = (numbers(2 * LENGTH * HIDDEN, 1), numbers(LENGTH * HIDDEN, 2));
+        let out = layer(&x, kept, [&branch, &branch], 1.0);
+        assert_eq!(out[..LENGTH * HIDDEN], x[..LENGTH * HIDDEN]);
+        assert_ne!(out[LENGTH * HIDDEN..], x[LENGTH * HIDDEN..]);
+    }
 }

@@ -1,104 +1,135 @@
-//! Root-mean-square norm of the samples that take part.
-//!
-//! The residual stream holds all samples; a layer works on those that layer dropout kept. This
-//! operation reads the kept ones and packs them, so that dropped samples cost nothing after it.
+//! Root-mean-square norm, `x / √(mean(x²) + eps) · weight` (Zhang and Sennrich 2019), which also gathers
+//! the rows of kept samples.
 
-use super::ROWS;
+use super::{BLOCK, Kept};
 use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::{NormRow, active};
 
-/// Partial sums of the weight's gradient: one for each of so many stretches of rows, however many
-/// threads there are.
-pub const PARTS: usize = 16;
-
-/// Which rows take part: row `r` of the packed buffers is row `of(r)` of the residual stream.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
-    /// The samples kept, ascending.
-    pub kept: &'a [usize],
-    /// Tokens of a sample.
-    pub sequence: usize,
-}
-
-impl Rows<'_> {
-    /// Rows of the packed buffers.
-    pub fn len(&self) -> usize {
-        self.kept.len() * self.sequence
-    }
-
-    /// Whether no sample was kept.
-    pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
-    }
-
-    /// The residual stream's row for a packed row.
-    pub fn of(&self, row: usize) -> usize {
-        self.kept[row / self.sequence] * self.sequence + row % self.sequence
-    }
-}
-
-/// Norms the kept rows of `x` into `out`.
+/// `out = norm(x[kept])`; `inv_rms` keeps `1 / √(mean(x²) + eps)` for the way back.
 ///
 /// # Shapes
-/// `x`: `[all rows, hidden]`, `weight`: `[hidden]`, `out`: `[rows, hidden]`, `inv_rms`: `[rows]`
-pub fn forward(
-    rows: Rows<'_>,
+/// `x`: `[all rows, hidden]`, `weight`: `[hidden]`, `out`: `[kept rows, hidden]`, `inv_rms`: `[kept rows]`
+pub(crate) fn forward(
     x: &[f32],
+    kept: Kept<'_>,
     (weight, eps): (&[f32], f32),
     out: &mut [f32],
     inv_rms: &mut [f32],
 ) {
     let hidden = weight.len();
-    let tasks = out.par_chunks_mut(ROWS * hidden).zip(inv_rms.par_chunks_mut(ROWS)).enumerate();
-    tasks.for_each(|(task, (out, inv_rms))| {
+    assert_eq!((out.len(), inv_rms.len()), (kept.rows() * hidden, kept.rows()), "compact rows");
+    let blocks = out.par_chunks_mut(BLOCK * hidden).zip(inv_rms.par_chunks_mut(BLOCK)).enumerate();
+    blocks.for_each(|(block, (out, inv_rms))| {
         for (i, (out, inv_rms)) in out.chunks_exact_mut(hidden).zip(inv_rms).enumerate() {
-            let x = &x[rows.of(task * ROWS + i) * hidden..][..hidden];
-            *inv_rms = (active().rms_norm)(x, weight, eps, out);
+            let source = kept.source(block * BLOCK + i);
+            *inv_rms = (active().rms_norm)(&x[source * hidden..][..hidden], weight, eps, out);
         }
     });
 }
 
-/// Adds the gradients of the packed rows: of the input to `d_x`, packed as well, and of the weight.
+/// `out = norm(x[kept])` again, from the `inv_rms` that [`forward`] kept.
 ///
 /// # Shapes
-/// `x`: `[all rows, hidden]`, `d_out`, `d_x`: `[rows, hidden]`, `d_weight`: `[hidden]`,
-/// `parts`: `[PARTS, hidden]`
-pub fn backward(rows: Rows<'_>, saved: Saved<'_>, d_out: &[f32], d_x: &mut [f32], sums: Sums<'_>) {
-    let Saved { x, weight, inv_rms } = saved;
-    let Sums { d_weight, parts } = sums;
+/// As [`forward`].
+pub(crate) fn again(x: &[f32], kept: Kept<'_>, weight: &[f32], inv_rms: &[f32], out: &mut [f32]) {
     let hidden = weight.len();
-    let stretch = rows.len().div_ceil(PARTS).max(1);
-    parts.fill(0.0);
-    let tasks = d_x.par_chunks_mut(stretch * hidden).zip(parts.par_chunks_mut(hidden)).enumerate();
-    tasks.for_each(|(task, (d_x, part))| {
-        for (i, d_x) in d_x.chunks_exact_mut(hidden).enumerate() {
-            let r = task * stretch + i;
-            let (x, d_out) = (&x[rows.of(r) * hidden..][..hidden], &d_out[r * hidden..][..hidden]);
-            let row = NormRow { x, weight, inv_rms: inv_rms[r], d_out };
-            (active().rms_norm_backward)(row, d_x, part);
+    assert_eq!((out.len(), inv_rms.len()), (kept.rows() * hidden, kept.rows()), "compact rows");
+    out.par_chunks_mut(BLOCK * hidden).enumerate().for_each(|(block, out)| {
+        for (i, out) in out.chunks_exact_mut(hidden).enumerate() {
+            let row = block * BLOCK + i;
+            let (x, inv_rms) = (&x[kept.source(row) * hidden..][..hidden], inv_rms[row]);
+            // In the order of the kernel, so that the bits are those of the forward.
+            out.iter_mut().zip(x).zip(weight).for_each(|((out, x), weight)| *out = x * inv_rms * weight);
         }
     });
-    for part in parts.chunks_exact(hidden) {
-        (active().axpy)(1.0, part, d_weight);
-    }
 }
 
-/// What the forward pass left for the backward pass.
-#[derive(Clone, Copy, Debug)]
-pub struct Saved<'a> {
-    /// The input, `[all rows, hidden]`.
-    pub x: &'a [f32],
+/// What the way back through a norm needs of the way there.
+#[derive(Clone, Copy)]
+pub(crate) struct Normed<'a> {
+    /// What went in, `[all rows, hidden]`.
+    pub(crate) x: &'a [f32],
+    /// The rows of it that were normed.
+    pub(crate) kept: Kept<'a>,
     /// The norm's weight, `[hidden]`.
-    pub weight: &'a [f32],
-    /// `1 / rms` of each packed row.
-    pub inv_rms: &'a [f32],
+    pub(crate) weight: &'a [f32],
+    /// What [`forward`] kept, `[kept rows]`.
+    pub(crate) inv_rms: &'a [f32],
 }
 
-/// Where the weight's gradient is summed.
-#[derive(Debug)]
-pub struct Sums<'a> {
-    /// The gradient, added to.
-    pub d_weight: &'a mut [f32],
-    /// Room for partial sums, `[PARTS, hidden]`.
-    pub parts: &'a mut [f32],
+/// Adds to `d_x`, whose rows are compact like `d_out`'s, and to `d_weight`. `partial` is scratch.
+///
+/// # Shapes
+/// `d_out`, `d_x`: `[kept rows, hidden]`, `d_weight`: `[hidden]`,
+/// `partial`: at least `[⌈kept rows / BLOCK⌉, hidden]`
+pub(crate) fn backward(
+    normed: Normed<'_>,
+    d_out: &[f32],
+    d_x: &mut [f32],
+    d_weight: &mut [f32],
+    partial: &mut [f32],
+) {
+    let Normed { x, kept, weight, inv_rms } = normed;
+    let hidden = weight.len();
+    assert_eq!((d_out.len(), d_x.len()), (kept.rows() * hidden, kept.rows() * hidden), "compact rows");
+    let partial = &mut partial[..kept.rows().div_ceil(BLOCK) * hidden];
+    let blocks = d_x.par_chunks_mut(BLOCK * hidden).zip(partial.par_chunks_mut(hidden)).enumerate();
+    blocks.for_each(|(block, (d_x, partial))| {
+        partial.fill(0.0);
+        for (i, d_x) in d_x.chunks_exact_mut(hidden).enumerate() {
+            let row = block * BLOCK + i;
+            let row = NormRow {
+                x: &x[kept.source(row) * hidden..][..hidden],
+                weight,
+                inv_rms: inv_rms[row],
+                d_out: &d_out[row * hidden..][..hidden],
+            };
+            (active().rms_norm_backward)(row, d_x, partial);
+        }
+    });
+    partial.chunks_exact(hidden).for_each(|partial| (active().axpy)(1.0, partial, d_weight));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finite_difference::{assert_gradient, numbers, weigh};
+    use super::*;
+
+    const EPS: f32 = 1e-5;
+
+    fn normed(x: &[f32], kept: Kept<'_>, weight: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (mut out, mut inv_rms) = (vec![0.0; kept.rows() * weight.len()], vec![0.0; kept.rows()]);
+        forward(x, kept, (weight, EPS), &mut out, &mut inv_rms);
+        (out, inv_rms)
+    }
+
+    #[test]
+    fn gradients_are_those_of_differences() {
+        // More rows than a block, and sample 1 dropped.
+        let (samples, length, hidden) = (3, 35, 5);
+        let kept = Kept { samples: &[0, 2], length };
+        let (x, weight) = (numbers(samples * length * hidden, 1), numbers(hidden, 2));
+        let d_out = numbers(kept.rows() * hidden, 3);
+        let (_, inv_rms) = normed(&x, kept, &weight);
+        let (mut compact, mut d_weight) = (vec![0.0; d_out.len()], vec![0.0; hidden]);
+        let normed_rows = Normed { x: &x, kept, weight: &weight, inv_rms: &inv_rms };
+        backward(normed_rows, &d_out, &mut compact, &mut d_weight, &mut vec![9.0; 2 * hidden]);
+        let loss = |x: &[f32], weight: &[f32]| weigh(&normed(x, kept, weight).0, &d_out);
+        let mut d_x = vec![0.0; x.len()];
+        for (row, d_row) in compact.chunks_exact(hidden).enumerate() {
+            d_x[kept.source(row) * hidden..][..hidden].copy_from_slice(d_row);
+        }
+        assert_gradient("x", &x, &d_x, |x| loss(x, &weight));
+        assert_gradient("weight", &weight, &d_weight, |weight| loss(&x, weight));
+    }
+
+    #[test]
+    fn again_gives_the_same_bits() {
+        let kept = Kept { samples: &[1, 2], length: 3 };
+        let (x, weight) = (numbers(9 * 37, 1), numbers(37, 2));
+        let (out, inv_rms) = normed(&x, kept, &weight);
+        let mut second = vec![0.0; out.len()];
+        again(&x, kept, &weight, &inv_rms, &mut second);
+        assert_eq!(out, second);
+    }
 }

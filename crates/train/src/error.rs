@@ -1,0 +1,135 @@
+//! Everything that can go wrong in this room, each in one line that says what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the functions of this room return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A fault in a recipe, a run folder, the data, or the run itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read.
+    #[error("cannot read {path}: {source}: check that it exists and may be read", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A recipe that is not TOML, or has a key or a type that no recipe has.
+    #[error("{path}, line {line}: {reason}", path = path.display())]
+    RecipeSyntax {
+        /// The recipe.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A key of a recipe whose value is impossible, alone or beside the others.
+    #[error("{path}: {key} is {found}: it must be {expected}", path = path.display())]
+    Recipe {
+        /// The recipe.
+        path: PathBuf,
+        /// The key, with its section.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it may be, or what to do.
+        expected: String,
+    },
+    /// Layer dropout without a possible probability.
+    #[error("{path}: [layer_dropout] {reason}", path = path.display())]
+    LayerDropout {
+        /// The recipe.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A run folder in which there is a run already.
+    #[error(
+        "{path} holds a run already ({state}): resume it (--resume), or choose another folder",
+        path = path.display()
+    )]
+    RunExists {
+        /// The run folder.
+        path: PathBuf,
+        /// How far it has come.
+        state: String,
+    },
+    /// A run folder with nothing to resume.
+    #[error("there is no run in {path} to resume: start it without --resume", path = path.display())]
+    NoRun {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// Resuming with another recipe than the run was begun with.
+    #[error(
+        "{key} is {found} in {path}, but this run was begun with {expected}: restore it, or start a new run in \
+         another folder",
+        path = path.display()
+    )]
+    ChangedRecipe {
+        /// The recipe given now.
+        path: PathBuf,
+        /// The first key that differs, with its section.
+        key: String,
+        /// Its value now.
+        found: String,
+        /// Its value when the run began.
+        expected: String,
+    },
+    /// Resuming on another corpus than the run was begun with.
+    #[error(
+        "the corpus in {path} has {what} {found}, but this run was begun with {expected}: prepare the same corpus \
+         again, or start a new run in another folder",
+        path = path.display()
+    )]
+    ChangedCorpus {
+        /// The prepared folder.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What it is now.
+        found: String,
+        /// What it was when the run began.
+        expected: String,
+    },
+    /// A checkpoint's `state.json` that cannot be used.
+    #[error("{path}: {reason}: remove this checkpoint's folder to resume from the one before", path = path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Training that has come to nothing.
+    #[error(
+        "the loss or its gradient was not finite in {in_a_row} steps in a row, up to step {step}: resume from an \
+         earlier checkpoint, or start again with a lower learning_rate, a longer warm-up or a smaller clip"
+    )]
+    Diverged {
+        /// The last of these steps.
+        step: u64,
+        /// How many there were.
+        in_a_row: u32,
+    },
+    /// A fault in a model's files, or the disk.
+    #[error(transparent)]
+    Model(#[from] offramp_model::Error),
+    /// A fault in a corpus or a tokenizer.
+    #[error(transparent)]
+    Text(#[from] offramp_text::Error),
+}
+
+impl Error {
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn state(path: &Path, reason: impl ToString) -> Self {
+        Self::State { path: path.to_owned(), reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,140 @@
+//! AdamW over the flat buffers (Loshchilov and Hutter 2019), with the gradient clipped by its global norm.
+
+use crate::parameters::Layout;
+use crate::recipe::OptimizerKeys;
+use offramp_kernels::rayon::prelude::*;
+use offramp_kernels::{AdamWStep, active};
+use std::ops::Range;
+
+/// Values that one task takes. Fixed, so that sums over chunks do not depend on the threads.
+const CHUNK: usize = 1 << 14;
+
+/// The optimizer: its constants and the two moments of every value.
+#[derive(Debug)]
+pub struct AdamW {
+    keys: OptimizerKeys,
+    /// First moments, laid out as the weights.
+    pub(crate) m: Vec<f32>,
+    /// Second moments.
+    pub(crate) v: Vec<f32>,
+    sums: Vec<f64>, // [chunks]
+}
+
+impl AdamW {
+    /// An optimizer of `len` values whose moments are zero.
+    pub fn new(keys: &OptimizerKeys, len: usize) -> Self {
+        let (m, v) = (vec![0.0; len], vec![0.0; len]);
+        Self { keys: keys.clone(), m, v, sums: vec![0.0; len.div_ceil(CHUNK)] }
+    }
+
+    /// The global norm of a gradient, summed in `f64` and in a fixed order.
+    ///
+    /// # Panics
+    /// If it is not of this optimizer's length.
+    pub fn norm(&mut self, gradients: &[f32]) -> f64 {
+        assert_eq!(gradients.len(), self.m.len(), "one gradient for each value");
+        let chunks = gradients.par_chunks(CHUNK).zip(self.sums.par_iter_mut());
+        chunks.for_each(|(chunk, sum)| *sum = (active().sum_of_squares)(chunk));
+        self.sums.iter().sum::<f64>().sqrt()
+    }
+
+    /// Update number `update`, counted from 1, at a learning rate, with a gradient of norm `norm`, which
+    /// is clipped to `optimizer.clip`. Matrices decay, norms do not.
+    ///
+    /// # Panics
+    /// If `weights` or `gradients` are not of this optimizer's length.
+    pub fn step(
+        &mut self,
+        layout: &Layout,
+        weights: &mut [f32],
+        gradients: &[f32],
+        norm: f64,
+        (update, learning_rate): (u64, f64),
+    ) {
+        let clip = self.keys.clip;
+        let grad_scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        let [beta1, beta2] = self.keys.betas;
+        let bias = |beta: f64| (1.0 - beta.powf(update as f64)) as f32;
+        for (range, weight_decay) in self.groups(layout) {
+            let step = AdamWStep {
+                lr: learning_rate as f32,
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                eps: self.keys.eps as f32,
+                weight_decay: weight_decay as f32,
+                bias1: bias(beta1),
+                bias2: bias(beta2),
+                grad_scale: grad_scale as f32,
+            };
+            let (m, v) = (&mut self.m[range.clone()], &mut self.v[range.clone()]);
+            let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+            let values = weights[range.clone()].par_chunks_mut(CHUNK).zip(gradients[range].par_chunks(CHUNK));
+            values.zip(moments).for_each(|((weights, gradients), (m, v))| {
+                (active().adamw)(&step, weights, gradients, m, v);
+            });
+        }
+    }
+
+    /// Stretches of the buffer that decay alike, and by how much.
+    fn groups(&self, layout: &Layout) -> Vec<(Range<usize>, f64)> {
+        let mut groups: Vec<(Range<usize>, f64)> = Vec::new();
+        for (spec, range) in layout.tensors() {
+            let decay = if spec.shape.len() == 2 { self.keys.weight_decay } else { 0.0 };
+            match groups.last_mut() {
+                Some((before, same)) if *same == decay => before.end = range.end,
+                _ => groups.push((range, decay)),
+            }
+        }
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+    use std::path::Path;
+
+    fn layout() -> Layout {
+        let text = "[data]\ncorpus = \"c\"\n[layer_dropout]\nshape = \"none\"\n[model]\nhidden_size = 8\n\
+                    intermediate_size = 8\nnum_hidden_layers = 2\nnum_attention_heads = 2\nnum_key_value_heads = 1";
+        Layout::new(&Recipe::from_toml(text, Path::new("r.toml")).unwrap().config(3000, None).unwrap())
+    }
+
+    #[test]
+    fn the_norm_is_that_of_all_values() {
+        let layout = layout();
+        let gradients: Vec<f32> = (0..layout.len()).map(|i| (i % 7) as f32 - 3.0).collect();
+        let expected = gradients.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        let found = AdamW::new(&OptimizerKeys::default(), layout.len()).norm(&gradients);
+        assert!((found / expected - 1.0).abs() < 1e-12, "{found} instead of {expected}");
+    }
+
+    #[test]
+    fn only_matrices_decay() {
+        let layout = layout();
+        let keys = OptimizerKeys { weight_decay: 0.5, ..Default::default() };
+        let mut weights = vec![1.0; layout.len()];
+        let gradients = vec![0.0; layout.len()];
+        AdamW::new(&keys, layout.len()).step(&layout, &mut weights, &gradients, 0.0, (1, 0.5));
+        for (spec, range) in layout.tensors() {
+            let expected = if spec.shape.len() == 2 { 0.75 } else { 1.0 };
+            assert!(weights[range].iter().all(|&w| w == expected), "{}", spec.name);
+        }
+    }
+
+    /// The first step of Adam has the size of the learning rate, in the direction of the gradient.
+    #[test]
+    fn clipping_changes_the_size_of_the_gradient_alone() {
+        let layout = layout();
+        let keys = OptimizerKeys { weight_decay: 0.0, ..Default::default() };
+        let gradients: Vec<f32> = (0..layout.len()).map(|i| if i % 2 == 0 { 2.0 } else { -2.0 }).collect();
+        let mut optimizer = AdamW::new(&keys, layout.len());
+        let norm = optimizer.norm(&gradients);
+        let mut weights = vec![0.0; layout.len()];
+        optimizer.step(&layout, &mut weights, &gradients, norm, (1, 0.25));
+        assert!(weights.iter().zip(&gradients).all(|(w, g)| (w + 0.25 * g.signum()).abs() < 1e-5));
+        let clipped = 2.0 / norm as f32;
+        assert!((optimizer.m[0] / (0.1 * clipped) - 1.0).abs() < 1e-5, "{}", optimizer.m[0]);
+    }
+}

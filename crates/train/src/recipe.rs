@@ -1,0 +1,141 @@
+//! A recipe: everything that one training run depends on, in one TOML file.
+//!
+//! Every key has a default, and the defaults are the model card's (`recipes/llama3-earlyexit.toml` writes
+//! them all out); only `[data]` must be said. A key that no recipe has is an error that names the nearest
+//! one that there is. What the keys mean is documented at the fields, which have their names.
+
+mod check;
+mod difference;
+mod read;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+pub use sections::{
+    CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, ModelKeys, Normalize,
+    OptimizerKeys, ScheduleKeys, Shape, Time, TrainingKeys, ValidationKeys,
+};
+
+use crate::error::{Error, Result};
+use offramp_model::{Config, EarlyExit, RopeParameters, RopeScaling};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// One training run's recipe. Fields are the sections of the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// `[model]`: sizes and constants, in Hugging Face's words.
+    pub model: ModelKeys,
+    /// `[data]`: what to learn from.
+    pub data: DataKeys,
+    /// `[training]`: how much of it, at a time and in all.
+    pub training: TrainingKeys,
+    /// `[optimizer]`: AdamW.
+    pub optimizer: OptimizerKeys,
+    /// `[schedule]`: the learning rate over time.
+    pub schedule: ScheduleKeys,
+    /// `[layer_dropout]`: how often which layer is skipped.
+    pub layer_dropout: LayerDropoutKeys,
+    /// `[early_exit]`: the exits' part of the loss.
+    pub early_exit: EarlyExitKeys,
+    /// `[validation]`: when and where the validation split is measured.
+    pub validation: ValidationKeys,
+    /// `[checkpoint]`: when the run is saved, and how many are kept.
+    pub checkpoint: CheckpointKeys,
+    #[serde(skip)]
+    path: PathBuf,
+    #[serde(skip)]
+    text: String,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or as [`Recipe::from_toml`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::read(path, error))?;
+        Self::from_toml(&text, path)
+    }
+
+    /// Reads and checks the text of a recipe; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// If it is not TOML, has a key that no recipe has, or a value of the wrong type or an impossible one.
+    pub fn from_toml(text: &str, origin: &Path) -> Result<Self> {
+        let recipe = Self { path: origin.to_owned(), text: text.to_owned(), ..read::parse(text, origin)? };
+        check::check(&recipe)?;
+        Ok(recipe)
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The text it was read from, comments and all.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The model that the recipe makes with a tokenizer of `tokenizer_vocab_size` ids, whose end of text
+    /// is `end_of_text`. Allocates none of it.
+    ///
+    /// # Errors
+    /// If `model.vocab_size` is smaller than the tokenizer's, or the sizes are impossible.
+    pub fn config(&self, tokenizer_vocab_size: usize, end_of_text: Option<u32>) -> Result<Config> {
+        let model = &self.model;
+        let vocab_size = if model.vocab_size == 0 { tokenizer_vocab_size } else { model.vocab_size };
+        if vocab_size < tokenizer_vocab_size {
+            let expected =
+                format!("at least the tokenizer's {tokenizer_vocab_size}, or left out to be exactly that");
+            return Err(self.fault("model.vocab_size", vocab_size, expected));
+        }
+        let config = Config {
+            hidden_size: model.hidden_size,
+            intermediate_size: model.intermediate_size,
+            num_hidden_layers: model.num_hidden_layers,
+            num_attention_heads: model.num_attention_heads,
+            num_key_value_heads: model.num_key_value_heads,
+            head_dim: model.head_dim.unwrap_or(model.hidden_size / model.num_attention_heads.max(1)),
+            vocab_size,
+            max_position_embeddings: model.max_position_embeddings,
+            rms_norm_eps: model.rms_norm_eps,
+            rope: RopeParameters { theta: model.rope_theta, scaling: RopeScaling::Default },
+            tie_word_embeddings: model.tie_word_embeddings,
+            bos_token_id: end_of_text,
+            eos_token_ids: end_of_text.into_iter().collect(),
+            early_exit: Some(self.early_exit_block()?),
+        };
+        config.validate(&self.path)?;
+        Ok(config)
+    }
+
+    /// What the model's `config.json` will say of how it was trained.
+    fn early_exit_block(&self) -> Result<EarlyExit> {
+        let chances = crate::dropout::Chances::new(self)?;
+        Ok(EarlyExit {
+            early_exit_loss_scale: self.early_exit.loss_scale,
+            curriculum: self.early_exit.curriculum.name().to_owned(),
+            layer_dropout: self.layer_dropout.shape.name().to_owned(),
+            layer_dropout_max: chances.largest(),
+        })
+    }
+
+    /// The first key, outside `[data]`, in which `self` differs from `other`: its name, and its value in
+    /// `self` and in `other`. Paths of the data may change; the data itself is compared by its contents.
+    pub(crate) fn difference(&self, other: &Self) -> Option<(String, String, String)> {
+        difference::first(self, other)
+    }
+
+    /// An impossible value.
+    pub(crate) fn fault(&self, key: &str, found: impl ToString, expected: impl ToString) -> Error {
+        Error::Recipe {
+            path: self.path.clone(),
+            key: key.to_owned(),
+            found: found.to_string(),
+            expected: expected.to_string(),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Which recipes can be run.
+
+use super::{Curriculum, ExitWeights, Recipe};
+use crate::dropout::Chances;
+use crate::error::Result;
+
+/// More would be a mistake, and the activations of one sample would not fit any memory.
+const MAX_TOKENS: usize = 1 << 24;
+/// The most that is drawn at once: micro-batches are counted in 64 bits over all steps.
+const MAX_STEPS: u64 = 1 << 40;
+
+pub(super) fn check(recipe: &Recipe) -> Result<()> {
+    data(recipe)?;
+    training(recipe)?;
+    optimizer(recipe)?;
+    early_exit(recipe)?;
+    saving(recipe)?;
+    // Sizes: with a vocabulary that is surely possible where the tokenizer's is not yet known.
+    recipe.config(if recipe.model.vocab_size == 0 { 1 } else { recipe.model.vocab_size }, None)?;
+    Chances::new(recipe)?;
+    Ok(())
+}
+
+fn ensure(good: bool, fault: impl FnOnce() -> crate::Error) -> Result<()> {
+    if good { Ok(()) } else { Err(fault()) }
+}
+
+fn data(recipe: &Recipe) -> Result<()> {
+    let data = &recipe.data;
+    let fault = |key: &str, expected: &str| recipe.fault(&format!("data.{key}"), "given", expected);
+    match (&data.corpus, &data.train) {
+        (None, None) => {
+            return Err(recipe.fault(
+                "data.corpus",
+                "left out",
+                "the folder of a prepared corpus; or give data.train, the stories to prepare",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(fault("train", "left out where data.corpus names a prepared corpus"));
+        }
+        (Some(_), None) => {
+            let of_train = [
+                ("valid", data.valid.is_some()),
+                ("tokenizer", data.tokenizer.is_some()),
+                ("vocab_size", data.vocab_size.is_some()),
+            ];
+            for (key, given) in of_train {
+                let expected = "left out where data.corpus names a prepared corpus, which has its own";
+                ensure(!given, || fault(key, expected))?;
+            }
+        }
+        (None, Some(_)) => {
+            ensure(data.tokenizer.is_some(), || {
+                let expected = "\"gpt2\", \"bpe\" or the path of a tokenizer.json";
+                recipe.fault("data.tokenizer", "left out", expected)
+            })?;
+            let trained = data.tokenizer.as_deref() == Some("bpe");
+            ensure(trained || data.vocab_size.is_none(), || {
+                fault("vocab_size", "left out unless data.tokenizer is \"bpe\"")
+            })?;
+            ensure(!trained || data.vocab_size.is_some_and(|size| (257..=1 << 24).contains(&size)), || {
+                let found = data.vocab_size.map_or("left out".to_owned(), |size| size.to_string());
+                recipe.fault(
+                    "data.vocab_size",
+                    found,
+                    "257 or more (256 bytes and <|endoftext|>), at most 2^24",
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn training(recipe: &Recipe) -> Result<()> {
+    let training = &recipe.training;
+    for (key, found) in [
+        ("training.sequence_length", training.sequence_length),
+        ("training.batch_size", training.batch_size),
+        ("training.accumulation", training.accumulation),
+    ] {
+        ensure((1..=MAX_TOKENS).contains(&found), || recipe.fault(key, found, format!("1 to {MAX_TOKENS}")))?;
+    }
+    let steps = training.steps;
+    ensure((1..=MAX_STEPS).contains(&steps), || {
+        recipe.fault("training.steps", steps, format!("1 to {MAX_STEPS}"))
+    })?;
+    // TOML's integers have a sign, so that a larger seed could not be written back.
+    ensure(i64::try_from(training.seed).is_ok(), || {
+        recipe.fault("training.seed", training.seed, "at most 2^63 − 1")
+    })?;
+    let (length, context) = (training.sequence_length, recipe.model.max_position_embeddings);
+    ensure(length <= context, || {
+        let expected = format!("at most model.max_position_embeddings, {context}");
+        recipe.fault("training.sequence_length", length, expected)
+    })?;
+    ensure(length.saturating_mul(training.batch_size) <= MAX_TOKENS, || {
+        let expected = format!("such that batch_size · sequence_length is at most {MAX_TOKENS}");
+        recipe.fault("training.batch_size", training.batch_size, expected)
+    })
+}
+
+fn optimizer(recipe: &Recipe) -> Result<()> {
+    let optimizer = &recipe.optimizer;
+    let range = |key: &str, found: f64, good: bool, expected: &str| {
+        ensure(good && found.is_finite(), || recipe.fault(key, found, expected))
+    };
+    let rate = optimizer.learning_rate;
+    range("optimizer.learning_rate", rate, rate > 0.0 && rate <= 10.0, "above 0 and at most 10")?;
+    for beta in optimizer.betas {
+        range(
+            "optimizer.betas",
+            beta,
+            (0.0..1.0).contains(&beta),
+            "two numbers, each 0 or more and below 1",
+        )?;
+    }
+    // In f32 a smaller eps is zero, and 0/0 would follow.
+    let eps = optimizer.eps;
+    range("optimizer.eps", eps, (1e-30..=1.0).contains(&eps), "1e-30 to 1")?;
+    let decay = optimizer.weight_decay;
+    range("optimizer.weight_decay", decay, (0.0..=10.0).contains(&decay), "0 to 10")?;
+    let clip = optimizer.clip;
+    range("optimizer.clip", clip, (0.0..=1e6).contains(&clip), "0 (do not clip) to 1e6")?;
+    let fraction = recipe.schedule.final_fraction;
+    range("schedule.final_fraction", fraction, (0.0..=1.0).contains(&fraction), "0 to 1")?;
+    let warmup = recipe.schedule.warmup_steps;
+    ensure(warmup <= recipe.training.steps, || {
+        let expected = format!("at most training.steps, {}", recipe.training.steps);
+        recipe.fault("schedule.warmup_steps", warmup, expected)
+    })?;
+    let deviation = recipe.model.initializer_range;
+    range(
+        "model.initializer_range",
+        deviation,
+        deviation > 0.0 && deviation <= 1.0,
+        "above 0 and at most 1",
+    )?;
+    let p_max = recipe.layer_dropout.p_max;
+    range("layer_dropout.p_max", p_max, (0.0..=1.0).contains(&p_max), "0 to 1")
+}
+
+fn early_exit(recipe: &Recipe) -> Result<()> {
+    let keys = &recipe.early_exit;
+    let scale = keys.loss_scale;
+    ensure((0.0..=1e3).contains(&scale), || recipe.fault("early_exit.loss_scale", scale, "0 to 1000"))?;
+    let exits = recipe.model.num_hidden_layers.saturating_sub(1);
+    match (keys.curriculum, keys.period) {
+        (Curriculum::Rotational, None) => {
+            let expected = "the steps in which every exit has its turn, as the curriculum is rotational";
+            return Err(recipe.fault("early_exit.period", "left out", expected));
+        }
+        (Curriculum::Rotational, Some(period)) => ensure((1..=exits).contains(&period), || {
+            let expected = format!("1 to {exits}, the exits before the last layer");
+            recipe.fault("early_exit.period", period, expected)
+        })?,
+        (_, Some(period)) => {
+            let expected = "left out unless early_exit.curriculum is \"rotational\"";
+            return Err(recipe.fault("early_exit.period", period, expected));
+        }
+        (_, None) => (),
+    }
+    ensure(keys.normalize_weights || keys.weights == ExitWeights::Linear, || {
+        let expected = "true where early_exit.weights is \"layerskip\", which are divided by their sum";
+        recipe.fault("early_exit.normalize_weights", false, expected)
+    })
+}
+
+fn saving(recipe: &Recipe) -> Result<()> {
+    let (layers, keep) = (recipe.model.num_hidden_layers, recipe.checkpoint.keep);
+    ensure(keep >= 1, || recipe.fault("checkpoint.keep", keep, "1 or more"))?;
+    let exits = recipe.validation.exits.iter().flatten();
+    for &exit in exits {
+        ensure((1..=layers).contains(&exit), || {
+            recipe.fault("validation.exits", exit, format!("exit layers from 1 to {layers}"))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! The sections of a recipe, key by key, each with the model card's value as its default.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// `[model]`: the keys of Hugging Face's `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelKeys {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads, a divisor of the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head; `hidden_size / num_attention_heads` if left out.
+    pub head_dim: Option<usize>,
+    /// Token ids; 0 is the tokenizer's number of them.
+    pub vocab_size: usize,
+    /// The context that the model is made for, at least `training.sequence_length`.
+    pub max_position_embeddings: usize,
+    /// The base of the rotary wavelengths.
+    pub rope_theta: f64,
+    /// What RMSNorm adds to the mean square.
+    pub rms_norm_eps: f64,
+    /// Whether the LM head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Standard deviation of the first weights.
+    pub initializer_range: f64,
+}
+
+impl Default for ModelKeys {
+    fn default() -> Self {
+        Self {
+            hidden_size: 2048,
+            intermediate_size: 4096,
+            num_hidden_layers: 24,
+            num_attention_heads: 32,
+            num_key_value_heads: 8,
+            head_dim: None,
+            vocab_size: 0,
+            max_position_embeddings: 512,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: false,
+            initializer_range: 0.02,
+        }
+    }
+}
+
+/// `[data]`: a prepared corpus, or the files to prepare one from. Paths are relative to the working
+/// directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataKeys {
+    /// A folder that `offramp prepare` wrote.
+    pub corpus: Option<PathBuf>,
+    /// Instead: the training stories, `.txt`, `.jsonl` or `.parquet`, to prepare first.
+    pub train: Option<PathBuf>,
+    /// The validation stories.
+    pub valid: Option<PathBuf>,
+    /// With `train`: `gpt2`, `bpe` (trained on the stories), or the path of a `tokenizer.json`.
+    pub tokenizer: Option<String>,
+    /// With `tokenizer = "bpe"`: how many tokens it has.
+    pub vocab_size: Option<usize>,
+}
+
+/// `[training]`: how much is learned from, at a time and in all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingKeys {
+    /// Tokens of one sample.
+    pub sequence_length: usize,
+    /// Samples of one micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches of one step.
+    pub accumulation: usize,
+    /// Steps of the run.
+    pub steps: u64,
+    /// What all chance is drawn from.
+    pub seed: u64,
+}
+
+impl Default for TrainingKeys {
+    fn default() -> Self {
+        Self { sequence_length: 512, batch_size: 16, accumulation: 4, steps: 50_000, seed: 0 }
+    }
+}
+
+/// `[optimizer]`: AdamW and the clipping of its gradients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerKeys {
+    /// The peak of the schedule.
+    pub learning_rate: f64,
+    /// Decays of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled decay of the matrices; norms are left alone.
+    pub weight_decay: f64,
+    /// The largest global norm of the gradient; 0 does not clip.
+    pub clip: f64,
+}
+
+impl Default for OptimizerKeys {
+    fn default() -> Self {
+        Self { learning_rate: 6e-4, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: 1.0 }
+    }
+}
+
+/// `[schedule]`: linear warm-up, then a cosine down to a fraction of the peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleKeys {
+    /// Steps of the warm-up.
+    pub warmup_steps: u64,
+    /// The learning rate at the end, as a fraction of the peak.
+    pub final_fraction: f64,
+}
+
+impl Default for ScheduleKeys {
+    fn default() -> Self {
+        Self { warmup_steps: 1000, final_fraction: 0.1 }
+    }
+}
+
+/// `[layer_dropout]`: the chance `p_l = S(t) · D(l) · c` of skipping layer l for a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LayerDropoutKeys {
+    /// D: how the chance grows with depth.
+    pub shape: Shape,
+    /// c, unless it is normalised away.
+    pub p_max: f64,
+    /// How c is found.
+    pub normalize: Normalize,
+    /// S: how the chance changes over the run.
+    pub time: Time,
+    /// Whether what a kept layer adds is multiplied by `1 / (1 − p)`.
+    pub rescale: bool,
+    /// Whether the last layer may be dropped too (LayerSkip's way).
+    pub drop_last: bool,
+}
+
+impl Default for LayerDropoutKeys {
+    fn default() -> Self {
+        Self {
+            shape: Shape::Quadratic,
+            p_max: 0.5,
+            normalize: Normalize::Sum,
+            time: Time::Constant,
+            rescale: false,
+            drop_last: false,
+        }
+    }
+}
+
+/// D(l) of layer dropout, for l = 0 … L − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// Nothing is dropped.
+    None,
+    /// `(l / L)²`, the card's.
+    Quadratic,
+    /// `l / (L − 1)`.
+    Linear,
+    /// `2^(l / (L − 1)) − 1`, LayerSkip's.
+    Exponential,
+}
+
+impl Shape {
+    /// As recipes and `config.json` write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quadratic => "quadratic",
+            Self::Linear => "linear",
+            Self::Exponential => "exponential",
+        }
+    }
+}
+
+/// c of layer dropout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// `p_max`.
+    None,
+    /// `1 / Σ D(l)` over l ≤ L − 2: one layer is dropped per forward, and `p_max` cancels.
+    Sum,
+}
+
+/// S(t) of layer dropout, for step t = 0 … T − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Time {
+    /// 1.
+    Constant,
+    /// `2^(t / (T − 1)) − 1`, LayerSkip's from scratch.
+    Increasing,
+    /// `1 − t / T`.
+    Decreasing,
+}
+
+/// `[early_exit]`: the exits' part of the loss, `L = CE_L + loss_scale · Σ w_i CE_i / Σ w_i`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EarlyExitKeys {
+    /// Weight of that part beside the last layer's loss (LayerSkip's e_scale with its weights).
+    pub loss_scale: f64,
+    /// Which exits are active in which step.
+    pub curriculum: Curriculum,
+    /// R of the rotational curriculum.
+    pub period: Option<usize>,
+    /// How exits are weighed against each other.
+    pub weights: ExitWeights,
+    /// Whether the weights of a step's active exits are divided by their sum.
+    pub normalize_weights: bool,
+}
+
+impl Default for EarlyExitKeys {
+    fn default() -> Self {
+        Self {
+            loss_scale: 0.3,
+            curriculum: Curriculum::All,
+            period: None,
+            weights: ExitWeights::Linear,
+            normalize_weights: true,
+        }
+    }
+}
+
+/// Which exits are active in which step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Curriculum {
+    /// None: the last layer's loss alone.
+    None,
+    /// Every exit in every step, the card's.
+    All,
+    /// Every R-th exit, moved on by one from step to step.
+    Rotational,
+}
+
+impl Curriculum {
+    /// As recipes and `config.json` write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::All => "all",
+            Self::Rotational => "rotational",
+        }
+    }
+}
+
+/// How exits are weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitWeights {
+    /// `w_i = (i + 1) / L` for i = 0 … L − 2, beside the last layer's loss: the card's.
+    Linear,
+    /// `Σ C e CE / Σ C e`, last layer included: LayerSkip's.
+    Layerskip,
+}
+
+/// `[validation]`: when and where the validation split is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValidationKeys {
+    /// Steps from one validation to the next; 0 validates at the end only.
+    pub every: u64,
+    /// Exit layers to measure beside the full model; if left out, a quarter, half and three quarters of
+    /// the layers.
+    pub exits: Option<Vec<usize>>,
+    /// Tokens to measure at most; 0 is the whole split.
+    pub max_tokens: u64,
+}
+
+impl Default for ValidationKeys {
+    fn default() -> Self {
+        Self { every: 500, exits: None, max_tokens: 0 }
+    }
+}
+
+/// `[checkpoint]`: when the run is saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointKeys {
+    /// Steps from one checkpoint to the next; 0 saves at the end only.
+    pub every: u64,
+    /// How many of the newest stay.
+    pub keep: usize,
+}
+
+impl Default for CheckpointKeys {
+    fn default() -> Self {
+        Self { every: 1000, keep: 2 }
+    }
+}

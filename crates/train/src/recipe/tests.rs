@@ -1,0 +1,1 @@
+//! Recipes: defaults, faults, and the ones that are shipped.
