@@ -18,6 +18,14 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// A file or folder could not be written: no space, no permission.
+    #[error("cannot write {path}: {source}: check that there is space and that the folder may be written", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// A recipe that is not TOML, or has a key or a type that no recipe has.
     #[error("{path}, line {line}: {reason}", path = path.display())]
     RecipeSyntax {
@@ -127,6 +135,10 @@ pub enum Error {
 impl Error {
     pub(crate) fn read(path: &Path, source: io::Error) -> Self {
         Self::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
     }
 
     pub(crate) fn state(path: &Path, reason: impl ToString) -> Self {

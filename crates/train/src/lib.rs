@@ -19,7 +19,9 @@ mod ops;
 pub mod optimizer;
 pub mod parameters;
 pub mod recipe;
+mod run;
 pub mod schedule;
 
 pub use error::{Error, Result};
 pub use recipe::Recipe;
+pub use run::{Event, Job, Summary, run};

@@ -1,1 +1,191 @@
-//! Recipes: defaults, faults, and the ones that are shipped.
+//! Recipes: defaults, faults in one line, and the ones that are shipped.
+
+use super::*;
+use std::path::Path;
+
+const DATA: &str = "[data]\ncorpus = \"c\"\n";
+
+fn parse(text: &str) -> Result<Recipe> {
+    Recipe::from_toml(text, Path::new("r.toml"))
+}
+
+#[track_caller]
+fn assert_fault(text: &str, expected: &str) {
+    let message = parse(text).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "{message}");
+    assert!(message.starts_with("r.toml") && message.contains(expected), "{message:?}, not {expected:?}");
+}
+
+/// Everything that the recipe does not say is the model card's.
+#[test]
+fn defaults_are_the_card() {
+    let recipe = parse(DATA).unwrap();
+    assert_eq!(recipe.config(50_257, Some(50_256)).unwrap().parameter_count(), 1_061_591_040);
+    assert_eq!(recipe.training.batch_size * recipe.training.accumulation, 64);
+    assert_eq!((recipe.training.steps, recipe.training.sequence_length), (50_000, 512));
+    assert_eq!(recipe.optimizer.betas, [0.9, 0.95]);
+    assert_eq!((recipe.optimizer.learning_rate, recipe.optimizer.clip), (6e-4, 1.0));
+    assert_eq!((recipe.schedule.warmup_steps, recipe.schedule.final_fraction), (1000, 0.1));
+    assert_eq!((recipe.early_exit.loss_scale, recipe.early_exit.curriculum), (0.3, Curriculum::All));
+    assert_eq!(
+        (recipe.layer_dropout.shape, recipe.layer_dropout.normalize),
+        (Shape::Quadratic, Normalize::Sum)
+    );
+}
+
+fn shipped() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect()
+}
+
+#[test]
+fn every_shipped_recipe_can_be_run() {
+    let shipped = shipped();
+    assert!(shipped.len() >= 3, "{shipped:?}");
+    for path in shipped {
+        let recipe = Recipe::read(&path).unwrap();
+        let vocabulary = recipe.data.vocab_size.unwrap_or(50_257);
+        recipe.config(vocabulary, Some(0)).unwrap();
+    }
+}
+
+/// The card's recipe writes out what the defaults are, and makes the card's model.
+#[test]
+fn the_cards_recipe_is_the_card() {
+    let path = shipped().into_iter().find(|path| path.ends_with("llama3-earlyexit.toml")).unwrap();
+    let card = Recipe::read(&path).unwrap();
+    let config = card.config(50_257, Some(50_256)).unwrap();
+    assert_eq!(config.parameter_count(), 1_061_591_040);
+    assert_eq!((config.num_hidden_layers, config.head_dim, config.vocab_size), (24, 64, 50_257));
+    let block = config.early_exit.unwrap();
+    assert_eq!((block.early_exit_loss_scale, block.curriculum.as_str()), (0.3, "all"));
+    assert!((block.layer_dropout_max - 484.0 / 3795.0).abs() < 1e-12);
+    let mut defaults = parse(DATA).unwrap();
+    // The vocabulary's size and how often is looked are the file's own.
+    defaults.model.vocab_size = card.model.vocab_size;
+    (defaults.validation, defaults.checkpoint) = (card.validation.clone(), card.checkpoint.clone());
+    assert_eq!(card.difference(&defaults), None);
+}
+
+#[test]
+fn a_typo_is_answered_with_the_nearest_key() {
+    for (text, expected) in [
+        (
+            "[optimizer]\nlearing_rate = 1.0",
+            "line 4: [optimizer] has no key learing_rate: did you mean learning_rate?",
+        ),
+        ("[optimizer]\n\nlr_peak = 1\n", "line 5: [optimizer] has no key lr_peak"),
+        ("[training]\nlearning_rate = 1.0", "[training] has no key learning_rate: it belongs in [optimizer]"),
+        ("[model]\nhiden_size = 1", "did you mean hidden_size?"),
+        ("[modle]\nhidden_size = 1", "there is no section [modle]: did you mean [model]?"),
+        ("[serving]\nport = 1", "there is no section [serving]: the sections are model, data, training,"),
+        (
+            "[layer_dropout]\nshape = \"quadratc\"",
+            "layer_dropout.shape: \"quadratc\" is not one of \"none\", \"quadratic\"",
+        ),
+        ("[layer_dropout]\nshape = \"quadratc\"", "did you mean \"quadratic\"?"),
+        ("[early_exit]\ncurriculum = \"gradual\"", "is not one of \"none\", \"all\", \"rotational\""),
+        ("learning_rate = 1", "there is no section [learning_rate]"),
+    ] {
+        let text = match text.starts_with('[') {
+            true => format!("{DATA}{text}"),
+            false => format!("{text}\n{DATA}"),
+        };
+        assert_fault(&text, expected);
+    }
+}
+
+#[test]
+fn a_wrong_type_names_key_and_line() {
+    for (text, expected) in [
+        (
+            "[training]\nsteps = \"many\"",
+            "line 4: training.steps: invalid type: string \"many\", expected u64",
+        ),
+        ("[training]\nsteps = -5", "training.steps: invalid value: integer `-5`"),
+        ("[training]\nsteps = 1.5", "training.steps: invalid type: floating point `1.5`"),
+        ("[optimizer]\nbetas = [0.9]", "optimizer.betas: invalid length 1"),
+        ("[training\nsteps = 5", "line 3: "),
+        ("[training]\nsteps = ", "line 4: "),
+    ] {
+        assert_fault(&format!("{DATA}{text}"), expected);
+    }
+}
+
+#[test]
+fn impossible_values_are_named() {
+    for (text, expected) in [
+        ("[training]\nsteps = 0", "training.steps is 0: it must be 1 to"),
+        ("[training]\nbatch_size = 0", "training.batch_size is 0"),
+        ("[training]\nbatch_size = 100000", "batch_size · sequence_length"),
+        ("[training]\nsequence_length = 513", "at most model.max_position_embeddings, 512"),
+        ("[training]\nsteps = 10", "schedule.warmup_steps is 1000: it must be at most training.steps, 10"),
+        ("[optimizer]\nlearning_rate = 0.0", "optimizer.learning_rate is 0"),
+        ("[optimizer]\nlearning_rate = nan", "optimizer.learning_rate is NaN"),
+        ("[optimizer]\nbetas = [0.9, 1.0]", "optimizer.betas is 1"),
+        ("[optimizer]\neps = 0.0", "optimizer.eps is 0"),
+        ("[optimizer]\nclip = -1.0", "optimizer.clip is -1"),
+        ("[schedule]\nfinal_fraction = 1.5", "schedule.final_fraction is 1.5"),
+        ("[layer_dropout]\np_max = 1.5", "layer_dropout.p_max is 1.5"),
+        ("[early_exit]\nloss_scale = -0.1", "early_exit.loss_scale is -0.1"),
+        ("[early_exit]\ncurriculum = \"rotational\"", "early_exit.period is left out"),
+        (
+            "[early_exit]\ncurriculum = \"rotational\"\nperiod = 24",
+            "early_exit.period is 24: it must be 1 to 23",
+        ),
+        ("[early_exit]\nperiod = 4", "left out unless early_exit.curriculum is \"rotational\""),
+        ("[early_exit]\nweights = \"layerskip\"\nnormalize_weights = false", "divided by their sum"),
+        ("[validation]\nexits = [6, 25]", "validation.exits is 25: it must be exit layers from 1 to 24"),
+        ("[validation]\nexits = [0]", "validation.exits is 0"),
+        ("[checkpoint]\nkeep = 0", "checkpoint.keep is 0"),
+        ("[model]\nnum_key_value_heads = 5", "num_key_value_heads is 5"),
+        ("[model]\nnum_attention_heads = 0", "num_attention_heads is 0"),
+        ("[model]\nhidden_size = 0", "hidden_size is 0"),
+        ("[model]\nnum_hidden_layers = 0", "num_hidden_layers is 0"),
+        ("[model]\ninitializer_range = 0.0", "model.initializer_range is 0"),
+    ] {
+        assert_fault(&format!("{DATA}{text}"), expected);
+    }
+}
+
+#[test]
+fn data_is_a_corpus_or_files_to_prepare() {
+    for (text, expected) in [
+        ("", "data.corpus is left out"),
+        ("[data]\ncorpus = \"c\"\ntrain = \"t\"\ntokenizer = \"gpt2\"", "data.train"),
+        ("[data]\ncorpus = \"c\"\ntokenizer = \"gpt2\"", "data.tokenizer"),
+        ("[data]\ntrain = \"t\"", "data.tokenizer is left out"),
+        ("[data]\ntrain = \"t\"\ntokenizer = \"bpe\"", "data.vocab_size is left out"),
+        ("[data]\ntrain = \"t\"\ntokenizer = \"bpe\"\nvocab_size = 256", "data.vocab_size is 256"),
+        ("[data]\ntrain = \"t\"\ntokenizer = \"gpt2\"\nvocab_size = 300", "unless data.tokenizer is \"bpe\""),
+    ] {
+        assert_fault(text, expected);
+    }
+    parse("[data]\ntrain = \"t\"\nvalid = \"v\"\ntokenizer = \"bpe\"\nvocab_size = 257").unwrap();
+    parse("[data]\ntrain = \"t\"\ntokenizer = \"some/tokenizer.json\"").unwrap();
+}
+
+#[test]
+fn the_vocabulary_is_the_tokenizers_or_larger() {
+    let larger = parse(&format!("{DATA}[model]\nvocab_size = 50304")).unwrap();
+    assert_eq!(larger.config(50_257, None).unwrap().vocab_size, 50_304);
+    let message = larger.config(50_305, None).unwrap_err().to_string();
+    assert!(
+        message.contains("model.vocab_size is 50304: it must be at least the tokenizer's 50305"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_first_difference_is_named_and_paths_are_none() {
+    let (one, other) = (parse(DATA).unwrap(), parse("[data]\ncorpus = \"d\"\n# the same\n[model]").unwrap());
+    assert_eq!(one.difference(&other), None);
+    let longer = parse(&format!("{DATA}[training]\nsteps = 60000")).unwrap();
+    let expected = ("training.steps".to_owned(), "60000".to_owned(), "50000".to_owned());
+    assert_eq!(longer.difference(&one), Some(expected));
+    let exits = parse(&format!("{DATA}[validation]\nexits = [3]")).unwrap();
+    let expected = |now: &str, before: &str| Some(("validation.exits".to_owned(), now.into(), before.into()));
+    assert_eq!(exits.difference(&one), expected("[3]", "left out"));
+    assert_eq!(one.difference(&exits), expected("left out", "[3]"));
+}

@@ -1,0 +1,232 @@
+//! A training run from its recipe to its model, and its folder:
+//!
+//! ```text
+//! recipe.toml      the recipe as it was given
+//! journal.jsonl    one line for each step, validation and checkpoint
+//! step-000120/     a model folder with the optimizer's state beside it; the newest few
+//! model/           the finished model
+//! ```
+//!
+//! A run depends on its recipe and its corpus alone. Batches, dropout and first weights come from
+//! generators keyed by the seed and by counters, so that a run that was stopped or killed resumes from its
+//! newest checkpoint and ends in the same bytes as one that was not.
+
+mod data;
+mod folder;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+use crate::error::{Error, Result};
+use crate::recipe::Recipe;
+use data::Data;
+use folder::RunFolder;
+use offramp_kernels::{active, pool};
+use offramp_model::journal::{
+    CheckpointRecord, FinishRecord, Record, StartRecord, StepRecord, ValidationRecord,
+};
+use offramp_text::Batches;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+use trainer::Trainer;
+
+/// Steps in a row without a finite gradient after which a run gives up.
+const HOPELESS: u32 = 10;
+
+/// What [`run`] is to do.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The recipe. Its `[data]` section is not looked at: the corpus is prepared already.
+    pub recipe: &'a Recipe,
+    /// The folder of the prepared corpus.
+    pub corpus: PathBuf,
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Whether to go on with the run that is there.
+    pub resume: bool,
+    /// Once it is true the run finishes its step, saves and returns.
+    pub stop: &'a AtomicBool,
+}
+
+/// What a run tells of itself while it goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Everything is read and allocated; the first step comes next.
+    Started {
+        /// Steps already made: 0 unless the run resumes.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Values that the model learns.
+        parameters: u64,
+        /// Tokens of one step.
+        tokens_per_step: u64,
+        /// Tokens of the training split.
+        train_tokens: u64,
+        /// Tokens of the validation split, 0 if there is none.
+        valid_tokens: u64,
+    },
+    /// A step was made.
+    Step {
+        /// As the journal has it.
+        record: &'a StepRecord,
+        /// Steps so far, this one included, that changed nothing as their gradient was not finite.
+        skipped: u64,
+    },
+    /// The validation split was measured.
+    Validation {
+        /// As the journal has it.
+        record: &'a ValidationRecord,
+    },
+    /// A checkpoint is on disk.
+    Checkpoint {
+        /// Steps made before.
+        step: u64,
+        /// Its folder.
+        path: &'a Path,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Steps made in all.
+    pub step: u64,
+    /// Whether it was stopped before its last step.
+    pub stopped: bool,
+    /// Steps that changed nothing as their gradient was not finite.
+    pub skipped: u64,
+    /// The finished model's folder; the newest checkpoint's if the run was stopped.
+    pub model: PathBuf,
+    /// The last step made by this process.
+    pub last_step: Option<StepRecord>,
+    /// The last validation by this process.
+    pub validation: Option<ValidationRecord>,
+    /// Seconds of this process.
+    pub seconds: f64,
+}
+
+/// Trains what the recipe describes, from the start or from the newest checkpoint.
+///
+/// # Errors
+/// If the corpus or the run folder cannot be read or written or belong to another recipe, the sizes are
+/// impossible, or the loss stays infinite. Checkpoints that were written stay whole.
+pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
+    let data = Data::open(&job.corpus)?;
+    let recipe = job.recipe;
+    let config = recipe.config(data.vocab_size(), data.tokenizer.end_of_text())?;
+    let training = &recipe.training;
+    // Before anything is written: a corpus that is too short leaves no folder behind.
+    let batches = Batches::new(&data.train, training.batch_size, training.sequence_length, training.seed)?;
+    let (folder, checkpoint) = RunFolder::begin(job, &data)?;
+    let trainer = match checkpoint {
+        None => Trainer::new(recipe, config)?,
+        Some((path, state)) => folder::load(&path, recipe, config, state)?,
+    };
+    let mut run = Run { job, data: &data, batches, folder, trainer, observe, began: Instant::now() };
+    run.start()?;
+    run.all_steps()
+}
+
+/// A run under way.
+struct Run<'a> {
+    job: &'a Job<'a>,
+    data: &'a Data,
+    batches: Batches<'a>,
+    folder: RunFolder,
+    trainer: Trainer,
+    observe: &'a mut dyn FnMut(Event<'_>),
+    began: Instant,
+}
+
+impl Run<'_> {
+    fn start(&mut self) -> Result<()> {
+        let training = &self.job.recipe.training;
+        let (step, parameters) = (self.trainer.state.step, self.trainer.config().parameter_count());
+        let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        self.folder.journal(&Record::Start(StartRecord {
+            step,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernels: active().name.to_owned(),
+            threads: pool::threads(),
+            parameters,
+            seed: training.seed,
+            unix_time,
+        }))?;
+        (self.observe)(Event::Started {
+            step,
+            steps: training.steps,
+            parameters,
+            tokens_per_step: self.trainer.tokens_per_step(),
+            train_tokens: self.data.train.len(),
+            valid_tokens: self.data.valid.as_ref().map_or(0, |valid| valid.len()),
+        });
+        Ok(())
+    }
+
+    fn all_steps(mut self) -> Result<Summary> {
+        let recipe = self.job.recipe;
+        let (steps, every) = (recipe.training.steps, recipe.checkpoint.every);
+        let (mut last_step, mut validation) = (None, None);
+        let mut saved = self.trainer.state.step; // nothing new since the checkpoint it came from
+        let mut stopped = false;
+        while self.trainer.state.step < steps && !stopped {
+            last_step = Some(self.step()?);
+            let step = self.trainer.state.step;
+            if step == steps || is_due(step, recipe.validation.every) {
+                validation = self.validate()?.or(validation);
+            }
+            stopped = self.job.stop.load(Ordering::Relaxed) && step < steps;
+            if step == steps || stopped || is_due(step, every) {
+                self.save()?;
+                saved = step;
+            }
+        }
+        debug_assert_eq!(saved, self.trainer.state.step, "the last step is saved");
+        let step = self.trainer.state.step;
+        let model = match stopped {
+            true => self.folder.step_folder(step),
+            false => self.folder.export(&self.trainer, self.data)?,
+        };
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.folder.journal(&Record::Finish(FinishRecord { step, complete: !stopped, seconds }))?;
+        let skipped = self.trainer.state.skipped;
+        Ok(Summary { step, stopped, skipped, model, last_step, validation, seconds })
+    }
+
+    fn step(&mut self) -> Result<StepRecord> {
+        let began = Instant::now();
+        let mut record = self.trainer.step(&mut self.batches)?;
+        record.tokens_per_second = self.trainer.tokens_per_step() as f64 / began.elapsed().as_secs_f64();
+        self.folder.journal(&Record::Step(record.clone()))?;
+        let state = &self.trainer.state;
+        (self.observe)(Event::Step { record: &record, skipped: state.skipped });
+        if state.skipped_in_a_row >= HOPELESS {
+            return Err(Error::Diverged { step: state.step, in_a_row: state.skipped_in_a_row });
+        }
+        Ok(record)
+    }
+
+    fn validate(&mut self) -> Result<Option<ValidationRecord>> {
+        let Some(valid) = &self.data.valid else { return Ok(None) };
+        let record = self.trainer.validate(&self.job.recipe.validation, valid, &self.data.tokenizer)?;
+        self.folder.journal(&Record::Validation(record.clone()))?;
+        (self.observe)(Event::Validation { record: &record });
+        Ok(Some(record))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let step = self.trainer.state.step;
+        let path = self.folder.save(&self.trainer, self.data)?;
+        let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.folder.journal(&Record::Checkpoint(CheckpointRecord { step, folder }))?;
+        (self.observe)(Event::Checkpoint { step, path: &path });
+        self.folder.prune(self.job.recipe.checkpoint.keep)
+    }
+}
+
+/// Whether something that happens every so many steps happens after this one; 0 is never.
+fn is_due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}

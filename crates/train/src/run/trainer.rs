@@ -1,0 +1,221 @@
+//! One step, and one validation: everything of a run but its files.
+
+use crate::dropout::Chances;
+use crate::early_exit::EarlyExitLoss;
+use crate::error::Result;
+use crate::network::{Batch, Network, Plan};
+use crate::optimizer::AdamW;
+use crate::parameters::{Layout, initial};
+use crate::recipe::{Recipe, TrainingKeys, ValidationKeys};
+use crate::schedule::Schedule;
+use offramp_kernels::rayon::prelude::*;
+use offramp_model::Config;
+use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
+use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
+use serde::{Deserialize, Serialize};
+use std::f64::consts::LN_2;
+
+/// Values that one task sets to zero.
+const CHUNK: usize = 1 << 16;
+
+/// A model in training.
+#[derive(Debug)]
+pub(super) struct Trainer {
+    pub(super) state: State,
+    pub(super) weights: Vec<f32>,
+    pub(super) optimizer: AdamW,
+    gradients: Vec<f32>,
+    network: Network,
+    schedule: Schedule,
+    chances: Chances,
+    loss: EarlyExitLoss,
+    training: TrainingKeys,
+    plan: Plan,
+    inputs: Vec<u32>, // [batch_size, sequence_length]
+    labels: Vec<u32>, // as `inputs`
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Steps made.
+    pub(super) step: u64,
+    /// Steps that changed the weights.
+    pub(super) updates: u64,
+    /// Steps that did not, as their loss or gradient was not finite.
+    pub(super) skipped: u64,
+    /// How many of the latest steps did not.
+    pub(super) skipped_in_a_row: u32,
+}
+
+impl Trainer {
+    /// A model with its first weights.
+    pub(super) fn new(recipe: &Recipe, config: Config) -> Result<Self> {
+        let weights = initial(&Layout::new(&config), recipe.model.initializer_range, recipe.training.seed);
+        Self::with(recipe, config, weights, State::default())
+    }
+
+    /// A model with weights from elsewhere; the optimizer's moments are zero.
+    pub(super) fn with(recipe: &Recipe, config: Config, weights: Vec<f32>, state: State) -> Result<Self> {
+        let training = recipe.training.clone();
+        let tokens = training.batch_size * training.sequence_length;
+        let network = Network::new(&config, training.batch_size, training.sequence_length);
+        Ok(Self {
+            state,
+            optimizer: AdamW::new(&recipe.optimizer, weights.len()),
+            gradients: vec![0.0; weights.len()],
+            weights,
+            network,
+            schedule: Schedule::new(recipe),
+            chances: Chances::new(recipe)?,
+            loss: EarlyExitLoss::new(recipe),
+            plan: Plan::full(config.num_hidden_layers, training.batch_size, Vec::new()),
+            inputs: vec![0; tokens],
+            labels: vec![0; tokens],
+            training,
+        })
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        self.network.config()
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        self.network.layout()
+    }
+
+    pub(super) fn tokens_per_step(&self) -> u64 {
+        (self.inputs.len() * self.training.accumulation) as u64
+    }
+
+    /// Makes the next step. The record's tokens per second are for the caller to fill in.
+    pub(super) fn step(&mut self, batches: &mut Batches<'_>) -> Result<StepRecord> {
+        let step = self.state.step;
+        let exits = self.loss.exits(step);
+        let losses = self.accumulate(batches, &exits)?;
+        let loss: f64 = losses.iter().zip(&exits).map(|(loss, (_, weight))| loss * weight).sum();
+        let norm = self.optimizer.norm(&self.gradients);
+        let learning_rate = self.schedule.learning_rate(step);
+        self.state.step += 1;
+        if loss.is_finite() && norm.is_finite() {
+            self.state.updates += 1;
+            self.state.skipped_in_a_row = 0;
+            let time = (self.state.updates, learning_rate);
+            let (weights, gradients) = (&mut self.weights, &self.gradients);
+            self.optimizer.step(self.network.layout(), weights, gradients, norm, time);
+        } else {
+            self.state.skipped += 1;
+            self.state.skipped_in_a_row += 1;
+        }
+        let each = exits.iter().zip(&losses);
+        let mut exit_losses: Vec<_> =
+            each.map(|(&(exit_layer, _), &loss)| ExitLoss { exit_layer, loss }).collect();
+        let last = exit_losses.pop().map_or(f64::NAN, |last| last.loss); // the full model's is always there
+        Ok(StepRecord {
+            step: self.state.step,
+            tokens: self.state.step * self.tokens_per_step(),
+            loss,
+            final_loss: last,
+            exit_losses,
+            grad_norm: norm,
+            learning_rate,
+            tokens_per_second: 0.0,
+        })
+    }
+
+    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss.
+    fn accumulate(&mut self, batches: &mut Batches<'_>, exits: &[(usize, f64)]) -> Result<Vec<f64>> {
+        let (step, accumulation) = (self.state.step, self.training.accumulation);
+        let share = 1.0 / accumulation as f64;
+        self.plan.exits.clear();
+        self.plan.exits.extend(exits.iter().map(|&(exit, weight)| (exit, (weight * share) as f32)));
+        self.gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0));
+        let mut losses = vec![0.0; exits.len()];
+        for micro_batch in 0..accumulation as u64 {
+            let index = step * accumulation as u64 + micro_batch;
+            batches.fill(index, &mut self.inputs, &mut self.labels)?;
+            for (layer, (kept, scale)) in self.plan.kept.iter_mut().zip(&mut self.plan.scale).enumerate() {
+                self.chances.keep((step, index), layer, self.training.batch_size, kept);
+                *scale = self.chances.scale(step, layer) as f32;
+            }
+            let batch = Batch { inputs: &self.inputs, labels: &self.labels };
+            let found =
+                self.network.loss_and_gradients(&self.weights, batch, &self.plan, &mut self.gradients);
+            losses.iter_mut().zip(found).for_each(|(loss, found)| *loss += share * found);
+        }
+        Ok(losses)
+    }
+
+    /// Measures the validation split in windows of the training's sequence length, as `eval` does.
+    pub(super) fn validate(
+        &mut self,
+        keys: &ValidationKeys,
+        stream: &TokenStream,
+        tokenizer: &Tokenizer,
+    ) -> Result<ValidationRecord> {
+        let length = self.training.sequence_length;
+        let windows = Windows::new(stream, length)?;
+        let wanted = match keys.max_tokens {
+            0 => windows.len(),
+            tokens => windows.len().min(tokens.div_ceil(length as u64)),
+        };
+        let exits = validation_exits(keys, self.config().num_hidden_layers);
+        let mut score = Score { nats: vec![0.0; exits.len()], tokens: 0, bytes: 0 };
+        self.inputs.clear();
+        self.labels.clear();
+        for index in 0..wanted {
+            let window = windows.get(index)?;
+            if window.labels().len() < length {
+                self.score(&exits, tokenizer, &mut score); // the shorter window goes alone
+            }
+            self.inputs.extend_from_slice(window.inputs());
+            self.labels.extend_from_slice(window.labels());
+            if self.inputs.len() == self.training.batch_size * length || index + 1 == wanted {
+                self.score(&exits, tokenizer, &mut score);
+            }
+        }
+        let tokens = self.training.batch_size * length;
+        self.inputs.resize(tokens, 0);
+        self.labels.resize(tokens, 0);
+        let full = score.nats.last().copied().unwrap_or(f64::NAN);
+        let mean =
+            |(&exit_layer, nats): (&usize, &f64)| ExitLoss { exit_layer, loss: nats / score.tokens as f64 };
+        Ok(ValidationRecord {
+            step: self.state.step,
+            exits: exits.iter().zip(&score.nats).map(mean).collect(),
+            bits_per_byte: full / LN_2 / score.bytes as f64,
+        })
+    }
+
+    /// Adds the windows gathered in `inputs` and `labels` to the score, and clears them.
+    fn score(&mut self, exits: &[usize], tokenizer: &Tokenizer, score: &mut Score) {
+        if self.inputs.is_empty() {
+            return;
+        }
+        let batch = Batch { inputs: &self.inputs, labels: &self.labels };
+        let found = self.network.nats(&self.weights, batch, exits);
+        score.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
+        score.tokens += self.labels.len() as u64;
+        let bytes = |&label: &u32| tokenizer.token_bytes(label).unwrap_or(0) as u64;
+        score.bytes += self.labels.iter().map(bytes).sum::<u64>();
+        self.inputs.clear();
+        self.labels.clear();
+    }
+}
+
+/// What a validation adds up.
+struct Score {
+    nats: Vec<f64>, // one for each exit
+    tokens: u64,
+    bytes: u64,
+}
+
+/// The exits to measure, increasing, the full model last.
+fn validation_exits(keys: &ValidationKeys, layers: usize) -> Vec<usize> {
+    let quarters = || (1..4).map(|quarter| layers * quarter / 4).filter(|&exit| exit > 0).collect();
+    let mut exits = keys.exits.clone().unwrap_or_else(quarters);
+    exits.push(layers);
+    exits.sort_unstable();
+    exits.dedup();
+    exits
+}
