@@ -1,1 +1,78 @@
-fn main() {}
+//! The command, `offramp`: it reads arguments, asks the rooms for the work, and prints what they answer.
+//!
+//! Every subcommand is one file with its arguments and its `run`. Results go to stdout, progress and errors
+//! to stderr; `--json` turns results into one JSON value.
+
+mod bench;
+mod eval;
+mod failure;
+mod generate;
+mod inspect;
+mod live;
+mod number;
+mod output;
+mod prepare;
+mod progress;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Language models that can be left early: train, measure and run them at any depth.
+#[derive(Debug, Parser)]
+#[command(name = "offramp", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 a failure (a full disk, a training run that diverged), 2 a \
+    mistake (a wrong argument, a damaged file), 130 stopped by Ctrl-C.";
+
+/// What every subcommand takes.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Global {
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// How many threads work [default: one per processor]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Prepare(prepare::Arguments),
+    Train(train::Arguments),
+    Eval(eval::Arguments),
+    Bench(bench::Arguments),
+    Generate(generate::Arguments),
+    Inspect(inspect::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    // Before anything computes: later neither could be refused.
+    offramp_kernels::choose()?;
+    if let Some(threads) = arguments.global.threads {
+        offramp_engine::set_threads(threads.into())?;
+    }
+    let json = arguments.global.json;
+    match &arguments.command {
+        Command::Prepare(arguments) => prepare::run(arguments, json)?,
+        Command::Train(arguments) => return train::run(arguments, json),
+        Command::Eval(arguments) => eval::run(arguments, json)?,
+        Command::Bench(arguments) => bench::run(arguments, json)?,
+        Command::Generate(arguments) => generate::run(arguments, json)?,
+        Command::Inspect(arguments) => inspect::run(arguments, json)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -3,10 +3,12 @@
 //! The protocols are the project's measures (`docs/measures.md`). This room hands out numbers and
 //! prints nothing.
 
+mod data;
 mod memory;
 mod perplexity;
 mod speed;
 
+pub use data::open_data;
 pub use memory::peak_memory;
 pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
 pub use speed::{ExitSpeed, SpeedOptions, SpeedReport, Spread, speed};
@@ -23,6 +25,16 @@ pub enum Error {
     /// The text could not be read.
     #[error(transparent)]
     Text(#[from] offramp_text::Error),
+    /// A prepared corpus of another tokenizer.
+    #[error(
+        "{path} was prepared with another tokenizer than the model's: give the stories themselves, or prepare them with \
+         the model's tokenizer.json",
+        path = path.display()
+    )]
+    Tokenizer {
+        /// The prepared folder.
+        path: std::path::PathBuf,
+    },
     /// The tokens do not belong to this model.
     #[error(
         "the data was prepared for a vocabulary of {data}, the model has {model}: prepare it with the model's tokenizer.json"

@@ -29,7 +29,11 @@ impl Probe {
             let start = Instant::now();
             // A short vector against itself would stay in the cache; a dot with its own slice reads
             // every byte once.
-            let total: f32 = self.floats.par_chunks(share).map(|part| part.chunks(4096).map(|c| dot(c, c)).sum::<f32>()).sum();
+            let total: f32 = self
+                .floats
+                .par_chunks(share)
+                .map(|part| part.chunks(4096).map(|c| dot(c, c)).sum::<f32>())
+                .sum();
             black_box(total);
             start.elapsed()
         };

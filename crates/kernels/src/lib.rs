@@ -30,4 +30,4 @@ mod x86;
 pub use linear::linear;
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
-pub use table::{AdamWStep, NormRow, Table, active, available};
+pub use table::{AdamWStep, NormRow, Table, UnknownTable, active, available, choose};

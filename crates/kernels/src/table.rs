@@ -88,21 +88,34 @@ pub fn available() -> Vec<&'static Table> {
     tables
 }
 
-/// The table in use: the fastest, or the one that `OFFRAMP_KERNELS` names.
+/// `OFFRAMP_KERNELS` names a table that this processor does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("OFFRAMP_KERNELS is {wanted}: this processor has {available}; unset it for the fastest", available = names())]
+pub struct UnknownTable {
+    wanted: String,
+}
+
+fn names() -> String {
+    available().iter().map(|table| table.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The fastest table, or the one that `OFFRAMP_KERNELS` names.
+///
+/// # Errors
+/// If this processor has none of that name. Whoever asks here first need not fear [`active`]'s panic.
+pub fn choose() -> Result<&'static Table, UnknownTable> {
+    let tables = available();
+    match std::env::var("OFFRAMP_KERNELS") {
+        Err(_) => Ok(tables[tables.len() - 1]),
+        Ok(wanted) => tables.into_iter().find(|table| table.name == wanted).ok_or(UnknownTable { wanted }),
+    }
+}
+
+/// The table in use, chosen once as [`choose`] does.
 ///
 /// # Panics
 /// If `OFFRAMP_KERNELS` names a table that this processor does not have.
 pub fn active() -> &'static Table {
     static ACTIVE: OnceLock<&'static Table> = OnceLock::new();
-    ACTIVE.get_or_init(|| {
-        let tables = available();
-        let Ok(wanted) = std::env::var("OFFRAMP_KERNELS") else {
-            return tables[tables.len() - 1];
-        };
-        let names: Vec<_> = tables.iter().map(|table| table.name).collect();
-        match tables.iter().find(|table| table.name == wanted) {
-            Some(table) => table,
-            None => panic!("OFFRAMP_KERNELS={wanted}: this processor has {}", names.join(", ")),
-        }
-    })
+    ACTIVE.get_or_init(|| choose().unwrap_or_else(|error| panic!("{error}")))
 }

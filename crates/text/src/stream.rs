@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::prepare::PrepareSummary;
 use crate::shard::{ShardReader, check_ids};
+use crate::tokenizer::Tokenizer;
 
 /// The tokens of all stories of a split, one end-of-text token between each two stories and none at either end.
 ///
@@ -65,6 +67,37 @@ impl TokenStream {
             return Err(Error::Manifest { path, reason });
         }
         Ok(Self { source: Source::Shards(shards), len, utf8_bytes, vocab_size: summary.vocab_size })
+    }
+
+    /// The stories of a corpus in memory, without a folder of shards: the same stream that [`crate::prepare`]
+    /// makes of them. Stops reading after the story with which it reaches `max_tokens`.
+    ///
+    /// # Errors
+    /// What is wrong with the corpus ([`Error::NoStories`] if it is empty) or the tokenizer
+    /// ([`Error::NoEndOfText`]).
+    pub fn from_corpus(path: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<Self> {
+        let end_of_text = tokenizer.end_of_text_or_error()?;
+        let mut encoder = tokenizer.encoder();
+        let (mut tokens, mut utf8_bytes) = (Vec::new(), 0);
+        for (index, story) in Corpus::open(path)?.stories()?.enumerate() {
+            let story = story?;
+            if index > 0 {
+                tokens.push(end_of_text);
+            }
+            encoder.encode(&story, &mut tokens).map_err(|source| Error::Story {
+                path: path.to_owned(),
+                story: index as u64 + 1,
+                source: Box::new(source),
+            })?;
+            utf8_bytes += story.len() as u64;
+            if tokens.len() as u64 >= max_tokens {
+                break;
+            }
+        }
+        if tokens.is_empty() {
+            return Err(Error::NoStories { path: path.to_owned() });
+        }
+        Ok(Self { utf8_bytes, ..Self::from_tokens(tokens, tokenizer.vocab_size())? })
     }
 
     /// A stream in memory, whose [`TokenStream::utf8_bytes`] is 0 because nobody has said how many there are.

@@ -177,6 +177,11 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Whether both have the same tokens under the same ids.
+    pub fn has_vocabulary_of(&self, other: &Self) -> bool {
+        self.inner.get_vocab(true) == other.inner.get_vocab(true)
+    }
+
     /// The id that separates stories, if the tokenizer has a special token with a known name for it:
     /// `<|endoftext|>`, `<|end_of_text|>`, `</s>`, `<eos>` or `<|eos|>`.
     pub fn end_of_text(&self) -> Option<u32> {

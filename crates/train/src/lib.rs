@@ -24,4 +24,4 @@ pub mod schedule;
 
 pub use error::{Error, Result};
 pub use recipe::Recipe;
-pub use run::{Event, Job, Summary, run};
+pub use run::{Event, Job, Summary, check_new, run};

@@ -112,6 +112,18 @@ impl Recipe {
         Ok(config)
     }
 
+    /// The exit layers to validate at, increasing: those of `validation.exits`, or a quarter, half and three
+    /// quarters of the depth, and the full model.
+    pub fn validation_exits(&self) -> Vec<usize> {
+        let layers = self.model.num_hidden_layers;
+        let quarters = || (1..4).map(|quarter| layers * quarter / 4).filter(|&exit| exit > 0).collect();
+        let mut exits = self.validation.exits.clone().unwrap_or_else(quarters);
+        exits.push(layers);
+        exits.sort_unstable();
+        exits.dedup();
+        exits
+    }
+
     /// What the model's `config.json` will say of how it was trained.
     fn early_exit_block(&self) -> Result<EarlyExit> {
         let chances = crate::dropout::Chances::new(self)?;

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use data::Data;
 use folder::RunFolder;
+pub use folder::check_new;
 use offramp_kernels::{active, pool};
 use offramp_model::journal::{
     CheckpointRecord, FinishRecord, Record, StartRecord, StepRecord, ValidationRecord,
@@ -210,7 +211,9 @@ impl Run<'_> {
 
     fn validate(&mut self) -> Result<Option<ValidationRecord>> {
         let Some(valid) = &self.data.valid else { return Ok(None) };
-        let record = self.trainer.validate(&self.job.recipe.validation, valid, &self.data.tokenizer)?;
+        let recipe = self.job.recipe;
+        let what = (&*recipe.validation_exits(), recipe.validation.max_tokens);
+        let record = self.trainer.validate(what, valid, &self.data.tokenizer)?;
         self.folder.journal(&Record::Validation(record.clone()))?;
         (self.observe)(Event::Validation { record: &record });
         Ok(Some(record))

@@ -1,7 +1,6 @@
 //! Which recipes can be run.
 
 use super::{Curriculum, ExitWeights, Recipe};
-use crate::dropout::Chances;
 use crate::error::Result;
 
 /// More would be a mistake, and the activations of one sample would not fit any memory.
@@ -15,9 +14,11 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     optimizer(recipe)?;
     early_exit(recipe)?;
     saving(recipe)?;
+    // Before layer dropout, which would say it in words of its own.
+    let layers = recipe.model.num_hidden_layers;
+    ensure(layers >= 1, || recipe.fault("model.num_hidden_layers", layers, "1 or more"))?;
     // Sizes: with a vocabulary that is surely possible where the tokenizer's is not yet known.
     recipe.config(if recipe.model.vocab_size == 0 { 1 } else { recipe.model.vocab_size }, None)?;
-    Chances::new(recipe)?;
     Ok(())
 }
 

@@ -13,7 +13,6 @@ use offramp_model::journal::{self, Journal};
 use offramp_model::{Config, TensorSpec, Weights};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const RECIPE: &str = "recipe.toml";
@@ -98,10 +97,12 @@ impl RunFolder {
     }
 }
 
-/// Makes a run folder where no run is yet.
-fn begin_anew(job: &Job<'_>) -> Result<()> {
-    let path = &job.folder;
-    let exists = |state: String| Err(Error::RunExists { path: path.clone(), state });
+/// Checks that there is no run in a folder yet; there may be no folder.
+///
+/// # Errors
+/// If there is one, which says how far it has come.
+pub fn check_new(path: &Path) -> Result<()> {
+    let exists = |state: String| Err(Error::RunExists { path: path.to_owned(), state });
     if path.join(MODEL).exists() {
         return exists("finished".to_owned());
     }
@@ -113,6 +114,13 @@ fn begin_anew(job: &Job<'_>) -> Result<()> {
             return exists("not yet saved".to_owned());
         }
     }
+    Ok(())
+}
+
+/// Makes a run folder where no run is yet.
+fn begin_anew(job: &Job<'_>) -> Result<()> {
+    let path = &job.folder;
+    check_new(path)?;
     std::fs::create_dir_all(path).map_err(|error| Error::write(path, error))?;
     let text = job.recipe.text().as_bytes();
     Ok(write_atomically(&path.join(RECIPE), |file| file.write_all(text))?)

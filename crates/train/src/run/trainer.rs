@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
 use crate::optimizer::AdamW;
 use crate::parameters::{Layout, initial};
-use crate::recipe::{Recipe, TrainingKeys, ValidationKeys};
+use crate::recipe::{Recipe, TrainingKeys};
 use crate::schedule::Schedule;
 use offramp_kernels::rayon::prelude::*;
 use offramp_model::Config;
@@ -146,32 +146,32 @@ impl Trainer {
         Ok(losses)
     }
 
-    /// Measures the validation split in windows of the training's sequence length, as `eval` does.
+    /// Measures the validation split at `exits`, the full model last, in windows of the training's sequence
+    /// length, as `eval` does; `max_tokens` of it at most, 0 for all.
     pub(super) fn validate(
         &mut self,
-        keys: &ValidationKeys,
+        (exits, max_tokens): (&[usize], u64),
         stream: &TokenStream,
         tokenizer: &Tokenizer,
     ) -> Result<ValidationRecord> {
         let length = self.training.sequence_length;
         let windows = Windows::new(stream, length)?;
-        let wanted = match keys.max_tokens {
+        let wanted = match max_tokens {
             0 => windows.len(),
             tokens => windows.len().min(tokens.div_ceil(length as u64)),
         };
-        let exits = validation_exits(keys, self.config().num_hidden_layers);
         let mut score = Score { nats: vec![0.0; exits.len()], tokens: 0, bytes: 0 };
         self.inputs.clear();
         self.labels.clear();
         for index in 0..wanted {
             let window = windows.get(index)?;
             if window.labels().len() < length {
-                self.score(&exits, tokenizer, &mut score); // the shorter window goes alone
+                self.score(exits, tokenizer, &mut score); // the shorter window goes alone
             }
             self.inputs.extend_from_slice(window.inputs());
             self.labels.extend_from_slice(window.labels());
             if self.inputs.len() == self.training.batch_size * length || index + 1 == wanted {
-                self.score(&exits, tokenizer, &mut score);
+                self.score(exits, tokenizer, &mut score);
             }
         }
         let tokens = self.training.batch_size * length;
@@ -208,14 +208,4 @@ struct Score {
     nats: Vec<f64>, // one for each exit
     tokens: u64,
     bytes: u64,
-}
-
-/// The exits to measure, increasing, the full model last.
-fn validation_exits(keys: &ValidationKeys, layers: usize) -> Vec<usize> {
-    let quarters = || (1..4).map(|quarter| layers * quarter / 4).filter(|&exit| exit > 0).collect();
-    let mut exits = keys.exits.clone().unwrap_or_else(quarters);
-    exits.push(layers);
-    exits.sort_unstable();
-    exits.dedup();
-    exits
 }

@@ -1,0 +1,95 @@
+//! `offramp eval`: perplexity, bits per byte and agreement at every exit.
+
+use crate::number::grouped;
+use crate::output::{self, Table};
+use crate::progress::Progress;
+use anyhow::Result;
+use offramp_eval::{ExitScore, PerplexityOptions};
+use offramp_model::{Llama, checkpoint};
+use offramp_text::{TokenStream, Tokenizer};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Measure perplexity at every exit, in one pass over the data
+///
+/// Perplexity compares exits and models with the same tokenizer; bits/byte compares across tokenizers; agreement is
+/// the share of tokens at which an exit's most likely token is the full model's.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  offramp eval runs/first-light --data valid.txt --exits 6,12,18,24")]
+pub(crate) struct Arguments {
+    /// A model folder, or a run folder
+    model: PathBuf,
+    /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote, whose validation split is read
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Exit layers, separated by commas [default: all]
+    #[arg(long, value_name = "E,…", value_delimiter = ',')]
+    exits: Vec<usize>,
+    /// Tokens of context [default: 512, or the model's context if that is shorter]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Score at most about so many tokens
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_tokens: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    model: &'a Path,
+    data: &'a Path,
+    exits: &'a [ExitScore],
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let folder = checkpoint::resolve(&arguments.model)?;
+    let tokenizer = Tokenizer::from_folder(&folder)?;
+    // One more than are scored: the first token is not predicted.
+    let most = arguments.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_add(1));
+    let stream = offramp_eval::open_data(&arguments.data, &tokenizer, most)?;
+    let model = Llama::load(&folder)?;
+    let options = PerplexityOptions {
+        exits: arguments.exits.clone(),
+        context: arguments.context,
+        max_tokens: arguments.max_tokens,
+    };
+    let scores = score(&model, &stream, &tokenizer, &options)?;
+    match json {
+        true => output::json(&Answer { model: &folder, data: &arguments.data, exits: &scores })?,
+        false => output::text(&table(&scores))?,
+    }
+    Ok(())
+}
+
+/// Scores with progress on stderr.
+pub(crate) fn score(
+    model: &Llama,
+    stream: &TokenStream,
+    tokenizer: &Tokenizer,
+    options: &PerplexityOptions,
+) -> Result<Vec<ExitScore>> {
+    let mut progress = Progress::new(1);
+    let mut show = |done: u64, total: u64| {
+        progress.set_total(total);
+        let remaining = progress.remaining(done, total);
+        progress
+            .set(done, || format!("scored {} of {} tokens, {remaining} left", grouped(done), grouped(total)));
+    };
+    let byte_length = |token: u32| tokenizer.token_bytes(token).unwrap_or(0);
+    Ok(offramp_eval::perplexity(model, stream, &byte_length, options, &mut show)?)
+}
+
+/// One row for each exit, and what was measured under it.
+pub(crate) fn table(scores: &[ExitScore]) -> String {
+    let mut table = Table::new(["exit", "perplexity", "nats/token", "bits/byte", "agreement"]);
+    for score in scores {
+        table.row([
+            score.exit_layer.to_string(),
+            format!("{:.3}", score.perplexity),
+            format!("{:.4}", score.nats_per_token),
+            format!("{:.4}", score.bits_per_byte),
+            format!("{:.2} %", 100.0 * score.agreement),
+        ]);
+    }
+    let (tokens, bytes) = scores.first().map_or((0, 0), |score| (score.tokens, score.bytes));
+    table.render() + &format!("over {} tokens, {} bytes of text\n", grouped(tokens), grouped(bytes))
+}

@@ -1,0 +1,169 @@
+//! `offramp generate`: a text, from any exit.
+
+use crate::number::rate;
+use crate::output;
+use anyhow::{Context, Result};
+use offramp_engine::{
+    GenerateOptions, Generation, SamplingOptions, Session, Statistics, StopReason, generate,
+};
+use offramp_model::{Llama, checkpoint};
+use offramp_text::Tokenizer;
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// Continue a prompt, at full depth or leaving at an exit layer
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  offramp generate runs/first-light --prompt \"Once upon a time\" --exit-layer 12"
+)]
+pub(crate) struct Arguments {
+    /// A model folder, or a run folder
+    model: PathBuf,
+    /// What to continue; "" lets the model begin
+    #[arg(long, value_name = "TEXT", default_value = "Once upon a time")]
+    prompt: String,
+    /// Leave after so many layers [default: all]
+    #[arg(long, value_name = "E")]
+    exit_layer: Option<usize>,
+    /// At most so many new tokens
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Below 1 sharpens the distribution, above 1 flattens it; 0 is greedy
+    #[arg(long, value_name = "T", default_value_t = 0.6)]
+    temperature: f32,
+    /// Keep only so many of the most likely tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Keep the most likely tokens whose probabilities sum to this
+    #[arg(long, value_name = "P", default_value_t = 0.9)]
+    top_p: f32,
+    /// Above 1 makes tokens that have occurred less likely
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// The same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    prompt: &'a str,
+    text: String,
+    tokens: &'a [u32],
+    exit_layer: usize,
+    stop: &'static str,
+    prompt_tokens: usize,
+    prefill_tokens_per_second: f64,
+    decode_tokens_per_second: Option<f64>,
+    time_to_first_token: f64,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let folder = checkpoint::resolve(&arguments.model)?;
+    let tokenizer = Tokenizer::from_folder(&folder)?;
+    let model = Llama::load(&folder)?;
+    let exit_layer = arguments.exit_layer.unwrap_or(model.config().num_hidden_layers);
+    let sampling = SamplingOptions {
+        temperature: arguments.temperature,
+        top_k: arguments.top_k,
+        top_p: arguments.top_p,
+        repetition_penalty: arguments.repetition_penalty,
+        seed: arguments.seed,
+    };
+    let story = Story { prompt: &arguments.prompt, max_new_tokens: arguments.max_new_tokens, exit_layer };
+    let found = tell(&model, &tokenizer, &story, sampling, !json)?;
+    let statistics = &found.statistics;
+    if !json {
+        let layers = model.config().num_hidden_layers;
+        eprintln!("{}", describe(&found, exit_layer, layers));
+        return Ok(());
+    }
+    let stop = match found.reason {
+        StopReason::StopToken => "stop_token",
+        StopReason::Length => "length",
+        StopReason::ContextFull => "context_full",
+        StopReason::Callback => "reader_gone",
+    };
+    output::json(&Answer {
+        prompt: &arguments.prompt,
+        text: tokenizer.decode(&found.tokens)?,
+        tokens: &found.tokens,
+        exit_layer,
+        stop,
+        prompt_tokens: statistics.prompt_tokens,
+        prefill_tokens_per_second: statistics.prefill_tokens_per_second(),
+        decode_tokens_per_second: statistics.decode_tokens_per_second(),
+        time_to_first_token: statistics.time_to_first_token.as_secs_f64(),
+    })?;
+    Ok(())
+}
+
+/// What is to be told.
+pub(crate) struct Story<'a> {
+    pub(crate) prompt: &'a str,
+    pub(crate) max_new_tokens: usize,
+    pub(crate) exit_layer: usize,
+}
+
+/// Generates; with `aloud` prompt and text go to stdout as they come.
+pub(crate) fn tell(
+    model: &Llama,
+    tokenizer: &Tokenizer,
+    story: &Story<'_>,
+    sampling: SamplingOptions,
+    aloud: bool,
+) -> Result<Generation> {
+    let mut prompt = tokenizer.encode(story.prompt)?;
+    if prompt.is_empty() {
+        // A story begins where another ended.
+        prompt
+            .push(tokenizer.end_of_text().context("an empty prompt needs a tokenizer with an end of text")?);
+    }
+    let config = model.config();
+    let wanted = prompt.len().saturating_add(story.max_new_tokens);
+    let mut session = Session::new(model, wanted.min(config.max_position_embeddings))?;
+    session.set_exit_layer(story.exit_layer)?;
+    let mut stop_tokens = config.eos_token_ids.clone();
+    stop_tokens.extend(tokenizer.end_of_text());
+    let options = GenerateOptions { max_new_tokens: story.max_new_tokens, stop_tokens, sampling };
+    let (mut decoder, mut failed) = (tokenizer.stream(), None);
+    if aloud {
+        output::text(story.prompt)?;
+    }
+    let found = generate(&mut session, &prompt, &options, &mut |token| {
+        let told = match aloud {
+            true => {
+                decoder.push(token).map_err(anyhow::Error::from).and_then(|text| Ok(output::text(&text)?))
+            }
+            false => Ok(()),
+        };
+        failed = told.err();
+        if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if aloud {
+        output::text(&(decoder.finish() + "\n"))?;
+    }
+    Ok(found)
+}
+
+fn describe(found: &Generation, exit_layer: usize, layers: usize) -> String {
+    let Statistics { new_tokens, time_to_first_token, .. } = found.statistics;
+    let decode = match found.statistics.decode_tokens_per_second() {
+        Some(tokens) => format!(", {} tokens/s", rate(tokens)),
+        None => String::new(),
+    };
+    let first = 1e3 * time_to_first_token.as_secs_f64();
+    let end = match found.reason {
+        StopReason::StopToken => "the text ended",
+        StopReason::Length => "as many as asked for",
+        StopReason::ContextFull => "the context is full",
+        StopReason::Callback => "the reader has gone",
+    };
+    format!(
+        "[{new_tokens} tokens ({end}), {exit_layer} of {layers} layers{decode}, first token after {first:.1} ms]"
+    )
+}

@@ -1,0 +1,177 @@
+//! `offramp inspect`: what is in a checkpoint, or what a recipe would make.
+
+use crate::number::{bytes, grouped};
+use crate::output;
+use anyhow::Result;
+use offramp_model::journal::{self, Record};
+use offramp_model::{Config, Weights, checkpoint};
+use offramp_text::{PrepareSummary, Tokenizer};
+use offramp_train::Recipe;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Show what is in a checkpoint, or what a recipe would make
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  offramp inspect runs/first-light\n  offramp inspect recipes/llama3-earlyexit.toml"
+)]
+pub(crate) struct Arguments {
+    /// A model folder, a run folder, or a recipe (.toml)
+    path: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    path: PathBuf,
+    parameters: u64,
+    parts: BTreeMap<&'static str, u64>,
+    config: serde_json::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights: Option<WeightFiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokenizer_vocab_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    training: Option<Training>,
+}
+
+#[derive(Serialize)]
+struct WeightFiles {
+    bytes: u64,
+    formats: BTreeMap<String, u64>,
+}
+
+/// How far a run has come, from its journal.
+#[derive(Serialize)]
+struct Training {
+    step: u64,
+    tokens: u64,
+    final_loss: f64,
+    bits_per_byte: Option<f64>,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let path = &arguments.path;
+    let answer = match path.extension().is_some_and(|extension| extension == "toml") {
+        true => of_recipe(path)?,
+        false => of_checkpoint(path)?,
+    };
+    match json {
+        true => output::json(&answer)?,
+        false => output::text(&describe(&answer))?,
+    }
+    Ok(())
+}
+
+fn of_recipe(path: &Path) -> Result<Answer> {
+    let recipe = Recipe::read(path)?;
+    let data = &recipe.data;
+    let prepared = data.corpus.as_deref().and_then(|folder| PrepareSummary::read(folder).ok());
+    let vocabulary = match (recipe.model.vocab_size, data.vocab_size, prepared) {
+        (0, Some(size), _) => size,
+        (0, None, Some(corpus)) => corpus.vocab_size,
+        (0, None, None) if data.tokenizer.as_deref() == Some("gpt2") => Tokenizer::gpt2()?.vocab_size(),
+        (0, None, None) => anyhow::bail!(
+            "{}: the vocabulary is not known yet: prepare the corpus first, or set model.vocab_size",
+            path.display()
+        ),
+        (size, ..) => size,
+    };
+    Ok(answer(path.to_owned(), &recipe.config(vocabulary, None)?))
+}
+
+fn of_checkpoint(path: &Path) -> Result<Answer> {
+    let folder = checkpoint::resolve(path)?;
+    let config = Config::read(&folder.join("config.json"))?;
+    let weights = Weights::open(&folder, &config)?;
+    let tokenizer =
+        folder.join("tokenizer.json").exists().then(|| Tokenizer::from_folder(&folder)).transpose()?;
+    let journal = path.join("journal.jsonl");
+    Ok(Answer {
+        weights: Some(WeightFiles { bytes: weights.bytes(), formats: weights.formats() }),
+        tokenizer_vocab_size: tokenizer.map(|tokenizer| tokenizer.vocab_size()),
+        training: journal.exists().then(|| training(&journal)).transpose()?.flatten(),
+        ..answer(folder, &config)
+    })
+}
+
+fn answer(path: PathBuf, config: &Config) -> Answer {
+    let mut parts = BTreeMap::new();
+    for spec in config.tensors() {
+        let part = match spec.name.as_str() {
+            "model.embed_tokens.weight" => "embed_tokens",
+            "lm_head.weight" => "lm_head",
+            "model.norm.weight" => "norm",
+            _ => "layers",
+        };
+        *parts.entry(part).or_default() += spec.len() as u64;
+    }
+    let json = serde_json::from_str(&config.to_json()).unwrap_or_default();
+    let parameters = config.parameter_count();
+    Answer {
+        path,
+        parameters,
+        parts,
+        config: json,
+        weights: None,
+        tokenizer_vocab_size: None,
+        training: None,
+    }
+}
+
+/// The last step and the last validation of a journal; none before the first step.
+fn training(journal: &Path) -> Result<Option<Training>> {
+    let records = journal::read(journal)?;
+    let bits_per_byte = records.iter().rev().find_map(|record| match record {
+        Record::Validation(validation) => Some(validation.bits_per_byte),
+        _ => None,
+    });
+    Ok(records.iter().rev().find_map(|record| match record {
+        Record::Step(step) => {
+            let (final_loss, tokens) = (step.final_loss, step.tokens);
+            Some(Training { step: step.step, tokens, final_loss, bits_per_byte })
+        }
+        _ => None,
+    }))
+}
+
+fn describe(answer: &Answer) -> String {
+    let key = |key: &str| answer.config[key].to_string();
+    let layers = key("num_hidden_layers");
+    let mut lines =
+        vec![("path", answer.path.display().to_string()), ("parameters", grouped(answer.parameters))];
+    for (part, parameters) in &answer.parts {
+        let share = format!("{:.1} %", 100.0 * *parameters as f64 / answer.parameters as f64);
+        lines.push(("", format!("{part:12} {:>15} {share:>7}", grouped(*parameters))));
+    }
+    lines.push(("layers", format!("{layers}, so exit layers 1 to {layers}")));
+    let (heads, key_heads) = (key("num_attention_heads"), key("num_key_value_heads"));
+    lines
+        .push(("width", format!("hidden {}, feed-forward {}", key("hidden_size"), key("intermediate_size"))));
+    lines.push(("heads", format!("{heads} of {}, {key_heads} of keys and values", key("head_dim"))));
+    let tied = if key("tie_word_embeddings") == "true" { "tied" } else { "untied" };
+    lines.push(("vocabulary", format!("{}, head {tied}", key("vocab_size"))));
+    lines.push(("context", key("max_position_embeddings")));
+    if let Some(block) = answer.config["early_exit"].as_object() {
+        let early_exit: Vec<_> = block.iter().map(|(key, value)| format!("{key} {value}")).collect();
+        lines.push(("early exit", early_exit.join(", ").replace('"', "")));
+    }
+    if let Some(weights) = &answer.weights {
+        let formats: Vec<_> =
+            weights.formats.iter().map(|(name, values)| format!("{} in {name}", grouped(*values))).collect();
+        lines.push(("weights", format!("{}: {}", bytes(weights.bytes), formats.join(", "))));
+    }
+    if let Some(size) = answer.tokenizer_vocab_size {
+        lines.push(("tokenizer", format!("{} tokens", grouped(size as u64))));
+    }
+    if let Some(training) = &answer.training {
+        let bits =
+            training.bits_per_byte.map_or(String::new(), |bits| format!(", validation {bits:.3} bits/byte"));
+        let (step, tokens) = (grouped(training.step), grouped(training.tokens));
+        lines.push((
+            "trained",
+            format!("{step} steps, {tokens} tokens, loss {:.3}{bits}", training.final_loss),
+        ));
+    }
+    lines.iter().map(|(name, value)| format!("{name:12}{value}\n")).collect()
+}

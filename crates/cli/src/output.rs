@@ -1,0 +1,67 @@
+//! What goes to stdout: text, tables, JSON. A reader that has gone away (`| head`) is no error.
+
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Writes text as it is, at once.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes one JSON value and a line feed.
+pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
+    text(&(serde_json::to_string_pretty(value).map_err(io::Error::from)? + "\n"))
+}
+
+/// Columns of numbers and short words, all to the right.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<const N: usize>(head: [&str; N]) -> Self {
+        Self { rows: vec![head.map(str::to_owned).to_vec()] }
+    }
+
+    /// # Panics
+    /// If it has not as many cells as the head.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        assert_eq!(N, self.rows[0].len(), "a cell for each column");
+        self.rows.push(cells.to_vec());
+    }
+
+    /// Lines, a rule under the head.
+    pub(crate) fn render(&self) -> String {
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}"));
+            cells.collect::<Vec<_>>().join("  ") + "\n"
+        };
+        let mut lines: Vec<String> = self.rows.iter().map(line).collect();
+        let rule = "─".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1)) + "\n";
+        lines.insert(1, rule);
+        lines.concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(["exit", "perplexity"]);
+        table.row(["6".to_owned(), "12.50".to_owned()]);
+        table.row(["24".to_owned(), "–".to_owned()]);
+        assert_eq!(
+            table.render(),
+            "exit  perplexity\n────────────────\n   6       12.50\n  24           –\n"
+        );
+    }
+}

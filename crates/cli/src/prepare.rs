@@ -1,0 +1,95 @@
+//! `offramp prepare`: a corpus becomes token shards.
+
+use crate::number::{bytes, grouped};
+use crate::output;
+use crate::progress::Progress;
+use anyhow::Result;
+use offramp_text::{PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice};
+use std::path::{Path, PathBuf};
+
+/// Tokens of one shard: 200 MB of 16-bit ids.
+const SHARD_TOKENS: u64 = 100_000_000;
+
+/// Turn text, JSONL or Parquet into token shards
+///
+/// TRAIN and --valid are .txt (stories between lines that are exactly <|endoftext|>), .jsonl (a "text" key) or
+/// .parquet (a "text" column). The folder that is written holds the tokenizer, the shards and corpus.json.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  offramp prepare train.txt --valid valid.txt --vocab-size 2048 --out data/tinystories"
+)]
+pub(crate) struct Arguments {
+    /// The training stories
+    train: PathBuf,
+    /// The validation stories
+    #[arg(long, value_name = "FILE")]
+    valid: Option<PathBuf>,
+    /// The folder to write
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// "gpt2", or the path of a tokenizer.json
+    #[arg(long, value_name = "NAME", default_value = "gpt2", conflicts_with = "vocab_size")]
+    tokenizer: String,
+    /// Train a byte-level BPE of so many tokens on the training stories instead
+    #[arg(long, value_name = "N")]
+    vocab_size: Option<usize>,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let tokenizer = match arguments.vocab_size {
+        Some(vocab_size) => TokenizerChoice::Train { vocab_size },
+        None => tokenizer(&arguments.tokenizer),
+    };
+    let (train, valid) = (arguments.train.clone(), arguments.valid.clone());
+    let summary = prepare(train, valid, arguments.out.clone(), tokenizer)?;
+    if json {
+        return Ok(output::json(&summary)?);
+    }
+    Ok(output::text(&describe(&summary, &arguments.out))?)
+}
+
+/// The tokenizer that a word names.
+pub(crate) fn tokenizer(name: &str) -> TokenizerChoice {
+    match name {
+        "gpt2" => TokenizerChoice::Gpt2,
+        path => TokenizerChoice::File(path.into()),
+    }
+}
+
+/// Prepares a corpus with its progress on stderr.
+pub(crate) fn prepare(
+    train: PathBuf,
+    valid: Option<PathBuf>,
+    out: PathBuf,
+    tokenizer: TokenizerChoice,
+) -> Result<PrepareSummary> {
+    let options = PrepareOptions { train, valid, out, tokenizer, shard_tokens: SHARD_TOKENS };
+    let mut progress = Progress::new(1);
+    let mut show = |now: PrepareProgress| {
+        progress.set_total(now.bytes_total);
+        progress.set(now.bytes_read, || {
+            let what = match now.stage {
+                Stage::TrainTokenizer => "training the tokenizer",
+                Stage::EncodeTrain => "encoding the training stories",
+                Stage::EncodeValid => "encoding the validation stories",
+            };
+            format!("{what}: {} of {}", bytes(now.bytes_read), bytes(now.bytes_total))
+        });
+    };
+    Ok(offramp_text::prepare(&options, &mut show)?)
+}
+
+fn describe(summary: &PrepareSummary, out: &Path) -> String {
+    let split = |name: &str, split: &SplitSummary| {
+        let SplitSummary { stories, tokens, utf8_bytes, .. } = split;
+        let (stories, tokens, size) = (grouped(*stories), grouped(*tokens), bytes(*utf8_bytes));
+        format!("{name:10}  {stories} stories, {tokens} tokens, {size} of text, from {}\n", split.source)
+    };
+    let vocabulary = format!("{} tokens, {}", grouped(summary.vocab_size as u64), summary.tokenizer);
+    let mut text = format!("{:10}  {}\n{:10}  {vocabulary}\n", "folder", out.display(), "vocabulary");
+    text += &split("train", &summary.train);
+    if let Some(valid) = &summary.valid {
+        text += &split("valid", valid);
+    }
+    text
+}

@@ -1,0 +1,142 @@
+//! `offramp train`: a recipe becomes a model; then what each exit is worth, and a story.
+
+use crate::live::Live;
+use crate::number::{duration, grouped};
+use crate::prepare::{prepare, tokenizer};
+use crate::{eval, generate, output};
+use anyhow::{Context, Result};
+use offramp_engine::SamplingOptions;
+use offramp_eval::{ExitScore, PerplexityOptions};
+use offramp_model::Llama;
+use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
+use offramp_train::{Job, Recipe, Summary};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Train the model that a recipe describes
+///
+/// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
+/// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume"
+)]
+pub(crate) struct Arguments {
+    /// The recipe, a TOML file
+    recipe: PathBuf,
+    /// The run folder [default: runs/ and the recipe's name]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Go on with the run in the run folder
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// The exit code of a run that was stopped, as shells have it: 128 and the number of SIGINT.
+const STOPPED: u8 = 130;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    folder: &'a Path,
+    model: &'a Path,
+    step: u64,
+    stopped: bool,
+    skipped: u64,
+    seconds: f64,
+    exits: Vec<ExitScore>,
+    story: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
+    let recipe = Recipe::read(&arguments.recipe)?;
+    let folder = match &arguments.out {
+        Some(folder) => folder.clone(),
+        None => Path::new("runs").join(arguments.recipe.file_stem().unwrap_or_default()),
+    };
+    if !arguments.resume {
+        // Before a corpus is prepared into the folder of another run.
+        offramp_train::check_new(&folder)?;
+    }
+    let corpus = corpus(&recipe, &folder, arguments.resume)?;
+    listen()?;
+    let job = Job { recipe: &recipe, corpus, folder, resume: arguments.resume, stop: &STOP };
+    let mut live = Live::new();
+    let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
+    drop(live);
+    if summary.stopped {
+        let command = resume_command(arguments);
+        eprintln!("stopped after step {}; go on with: {command}", summary.step);
+    } else {
+        let time = duration(Duration::from_secs_f64(summary.seconds));
+        eprintln!("{} steps in {time}: {}", grouped(summary.step), summary.model.display());
+    }
+    finish(&job, &summary, json)?;
+    Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+}
+
+/// The folder of the prepared corpus; prepares it if the recipe names the stories themselves.
+fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
+    let data = &recipe.data;
+    let Some(train) = &data.train else {
+        return data.corpus.clone().context("the recipe names no data");
+    };
+    let corpus = folder.join("corpus");
+    if resume && PrepareSummary::read(&corpus).is_ok() {
+        return Ok(corpus);
+    }
+    let choice = match (data.tokenizer.as_deref(), data.vocab_size) {
+        (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
+        (name, _) => tokenizer(name.unwrap_or("gpt2")),
+    };
+    prepare(train.clone(), data.valid.clone(), corpus.clone(), choice)?;
+    Ok(corpus)
+}
+
+/// The first Ctrl-C asks the run to save and stop, a second one ends the process.
+fn listen() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(STOPPED.into());
+        }
+        eprintln!("\nsaving after this step; Ctrl-C again to leave without saving");
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+fn resume_command(arguments: &Arguments) -> String {
+    let out = arguments.out.as_ref().map_or(String::new(), |out| format!(" --out {}", out.display()));
+    format!("offramp train {}{out} --resume", arguments.recipe.display())
+}
+
+/// A finished model's exit table and a story.
+fn finish(job: &Job<'_>, summary: &Summary, json: bool) -> Result<()> {
+    let (mut exits, mut story) = (Vec::new(), None);
+    if !summary.stopped {
+        let model = Llama::load(&summary.model)?;
+        let tokenizer = Tokenizer::from_folder(&summary.model)?;
+        if PrepareSummary::read(&job.corpus)?.valid.is_some() {
+            let stream = TokenStream::open(&job.corpus, "valid")?;
+            let wanted = job.recipe.validation_exits();
+            let options = PerplexityOptions { exits: wanted, ..Default::default() };
+            exits = eval::score(&model, &stream, &tokenizer, &options)?;
+        }
+        if !json && !exits.is_empty() {
+            output::text(&(eval::table(&exits) + "\n"))?;
+        }
+        let exit_layer = model.config().num_hidden_layers;
+        let wanted = generate::Story { prompt: "Once upon a time", max_new_tokens: 160, exit_layer };
+        let sampling = SamplingOptions { temperature: 0.6, top_p: 0.9, ..Default::default() };
+        let told = generate::tell(&model, &tokenizer, &wanted, sampling, !json)?;
+        story = Some(format!("{}{}", wanted.prompt, tokenizer.decode(&told.tokens)?));
+    }
+    if json {
+        let &Summary { step, stopped, skipped, seconds, ref model, .. } = summary;
+        output::json(&Answer { folder: &job.folder, model, step, stopped, skipped, seconds, exits, story })?;
+    }
+    Ok(())
+}
