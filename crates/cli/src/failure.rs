@@ -19,7 +19,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         is_text_failure(error) || is_model_failure(error) || is_train_failure(error) || is_run_failure(error)
     };
-    if error.chain().any(failed) { FAILURE } else { MISTAKE }
+    // An I/O error that no room put into words is stdout's.
+    if error.chain().any(failed) || error.is::<io::Error>() { FAILURE } else { MISTAKE }
 }
 
 /// Whether a file that is there could not be read. One that is not there is a mistake.
@@ -68,7 +69,7 @@ fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
         Some(offramp_eval::Error::Engine(error)) => engine(error),
         Some(offramp_eval::Error::Model(error)) => is_model_failure(error),
         Some(offramp_eval::Error::Text(error)) => is_text_failure(error),
-        _ => error.downcast_ref().is_some_and(engine) || error.is::<io::Error>(),
+        _ => error.downcast_ref().is_some_and(engine),
     }
 }
 

@@ -1,0 +1,12 @@
+//! What the command promises, seen from outside: the process, its exit code, its two streams, its files.
+
+#![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
+
+#[path = "command/interrupted.rs"]
+mod interrupted;
+#[path = "command/mistakes.rs"]
+mod mistakes;
+#[path = "command/place.rs"]
+mod place;
+#[path = "command/way.rs"]
+mod way;

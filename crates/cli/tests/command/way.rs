@@ -1,0 +1,90 @@
+//! The way from stories to a story, and the shape of what each command prints.
+
+use crate::place::{LAYERS, Place};
+use std::io::Read;
+use std::process::Stdio;
+
+#[test]
+fn stories_become_a_model_that_is_measured_and_tells_one() {
+    let place = Place::new();
+    let told = place.good(&["train", "recipe.toml", "--out", "run"]);
+    assert!(told.contains("perplexity") && told.contains("Once upon a time"), "{told}");
+
+    let scores = place.json(&["eval", "run", "--data", "valid.txt"]);
+    let exits = scores["exits"].as_array().unwrap();
+    assert_eq!(exits.len(), LAYERS);
+    assert_eq!(exits[LAYERS - 1]["agreement"], 1.0);
+    let perplexity = exits[LAYERS - 1]["perplexity"].as_f64().unwrap();
+    assert!(perplexity > 2.0 && perplexity < 300.0, "{perplexity}: something was learnt");
+    // A prepared folder means its validation split, and the number of threads means nothing.
+    let prepared = place.json(&["eval", "run/model", "--data", "corpus", "--threads", "1"]);
+    assert_eq!(prepared["exits"], scores["exits"]);
+
+    let bench = ["bench", "run", "--prompt-tokens", "8", "--new-tokens", "4", "--runs", "2"];
+    let speed = place.json(&bench);
+    let exits: Vec<_> = speed["exits"].as_array().unwrap().iter().map(|exit| &exit["exit_layer"]).collect();
+    assert_eq!(exits, [1, 2, 3, 4]);
+    assert!(place.good(&bench).contains("speed-up"));
+
+    let generate = ["generate", "run", "--prompt", "The heron", "--exit-layer", "2", "--max-new-tokens", "9"];
+    let text = place.good(&generate);
+    assert!(text.starts_with("The heron") && text.ends_with('\n'));
+    assert_eq!(text, place.good(&generate), "the same seed, the same text");
+    let told = place.json(&generate);
+    assert_eq!((&told["exit_layer"], &told["prompt"]), (&2.into(), &"The heron".into()));
+    assert_eq!(text, format!("The heron{}\n", told["text"].as_str().unwrap()));
+}
+
+#[test]
+fn a_recipe_may_name_the_stories_themselves() {
+    let place = Place::new();
+    let data = "train = \"train.txt\"\nvalid = \"valid.txt\"\ntokenizer = \"bpe\"\nvocab_size = 290";
+    place.recipe("recipe.toml", "corpus = \"corpus\"", data);
+    let answer = place.json(&["train", "recipe.toml"]);
+    assert_eq!((&answer["folder"], &answer["step"]), (&"runs/recipe".into(), &30.into()));
+    assert_eq!(answer["exits"].as_array().unwrap().len(), LAYERS);
+    assert!(answer["story"].as_str().unwrap().starts_with("Once upon a time"));
+    let inside = place.good(&["inspect", "runs/recipe"]);
+    assert!(inside.contains("exit layers 1 to 4") && inside.contains("30 steps"), "{inside}");
+}
+
+/// Without allocating it: the test would not survive 4 GB.
+#[test]
+fn the_cards_recipe_has_the_cards_parameters() {
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/llama3-earlyexit.toml");
+    let inside = Place::new().json(&["inspect", recipe]);
+    assert_eq!(inside["parameters"], 1_061_591_040u64);
+    assert_eq!(inside["config"]["num_hidden_layers"], 24);
+}
+
+#[test]
+fn an_empty_prompt_lets_the_model_begin() {
+    let place = Place::trained();
+    let answer = place.json(&["generate", "run", "--prompt", "", "--max-new-tokens", "3"]);
+    assert_eq!(answer["prompt_tokens"], 1);
+}
+
+#[test]
+fn every_command_has_a_help_with_an_example() {
+    let place = Place::new();
+    let help = place.good(&["--help"]);
+    for command in ["prepare", "train", "eval", "bench", "generate", "inspect"] {
+        assert!(help.contains(command), "{help}");
+        let help = place.good(&[command, "--help"]);
+        assert!(help.contains(&format!("Example:\n  offramp {command} ")), "{help}");
+        assert!(help.contains("--json"), "{help}");
+    }
+}
+
+#[test]
+fn results_go_to_stdout_and_a_reader_may_leave() {
+    let place = Place::trained();
+    let ran = place.run(&["eval", "run", "--data", "valid.txt"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "what is quick shows no progress");
+    let mut command = place.command(&["generate", "run", "--max-new-tokens", "40"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success() && !said.contains("panicked"), "{said}");
+}
