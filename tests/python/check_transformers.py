@@ -40,7 +40,7 @@ def offramp(binary, *arguments):
 
 
 def read_stream(tokenizer, path):
-    """The token stream of a text file, its stories each followed by <|endoftext|>, and the bytes of each token."""
+    """The token stream of a text file, its stories joined by <|endoftext|>, and the bytes of each token."""
     stories, lines = [], []
     for line in [*path.read_bytes().decode("utf-8").split("\n"), END_OF_TEXT]:
         if line.removesuffix("\r") == END_OF_TEXT:
@@ -52,9 +52,9 @@ def read_stream(tokenizer, path):
     tokens, lengths = [], []
     for story in filter(None, stories):
         ids = tokenizer.encode(story, add_special_tokens=False).ids
-        tokens += [*ids, end]
-        lengths += [*map(len, pieces(tokenizer, story, ids)), 0]
-    return tokens, lengths
+        tokens += [end, *ids]
+        lengths += [0, *map(len, pieces(tokenizer, story, ids))]
+    return tokens[1:], lengths[1:]
 
 
 def without_blank_lines_around(lines):
