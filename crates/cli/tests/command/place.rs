@@ -41,9 +41,14 @@ pub(crate) struct Ran {
 }
 
 impl Place {
+    /// Nothing in it.
+    pub(crate) fn empty() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
     /// Stories, `recipe.toml`, and the stories prepared as `corpus/`.
     pub(crate) fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self::empty();
         let story = |i: usize| format!("The heron number {i} caught {} fish and slept. ¡Olé!", i * i % 37);
         let stories = |count: usize| (0..count).map(story).collect::<Vec<_>>().join("\n<|endoftext|>\n");
         place.write("train.txt", stories(150));
