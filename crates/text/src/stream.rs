@@ -164,3 +164,6 @@ fn read_shards(shards: &[(u64, ShardReader)], mut start: u64, mut out: &mut [u32
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

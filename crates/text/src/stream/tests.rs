@@ -1,0 +1,88 @@
+//! A corpus read into memory is the stream that preparing it makes.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{PrepareOptions, TokenizerChoice, prepare};
+
+const STORIES: [&str; 4] =
+    ["Mo found a snail.", "José couldn't sleep.\n\nThe moon 🌙 shone.", "Hush.", "The end."];
+
+fn corpus(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tales.txt");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn tales() -> (TempDir, PathBuf) {
+    corpus(&STORIES.join("\n<|endoftext|>\n"))
+}
+
+fn tokens(stream: &TokenStream) -> Vec<u32> {
+    let mut tokens = vec![0; stream.len() as usize];
+    stream.read(0, &mut tokens).unwrap();
+    tokens
+}
+
+#[test]
+fn a_corpus_in_memory_is_the_stream_that_prepare_makes() {
+    let (folder, path) = tales();
+    for tokenizer in [TokenizerChoice::Gpt2, TokenizerChoice::Train { vocab_size: 300 }] {
+        let out = folder.path().join("out");
+        let options = PrepareOptions {
+            train: path.clone(),
+            valid: None,
+            out: out.clone(),
+            tokenizer,
+            shard_tokens: 10,
+        };
+        prepare(&options, &mut |_| {}).unwrap();
+        let prepared = TokenStream::open(&out, "train").unwrap();
+        let tokenizer = Tokenizer::from_folder(&out).unwrap();
+        let memory = TokenStream::from_corpus(&path, &tokenizer, u64::MAX).unwrap();
+        assert_eq!(tokens(&memory), tokens(&prepared));
+        assert_eq!(memory.utf8_bytes(), prepared.utf8_bytes());
+        assert_eq!(memory.vocab_size(), prepared.vocab_size());
+    }
+}
+
+#[test]
+fn reading_stops_after_the_story_that_has_enough() {
+    let (_folder, path) = tales();
+    let tokenizer = Tokenizer::gpt2().unwrap();
+    let encoded: Vec<Vec<u32>> = STORIES.iter().map(|story| tokenizer.encode(story).unwrap()).collect();
+    // One token after another: the stream grows by whole stories, and never by more than are needed.
+    let all = encoded.join(&50_256);
+    for most in 0..=all.len() as u64 + 1 {
+        let stream = TokenStream::from_corpus(&path, &tokenizer, most).unwrap();
+        let enough = |n: &usize| encoded[..*n].join(&50_256).len() as u64 >= most;
+        let stories = (1..=STORIES.len()).find(enough).unwrap_or(STORIES.len());
+        assert_eq!(tokens(&stream), encoded[..stories].join(&50_256), "{most}");
+        assert_eq!(stream.utf8_bytes(), STORIES[..stories].iter().map(|s| s.len() as u64).sum::<u64>());
+    }
+    // What comes after is not even looked at.
+    let broken = [STORIES[0].as_bytes(), b"\n<|endoftext|>\n\xFF"].concat();
+    fs::write(&path, broken).unwrap();
+    TokenStream::from_corpus(&path, &tokenizer, 1).unwrap();
+    assert!(matches!(TokenStream::from_corpus(&path, &tokenizer, 100), Err(Error::NotUtf8 { .. })));
+}
+
+#[test]
+fn a_corpus_that_makes_no_stream_says_why() {
+    let tokenizer = Tokenizer::gpt2().unwrap();
+    for empty in ["", "\n \n<|endoftext|>\n\n"] {
+        let (_folder, path) = corpus(empty);
+        let error = TokenStream::from_corpus(&path, &tokenizer, 100).unwrap_err();
+        assert!(matches!(error, Error::NoStories { .. }), "{error}");
+        assert!(error.to_string().contains("tales.txt holds no stories"), "{error}");
+    }
+    let (_folder, path) = corpus(&format!("Fine.\n<|endoftext|>\n{}", "a".repeat(2 << 20)));
+    let message = TokenStream::from_corpus(&path, &tokenizer, 100).unwrap_err().to_string();
+    assert!(message.contains("tales.txt, story 2: ") && !message.contains('\n'), "{message}");
+    let absent = path.with_file_name("absent.txt");
+    assert!(matches!(TokenStream::from_corpus(&absent, &tokenizer, 100), Err(Error::Read { .. })));
+}
