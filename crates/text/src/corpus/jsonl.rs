@@ -45,6 +45,10 @@ impl JsonlStories {
     fn story(&self) -> Result<String> {
         let path = self.lines.path().to_owned();
         let line = self.lines.number;
+        // serde would also take the fields from an array, one after another.
+        if self.line.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Error::Jsonl { path, line, reason: "an array".into() });
+        }
         let record: Record = serde_json::from_slice(&self.line).map_err(|e| {
             let message = e.to_string();
             // serde_json counts lines within our one line; only its column means anything.

@@ -93,11 +93,13 @@ fn jsonl_takes_the_text_key_of_every_line() {
 
 #[test]
 fn jsonl_faults_name_the_line() {
-    let cases: [&[u8]; 8] = [
+    let cases: [&[u8]; 10] = [
         b"{\"text\": \"ok\"}\n{\"story\": \"x\"}\n",
         b"{\"text\": \"ok\"}\n{\"text\": 7}\n",
         b"{\"text\": \"ok\"}\n{\"text\": null}\n",
         b"{\"text\": \"ok\"}\n[\"text\", 1]\n",
+        b"{\"text\": \"ok\"}\n[\"a story, but no object\"]\n",
+        b"{\"text\": \"ok\"}\n{\"text\": \"one\"} {\"text\": \"two\"}\n",
         b"{\"text\": \"ok\"}\n{\"text\": \"cut",
         b"{\"text\": \"ok\"}\nplain words\n",
         b"{\"text\": \"ok\"}\n{\"text\": \"\xFF\"}\n",
@@ -170,6 +172,22 @@ fn parquet_gives_the_text_column() {
         assert_eq!(stories.bytes_read(), corpus.bytes());
     }
     assert_eq!(read("a.parquet", &parquet_file(STRINGS, &[], Compression::SNAPPY)).unwrap(), [""; 0]);
+}
+
+/// As some writers declare it: a column in which nothing can be missing.
+#[test]
+fn parquet_takes_a_required_column() {
+    let properties = Arc::new(WriterProperties::builder().build());
+    let schema = Arc::new(parse_message_type("message m { REQUIRED BYTE_ARRAY text (STRING); }").unwrap());
+    let texts: Vec<String> = (0..200).map(|i| format!("Story {i}.")).collect();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let values: Vec<ByteArray> = texts.iter().map(|t| ByteArray::from(t.as_str())).collect();
+    column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    assert_eq!(read("a.parquet", &writer.into_inner().unwrap()).unwrap(), texts);
 }
 
 #[test]
