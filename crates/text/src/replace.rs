@@ -119,4 +119,24 @@ mod tests {
         assert!(message.contains("a.json") && message.contains("check the folder"), "{message}");
         assert!(!message.contains('\n'));
     }
+
+    /// Linux keeps a full disk at hand.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_one_clear_line_and_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.json");
+        write_whole(&target, b"one").unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let beside = folder.path().join(".offramp-x.partial");
+        fs::write(&beside, b"").unwrap();
+        let file = NamedTempFile::from_parts(full, TempPath::try_from_path(&beside).unwrap());
+        let mut unfinished = Unfinished { file, target: target.clone() };
+        let error = unfinished.file().write_all(b"two").map_err(|e| Error::write(&target, e)).unwrap_err();
+        drop(unfinished);
+        let message = error.to_string();
+        assert!(message.contains("a.json") && message.contains("free some space"), "{message}");
+        assert!(!message.contains('\n') && !beside.exists());
+        assert_eq!(fs::read(&target).unwrap(), b"one");
+    }
 }
