@@ -93,7 +93,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// A `tokenizer.json` that cannot be loaded.
-    #[error("{path}: not a tokenizer.json that can be loaded: {reason}", path = path.display())]
+    #[error(
+        "{path}: not a tokenizer.json that can be loaded: {reason}: give one that Hugging Face's tokenizers wrote",
+        path = path.display()
+    )]
     TokenizerFile {
         /// The file.
         path: PathBuf,

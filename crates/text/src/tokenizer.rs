@@ -7,8 +7,9 @@
 //! - **Text is text.** [`Tokenizer::encode`] never turns a special token that is spelled out in a text into that
 //!   token: a story that says `<|endoftext|>` in the middle of a line is encoded letter by letter, so no text
 //!   can end itself. The separator between stories is put in as an id, by [`crate::prepare`]. Nothing is added
-//!   either (no beginning-of-text token), and a truncation or padding stored in the file is ignored. This holds
-//!   here only: the saved file is an ordinary one, and other programs treat special tokens as they always do.
+//!   either (no beginning-of-text token), and a truncation, a padding or a random dropout of merges stored in
+//!   the file is ignored. This holds here only: the saved file is an ordinary one, and other programs treat
+//!   special tokens as they always do.
 //! - **Decoding is exact and the same in one piece or token by token** (see `spelling.rs`). Special tokens
 //!   stand for no text.
 //! - **GPT-2's word splitting is done here** (see `words.rs`) whenever a file asks for exactly that: many times
@@ -24,7 +25,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use tokenizers::PreTokenizerWrapper;
+use tokenizers::{ModelWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result, one_line};
 use crate::replace;
@@ -119,6 +120,13 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(Error::tokenizer)?;
         inner.with_padding(None);
         inner.set_encode_special_tokens(true);
+        if let ModelWrapper::BPE(model) = inner.get_model()
+            && model.dropout.is_some()
+        {
+            let mut model = model.clone();
+            model.dropout = None;
+            inner.with_model(model);
+        }
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
         if vocab_size == 0 {
@@ -205,6 +213,14 @@ impl std::fmt::Debug for Tokenizer {
             .field("vocab_size", &self.vocab_size)
             .field("end_of_text", &self.end_of_text)
             .finish_non_exhaustive()
+    }
+}
+
+/// Runs the library's code on a file that may be hostile: a panic in it is an error like any other.
+fn guard<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(answer) => answer.map_err(Error::tokenizer),
+        Err(_) => Err(Error::tokenizer("its tokenizer.json contradicts itself: use another")),
     }
 }
 

@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::Tokenizer;
 use super::words::unspell;
+use super::{Tokenizer, guard};
 use crate::error::{Error, Result};
 
 pub(super) enum Spelling {
@@ -78,7 +78,7 @@ impl Spelling {
 /// What a token adds when it follows itself, by the library's reckoning.
 fn middle(tokenizer: &Tokenizer, id: u32) -> Option<usize> {
     tokenizer.inner.id_to_token(id)?;
-    let len = |ids: &[u32]| tokenizer.inner.decode(ids, true).map_or(0, |text| text.len());
+    let len = |ids: &[u32]| guard(|| tokenizer.inner.decode(ids, true)).map_or(0, |text| text.len());
     Some(len(&[id, id]).saturating_sub(len(&[id])))
 }
 

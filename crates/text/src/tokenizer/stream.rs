@@ -1,7 +1,7 @@
 //! Text from tokens that arrive one at a time, never half a character.
 
-use super::Tokenizer;
 use super::spelling::{Beginning, Pieces, Spelling};
+use super::{Tokenizer, guard};
 use crate::error::{Error, Result};
 
 /// Decodes a stream of tokens: everything [`StreamDecoder::push`] returned, followed by what
@@ -57,8 +57,10 @@ impl<'t> StreamDecoder<'t> {
                 if let Some(&id) = new.iter().find(|&&id| tokenizer.inner.id_to_token(id).is_none()) {
                     return Err(unknown(id));
                 }
+                let before = ids.len();
                 ids.extend_from_slice(new);
-                let text = tokenizer.inner.decode(ids, true).map_err(Error::tokenizer)?;
+                let text = guard(|| tokenizer.inner.decode(ids, true));
+                let text = text.inspect_err(|_| ids.truncate(before))?;
                 // A replacement character at the end may be half of one that is still to come.
                 match text.strip_prefix(shown.as_str()) {
                     Some(fresh) if !fresh.ends_with(char::REPLACEMENT_CHARACTER) => {
@@ -77,7 +79,7 @@ impl<'t> StreamDecoder<'t> {
         match self.state {
             State::Exact { pending, .. } => String::from_utf8_lossy(&pending).into_owned(),
             State::Library { ids, shown } => {
-                let text = self.tokenizer.inner.decode(&ids, true).unwrap_or_default();
+                let text = guard(|| self.tokenizer.inner.decode(&ids, true)).unwrap_or_default();
                 let agreed: usize = text
                     .chars()
                     .zip(shown.chars())

@@ -13,6 +13,10 @@ use crate::error::{Error, Result};
 /// a part of this size already shows, and memory stays bounded. A corpus sorted by kind should be shuffled.
 pub const BPE_TRAINING_BYTES: usize = 64 << 20;
 
+/// Longer words are left out: the trainer needs time in the square of a word's length, and what is so long (a
+/// picture in base64, a ruler of dashes) teaches no merge worth having.
+const MAX_WORD_BYTES: usize = 1 << 10;
+
 /// The special token and one token for every byte.
 const SMALLEST: usize = 257;
 /// The trainer allocates by the size asked for.
@@ -46,7 +50,10 @@ pub(super) fn train(
         .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .build();
-    let split = |text: &str| Ok(words(text).map(|word| spell(word.as_bytes())).collect());
+    let split = |text: &str| {
+        let short = words(text).filter(|word| word.len() <= MAX_WORD_BYTES);
+        Ok(short.map(|word| spell(word.as_bytes())).collect())
+    };
     trainer.feed(texts.iter(), split).map_err(Error::tokenizer)?;
     drop(texts);
     let mut model = BPE::default();

@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use regex_syntax::hir::{Class, HirKind};
 use tokenizers::Model;
 
-use super::Tokenizer;
+use super::{Tokenizer, guard};
 use crate::error::{Error, Result};
 
 /// Words longer than this are encoded afresh each time.
@@ -153,7 +153,7 @@ impl<'t> Encoder<'t> {
             return words(text).try_for_each(|word| self.word(word, out));
         }
         check_length("a text", text, MAX_GENERAL_TEXT_BYTES)?;
-        let encoding = self.tokenizer.inner.encode_fast(text, false).map_err(Error::tokenizer)?;
+        let encoding = guard(|| self.tokenizer.inner.encode_fast(text, false))?;
         out.extend_from_slice(encoding.get_ids());
         Ok(())
     }
@@ -166,7 +166,7 @@ impl<'t> Encoder<'t> {
         check_length("a run without a word break", word, MAX_WORD_BYTES)?;
         self.spelling.clear();
         self.spelling.extend(word.bytes().map(|byte| STAND_INS[byte as usize]));
-        let tokens = self.tokenizer.inner.get_model().tokenize(&self.spelling).map_err(Error::tokenizer)?;
+        let tokens = guard(|| self.tokenizer.inner.get_model().tokenize(&self.spelling))?;
         out.extend(tokens.iter().map(|token| token.id));
         if word.len() <= MAX_CACHED_WORD {
             self.remember(word, tokens.iter().map(|token| token.id));

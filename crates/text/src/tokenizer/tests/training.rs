@@ -46,3 +46,34 @@ fn training_refuses_what_cannot_be() {
     // Nothing to learn from is no fault: the bytes are there.
     assert_eq!(Tokenizer::train_bpe(std::iter::empty(), 300).unwrap().vocab_size(), 257);
 }
+
+/// Two tokenizers agree on ids if and only if their vocabularies do, however each came about.
+#[test]
+fn vocabularies_are_told_apart() {
+    let train = |size| Tokenizer::train_bpe(stories().into_iter().map(Ok), size).unwrap();
+    assert!(GPT2.has_vocabulary_of(&RELOADED) && RELOADED.has_vocabulary_of(&GPT2));
+    assert!(train(300).has_vocabulary_of(&train(300)));
+    assert!(!train(300).has_vocabulary_of(&train(301)) && !train(301).has_vocabulary_of(&train(300)));
+    assert!(!GPT2.has_vocabulary_of(&train(300)));
+    // As many tokens, two of them exchanged.
+    let json = train(300).inner.to_string(false).unwrap();
+    let exchanged = json.replace("\"a\":", "\"?\":").replace("\"b\":", "\"a\":").replace("\"?\":", "\"b\":");
+    assert_ne!(exchanged, json);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, exchanged).unwrap();
+    let other = Tokenizer::from_file(&path).unwrap();
+    assert_eq!(other.vocab_size(), 300);
+    assert!(!other.has_vocabulary_of(&train(300)));
+}
+
+/// A picture in base64 is one word of a million letters: training must neither learn from it nor hang on it.
+#[test]
+fn training_is_not_held_up_by_endless_words() {
+    let mut stories = stories();
+    let expected = Tokenizer::train_bpe(stories.clone().into_iter().map(Ok), 300).unwrap();
+    stories.insert(7, "ab".repeat(1 << 20));
+    stories.insert(9, " ".repeat(1 << 20));
+    let found = Tokenizer::train_bpe(stories.into_iter().map(Ok), 300).unwrap();
+    assert!(found.has_vocabulary_of(&expected));
+}

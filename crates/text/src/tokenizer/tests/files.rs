@@ -1,0 +1,87 @@
+//! A `tokenizer.json` that is damaged, or means harm, is one clear line.
+
+use super::*;
+
+#[test]
+fn a_broken_file_is_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let whole = LLAMA_2.inner.to_string(false).unwrap();
+    let huge_id = whole.replace("\"▁▁\":290", "\"▁▁\":4000000000");
+    assert_ne!(huge_id, whole);
+    let cases = [
+        String::new(),
+        "{}".into(),
+        "[1, 2]".into(),
+        whole[..whole.len() / 2].to_owned(),
+        whole.replace("\"type\":\"BPE\"", "\"type\":\"Nonsense\""),
+        whole.replace("\"type\":\"Strip\",\"content\":\" \"", "\"type\":\"Peel\""),
+        huge_id,
+    ];
+    for case in cases {
+        std::fs::write(&path, &case).unwrap();
+        let error = Tokenizer::from_file(&path).expect_err(&case);
+        assert!(matches!(error, Error::TokenizerFile { .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains("tokenizer.json") && !message.contains('\n'), "{message}");
+        assert!(message.contains("give one that"), "what to do: {message}");
+    }
+    assert!(matches!(Tokenizer::from_file(&folder.path().join("absent")), Err(Error::Read { .. })));
+}
+
+/// Dropping merges at random is for training a model; here the same text always has the same ids.
+#[test]
+fn a_dropout_in_the_file_is_ignored() {
+    let mut json: serde_json::Value = serde_json::from_str(&GPT2.inner.to_string(false).unwrap()).unwrap();
+    json["model"]["dropout"] = 0.5.into();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, json.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_file(&path).unwrap();
+    for text in TEXTS {
+        assert_eq!(tokenizer.encode(text).unwrap(), GPT2.encode(text).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is done to a file, loading it answers; if it loads, it does not panic in use.
+    #[test]
+    fn a_damaged_file_never_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let mut bytes = LLAMA_2.inner.to_string(false).unwrap().into_bytes();
+        let at = at.index(bytes.len());
+        if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(tokenizer) = Tokenizer::from_file(&path) {
+            let ids = tokenizer.encode("the a 亀").unwrap_or_default();
+            let _ = tokenizer.decode(&ids);
+        }
+    }
+}
+
+/// The library trusts a decoder's numbers and a normalizer's tables: what makes it panic is an error here.
+#[test]
+fn a_file_that_makes_the_library_panic_is_an_error() {
+    let strip = r#"{"type":"Strip","content":"a","start":0,"stop":5}"#;
+    let tokenizer = sentencepiece("null", "null", strip);
+    let a = tokenizer.inner.token_to_id("a").unwrap();
+    check_harmless(&tokenizer.decode(&[a]).unwrap_err());
+    let mut stream = tokenizer.stream();
+    assert!(stream.push(a).is_err());
+    let the = tokenizer.inner.token_to_id("▁the").unwrap();
+    assert_eq!(stream.push(the).unwrap(), "▁the", "as if the token had not been there");
+    assert_eq!(tokenizer.token_bytes(a), Some(0));
+
+    // A trie of one node that points far beyond its end.
+    let charsmap = r#"{"type":"Precompiled","precompiled_charsmap":"BAAAAAD8/38="}"#;
+    let tokenizer = sentencepiece(charsmap, "null", "null");
+    check_harmless(&tokenizer.encode("the").unwrap_err());
+}
+
+fn check_harmless(error: &Error) {
+    let message = error.to_string();
+    assert!(message.contains("contradicts itself") && !message.contains('\n'), "{message}");
+}
