@@ -55,14 +55,15 @@ impl Live {
         let remaining = self.progress.remaining(done, all);
         self.progress.set(record.step, || {
             let skipped = if skipped > 0 { format!(" · {skipped} skipped") } else { String::new() };
+            // A narrow terminal cuts the end off: what matters most comes first.
             format!(
-                "step {} · loss {:.3} (smoothed {smoothed:.3}) · gradient {:.2} · rate {:.1e} · {} tokens/s · {remaining} \
-                 left{skipped}",
+                "step {} · loss {:.3}, smoothed {smoothed:.3} · {remaining} left · {} tokens/s · gradient {:.2} · \
+                 rate {:.1e}{skipped}",
                 grouped(record.step),
                 record.final_loss,
+                rate(record.tokens_per_second),
                 record.grad_norm,
                 record.learning_rate,
-                rate(record.tokens_per_second),
             )
         });
     }

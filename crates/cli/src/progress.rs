@@ -24,7 +24,7 @@ impl Progress {
     /// Progress towards `total` of whatever is counted.
     pub(crate) fn new(total: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("{bar:24} {percent:>3}%  {msg}");
+        let style = ProgressStyle::with_template("{bar:16} {percent:>3}%  {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─"));
         Self { bar, began: Instant::now(), shown: None, terminal: io::stderr().is_terminal() }
     }
