@@ -71,7 +71,7 @@ impl Live {
 
 fn validation(record: &ValidationRecord) -> String {
     let exits: Vec<_> =
-        record.exits.iter().map(|exit| format!("{:.3} at {}", exit.loss, exit.exit_layer)).collect();
+        record.exits.iter().map(|exit| format!("{} {:.3}", exit.exit_layer, exit.loss)).collect();
     let (step, exits) = (grouped(record.step), exits.join(", "));
-    format!("step {step}: validation, nats by exit: {exits}; {:.3} bits/byte", record.bits_per_byte)
+    format!("step {step}: exit {exits} nats; {:.3} bits/byte", record.bits_per_byte)
 }
