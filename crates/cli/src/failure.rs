@@ -1,17 +1,48 @@
 //! Which errors are a user's mistake and which are a failure: exit code 2, and 1.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 const FAILURE: u8 = 1;
 const MISTAKE: u8 = 2;
 
 /// Says in one line what went wrong, and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    // One line, whatever a library's message was.
-    let message = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-    eprintln!("error: {message}");
+    eprintln!("error: {}", one_line(error));
     ExitCode::from(exit_code(error))
+}
+
+/// Runs `work`; a panic ends it as an error would, in one line and with the exit code of a failure.
+///
+/// Until then the hook only remembers: some libraries panic on damaged files, and the rooms that call them
+/// catch that and say it better.
+pub(crate) fn guarded(work: impl FnOnce() -> ExitCode) -> ExitCode {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    panic::set_hook(Box::new(|info| {
+        let told = info.to_string();
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }));
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let told = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        eprintln!("error: a fault in offramp itself, please report it: {told}");
+        ExitCode::from(FAILURE)
+    })
+}
+
+/// The error and its causes, without those that a message before them has in it already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let message = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !line.contains(&message) {
+            let colon = if line.is_empty() { "" } else { ": " };
+            line += &format!("{colon}{message}");
+        }
+    }
+    line
 }
 
 /// What the disk or the arithmetic did is a failure; all else came from what the user gave.
@@ -80,6 +111,16 @@ mod tests {
 
     fn code(error: impl Into<anyhow::Error>) -> u8 {
         exit_code(&error.into())
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        let reason = source.to_string();
+        let line = one_line(&offramp_text::Error::Read { path: PathBuf::from("x"), source }.into());
+        assert_eq!(line.matches(&reason).count(), 1, "{line}");
+        let nested = anyhow::anyhow!("the\n  disk").context("while writing");
+        assert_eq!(one_line(&nested), "while writing: the disk");
     }
 
     #[test]

@@ -53,10 +53,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(code) => code,
-        Err(error) => failure::report(&error),
-    }
+    let arguments = Arguments::parse();
+    failure::guarded(|| run(&arguments).unwrap_or_else(|error| failure::report(&error)))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
