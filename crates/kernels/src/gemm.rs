@@ -40,8 +40,8 @@ impl<'a> Matrix<'a> {
     }
 
     fn checked(self) -> Self {
-        let needed = extent(self.rows, self.cols, self.row_stride, self.col_stride);
-        assert!(self.data.len() >= needed, "a matrix of {needed} floats over {}", self.data.len());
+        let Self { rows, cols, row_stride, col_stride, data } = self;
+        assert_fits([rows, cols], [row_stride, col_stride], data.len());
         self
     }
 }
@@ -70,16 +70,29 @@ impl<'a> MatrixMut<'a> {
     /// If the rows would overlap or the data is too short.
     pub fn with_row_stride(mut self, stride: usize) -> Self {
         assert!(stride >= self.cols, "rows of {} floats {stride} apart overlap", self.cols);
-        let needed = extent(self.rows, self.cols, stride, 1);
-        assert!(self.data.len() >= needed, "a matrix of {needed} floats over {}", self.data.len());
+        assert_fits([self.rows, self.cols], [stride, 1], self.data.len());
         self.row_stride = stride;
         self
     }
 }
 
-/// Floats from the first element to the last, both included.
-fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
-    if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 }
+/// Panics unless every element of a matrix lies within `len` floats and its strides fit an `isize`.
+fn assert_fits([rows, cols]: [usize; 2], strides: [usize; 2], len: usize) {
+    let fits = extent([rows, cols], strides).is_some_and(|needed| needed <= len);
+    assert!(fits, "a matrix of [{rows}, {cols}], {strides:?} apart, over {len} floats");
+}
+
+/// Floats from the first element to the last, both included; `None` beyond what can be addressed. The
+/// gemm call rests on it, so that it must not wrap.
+fn extent([rows, cols]: [usize; 2], strides: [usize; 2]) -> Option<usize> {
+    if strides.iter().any(|stride| isize::try_from(*stride).is_err()) {
+        return None;
+    }
+    if rows == 0 || cols == 0 {
+        return Some(0);
+    }
+    let last = (rows - 1).checked_mul(strides[0])?.checked_add((cols - 1).checked_mul(strides[1])?)?;
+    last.checked_add(1)
 }
 
 /// What happens to what stood in the output.
@@ -187,5 +200,28 @@ mod tests {
         let (mut out, a, b) = ([0.0; 4], [0.0; 6], [0.0; 4]);
         let target = MatrixMut::new(&mut out, 2, 2);
         gemm(target, Write::Replace, 1.0, Matrix::new(&a, 2, 3), Matrix::new(&b, 2, 2), Threads::One);
+    }
+
+    #[test]
+    #[should_panic(expected = "a matrix of [4294967296, 4294967296]")]
+    fn sizes_that_would_wrap_to_nothing_are_refused() {
+        let _ = Matrix::new(&[], 1 << 32, 1 << 32);
+    }
+
+    #[test]
+    #[should_panic(expected = "a matrix of [1, 1]")]
+    fn strides_beyond_the_address_space_are_refused() {
+        let _ = MatrixMut::new(&mut [0.0], 1, 1).with_row_stride(usize::MAX);
+    }
+
+    #[test]
+    fn a_product_over_nothing_is_zero_and_one_of_nothing_writes_nothing() {
+        let mut out = [f32::NAN; 4];
+        let (a, b) = (Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 2));
+        gemm(MatrixMut::new(&mut out, 2, 2), Write::Replace, 1.0, a, b, Threads::All);
+        assert_eq!(out, [0.0; 4]);
+        let (a, b) = (Matrix::new(&[], 0, 2), Matrix::new(&[1.0; 4], 2, 2));
+        gemm(MatrixMut::new(&mut out, 0, 2), Write::Replace, 1.0, a, b, Threads::All);
+        assert_eq!(out, [0.0; 4]);
     }
 }
