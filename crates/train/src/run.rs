@@ -9,7 +9,9 @@
 //!
 //! A run depends on its recipe and its corpus alone. Batches, dropout and first weights come from
 //! generators keyed by the seed and by counters, so that a run that was stopped or killed resumes from its
-//! newest checkpoint and ends in the same bytes as one that was not.
+//! newest checkpoint and ends in the same bytes as one that was not, whatever the number of threads. Another
+//! processor may sum in another order (gemm cuts its products by instruction set and caches): there the same
+//! seed gives losses that are alike, not equal.
 
 mod data;
 mod folder;

@@ -1,5 +1,7 @@
 //! Runs on a tiny corpus: whole, stopped, resumed, refused.
 
+mod threads;
+
 use super::*;
 use offramp_model::Llama;
 use offramp_model::journal;
