@@ -113,15 +113,37 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// Training that has come to nothing.
+    /// A checkpoint that cannot be used.
     #[error(
-        "the loss or its gradient was not finite in {in_a_row} steps in a row, up to step {step}: resume from an \
-         earlier checkpoint, or start again with a lower learning_rate, a longer warm-up or a smaller clip"
+        "the checkpoint {path} cannot be used: {source}: remove its folder to resume from the one before",
+        path = path.display()
+    )]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<offramp_model::Error>,
+    },
+    /// A finished run whose checkpoints are gone.
+    #[error(
+        "{path} holds a finished model and no checkpoint to resume from: use the model, or start a new run in another \
+         folder",
+        path = path.display()
+    )]
+    NoCheckpoint {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// Training that has come to nothing. Resuming would come to it again.
+    #[error(
+        "{}, up to step {step}: start a new run in another folder with a lower learning_rate, a longer warm-up or a \
+         smaller clip",
+        diverged(*in_a_row)
     )]
     Diverged {
         /// The last of these steps.
         step: u64,
-        /// How many there were.
+        /// Steps in a row without a finite loss or gradient; 0 if a weight or a moment is not finite.
         in_a_row: u32,
     },
     /// A fault in a model's files, or the disk.
@@ -143,5 +165,12 @@ impl Error {
 
     pub(crate) fn state(path: &Path, reason: impl ToString) -> Self {
         Self::State { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+fn diverged(in_a_row: u32) -> String {
+    match in_a_row {
+        0 => "a weight or a moment of its gradient is not finite".to_owned(),
+        steps => format!("the loss or its gradient was not finite in {steps} steps in a row"),
     }
 }

@@ -223,6 +223,10 @@ impl Run<'_> {
 
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
+        if !self.trainer.is_finite() {
+            // It could not be read again, and would push out a checkpoint that can.
+            return Err(Error::Diverged { step, in_a_row: self.trainer.state.skipped_in_a_row });
+        }
         let path = self.folder.save(&self.trainer, self.data)?;
         let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.folder.journal(&Record::Checkpoint(CheckpointRecord { step, folder }))?;

@@ -129,22 +129,26 @@ fn begin_anew(job: &Job<'_>) -> Result<()> {
 /// The newest checkpoint of a run that this job may go on with; none if it was never saved.
 fn resume(job: &Job<'_>, data: &Data) -> Result<Option<(PathBuf, State)>> {
     let (path, recipe) = (&job.folder, job.recipe);
-    let begun_with = path.join(RECIPE);
-    if !begun_with.is_file() {
+    if check_new(path).is_ok() {
         return Err(Error::NoRun { path: path.clone() });
     }
+    let begun_with = path.join(RECIPE);
     if let Some((key, found, expected)) = recipe.difference(&Recipe::read(&begun_with)?) {
         return Err(Error::ChangedRecipe { path: recipe.path().to_owned(), key, found, expected });
     }
     remove_leftovers(path);
-    let Some((step, newest)) = steps(path)?.pop() else { return Ok(None) };
+    let Some((step, newest)) = steps(path)?.pop() else {
+        // Beginning again would overwrite it.
+        let finished = path.join(MODEL).exists();
+        return if finished { Err(Error::NoCheckpoint { path: path.clone() }) } else { Ok(None) };
+    };
     let saved = read_state(&newest.join(STATE), step)?;
     data.check(&saved.corpus)?;
     Ok(Some((newest, saved.state)))
 }
 
 fn read_state(path: &Path, step: u64) -> Result<SavedState> {
-    let text = std::fs::read(path).map_err(|error| Error::read(path, error))?;
+    let text = std::fs::read(path).map_err(|error| Error::state(path, error))?;
     let saved: SavedState = serde_json::from_slice(&text).map_err(|error| Error::state(path, error))?;
     if saved.version != VERSION {
         let reason = format!("its version is {}, and this program reads {VERSION}", saved.version);
@@ -159,21 +163,28 @@ fn read_state(path: &Path, step: u64) -> Result<SavedState> {
 
 /// A trainer as a checkpoint left it.
 pub(super) fn load(folder: &Path, recipe: &Recipe, config: Config, state: State) -> Result<Trainer> {
-    let layout = Layout::new(&config);
-    let mut weights = vec![0.0; layout.len()];
-    let files = Weights::open(folder, &config)?;
+    let weights = vec![0.0; Layout::new(&config).len()];
+    let mut trainer = Trainer::with(recipe, config, weights, state)?;
+    let unusable = |error| Error::Checkpoint { path: folder.to_owned(), source: Box::new(error) };
+    read_values(folder, &mut trainer).map_err(unusable)?;
+    Ok(trainer)
+}
+
+/// Reads a checkpoint's weights and moments.
+fn read_values(folder: &Path, trainer: &mut Trainer) -> offramp_model::Result<()> {
+    let layout = trainer.layout().clone();
+    let files = Weights::open(folder, trainer.config())?;
     for (spec, range) in layout.tensors() {
-        weights[range].copy_from_slice(files.take(spec)?.as_slice());
+        trainer.weights[range].copy_from_slice(files.take(spec)?.as_slice());
     }
     let specs = moments(&layout);
     let saved = read_tensors(&folder.join(OPTIMIZER), &specs)?;
-    let mut trainer = Trainer::with(recipe, config, weights, state)?;
     let (m, v) = saved.split_at(specs.len() / 2);
     for ((_, range), (m, v)) in layout.tensors().zip(m.iter().zip(v)) {
         trainer.optimizer.m[range.clone()].copy_from_slice(m.as_slice());
         trainer.optimizer.v[range].copy_from_slice(v.as_slice());
     }
-    Ok(trainer)
+    Ok(())
 }
 
 /// A model folder: config, weights, tokenizer.

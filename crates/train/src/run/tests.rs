@@ -1,5 +1,6 @@
 //! Runs on a tiny corpus: whole, stopped, resumed, refused.
 
+mod damage;
 mod threads;
 
 use super::*;

@@ -15,7 +15,7 @@ use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 
-/// Values that one task sets to zero.
+/// Values that one task sets to zero, or looks at.
 const CHUNK: usize = 1 << 16;
 
 /// A model in training.
@@ -86,6 +86,13 @@ impl Trainer {
 
     pub(super) fn tokens_per_step(&self) -> u64 {
         (self.inputs.len() * self.training.accumulation) as u64
+    }
+
+    /// Whether everything that a checkpoint keeps is a number that can be read again.
+    pub(super) fn is_finite(&self) -> bool {
+        let finite =
+            |values: &[f32]| values.par_chunks(CHUNK).all(|chunk| chunk.iter().all(|v| v.is_finite()));
+        finite(&self.weights) && finite(&self.optimizer.m) && finite(&self.optimizer.v)
     }
 
     /// Makes the next step. The record's tokens per second are for the caller to fill in.
