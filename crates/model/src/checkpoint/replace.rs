@@ -121,15 +121,24 @@ impl Drop for Folder {
     }
 }
 
-/// Removes what killed runs left half-made in `folder`. Nothing else may be writing there.
+/// Removes what killed runs left half-made in `folder`, and gives a folder that was set aside its name
+/// back if the new one never got it. Nothing else may be writing there.
 pub fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+        if let Some(target) = set_aside(&name).map(|name| folder.join(name)).filter(|path| !path.exists()) {
+            let _ = fs::rename(&path, target);
+        } else if name.starts_with(PREFIX) && (name.ends_with(SUFFIX) || name.ends_with(REPLACED)) {
             let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         }
     }
+}
+
+/// The name that a folder had before it was set aside: `model` of `.offramp-model-77.replaced`.
+fn set_aside(name: &str) -> Option<&str> {
+    let (name, process) = name.strip_prefix(PREFIX)?.strip_suffix(REPLACED)?.rsplit_once('-')?;
+    (!name.is_empty() && process.parse::<u32>().is_ok()).then_some(name)
 }
 
 /// Hands a folder's names to the disk, where the system can: without it a rename may come undone when

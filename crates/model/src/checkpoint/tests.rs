@@ -151,6 +151,24 @@ fn leftovers_of_a_killed_run_are_removed_and_nothing_else() {
     assert_eq!(names(run.path()), ["mine.partial"]);
 }
 
+/// A process killed between the two renames, and one killed just after them.
+#[test]
+fn a_folder_set_aside_by_a_killed_run_comes_back_or_goes() {
+    let run = tempfile::tempdir().unwrap();
+    let file = |folder: &str, content: &str| {
+        fs::create_dir_all(run.path().join(folder)).unwrap();
+        fs::write(run.path().join(folder).join("config.json"), content).unwrap();
+    };
+    file(".offramp-my-model-77.replaced", "the old one, whole");
+    file(".offramp-my-model-77.partial", "the new one");
+    file(".offramp-step-000120-77.replaced", "replaced");
+    file("step-000120", "new");
+    remove_leftovers(run.path());
+    assert_eq!(names(run.path()), ["my-model", "step-000120"]);
+    let content = |folder: &str| fs::read_to_string(run.path().join(folder).join("config.json")).unwrap();
+    assert_eq!((content("my-model"), content("step-000120")), ("the old one, whole".into(), "new".into()));
+}
+
 #[test]
 fn a_run_folder_means_its_model_or_its_newest_step() {
     let run = tempfile::tempdir().unwrap();
