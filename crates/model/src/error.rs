@@ -1,6 +1,7 @@
 //! Everything that can go wrong in this room, each in one line that says what to do about it.
 
 use crate::config::TensorSpec;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,12 @@ pub enum Error {
         /// Positions that fit.
         capacity: usize,
     },
+    /// A cache for more positions than the machine has memory for.
+    #[error("there is no memory for a cache of {positions} positions: ask for fewer tokens")]
+    CacheMemory {
+        /// Positions that it was to hold.
+        positions: usize,
+    },
     /// Weights given in memory, with a length that is not their shape's.
     #[error("{tensor} has {found} values: its shape {shape:?} asks for {expected}", expected = shape.iter().product::<usize>())]
     Length {
@@ -103,7 +110,7 @@ pub enum Error {
         reason: String,
     },
     /// A tensor that should be there and is not.
-    #[error("{path}: there is no tensor {tensor} {shape:?}: {advice}", path = path.display())]
+    #[error("{path}: there is no tensor {tensor} {shape:?}: {advice}", path = path.display(), tensor = legible(tensor))]
     MissingTensor {
         /// The file, or the folder of the shards.
         path: PathBuf,
@@ -115,7 +122,7 @@ pub enum Error {
         advice: &'static str,
     },
     /// A tensor that the config does not know of.
-    #[error("{path}: tensor {tensor} {shape:?} is not part of this model: check that config.json belongs to this file", path = path.display())]
+    #[error("{path}: tensor {tensor} {shape} is not part of this model: check that config.json belongs to this file", path = path.display(), tensor = legible(tensor), shape = legible(&format!("{shape:?}")))]
     UnexpectedTensor {
         /// The file.
         path: PathBuf,
@@ -125,7 +132,7 @@ pub enum Error {
         shape: Vec<usize>,
     },
     /// A tensor that two files, or one header twice, claim to hold.
-    #[error("{path}: tensor {tensor} is there twice: export the model again", path = path.display())]
+    #[error("{path}: tensor {tensor} is there twice: export the model again", path = path.display(), tensor = legible(tensor))]
     DuplicateTensor {
         /// The file in which it was met again.
         path: PathBuf,
@@ -134,8 +141,8 @@ pub enum Error {
     },
     /// A tensor of another shape than the config asks for.
     #[error(
-        "{path}: tensor {tensor} has shape {found:?}, expected {expected:?}: check that config.json belongs to this file",
-        path = path.display()
+        "{path}: tensor {tensor} has shape {found}, expected {expected:?}: check that config.json belongs to this file",
+        path = path.display(), found = legible(&format!("{found:?}"))
     )]
     Shape {
         /// The file.
@@ -203,13 +210,39 @@ impl Error {
     }
 
     pub(crate) fn safetensors(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Safetensors { path: path.to_owned(), reason: reason.into() }
+        Self::Safetensors { path: path.to_owned(), reason: legible(&reason.into()) }
     }
 
     /// A tensor in memory of the wrong length.
     pub(crate) fn wrong_length(spec: &TensorSpec, found: usize) -> Self {
         Self::Length { tensor: spec.name.clone(), shape: spec.shape.clone(), found }
     }
+}
+
+/// Text that came from a file, fit for a line of a terminal: control characters escaped, and cut where
+/// it goes on and on.
+pub(crate) fn legible(text: &str) -> String {
+    const LONGEST: usize = 160;
+    let mut line = String::new();
+    for char in text.chars() {
+        if line.len() > LONGEST {
+            line.push('…');
+            break;
+        }
+        match char.is_control() {
+            true => line.extend(char.escape_default()),
+            false => line.push(char),
+        }
+    }
+    line
+}
+
+/// Opens a file for reading, and nothing else: a pipe would keep its reader waiting for ever.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    File::open(path)
 }
 
 fn write_advice(error: &io::Error) -> &'static str {

@@ -67,15 +67,15 @@ fn heads(config: &Config) -> Checked {
 }
 
 fn constants(config: &Config) -> Checked {
-    let positive = |x: f64| x > 0.0 && x.is_finite();
     ensure(
         config.rms_norm_eps >= 0.0 && config.rms_norm_eps < 1.0,
         "rms_norm_eps",
         config.rms_norm_eps,
         "0 or more and below 1",
     )?;
+    // Below 1 frequencies grow with the pair, and a tiny base would send them to infinity.
     let theta = config.rope.theta;
-    ensure(positive(theta) && theta <= f64::from(f32::MAX), "rope_theta", theta, "a positive number")
+    ensure((1.0..=f64::from(f32::MAX)).contains(&theta), "rope_theta", theta, "1 or more, as an f32")
 }
 
 fn scaling(scaling: &RopeScaling) -> Checked {
@@ -99,7 +99,8 @@ fn scaling(scaling: &RopeScaling) -> Checked {
                 "a positive number, at most 1e6",
             )?;
             let above = format!("above low_freq_factor, {low_freq_factor}, and at most 1e6");
-            let ordered = high_freq_factor > low_freq_factor && high_freq_factor <= 1e6;
+            // As f32, in which their difference divides.
+            let ordered = high_freq_factor as f32 > low_freq_factor as f32 && high_freq_factor <= 1e6;
             ensure(ordered, "rope_parameters.high_freq_factor", high_freq_factor, above)?;
             let (key, found) =
                 ("rope_parameters.original_max_position_embeddings", original_max_position_embeddings);

@@ -1,9 +1,8 @@
 //! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
 
 use super::{Config, EarlyExit, RopeParameters, RopeScaling};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, legible, open_regular};
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -13,7 +12,7 @@ const MAX_BYTES: u64 = 16 << 20;
 /// A small JSON file, whole.
 pub(super) fn text(path: &Path) -> Result<String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|error| Error::read(path, error))?;
+    let file = open_regular(path).map_err(|error| Error::read(path, error))?;
     let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
     let read = read.map_err(|error| Error::read(path, error))?;
     match read as u64 > MAX_BYTES {
@@ -118,12 +117,20 @@ impl<'a> Block<'a> {
         if self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
             return Err(self.fault("hidden_act", "\"silu\""));
         }
+        self.refuse_heads_that_turn_in_part()?;
         for key in ["attention_bias", "mlp_bias"] {
             if self.flag(key)? {
                 return Err(self.fault(key, "false: layers with biases are not supported"));
             }
         }
         Ok(())
+    }
+
+    fn refuse_heads_that_turn_in_part(&self) -> Result<()> {
+        match self.number("partial_rotary_factor")? {
+            None | Some(1.0) => Ok(()),
+            Some(_) => Err(self.fault("partial_rotary_factor", "1: heads turn whole")),
+        }
     }
 
     fn bos_token_id(&self) -> Result<Option<u32>> {
@@ -146,9 +153,12 @@ impl<'a> Block<'a> {
     fn early_exit(&self) -> Result<Option<EarlyExit>> {
         let Some(value) = self.get("early_exit") else { return Ok(None) };
         let block = serde_json::from_value(value.clone());
-        block
-            .map(Some)
-            .map_err(|error| self.fault("early_exit", format!("the block that offramp writes ({error})")))
+        block.map(Some).map_err(|error| {
+            self.fault(
+                "early_exit",
+                format!("the block that offramp writes ({})", legible(&error.to_string())),
+            )
+        })
     }
 
     /// Rotary positions from `rope_parameters` (transformers 5), `rope_scaling` beside `rope_theta`
@@ -165,16 +175,16 @@ impl<'a> Block<'a> {
         let new = read("rope_parameters", "rope_parameters.")?;
         let old = read("rope_scaling", "rope_scaling.")?;
         // transformers 4 reads one set of keys and transformers 5 the other: they must not differ.
-        let agree = "the same as rope_parameters says: keep one of the two";
-        match (new, old) {
-            (Some(new), Some(old)) if new != old => Err(self.fault("rope_scaling", agree)),
-            (Some(new), _) if theta.is_some_and(|theta| theta != new.theta) => {
-                Err(self.fault("rope_theta", agree))
+        if new.is_some() && old.is_some() && new != old {
+            return Err(self.fault("rope_scaling", "the same as rope_parameters says: keep one of the two"));
+        }
+        let plain = || RopeParameters { theta: theta.unwrap_or(10_000.0), scaling: RopeScaling::Default };
+        let rope = new.or(old).unwrap_or_else(plain);
+        match theta {
+            Some(theta) if theta != rope.theta => {
+                Err(self.fault("rope_theta", "what the rope block beside it says: keep one of the two"))
             }
-            (Some(rope), _) | (None, Some(rope)) => Ok(rope),
-            (None, None) => {
-                Ok(RopeParameters { theta: theta.unwrap_or(10_000.0), scaling: RopeScaling::Default })
-            }
+            _ => Ok(rope),
         }
     }
 
@@ -189,9 +199,7 @@ impl<'a> Block<'a> {
 
     fn rope_scaling(&self, max_position_embeddings: usize) -> Result<RopeScaling> {
         let key = if self.get("rope_type").is_some() { "rope_type" } else { "type" };
-        if self.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-            return Err(self.fault("partial_rotary_factor", "1: heads turn whole"));
-        }
+        self.refuse_heads_that_turn_in_part()?;
         match self.get(key).map(Value::as_str) {
             None | Some(Some("default")) => Ok(RopeScaling::Default),
             Some(Some("linear")) => Ok(RopeScaling::Linear { factor: self.required_number("factor")? }),

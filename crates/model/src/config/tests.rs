@@ -148,7 +148,10 @@ fn rope_that_cannot_be_honoured_is_refused_by_name() {
         json!({ "rope_scaling": { "rope_type": 3 } }),
         json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }),
         json!({ "rope_parameters": { "rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4 } }),
+        json!({ "rope_parameters": { "rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4.000000001 } }),
         json!({ "rope_theta": 0 }),
+        json!({ "rope_theta": 1e-60 }), // no f32
+        json!({ "rope_theta": 1e-30 }), // frequencies that leave f32 after a few positions
         json!({ "rope_theta": -10000.0 }),
         json!({ "rope_theta": 1e300 }),
     ] {
@@ -160,6 +163,9 @@ fn rope_that_cannot_be_honoured_is_refused_by_name() {
     );
     assert!(two.contains("rope_scaling is ") && two.contains("the same as rope_parameters"), "{two}");
     assert!(message(json!({ "rope_parameters": { "rope_theta": 5e5 } })).contains("rope_theta is 10000"));
+    let own = json!({ "rope_scaling": { "type": "linear", "factor": 2, "rope_theta": 5e5 } });
+    assert!(message(own).contains("rope_theta is 10000"));
+    assert!(message(json!({ "partial_rotary_factor": 0.5 })).contains("partial_rotary_factor is 0.5"));
 }
 
 #[test]
@@ -252,7 +258,7 @@ fn a_config_survives_its_file() {
     for config in [
         Config { rope: RopeParameters { theta: 5e5, scaling: llama3 }, ..card.clone() },
         Config {
-            rope: RopeParameters { theta: 0.1 + 0.2, scaling: RopeScaling::Linear { factor: 2.5 } },
+            rope: RopeParameters { theta: 1e4 + 0.1 + 0.2, scaling: RopeScaling::Linear { factor: 2.5 } },
             ..card.clone()
         },
         Config { bos_token_id: None, eos_token_ids: vec![], early_exit: None, ..card.clone() },
@@ -268,6 +274,21 @@ fn a_config_survives_its_file() {
             keys.iter().for_each(|key| json[key] = Value::Null);
             assert_eq!(Config::from_json(&json.to_string(), origin()).unwrap(), config);
         }
+    }
+}
+
+#[test]
+fn quarters_are_exits_that_exist_in_order_and_once() {
+    let quarters = |num_hidden_layers| Config { num_hidden_layers, ..card() }.quarters();
+    assert_eq!(quarters(24), [6, 12, 18, 24]);
+    assert_eq!((quarters(1), quarters(2)), (vec![1], vec![1, 2]));
+    assert_eq!((quarters(3), quarters(4)), (vec![1, 2, 3], vec![1, 2, 3, 4]));
+    assert_eq!(quarters(7), [1, 3, 5, 7]);
+    for layers in 1..100 {
+        let config = Config { num_hidden_layers: layers, ..card() };
+        let exits = config.quarters();
+        assert!(exits.is_sorted_by(|a, b| a < b) && exits.last() == Some(&layers), "{exits:?}");
+        exits.iter().for_each(|&exit| config.check_exit_layer(exit).unwrap());
     }
 }
 
