@@ -5,7 +5,7 @@
 //! finite (a run that diverges has them) is written as `null` and read back as NaN.
 
 use crate::checkpoint::write_atomically;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, legible};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
@@ -191,7 +191,7 @@ pub fn truncate_after(path: &Path, step: u64) -> Result<()> {
 fn lines<'a>(bytes: &'a [u8], path: &'a Path) -> impl Iterator<Item = Result<(Record, &'a [u8])>> {
     whole_lines(bytes).split_inclusive(|&byte| byte == b'\n').enumerate().map(|(index, line)| {
         let record = serde_json::from_slice(line).map_err(|error| {
-            let reason = format!("not a record of a journal: {error}");
+            let reason = format!("not a record of a journal: {}", legible(&error.to_string()));
             Error::Journal { path: path.to_owned(), line: index + 1, reason }
         })?;
         Ok((record, line))

@@ -3,12 +3,11 @@
 use super::map::Map;
 use super::{F32Storage, header};
 use crate::config::TensorSpec;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, open_regular};
 use offramp_kernels::convert::{bf16_to_f32, f16_to_f32};
 use offramp_kernels::rayon::prelude::*;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,12 +33,8 @@ const CHUNK: usize = 1 << 16;
 impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |error| Error::read(path, error);
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(Error::safetensors(path, "it is not a regular file"));
-        }
-        if metadata.len() == 0 {
+        let file = open_regular(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() == 0 {
             return Err(Error::safetensors(path, "it is empty")); // and cannot be mapped
         }
         let map = Arc::new(Map::new(&file).map_err(failed)?);

@@ -1,6 +1,6 @@
 //! What a safetensors header says, held against the length of its file before it is believed.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, legible};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -40,12 +40,12 @@ fn reason(error: &SafeTensorError, length: usize) -> String {
             format!("its tensors do not end where the file does, at {length} bytes")
         }
         SafeTensorError::InvalidOffset(tensor) => {
-            format!("tensor {tensor} does not begin where the one before it ends")
+            format!("tensor {} does not begin where the one before it ends", legible(tensor))
         }
         SafeTensorError::TensorInvalidInfo => {
             "a tensor's bytes are not as many as its shape asks for".to_owned()
         }
-        other => other.to_string().replace('\n', " "),
+        other => other.to_string(),
     }
 }
 

@@ -2,9 +2,8 @@
 
 use super::file::TensorFile;
 use super::{INDEX, SINGLE};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, legible, open_regular};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -24,7 +23,7 @@ struct Json {
 
 pub(super) fn read(folder: &Path) -> Result<Index> {
     let path = folder.join(INDEX);
-    let file = File::open(&path).map_err(|error| match error.kind() {
+    let file = open_regular(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             let reason = format!("there is neither {SINGLE} nor {INDEX} in it");
             Error::NoModel { path: folder.to_owned(), reason }
@@ -34,13 +33,17 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
     let json: Json =
         serde_json::from_reader(BufReader::new(file.take(MAX_BYTES))).map_err(|error| Error::Index {
             path: path.clone(),
-            reason: format!("not an index of shards: {error}: export the model again"),
+            reason: format!(
+                "not an index of shards: {}: export the model again",
+                legible(&error.to_string())
+            ),
         })?;
     let mut shards = BTreeMap::<String, BTreeSet<String>>::new();
     for (tensor, shard) in json.weight_map {
         if !is_plain_name(&shard) {
+            let (tensor, shard) = (legible(&tensor), legible(&format!("{shard:?}")));
             let reason =
-                format!("tensor {tensor} is said to be in {shard:?}: shards must be files of this folder");
+                format!("tensor {tensor} is said to be in {shard}: shards must be files of this folder");
             return Err(Error::Index { path, reason });
         }
         shards.entry(shard).or_default().insert(tensor);
@@ -64,13 +67,16 @@ impl Index {
         let fault = |reason| Err(Error::Index { path: self.path.clone(), reason });
         if let Some(tensor) = promised.iter().find(|tensor| !file.contains(tensor)) {
             return fault(format!(
-                "tensor {tensor} is said to be in {shard}, and is not: copy the shards again"
+                "tensor {} is said to be in {}, and is not: copy the shards again",
+                legible(tensor),
+                legible(shard)
             ));
         }
         // A tensor that the index places elsewhere would be met twice; one it does not know is a riddle.
         match file.names().find(|name| !promised.contains(*name)) {
             None => Ok(()),
             Some(tensor) => {
+                let (tensor, shard) = (legible(tensor), legible(shard));
                 fault(format!("{shard} holds tensor {tensor}, which the index does not place there"))
             }
         }

@@ -164,6 +164,32 @@ fn wrong_tensors_are_named() {
     refuses(&|tensors| tensors.push(good[at].clone()), &[name, "twice"]);
 }
 
+/// Names come from the file, and go to a terminal.
+#[test]
+fn a_name_that_would_spoil_the_line_is_escaped_and_cut() {
+    let config = config(false);
+    let good = model(&config, "F32");
+    for name in ["two\nlines", "a\r\u{1b}[2Jb", &"long".repeat(100_000)] {
+        let refuses = |tensors: &[Tensor]| {
+            let message = Folder::with(tensors).refuses(&config, &["model.safetensors"]);
+            assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
+        };
+        let stranger = tensor(name, "F32", &[1], vec![0; 4]);
+        refuses(&[&good[..], std::slice::from_ref(&stranger)].concat());
+        refuses(&[&good[..], &[stranger.clone(), stranger.clone()]].concat());
+        // A shape that its bytes belie, which the parser finds.
+        refuses(&[&good[..], &[Tensor { shape: vec![2], ..stranger }]].concat());
+        let index = sharded(&config, &|index| index["weight_map"][name] = json!("../x"));
+        let message = index.refuses(&config, &[INDEX]);
+        assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
+        let index = sharded(&config, &|index| {
+            index["weight_map"][name] = json!("model-00001-of-00002.safetensors");
+        });
+        let message = index.refuses(&config, &[INDEX]);
+        assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
+    }
+}
+
 #[test]
 fn values_that_are_no_numbers_are_named() {
     let config = config(false);
@@ -305,6 +331,37 @@ fn a_folder_without_weights_says_what_was_looked_for() {
     folder.refuses(&config(false), &[SINGLE, INDEX]);
     fs::create_dir(folder.0.path().join(SINGLE)).unwrap();
     folder.refuses(&config(false), &[SINGLE, "not a regular file"]);
+}
+
+#[test]
+fn a_shape_of_many_sizes_is_cut() {
+    let config = config(false);
+    for at in [0, 3] {
+        let mut tensors = model(&config, "F32");
+        let values = tensors[at].bytes.len() / 4;
+        tensors[at].shape = [&[values][..], &[1; 10_000]].concat();
+        assert!(Folder::with(&tensors).refuses(&config, &[&tensors[at].name, "has shape ["]).len() < 500);
+        tensors[at].name = "stranger".to_owned();
+        tensors.push(encoded(&config.tensors()[at], "F32"));
+        assert!(Folder::with(&tensors).refuses(&config, &["stranger ["]).len() < 500);
+    }
+}
+
+/// Opening a pipe that nobody writes to would wait for ever.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let config = config(false);
+    for name in [SINGLE, INDEX] {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        let made = std::process::Command::new("mkfifo").arg(folder.0.path().join(name)).status();
+        assert!(made.unwrap().success());
+        folder.refuses(&config, &[name, "not a regular file"]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(Config::read(&path).unwrap_err().to_string().contains("not a regular file"));
 }
 
 #[test]
