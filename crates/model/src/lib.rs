@@ -7,6 +7,10 @@
 //! One forward runs the model at every depth, [`Llama::forward`] over a range of layers, and one head
 //! reads it out, [`Llama::head`]. Nothing here chooses a token, loops over them, or reads text.
 
+// Weights are read and written as the bytes that they are in memory.
+#[cfg(target_endian = "big")]
+compile_error!("safetensors are little-endian: this room would have to swap bytes to run here");
+
 mod attention;
 pub mod checkpoint;
 mod config;

@@ -79,13 +79,14 @@ impl Llama {
         Hidden::new(self.config.hidden_size)
     }
 
-    /// An empty cache for `capacity` positions.
+    /// An empty cache for `capacity` positions; [`Llama::forward`] asks for their memory.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
         let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
         KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity)
     }
 
-    /// Starts the residual stream of `tokens`; what `hidden` held before is gone.
+    /// Starts the residual stream of `tokens`; what `hidden` held before is gone. `hidden` stays with
+    /// the model that made it: it remembers that model's rotary angles.
     ///
     /// # Errors
     /// If a token id is not in the vocabulary.
@@ -109,7 +110,7 @@ impl Llama {
     /// follow those that the range's layers hold.
     ///
     /// # Errors
-    /// If the cache has no room for the tokens; then nothing has changed.
+    /// If the cache has no room for the tokens, or the machine none for the cache; then nothing has changed.
     ///
     /// # Panics
     /// If the range leaves the model, or its layers hold different numbers of positions: truncate the
@@ -124,6 +125,7 @@ impl Llama {
         if before + tokens > cache.capacity() {
             return Err(Error::CacheFull { positions: before + tokens, capacity: cache.capacity() });
         }
+        layers.clone().try_for_each(|l| cache.layer_mut(l).reserve())?;
         self.turn(before..before + tokens, &mut hidden.scratch.angles);
         for l in layers {
             self.layers[l].forward(hidden, cache.layer_mut(l));

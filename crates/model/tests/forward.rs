@@ -127,6 +127,34 @@ fn a_full_cache_is_an_error_and_changes_nothing() {
 }
 
 #[test]
+fn a_cache_beyond_the_memory_is_an_error_and_changes_nothing() {
+    let model = model();
+    for capacity in [1 << 44, usize::MAX / 24, usize::MAX] {
+        let mut cache = model.new_cache(capacity);
+        let mut hidden = model.new_hidden();
+        model.embed(&[1, 2], &mut hidden).expect("ids within the vocabulary");
+        let before = hidden.data().to_vec();
+        let error = model.forward(0..LAYERS, &mut hidden, &mut cache).expect_err("more than any machine has");
+        let message = error.to_string();
+        assert!(message.contains(&format!("{capacity} positions")) && !message.contains('\n'), "{message}");
+        assert_eq!((hidden.data(), cache.len(0), cache.bytes()), (&before[..], 0, 0));
+    }
+}
+
+#[test]
+fn one_layer_is_a_model() {
+    let config = CONFIG.replace("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 1");
+    let config = Config::from_json(&config, Path::new("config.json")).expect("a valid config");
+    assert_eq!(config.quarters(), [1]);
+    let weights = |len: usize| (0..len).map(|i| ((i * 7 % 23) as f32 - 11.0) / 23.0).collect();
+    let model = Llama::from_weights(config, |spec| Ok(weights(spec.len()))).expect("the right sizes");
+    let tokens = tokens(12);
+    let whole = logits(&model, &tokens, 12, &[1], &mut model.new_cache(12));
+    assert_eq!(logits(&model, &tokens, 1, &[1], &mut model.new_cache(12)), whole);
+    assert!(whole.iter().all(|logit| logit.is_finite()));
+}
+
+#[test]
 fn an_unknown_token_is_named() {
     let model = model();
     let error = model.embed(&[3, 31], &mut model.new_hidden()).expect_err("31 tokens: 0 to 30");
