@@ -20,3 +20,90 @@ pub fn open_data(path: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<
     }
     Ok(TokenStream::open(path, if summary.valid.is_some() { "valid" } else { "train" })?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use offramp_text::{PrepareOptions, TokenizerChoice, prepare};
+    use std::fs;
+    use tempfile::TempDir;
+
+    const TRAIN: &str = "The cat sat on the mat.\n<|endoftext|>\nThe cat sang and the cat sat.\n";
+    const VALID: &str = "A cat sat.\n<|endoftext|>\nThe mat sang.\n<|endoftext|>\nThe cat and the mat sat.\n";
+
+    /// `train.txt` and `valid.txt`, and `corpus/` prepared from them or from the first alone.
+    fn place(with_valid: bool, vocab_size: usize) -> TempDir {
+        let place = tempfile::tempdir().unwrap();
+        let [train, valid] = ["train.txt", "valid.txt"].map(|name| place.path().join(name));
+        fs::write(&train, TRAIN).unwrap();
+        fs::write(&valid, VALID).unwrap();
+        let options = PrepareOptions {
+            train,
+            valid: with_valid.then_some(valid),
+            out: place.path().join("corpus"),
+            tokenizer: TokenizerChoice::Train { vocab_size },
+            shard_tokens: 1 << 20,
+        };
+        prepare(&options, &mut |_| ()).unwrap();
+        place
+    }
+
+    fn tokens(stream: &TokenStream) -> Vec<u32> {
+        let mut tokens = vec![0; stream.len() as usize];
+        stream.read(0, &mut tokens).unwrap();
+        tokens
+    }
+
+    #[test]
+    fn a_file_and_a_prepared_folder_are_the_same_stream() {
+        let place = place(true, 264);
+        let corpus = place.path().join("corpus");
+        let tokenizer = Tokenizer::from_folder(&corpus).unwrap();
+        let open = |name: &str| tokens(&open_data(&place.path().join(name), &tokenizer, u64::MAX).unwrap());
+        assert_eq!(open("corpus"), open("valid.txt"), "the validation split");
+        assert_ne!(open("corpus"), open("train.txt"));
+        let ends = open("corpus").iter().filter(|&&token| Some(token) == tokenizer.end_of_text()).count();
+        assert_eq!(ends, 2, "one between each two of three stories");
+    }
+
+    #[test]
+    fn a_folder_without_a_validation_split_gives_its_training_split() {
+        let place = place(false, 264);
+        let corpus = place.path().join("corpus");
+        let tokenizer = Tokenizer::from_folder(&corpus).unwrap();
+        let train = open_data(&place.path().join("train.txt"), &tokenizer, u64::MAX).unwrap();
+        assert_eq!(tokens(&open_data(&corpus, &tokenizer, u64::MAX).unwrap()), tokens(&train));
+    }
+
+    #[test]
+    fn no_more_of_a_file_is_read_than_is_needed() {
+        let place = place(true, 264);
+        let tokenizer = Tokenizer::from_folder(&place.path().join("corpus")).unwrap();
+        let path = place.path().join("valid.txt");
+        let first = tokenizer.encode("A cat sat.").unwrap();
+        let some = open_data(&path, &tokenizer, first.len() as u64).unwrap();
+        assert_eq!(tokens(&some), first);
+        let more = open_data(&path, &tokenizer, first.len() as u64 + 1).unwrap();
+        assert!(more.len() > first.len() as u64, "one token more takes a second story");
+    }
+
+    #[test]
+    fn what_cannot_be_measured_on_is_one_clear_line() {
+        let place = place(true, 264);
+        let corpus = place.path().join("corpus");
+        let tokenizer = Tokenizer::from_folder(&corpus).unwrap();
+        fs::create_dir(place.path().join("empty")).unwrap();
+        fs::write(place.path().join("nothing.txt"), " \n").unwrap();
+        let refused = |name: &str, tokenizer: &Tokenizer, expected: &[&str]| {
+            let message = open_data(&place.path().join(name), tokenizer, 9).unwrap_err().to_string();
+            assert!(!message.contains('\n'), "{message}");
+            expected.iter().for_each(|part| assert!(message.contains(part), "{message:?}, not {part:?}"));
+        };
+        refused("absent.txt", &tokenizer, &["absent.txt"]);
+        refused("empty", &tokenizer, &["empty"]);
+        refused("nothing.txt", &tokenizer, &["nothing.txt"]);
+        // As many tokens, but other ones.
+        let other = Tokenizer::train_bpe([Ok("dog dog do big bigger".repeat(9))].into_iter(), 264).unwrap();
+        refused("corpus", &other, &["corpus", "another tokenizer", "model's tokenizer.json"]);
+    }
+}

@@ -174,3 +174,6 @@ impl<'m> Pass<'m> {
         self.wanted.iter().map(one).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
