@@ -189,3 +189,19 @@ fn the_first_difference_is_named_and_paths_are_none() {
     assert_eq!(exits.difference(&one), expected("[3]", "left out"));
     assert_eq!(one.difference(&exits), expected("left out", "[3]"));
 }
+
+#[test]
+fn validation_is_at_the_quarters_or_as_asked_and_always_at_full_depth() {
+    let exits = |layers: usize, keys: &str| {
+        let text =
+            format!("{DATA}[layer_dropout]\nshape = \"none\"\n[model]\nnum_hidden_layers = {layers}\n{keys}");
+        parse(&text).unwrap().validation_exits()
+    };
+    assert_eq!(exits(24, ""), [6, 12, 18, 24]);
+    assert_eq!(exits(6, ""), [1, 3, 4, 6]);
+    assert_eq!(exits(3, ""), [1, 2, 3]);
+    assert_eq!(exits(2, ""), [1, 2]);
+    assert_eq!(exits(1, ""), [1]);
+    assert_eq!(exits(24, "[validation]\nexits = []"), [24]);
+    assert_eq!(exits(24, "[validation]\nexits = [24, 7, 3, 7]"), [3, 7, 24]);
+}

@@ -2,6 +2,7 @@
 
 mod damage;
 mod threads;
+mod validation;
 
 use super::*;
 use offramp_model::Llama;
