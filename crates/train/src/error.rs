@@ -67,6 +67,12 @@ pub enum Error {
         /// How far it has come.
         state: String,
     },
+    /// A run folder that another process works in.
+    #[error("another process is training in {path}: let it end or stop it, or choose another folder", path = path.display())]
+    RunBusy {
+        /// The run folder.
+        path: PathBuf,
+    },
     /// A run folder with nothing to resume.
     #[error("there is no run in {path} to resume: start it without --resume", path = path.display())]
     NoRun {

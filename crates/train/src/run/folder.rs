@@ -13,6 +13,7 @@ use offramp_model::journal::{self, Journal};
 use offramp_model::{Config, TensorSpec, Weights};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 const RECIPE: &str = "recipe.toml";
@@ -27,6 +28,7 @@ const VERSION: u32 = 1;
 pub(super) struct RunFolder {
     path: PathBuf,
     journal: Journal,
+    _lock: Option<File>,
 }
 
 /// `state.json`: what a checkpoint knows beside weights and moments.
@@ -43,17 +45,22 @@ impl RunFolder {
     /// Begins the run of a job, or finds the checkpoint from which it goes on.
     pub(super) fn begin(job: &Job<'_>, data: &Data) -> Result<(Self, Option<(PathBuf, State)>)> {
         let path = &job.folder;
-        let checkpoint = match job.resume {
-            true => resume(job, data)?,
-            false => {
-                begin_anew(job)?;
-                None
-            }
-        };
+        match (check_new(path), job.resume) {
+            (Ok(()), true) => return Err(Error::NoRun { path: path.clone() }),
+            (new, false) => new?,
+            (Err(_), true) => (), // what there is to go on with
+        }
+        std::fs::create_dir_all(path).map_err(|error| Error::write(path, error))?;
+        let lock = lock(path)?;
+        let checkpoint = if job.resume { resume(job, data)? } else { None };
+        if !job.resume {
+            let text = job.recipe.text().as_bytes();
+            write_atomically(&path.join(RECIPE), |file| file.write_all(text))?;
+        }
         let journal_path = path.join(JOURNAL);
         journal::truncate_after(&journal_path, checkpoint.as_ref().map_or(0, |(_, state)| state.step))?;
         let journal = Journal::open(&journal_path)?;
-        Ok((Self { path: path.clone(), journal }, checkpoint))
+        Ok((Self { path: path.clone(), journal, _lock: lock }, checkpoint))
     }
 
     /// Appends a line to the journal.
@@ -117,21 +124,20 @@ pub fn check_new(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a run folder where no run is yet.
-fn begin_anew(job: &Job<'_>) -> Result<()> {
-    let path = &job.folder;
-    check_new(path)?;
-    std::fs::create_dir_all(path).map_err(|error| Error::write(path, error))?;
-    let text = job.recipe.text().as_bytes();
-    Ok(write_atomically(&path.join(RECIPE), |file| file.write_all(text))?)
+/// Keeps other processes out of a run folder until it is dropped: two would overwrite each other's checkpoints.
+/// Where a folder cannot be locked (Windows, some network disks) nothing is kept out.
+fn lock(path: &Path) -> Result<Option<File>> {
+    let Ok(folder) = File::open(path) else { return Ok(None) };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(Error::RunBusy { path: path.to_owned() }),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 /// The newest checkpoint of a run that this job may go on with; none if it was never saved.
 fn resume(job: &Job<'_>, data: &Data) -> Result<Option<(PathBuf, State)>> {
     let (path, recipe) = (&job.folder, job.recipe);
-    if check_new(path).is_ok() {
-        return Err(Error::NoRun { path: path.clone() });
-    }
     let begun_with = path.join(RECIPE);
     if let Some((key, found, expected)) = recipe.difference(&Recipe::read(&begun_with)?) {
         return Err(Error::ChangedRecipe { path: recipe.path().to_owned(), key, found, expected });

@@ -124,3 +124,34 @@ fn what_is_not_finite_is_never_saved() {
     run.save().unwrap();
     assert!(Llama::load(&place.path("run/step-000000")).is_ok());
 }
+
+/// A second process would take the first one's half-written checkpoint for a leftover, and remove it.
+#[cfg(unix)]
+#[test]
+fn two_processes_do_not_train_in_one_folder() {
+    let (place, recipe) = (Place::new(), recipe(""));
+    let mut tried = 0;
+    run(&place.job(&recipe, "run", &GO), &mut |event| {
+        if let Event::Started { .. } | Event::Checkpoint { step: 5, .. } = event {
+            assert_refused(&resumed(&place, &recipe, "run"), &["another process is training in", "run"]);
+            tried += 1;
+        }
+    })
+    .unwrap();
+    assert_eq!(tried, 2);
+    quietly(&resumed(&place, &recipe, "run")).unwrap();
+}
+
+/// The corpus is known by its tokens: it may lie elsewhere when the run goes on.
+#[test]
+fn a_corpus_that_was_moved_is_the_same() {
+    let (place, recipe) = (Place::new(), recipe(""));
+    quietly(&place.job(&recipe, "whole", &GO)).unwrap();
+    let stop = AtomicBool::new(false);
+    stopped_after(&place.job(&recipe, "run", &stop), &stop, 7);
+    fs::rename(place.path("corpus"), place.path("moved")).unwrap();
+    let moved = recipe.text().replace("corpus = \"corpus\"", "corpus = \"moved\"");
+    let moved = Recipe::from_toml(&moved, Path::new("r.toml")).unwrap();
+    quietly(&Job { corpus: place.path("moved"), ..resumed(&place, &moved, "run") }).unwrap();
+    assert!(place.read("whole/model/model.safetensors") == place.read("run/model/model.safetensors"));
+}
