@@ -76,6 +76,10 @@ impl RunFolder {
     /// Saves a checkpoint, whole or not at all.
     pub(super) fn save(&self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
         let target = self.step_folder(trainer.state.step);
+        // So that no checkpoint is ahead of its journal, even where the power fails.
+        if let Ok(journal) = File::options().append(true).open(self.path.join(JOURNAL)) {
+            let _ = journal.sync_all();
+        }
         replace_folder(&target, |folder| {
             write_model(folder, trainer, data)?;
             write_moments(&folder.join(OPTIMIZER), trainer)?;
