@@ -63,7 +63,8 @@ impl Trainee {
     /// they do; the gradient is added.
     pub fn accumulate(&mut self, batch: Batch<'_>, samples: usize, share: f64) -> Vec<f64> {
         let counted = exits(self.layers()).into_iter().map(|(exit, weight)| (exit, (weight * share) as f32));
-        let plan = Plan::full(self.layers(), samples, counted.collect());
+        let length = batch.inputs.len() / samples;
+        let plan = Plan::full(self.layers(), (samples, length), counted.collect());
         self.network.loss_and_gradients(&self.weights, batch, &plan, &mut self.gradients)
     }
 }

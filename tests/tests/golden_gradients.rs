@@ -69,9 +69,9 @@ fn training_and_the_engine_agree_at_every_exit() {
 
 /// What runs where in a block of a fixture: everything, or, as training would draw and rescale it, what the
 /// block's `keep` and `p` say.
-fn plan(block: &Value, layers: usize, samples: usize) -> Plan {
+fn plan(block: &Value, layers: usize, (samples, length): (usize, usize)) -> Plan {
     let counted = exits(layers).into_iter().map(|(exit, weight)| (exit, weight as f32)).collect();
-    let mut plan = Plan::full(layers, samples, counted);
+    let mut plan = Plan::full(layers, (samples, length), counted);
     if block["keep"].is_array() {
         let (chances, index) = layer_dropout(block, samples);
         for (layer, (kept, scale)) in plan.kept.iter_mut().zip(&mut plan.scale).enumerate() {
@@ -133,7 +133,7 @@ fn losses_and_every_weights_gradient_are_pytorchs() {
             [("dropout.", dropped), ("", &expected["loss"]), ("dropout_rescale.", rescaled)]
         {
             let what = format!("{name}, {prefix}grad");
-            let plan = plan(block, trainee.layers(), shape[0]);
+            let plan = plan(block, trainee.layers(), (shape[0], shape[1]));
             let Trainee { network, weights, gradients } = &mut trainee;
             gradients.fill(0.0);
             let losses = network.loss_and_gradients(weights, Batch { inputs, labels }, &plan, gradients);

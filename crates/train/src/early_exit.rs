@@ -5,52 +5,112 @@
 //! 2024, section 4.1). Exit i is `exit_layer` i + 1.
 
 use crate::recipe::{Curriculum, EarlyExitKeys, ExitWeights, Recipe};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 
 /// The early-exit loss of a recipe.
 #[derive(Clone, Debug)]
 pub struct EarlyExitLoss {
     keys: EarlyExitKeys,
     layers: usize,
+    steps: u64,
+    seed: u64,
 }
 
 impl EarlyExitLoss {
     /// The loss that a recipe asks for.
     pub fn new(recipe: &Recipe) -> Self {
-        Self { keys: recipe.early_exit.clone(), layers: recipe.model.num_hidden_layers }
+        let (layers, training) = (recipe.model.num_hidden_layers, &recipe.training);
+        Self { keys: recipe.early_exit.clone(), layers, steps: training.steps, seed: training.seed }
     }
 
     /// The exits of `step`, counted from 0, and what the mean cross-entropy of each counts: exit layers
     /// in increasing order, the full model always the last.
     pub fn exits(&self, step: u64) -> Vec<(usize, f64)> {
-        let active: Vec<usize> = (0..self.layers - 1).filter(|&exit| self.is_active(exit, step)).collect();
-        match self.keys.weights {
-            ExitWeights::Linear => self.linear(&active),
-            ExitWeights::Layerskip => self.layerskip(active),
-        }
+        let mut exits = self.active(step);
+        exits.push(self.layers - 1);
+        // With `unbiased` the sum runs over all exits, active or not.
+        let summed = if self.keys.unbiased { (0..self.layers).collect() } else { exits.clone() };
+        let weight = |exit: usize| match self.keys.weights {
+            ExitWeights::Linear => self.linear(exit, &summed),
+            ExitWeights::Layerskip => self.layerskip(exit, &summed),
+        };
+        let counted = exits.into_iter().map(|exit| (exit + 1, weight(exit) / self.chance(exit)));
+        // Exits that count nothing (LayerSkip's first) are not computed.
+        counted.filter(|&(_, weight)| weight > 0.0).collect()
     }
 
-    /// C(t, i).
-    fn is_active(&self, exit: usize, step: u64) -> bool {
-        match self.keys.curriculum {
-            Curriculum::None => false,
-            Curriculum::All => true,
-            Curriculum::Rotational => {
-                let period = self.keys.period.unwrap_or(1).max(1) as u64;
-                exit as u64 % period == step % period
+    /// Puts into `scored` the positions of a micro-batch of so many at which `exit_layer`'s loss is its mean,
+    /// increasing. Micro-batches are counted from 0 since the run's start.
+    ///
+    /// All of them, unless the curriculum is `sampled`: then a fixed number, so that the mean over them is an
+    /// unbiased estimate of the mean over all. Drawn from ChaCha8 keyed by (seed, micro-batch, exit).
+    pub fn positions(&self, index: u64, exit_layer: usize, positions: usize, scored: &mut Vec<usize>) {
+        scored.clear();
+        let share = self.keys.sample_fraction.filter(|_| exit_layer < self.layers).unwrap_or(1.0);
+        let mut wanted = ((share * positions as f64).round() as usize).clamp(1.min(positions), positions);
+        let mut generator = self.generator(index, exit_layer);
+        // Selection sampling (Knuth, algorithm S): each is taken with the chance wanted / left.
+        for position in 0..positions {
+            let left = positions - position;
+            if wanted == left || generator.random_range(0..left) < wanted {
+                scored.push(position);
+                wanted -= 1;
+            }
+            if wanted == 0 {
+                break;
             }
         }
     }
 
-    fn linear(&self, active: &[usize]) -> Vec<(usize, f64)> {
-        let weight = |exit: usize| (exit + 1) as f64 / self.layers as f64;
-        let sum: f64 = active.iter().map(|&exit| weight(exit)).sum();
-        let scale = self.keys.loss_scale / if self.keys.normalize_weights { sum } else { 1.0 };
-        let early = active.iter().map(|&exit| (exit, scale * weight(exit)));
-        weighed(early.chain([(self.layers - 1, 1.0)]))
+    fn generator(&self, index: u64, exit_layer: usize) -> ChaCha8Rng {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&self.seed.to_le_bytes());
+        key[8..16].copy_from_slice(&index.to_le_bytes());
+        key[16..20].copy_from_slice(&(exit_layer as u32).to_le_bytes());
+        key[24..].copy_from_slice(b"sampled\0");
+        ChaCha8Rng::from_seed(key)
     }
 
-    /// `e(l) = s · Σ_{i ≤ l} i`, and `e(L − 1) = L − 1 + s · Σ_{i ≤ L − 2} i`.
-    fn layerskip(&self, mut active: Vec<usize>) -> Vec<(usize, f64)> {
+    /// The exits before the last layer with C(t, i) = 1.
+    fn active(&self, step: u64) -> Vec<usize> {
+        let last = self.layers - 1;
+        let is_active = |&exit: &usize| match self.keys.curriculum {
+            Curriculum::None => false,
+            Curriculum::All | Curriculum::Sampled => true,
+            Curriculum::Rotational => exit as u64 % self.period() == step % self.period(),
+            Curriculum::Gradual => {
+                // One more every T / (2L) steps: all of them from half-way on.
+                let opened = 2.0 * self.layers as f64 * step as f64 / self.steps as f64;
+                (last - exit) as f64 <= opened
+            }
+        };
+        (0..last).filter(is_active).collect()
+    }
+
+    fn period(&self) -> u64 {
+        self.keys.period.unwrap_or(1).max(1) as u64
+    }
+
+    /// What the term of an exit is divided by. Sampled positions need none: their mean is unbiased as it is.
+    fn chance(&self, exit: usize) -> f64 {
+        let by_turns = self.keys.unbiased && self.keys.curriculum == Curriculum::Rotational;
+        if by_turns && exit < self.layers - 1 { 1.0 / self.period() as f64 } else { 1.0 }
+    }
+
+    /// The last layer counts 1; the others share `loss_scale` by `w_i = (i + 1) / L`.
+    fn linear(&self, exit: usize, summed: &[usize]) -> f64 {
+        let last = self.layers - 1;
+        if exit == last {
+            return 1.0;
+        }
+        let weight = |exit: usize| (exit + 1) as f64 / self.layers as f64;
+        let sum: f64 = summed.iter().filter(|&&exit| exit < last).map(|&exit| weight(exit)).sum();
+        weight(exit) * self.keys.loss_scale / if self.keys.normalize_weights { sum } else { 1.0 }
+    }
+
+    /// `e(l) = s · Σ_{i ≤ l} i`, and `e(L − 1) = L − 1 + s · Σ_{i ≤ L − 2} i`, over their sum.
+    fn layerskip(&self, exit: usize, summed: &[usize]) -> f64 {
         let last = self.layers - 1;
         let triangle = |up_to: usize| (up_to * (up_to + 1) / 2) as f64;
         let scale = |exit: usize| match exit {
@@ -58,15 +118,8 @@ impl EarlyExitLoss {
             exit if exit == last => last as f64 + self.keys.loss_scale * triangle(last - 1),
             exit => self.keys.loss_scale * triangle(exit),
         };
-        active.push(last);
-        let sum: f64 = active.iter().map(|&exit| scale(exit)).sum();
-        weighed(active.into_iter().map(|exit| (exit, scale(exit) / sum)))
+        scale(exit) / summed.iter().map(|&exit| scale(exit)).sum::<f64>()
     }
-}
-
-/// Exits that count nothing (LayerSkip's first) are not computed.
-fn weighed(exits: impl Iterator<Item = (usize, f64)>) -> Vec<(usize, f64)> {
-    exits.map(|(exit, weight)| (exit + 1, weight)).filter(|&(_, weight)| weight > 0.0).collect()
 }
 
 #[cfg(test)]
@@ -74,7 +127,7 @@ mod tests {
     use super::*;
 
     fn loss(layers: usize, keys: EarlyExitKeys) -> EarlyExitLoss {
-        EarlyExitLoss { keys, layers }
+        EarlyExitLoss { keys, layers, steps: 48, seed: 7 }
     }
 
     #[track_caller]
@@ -135,5 +188,85 @@ mod tests {
         let card = EarlyExitKeys { loss_scale: 0.2, weights: ExitWeights::Layerskip, ..Default::default() };
         let last = loss(24, card).exits(0).last().copied().unwrap();
         assert!((last.1 - 0.154).abs() < 5e-4, "{last:?}");
+    }
+
+    #[test]
+    fn gradual_opens_from_deep_to_shallow_until_half_way() {
+        // 48 steps of 6 layers: one exit more every 4.
+        let keys = EarlyExitKeys { curriculum: Curriculum::Gradual, ..Default::default() };
+        let loss = loss(6, keys);
+        let open = |step| loss.exits(step).iter().map(|exit| exit.0).collect::<Vec<_>>();
+        assert_eq!((open(0), open(3)), (vec![6], vec![6]));
+        assert_eq!((open(4), open(11)), (vec![5, 6], vec![4, 5, 6]));
+        assert_eq!((open(20), open(47)), ((1..=6).collect(), (1..=6).collect()));
+        assert_exits(&loss.exits(4), &[(5, 0.3), (6, 1.0)]);
+    }
+
+    /// The mean over a whole turn of the rotation is what `all` gives, for each way of weighing.
+    #[test]
+    fn unbiased_rotation_expects_what_all_gives() {
+        let cards = EarlyExitKeys::default();
+        let raw = EarlyExitKeys { normalize_weights: false, ..cards.clone() };
+        let layerskip = EarlyExitKeys { weights: ExitWeights::Layerskip, ..cards.clone() };
+        for keys in [cards, raw, layerskip] {
+            let all = loss(6, keys.clone()).exits(0);
+            let turning = |unbiased| EarlyExitKeys {
+                curriculum: Curriculum::Rotational,
+                period: Some(4),
+                unbiased,
+                ..keys.clone()
+            };
+            let mean = |unbiased| {
+                let mut mean = vec![0.0; 7];
+                let loss = loss(6, turning(unbiased));
+                (0..4)
+                    .flat_map(|step| loss.exits(step))
+                    .for_each(|(exit, weight)| mean[exit] += weight / 4.0);
+                mean
+            };
+            let expected =
+                |exit: usize| all.iter().find(|found| found.0 == exit).map_or(0.0, |found| found.1);
+            let difference =
+                |mean: Vec<f64>| (1..=6).map(|exit| (mean[exit] - expected(exit)).abs()).fold(0.0, f64::max);
+            assert!(difference(mean(true)) < 1e-12, "{keys:?}");
+            assert!(difference(mean(false)) > 1e-3, "and without it does not: {keys:?}");
+        }
+    }
+
+    #[test]
+    fn sampled_positions_are_a_fixed_number_each_as_often_as_the_other() {
+        let keys = EarlyExitKeys {
+            curriculum: Curriculum::Sampled,
+            sample_fraction: Some(0.2),
+            ..Default::default()
+        };
+        let sampled = loss(4, keys);
+        assert_eq!(sampled.exits(3), loss(4, EarlyExitKeys::default()).exits(3));
+        let (mut scored, mut counts, mut pairs, draws) = (Vec::new(), [0u32; 25], 0u32, 8000);
+        for index in 0..draws {
+            sampled.positions(index, 2, 25, &mut scored);
+            assert!(scored.len() == 5 && scored.is_sorted_by(|a, b| a < b), "{scored:?}");
+            scored.iter().for_each(|&position| counts[position] += 1);
+            pairs += u32::from(scored.contains(&3) && scored.contains(&17));
+        }
+        // Five standard deviations: a fifth of the draws each; two positions together 5/25 · 4/24 of them.
+        let near = |count: u32, p: f64| {
+            let n = draws as f64;
+            (f64::from(count) - n * p).abs() < 5.0 * (n * p * (1.0 - p)).sqrt()
+        };
+        assert!(
+            counts.iter().all(|&count| near(count, 0.2)) && near(pairs, 1.0 / 30.0),
+            "{counts:?} {pairs}"
+        );
+        let mut again = Vec::new();
+        sampled.positions(7, 2, 25, &mut scored);
+        sampled.positions(7, 2, 25, &mut again);
+        assert_eq!(scored, again);
+        sampled.positions(7, 3, 25, &mut again);
+        assert_ne!(scored, again, "each exit has positions of its own");
+        sampled.positions(7, 4, 25, &mut scored);
+        assert_eq!(scored.len(), 25, "the last layer is scored everywhere");
+        sampled.positions(7, 1, 2, &mut scored);
+        assert_eq!(scored.len(), 1, "never nowhere");
     }
 }

@@ -32,12 +32,15 @@ pub struct Plan {
     pub scale: Vec<f32>,
     /// Exit layers, increasing, and what the mean cross-entropy of each counts.
     pub exits: Vec<(usize, f32)>,
+    /// The positions of the micro-batch over which each exit's mean is taken, increasing; `[exits]` of them.
+    pub scored: Vec<Vec<usize>>,
 }
 
 impl Plan {
-    /// Every layer for every sample, and these exits.
-    pub fn full(layers: usize, samples: usize, exits: Vec<(usize, f32)>) -> Self {
-        Self { kept: vec![(0..samples).collect(); layers], scale: vec![1.0; layers], exits }
+    /// Every layer for every one of `samples` of `length` tokens, and these exits at every position.
+    pub fn full(layers: usize, (samples, length): (usize, usize), exits: Vec<(usize, f32)>) -> Self {
+        let scored = vec![(0..samples * length).collect(); exits.len()];
+        Self { kept: vec![(0..samples).collect(); layers], scale: vec![1.0; layers], exits, scored }
     }
 }
 
@@ -98,17 +101,19 @@ impl Network {
         let floats = batch.inputs.len() * self.config.hidden_size;
         self.d_stream[..floats].fill(0.0);
         let mut losses = Vec::with_capacity(plan.exits.len());
-        let mut waiting = plan.exits.as_slice();
+        assert_eq!(plan.exits.len(), plan.scored.len(), "positions for each exit");
+        let mut waiting = plan.exits.len();
         for depth in (0..=deepest).rev() {
-            if let Some((&exit, others)) = waiting.split_last().filter(|(exit, _)| exit.0 == depth) {
+            if waiting > 0 && plan.exits[waiting - 1].0 == depth {
+                waiting -= 1;
+                let exit = (plan.exits[waiting], plan.scored[waiting].as_slice());
                 losses.push(self.exit(weights, batch, exit, gradients));
-                waiting = others;
             }
             if depth > 0 {
                 self.layer_backward((depth - 1, batch.inputs.len()), weights, plan, gradients);
             }
         }
-        assert!(waiting.is_empty(), "exits in increasing order: {:?}", plan.exits);
+        assert!(waiting == 0, "exits in increasing order: {:?}", plan.exits);
         let d_embed_tokens = &mut gradients[self.layout.embed_tokens()];
         embedding::backward(batch.inputs, &self.d_stream[..floats], self.config.hidden_size, d_embed_tokens);
         losses.reverse();
@@ -143,8 +148,8 @@ impl Network {
 
     /// Runs the first `layers` layers for every sample.
     fn run_all(&mut self, weights: &[f32], inputs: &[u32], layers: usize) {
-        let samples = inputs.len() / self.length(inputs.len());
-        let plan = Plan::full(self.config.num_hidden_layers, samples, Vec::new());
+        let length = self.length(inputs.len());
+        let plan = Plan::full(self.config.num_hidden_layers, (inputs.len() / length, length), Vec::new());
         self.run(weights, inputs, &plan, layers);
     }
 
@@ -174,19 +179,19 @@ impl Network {
         &mut self,
         weights: &[f32],
         batch: Batch<'_>,
-        (exit_layer, weight): (usize, f32),
+        ((exit_layer, weight), positions): ((usize, f32), &[usize]),
         gradients: &mut [f32],
     ) -> f64 {
-        let tokens = batch.inputs.len();
-        let floats = tokens * self.config.hidden_size;
+        let floats = batch.inputs.len() * self.config.hidden_size;
         let places = [self.layout.norm(), self.layout.lm_head()];
         let [norm, lm_head] = gradients.get_disjoint_mut(places).expect("two tensors do not overlap");
         let gradients = exit_head::Gradients { norm, lm_head, x: &mut self.d_stream[..floats] };
         let head = head(&self.config, &self.layout, weights);
         let x = &self.stream[exit_layer][..floats];
-        let scale = (f64::from(weight) / tokens as f64) as f32;
-        let nats = exit_head::forward_backward(x, batch.labels, head, scale, &mut self.chunk, gradients);
-        nats / tokens as f64
+        let scored = exit_head::Scored { x, labels: batch.labels, positions };
+        let scale = (f64::from(weight) / positions.len() as f64) as f32;
+        let nats = exit_head::forward_backward(scored, head, scale, &mut self.chunk, gradients);
+        nats / positions.len() as f64
     }
 
     fn layer_backward(

@@ -67,7 +67,7 @@ fn assert_gradients((mut network, mut weights): (Network, Vec<f32>), plan: &Plan
 fn every_gradient_is_that_of_differences() {
     for keys in ["tie_word_embeddings = false", "tie_word_embeddings = true"] {
         let recipe = recipe(keys);
-        assert_gradients(network(&recipe), &Plan::full(4, SAMPLES, exits(&recipe)), &[]);
+        assert_gradients(network(&recipe), &Plan::full(4, (SAMPLES, LENGTH), exits(&recipe)), &[]);
     }
 }
 
@@ -76,8 +76,21 @@ fn every_gradient_is_that_of_differences() {
 fn gradients_through_dropped_layers_are_those_of_differences() {
     let recipe = recipe("");
     let kept = vec![vec![0, 1, 2], vec![0, 2], vec![], vec![1]];
-    let plan = Plan { kept, scale: vec![1.0, 1.25, 3.0, 2.0], exits: exits(&recipe) };
+    let whole = Plan::full(4, (SAMPLES, LENGTH), exits(&recipe));
+    let plan = Plan { kept, scale: vec![1.0, 1.25, 3.0, 2.0], ..whole };
     assert_gradients(network(&recipe), &plan, &["model.layers.2.".to_owned()]);
+}
+
+#[test]
+fn gradients_of_exits_scored_here_and_there_are_those_of_differences() {
+    let recipe = recipe("[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.3");
+    let mut plan = Plan::full(4, (SAMPLES, LENGTH), exits(&recipe));
+    let loss = EarlyExitLoss::new(&recipe);
+    for ((exit, _), scored) in plan.exits.iter().zip(&mut plan.scored) {
+        loss.positions(2, *exit, SAMPLES * LENGTH, scored);
+    }
+    assert_eq!(plan.scored.iter().map(Vec::len).collect::<Vec<_>>(), [6, 6, 6, 21]);
+    assert_gradients(network(&recipe), &plan, &[]);
 }
 
 /// Invariant 6 of the house: training's forward and the engine's are one function.
@@ -112,9 +125,14 @@ fn micro_batches_add_up() {
     let (inputs, labels) = (tokens(0), tokens(1));
     let batch = Batch { inputs: &inputs, labels: &labels };
     let [mut whole, mut parts] = [vec![0.0; weights.len()], vec![0.0; weights.len()]];
-    network.loss_and_gradients(&weights, batch, &Plan::full(4, SAMPLES, exits(&recipe)), &mut whole);
+    network.loss_and_gradients(
+        &weights,
+        batch,
+        &Plan::full(4, (SAMPLES, LENGTH), exits(&recipe)),
+        &mut whole,
+    );
     let share = exits(&recipe).into_iter().map(|(exit, weight)| (exit, weight / SAMPLES as f32)).collect();
-    let share = Plan::full(4, 1, share);
+    let share = Plan::full(4, (1, LENGTH), share);
     for (inputs, labels) in inputs.chunks(LENGTH).zip(labels.chunks(LENGTH)) {
         network.loss_and_gradients(&weights, Batch { inputs, labels }, &share, &mut parts);
     }

@@ -38,13 +38,23 @@ pub(crate) struct Gradients<'a> {
     pub(crate) x: &'a mut [f32],       // [rows, hidden]
 }
 
+/// What is scored: the hidden states of one exit, and at which of their positions.
+#[derive(Clone, Copy)]
+pub(crate) struct Scored<'a> {
+    pub(crate) x: &'a [f32],           // [rows, hidden]
+    pub(crate) labels: &'a [u32],      // [rows]
+    pub(crate) positions: &'a [usize], // increasing
+}
+
 /// Room for one chunk.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     rows: usize,
     samples: Vec<usize>, // 0, 1, …: rows of a chunk are samples of one token to the norm
+    labels: Vec<u32>,    // [rows]
     normed: Vec<f32>,    // [rows, hidden]
     d_normed: Vec<f32>,  // [rows, hidden]
+    d_x: Vec<f32>,       // [rows, hidden]
     inv_rms: Vec<f32>,   // [rows]
     logits: Vec<f32>,    // [rows, vocab]
     nats: Vec<f64>,      // [rows]
@@ -59,8 +69,10 @@ impl Chunk {
         Self {
             rows,
             samples: (0..rows).collect(),
+            labels: vec![0; rows],
             normed: vec![0.0; rows * hidden],
             d_normed: vec![0.0; rows * hidden],
+            d_x: vec![0.0; rows * hidden],
             inv_rms: vec![0.0; rows],
             logits: vec![0.0; rows * vocab],
             nats: vec![0.0; rows],
@@ -68,11 +80,18 @@ impl Chunk {
         }
     }
 
-    /// Leaves the logits of `x`, one chunk's rows, in `logits`.
+    /// Leaves the logits of all rows of `x`, one chunk's, in `logits`.
     fn logits(&mut self, x: &[f32], head: Head<'_>) {
-        let (hidden, vocab) = (head.hidden(), head.vocab());
-        let rows = x.len() / hidden;
-        let kept = Kept { samples: &self.samples[..rows], length: 1 };
+        let rows = x.len() / head.hidden();
+        let samples = std::mem::take(&mut self.samples);
+        self.logits_at(x, &samples[..rows], head);
+        self.samples = samples;
+    }
+
+    /// Leaves the logits of `x` at one chunk's positions in `logits`.
+    fn logits_at(&mut self, x: &[f32], positions: &[usize], head: Head<'_>) {
+        let (hidden, vocab, rows) = (head.hidden(), head.vocab(), positions.len());
+        let kept = Kept { samples: positions, length: 1 };
         let normed = &mut self.normed[..rows * hidden];
         rms_norm::forward(x, kept, (head.norm, head.eps), normed, &mut self.inv_rms[..rows]);
         linear::forward(normed, head.lm_head, hidden, &mut self.logits[..rows * vocab]);
@@ -120,33 +139,38 @@ pub(crate) fn forward(x: &[f32], labels: &[u32], head: Head<'_>, chunk: &mut Chu
     nats
 }
 
-/// As [`forward`], and adds `scale` times its gradient to `gradients`.
-///
-/// # Shapes
-/// As [`forward`].
+/// The cross-entropy in nats, summed over the scored positions; adds `scale` times its gradient to
+/// `gradients`, whose `x` has all rows.
 pub(crate) fn forward_backward(
-    x: &[f32],
-    labels: &[u32],
+    scored: Scored<'_>,
     head: Head<'_>,
     scale: f32,
     chunk: &mut Chunk,
     gradients: Gradients<'_>,
 ) -> f64 {
     let (hidden, vocab) = (head.hidden(), head.vocab());
-    let chunks = x.chunks(chunk.rows * hidden).zip(labels.chunks(chunk.rows));
     let mut nats = 0.0;
-    for ((x, labels), d_x) in chunks.zip(gradients.x.chunks_mut(chunk.rows * hidden)) {
-        chunk.logits(x, head);
-        nats += chunk.cross_entropy(labels);
-        let rows = labels.len();
-        let Chunk { samples, normed, d_normed, inv_rms, logits: d_logits, partial, .. } = chunk;
+    for positions in scored.positions.chunks(chunk.rows) {
+        let rows = positions.len();
+        chunk.logits_at(scored.x, positions, head);
+        let mut labels = std::mem::take(&mut chunk.labels);
+        labels.iter_mut().zip(positions).for_each(|(label, &position)| *label = scored.labels[position]);
+        nats += chunk.cross_entropy(&labels[..rows]);
+        chunk.labels = labels;
+
+        let Chunk { normed, d_normed, d_x, inv_rms, logits: d_logits, partial, .. } = chunk;
         let (normed, d_normed) = (&normed[..rows * hidden], &mut d_normed[..rows * hidden]);
         let d_logits = &d_logits[..rows * vocab];
         linear::backward_weight(d_logits, normed, hidden, scale, gradients.lm_head);
         linear::backward_input(d_logits, head.lm_head, hidden, scale, d_normed);
-        let kept = Kept { samples: &samples[..rows], length: 1 };
-        let normed = rms_norm::Normed { x, kept, weight: head.norm, inv_rms: &inv_rms[..rows] };
+        let kept = Kept { samples: positions, length: 1 };
+        let normed = rms_norm::Normed { x: scored.x, kept, weight: head.norm, inv_rms: &inv_rms[..rows] };
+        let d_x = &mut d_x[..rows * hidden];
+        d_x.fill(0.0);
         rms_norm::backward(normed, d_normed, d_x, gradients.norm, partial);
+        for (d_x, position) in d_x.chunks_exact(hidden).zip(positions) {
+            (active().axpy)(1.0, d_x, &mut gradients.x[position * hidden..][..hidden]);
+        }
     }
     nats
 }
@@ -170,21 +194,28 @@ mod tests {
         Chunk::new(4, HIDDEN, VOCAB)
     }
 
+    /// At all positions, and at some of them: the loss of the latter is that of the rows alone.
     #[test]
     fn gradients_are_those_of_differences() {
         let (x, norm, lm_head) = (numbers(ROWS * HIDDEN, 1), numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
         let scale = 0.5;
-        let [mut d_x, mut d_norm, mut d_lm_head] =
-            [vec![0.0; x.len()], vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
-        let gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head, x: &mut d_x };
-        let nats = forward_backward(&x, &LABELS, head(&norm, &lm_head), scale, &mut chunk(), gradients);
-        let loss = |x: &[f32], norm: &[f32], lm_head: &[f32]| {
-            f64::from(scale) * forward(x, &LABELS, head(norm, lm_head), &mut chunk())
-        };
-        assert_eq!(f64::from(scale) * nats, loss(&x, &norm, &lm_head));
-        assert_gradient("x", &x, &d_x, |x| loss(x, &norm, &lm_head));
-        assert_gradient("norm", &norm, &d_norm, |norm| loss(&x, norm, &lm_head));
-        assert_gradient("lm_head", &lm_head, &d_lm_head, |lm_head| loss(&x, &norm, lm_head));
+        for positions in [(0..ROWS).collect(), vec![1, 2, 5, 7, 8, 10]] {
+            let [mut d_x, mut d_norm, mut d_lm_head] =
+                [vec![0.0; x.len()], vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
+            let gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head, x: &mut d_x };
+            let scored = Scored { x: &x, labels: &LABELS, positions: &positions };
+            let nats = forward_backward(scored, head(&norm, &lm_head), scale, &mut chunk(), gradients);
+            let labels: Vec<u32> = positions.iter().map(|&position| LABELS[position]).collect();
+            let loss = |x: &[f32], norm: &[f32], lm_head: &[f32]| {
+                let rows = positions.iter().flat_map(|position| &x[position * HIDDEN..][..HIDDEN]);
+                let rows: Vec<f32> = rows.copied().collect();
+                f64::from(scale) * forward(&rows, &labels, head(norm, lm_head), &mut chunk())
+            };
+            assert_eq!(f64::from(scale) * nats, loss(&x, &norm, &lm_head));
+            assert_gradient("x", &x, &d_x, |x| loss(x, &norm, &lm_head));
+            assert_gradient("norm", &norm, &d_norm, |norm| loss(&x, norm, &lm_head));
+            assert_gradient("lm_head", &lm_head, &d_lm_head, |lm_head| loss(&x, &norm, lm_head));
+        }
     }
 
     #[test]

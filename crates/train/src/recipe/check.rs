@@ -161,6 +161,26 @@ fn early_exit(recipe: &Recipe) -> Result<()> {
         }
         (_, None) => (),
     }
+    match (keys.curriculum, keys.sample_fraction) {
+        (Curriculum::Sampled, None) => {
+            let expected =
+                "the share of positions at which each exit is scored, as the curriculum is sampled";
+            return Err(recipe.fault("early_exit.sample_fraction", "left out", expected));
+        }
+        (Curriculum::Sampled, Some(share)) => ensure(share > 0.0 && share <= 1.0, || {
+            recipe.fault("early_exit.sample_fraction", share, "above 0 and at most 1")
+        })?,
+        (_, Some(share)) => {
+            let expected = "left out unless early_exit.curriculum is \"sampled\"";
+            return Err(recipe.fault("early_exit.sample_fraction", share, expected));
+        }
+        (_, None) => (),
+    }
+    let by_chance = matches!(keys.curriculum, Curriculum::Rotational | Curriculum::Sampled);
+    ensure(by_chance || !keys.unbiased, || {
+        let expected = "false unless early_exit.curriculum is \"rotational\" or \"sampled\"";
+        recipe.fault("early_exit.unbiased", true, expected)
+    })?;
     ensure(keys.normalize_weights || keys.weights == ExitWeights::Linear, || {
         let expected = "true where early_exit.weights is \"layerskip\", which are divided by their sum";
         recipe.fault("early_exit.normalize_weights", false, expected)

@@ -218,6 +218,11 @@ pub struct EarlyExitKeys {
     pub curriculum: Curriculum,
     /// R of the rotational curriculum.
     pub period: Option<usize>,
+    /// The share of a micro-batch's positions at which the sampled curriculum scores each exit.
+    pub sample_fraction: Option<f64>,
+    /// Whether each exit's term is divided by its chance of being active and the weights by the sum over all
+    /// exits, so that the expectation is that of the curriculum `all`.
+    pub unbiased: bool,
     /// How exits are weighed against each other.
     pub weights: ExitWeights,
     /// Whether the weights of a step's active exits are divided by their sum.
@@ -230,6 +235,8 @@ impl Default for EarlyExitKeys {
             loss_scale: 0.3,
             curriculum: Curriculum::All,
             period: None,
+            sample_fraction: None,
+            unbiased: false,
             weights: ExitWeights::Linear,
             normalize_weights: true,
         }
@@ -244,8 +251,13 @@ pub enum Curriculum {
     None,
     /// Every exit in every step, the card's.
     All,
-    /// Every R-th exit, moved on by one from step to step.
+    /// Every R-th exit, moved on by one from step to step (LayerSkip's C_rot,R).
     Rotational,
+    /// At first the last layer alone, then one exit more, from deep to shallow, every T/(2L) steps
+    /// (LayerSkip's C_grad).
+    Gradual,
+    /// Every exit in every step, each at positions of its own drawn for the micro-batch.
+    Sampled,
 }
 
 impl Curriculum {
@@ -255,6 +267,8 @@ impl Curriculum {
             Self::None => "none",
             Self::All => "all",
             Self::Rotational => "rotational",
+            Self::Gradual => "gradual",
+            Self::Sampled => "sampled",
         }
     }
 }

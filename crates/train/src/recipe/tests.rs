@@ -85,7 +85,7 @@ fn a_typo_is_answered_with_the_nearest_key() {
             "layer_dropout.shape: \"quadratc\" is not one of \"none\", \"quadratic\"",
         ),
         ("[layer_dropout]\nshape = \"quadratc\"", "did you mean \"quadratic\"?"),
-        ("[early_exit]\ncurriculum = \"gradual\"", "is not one of \"none\", \"all\", \"rotational\""),
+        ("[early_exit]\ncurriculum = \"gradually\"", "is not one of \"none\", \"all\", \"rotational\""),
         ("learning_rate = 1", "there is no section [learning_rate]"),
     ] {
         let text = match text.starts_with('[') {
@@ -135,6 +135,10 @@ fn impossible_values_are_named() {
             "early_exit.period is 24: it must be 1 to 23",
         ),
         ("[early_exit]\nperiod = 4", "left out unless early_exit.curriculum is \"rotational\""),
+        ("[early_exit]\ncurriculum = \"sampled\"", "early_exit.sample_fraction is left out"),
+        ("[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.0", "above 0 and at most 1"),
+        ("[early_exit]\nsample_fraction = 0.5", "left out unless early_exit.curriculum is \"sampled\""),
+        ("[early_exit]\nunbiased = true", "early_exit.unbiased is true"),
         ("[early_exit]\nweights = \"layerskip\"\nnormalize_weights = false", "divided by their sum"),
         ("[validation]\nexits = [6, 25]", "validation.exits is 25: it must be exit layers from 1 to 24"),
         ("[validation]\nexits = [0]", "validation.exits is 0"),

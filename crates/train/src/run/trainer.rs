@@ -69,7 +69,11 @@ impl Trainer {
             schedule: Schedule::new(recipe),
             chances: Chances::new(recipe)?,
             loss: EarlyExitLoss::new(recipe),
-            plan: Plan::full(config.num_hidden_layers, training.batch_size, Vec::new()),
+            plan: Plan::full(
+                config.num_hidden_layers,
+                (training.batch_size, training.sequence_length),
+                Vec::new(),
+            ),
             inputs: vec![0; tokens],
             labels: vec![0; tokens],
             training,
@@ -136,6 +140,7 @@ impl Trainer {
         let share = 1.0 / accumulation as f64;
         self.plan.exits.clear();
         self.plan.exits.extend(exits.iter().map(|&(exit, weight)| (exit, (weight * share) as f32)));
+        self.plan.scored.resize_with(exits.len(), Vec::new);
         self.gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0));
         let mut losses = vec![0.0; exits.len()];
         for micro_batch in 0..accumulation as u64 {
@@ -144,6 +149,9 @@ impl Trainer {
             for (layer, (kept, scale)) in self.plan.kept.iter_mut().zip(&mut self.plan.scale).enumerate() {
                 self.chances.keep((step, index), layer, self.training.batch_size, kept);
                 *scale = self.chances.scale(step, layer) as f32;
+            }
+            for ((exit_layer, _), scored) in self.plan.exits.iter().zip(&mut self.plan.scored) {
+                self.loss.positions(index, *exit_layer, self.inputs.len(), scored);
             }
             let batch = Batch { inputs: &self.inputs, labels: &self.labels };
             let found =
