@@ -11,6 +11,7 @@ mod inspect;
 mod live;
 mod number;
 mod output;
+mod plot;
 mod prepare;
 mod progress;
 mod train;

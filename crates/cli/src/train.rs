@@ -3,10 +3,10 @@
 use crate::live::Live;
 use crate::number::{duration, grouped};
 use crate::prepare::{prepare, tokenizer};
-use crate::{eval, generate, output};
+use crate::{eval, generate, output, plot};
 use anyhow::{Context, Result};
 use offramp_engine::SamplingOptions;
-use offramp_eval::{ExitScore, PerplexityOptions};
+use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, TrainingReport};
 use offramp_model::Llama;
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::{Job, Recipe, Summary};
@@ -22,7 +22,7 @@ use std::time::Duration;
 /// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume"
+    after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot"
 )]
 pub(crate) struct Arguments {
     /// The recipe, a TOML file
@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Go on with the run in the run folder
     #[arg(long)]
     resume: bool,
+    /// Only draw curves.svg from the journal in the run folder, also of a run under way
+    #[arg(long, conflicts_with = "resume")]
+    plot: bool,
 }
 
 /// Set by Ctrl-C.
@@ -46,8 +49,8 @@ struct Answer<'a> {
     model: &'a Path,
     step: u64,
     stopped: bool,
-    skipped: u64,
     seconds: f64,
+    training: Option<TrainingReport>,
     exits: Vec<ExitScore>,
     story: Option<String>,
 }
@@ -58,6 +61,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         Some(folder) => folder.clone(),
         None => Path::new("runs").join(arguments.recipe.file_stem().unwrap_or_default()),
     };
+    if arguments.plot {
+        return replot(&folder, json).map(|()| ExitCode::SUCCESS);
+    }
     if !arguments.resume {
         // Before a corpus is prepared into the folder of another run.
         offramp_train::check_new(&folder)?;
@@ -75,8 +81,35 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         let time = duration(Duration::from_secs_f64(summary.seconds));
         eprintln!("{} steps in {time}: {}", grouped(summary.step), summary.model.display());
     }
-    finish(&job, &summary, json)?;
+    let report = plot::write(&job.folder)?;
+    if let Some(report) = &report {
+        eprintln!("{}", stability(report));
+    }
+    finish(&job, &summary, report, json)?;
     Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+}
+
+/// Draws the curves of a run that is there.
+fn replot(folder: &Path, json: bool) -> Result<()> {
+    let report = plot::write(folder)?
+        .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
+    eprintln!("{}", folder.join("curves.svg").display());
+    match json {
+        true => output::json(&report)?,
+        false => output::text(&(stability(&report) + "\n"))?,
+    }
+    Ok(())
+}
+
+/// The numbers of the model card's "training stability".
+fn stability(report: &TrainingReport) -> String {
+    let GradNorm { median, percentile_99, max } = report.grad_norm;
+    let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!(
+        "gradient norm: median {median:.2}, 99th percentile {percentile_99:.2}, most {max:.2}; {}, {}",
+        counted(report.loss_spikes, "loss spike"),
+        counted(report.skipped, "skipped step"),
+    )
 }
 
 /// The folder of the prepared corpus; prepares it if the recipe names the stories themselves.
@@ -114,7 +147,7 @@ fn resume_command(arguments: &Arguments) -> String {
 }
 
 /// A finished model's exit table and a story.
-fn finish(job: &Job<'_>, summary: &Summary, json: bool) -> Result<()> {
+fn finish(job: &Job<'_>, summary: &Summary, report: Option<TrainingReport>, json: bool) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
     if !summary.stopped {
         let model = Llama::load(&summary.model)?;
@@ -135,8 +168,17 @@ fn finish(job: &Job<'_>, summary: &Summary, json: bool) -> Result<()> {
         story = Some(format!("{}{}", wanted.prompt, tokenizer.decode(&told.tokens)?));
     }
     if json {
-        let &Summary { step, stopped, skipped, seconds, ref model, .. } = summary;
-        output::json(&Answer { folder: &job.folder, model, step, stopped, skipped, seconds, exits, story })?;
+        let &Summary { step, stopped, seconds, ref model, .. } = summary;
+        output::json(&Answer {
+            folder: &job.folder,
+            model,
+            step,
+            stopped,
+            seconds,
+            training: report,
+            exits,
+            story,
+        })?;
     }
     Ok(())
 }

@@ -7,11 +7,13 @@ mod data;
 mod memory;
 mod perplexity;
 mod speed;
+mod training;
 
 pub use data::open_data;
 pub use memory::peak_memory;
 pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
 pub use speed::{ExitSpeed, SpeedOptions, SpeedReport, Spread, speed};
+pub use training::{Curves, GradNorm, TrainingReport};
 
 /// What can go wrong while measuring.
 #[derive(Debug, thiserror::Error)]

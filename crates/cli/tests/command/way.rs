@@ -58,6 +58,26 @@ fn the_cards_recipe_has_the_cards_parameters() {
 }
 
 #[test]
+fn the_curves_of_a_run_are_drawn_at_its_end_and_again_on_demand() {
+    let place = Place::trained();
+    let drawn = place.read("run/curves.svg");
+    let svg = String::from_utf8(drawn.clone()).unwrap();
+    for part in
+        ["<svg", "run: loss, nats per token", "validation, exit 1", "validation, exit 4", "gradient norm"]
+    {
+        assert!(svg.contains(part), "{part}");
+    }
+    std::fs::remove_file(place.path("run/curves.svg")).unwrap();
+    let report = place.json(&["train", "recipe.toml", "--out", "run", "--plot"]);
+    assert_eq!((&report["steps"], &report["skipped"]), (&30.into(), &0.into()));
+    assert_eq!(report["validation"].as_array().unwrap().len(), 3);
+    let norms = &report["grad_norm"];
+    assert!(norms["median"].as_f64().unwrap() <= norms["max"].as_f64().unwrap());
+    assert!(place.read("run/curves.svg") == drawn, "the same journal, the same picture");
+    place.run(&["train", "recipe.toml", "--out", "none", "--plot"]).assert_error(2, &["none/journal.jsonl"]);
+}
+
+#[test]
 fn an_empty_prompt_lets_the_model_begin() {
     let place = Place::trained();
     let answer = place.json(&["generate", "run", "--prompt", "", "--max-new-tokens", "3"]);

@@ -1,0 +1,144 @@
+//! The curves of a training run as SVG: the loss with its validations, the gradient's norm, the learning rate.
+
+use anyhow::{Context, Result};
+use offramp_eval::TrainingReport;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use std::path::Path;
+
+const SIZE: (u32, u32) = (960, 840);
+/// Heights of the upper and the middle panel.
+const PANELS: [u32; 2] = [500, 670];
+const MARGIN: u32 = 12;
+const LABELS: u32 = 64;
+
+const PALE: RGBColor = RGBColor(190, 196, 204);
+const DARK: RGBColor = RGBColor(60, 66, 74);
+/// One for each exit, from shallow to deep; told apart by lightness as well as by hue.
+const EXITS: [RGBColor; 6] = [
+    RGBColor(230, 159, 0),
+    RGBColor(204, 82, 30),
+    RGBColor(140, 90, 180),
+    RGBColor(0, 114, 178),
+    RGBColor(0, 140, 100),
+    RGBColor(90, 90, 90),
+];
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// The SVG of a run.
+pub(crate) fn svg(report: &TrainingReport, title: &str) -> Result<String> {
+    let mut text = String::new();
+    draw(report, title, &SVGBackend::with_string(&mut text, SIZE).into_drawing_area())
+        .map_err(|error| anyhow::anyhow!("cannot draw the curves: {error}"))?;
+    Ok(text)
+}
+
+/// Draws the curves of the journal in a run folder into its `curves.svg`.
+pub(crate) fn write(folder: &Path) -> Result<Option<TrainingReport>> {
+    let Some(report) = TrainingReport::read(&folder.join("journal.jsonl"))? else { return Ok(None) };
+    let svg = svg(&report, &folder.file_name().unwrap_or_default().to_string_lossy())?;
+    let path = folder.join("curves.svg");
+    offramp_model::checkpoint::write_atomically(&path, |file| file.write_all(svg.as_bytes()))
+        .context("the curves")?;
+    Ok(Some(report))
+}
+
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+
+fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
+    area.fill(&WHITE)?;
+    let (upper, rest) = area.split_vertically(PANELS[0]);
+    let (middle, lower) = rest.split_vertically(PANELS[1] - PANELS[0]);
+    let steps = report.steps.max(1) as f64;
+    loss(report, title, steps, &upper)?;
+    let norms = &report.curves.grad_norm;
+    let (low, high) = bounds(norms.iter().map(|point| point.1).filter(|&norm| norm > 0.0));
+    let mut chart =
+        panel("gradient norm", &middle).build_cartesian_2d(0.0..steps, (low..high).log_scale())?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .label_style(("sans-serif", 13))
+        .y_labels(4)
+        .x_label_formatter(&step)
+        .draw()?;
+    chart.draw_series(LineSeries::new(norms.iter().copied(), DARK.stroke_width(1)))?;
+    let rates = &report.curves.learning_rate;
+    let most = rates.iter().map(|point| point.1).fold(0.0, f64::max);
+    let mut chart =
+        panel("learning rate", &lower).build_cartesian_2d(0.0..steps, 0.0..most.max(1e-9) * 1.05)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.light_line_style(WHITE).label_style(("sans-serif", 13)).y_labels(4).x_desc("step");
+    mesh.x_label_formatter(&step).y_label_formatter(&|rate| format!("{rate:.1e}")).draw()?;
+    chart.draw_series(LineSeries::new(rates.iter().copied(), DARK.stroke_width(2)))?;
+    area.present()?;
+    Ok(())
+}
+
+fn step(step: &f64) -> String {
+    crate::number::grouped(step.round() as u64)
+}
+
+fn panel<'a, 'b>(caption: &str, area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(MARGIN).margin_right(2 * MARGIN).x_label_area_size(32).y_label_area_size(LABELS);
+    chart.caption(caption, ("sans-serif", 16));
+    chart
+}
+
+fn loss(report: &TrainingReport, title: &str, steps: f64, area: &Area<'_>) -> Drawn {
+    let curves = &report.curves;
+    let validated = report.validation.iter().flat_map(|record| record.exits.iter().map(|exit| exit.loss));
+    let (low, high) = bounds(curves.loss.iter().map(|point| point.1).chain(validated));
+    let caption = format!("{title}: loss, nats per token");
+    let mut chart = panel(&caption, area).build_cartesian_2d(0.0..steps, low..high)?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .label_style(("sans-serif", 13))
+        .x_label_formatter(&step)
+        .draw()?;
+    chart.draw_series(LineSeries::new(curves.loss.iter().copied(), PALE.stroke_width(1)))?;
+    let legend =
+        |color: RGBColor| move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2));
+    chart
+        .draw_series(LineSeries::new(curves.smoothed_loss.iter().copied(), DARK.stroke_width(2)))?
+        .label("training, full model, smoothed")
+        .legend(legend(DARK));
+    for (exit_layer, color) in exits(report).into_iter().zip(EXITS.into_iter().cycle()) {
+        let points: Vec<(f64, f64)> = report
+            .validation
+            .iter()
+            .filter_map(|record| {
+                let exit = record.exits.iter().find(|exit| exit.exit_layer == exit_layer)?;
+                exit.loss.is_finite().then_some((record.step as f64, exit.loss))
+            })
+            .collect();
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
+            .label(format!("validation, exit {exit_layer}"))
+            .legend(legend(color));
+        chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
+    }
+    let mut labels = chart.configure_series_labels();
+    labels.position(SeriesLabelPosition::UpperRight).margin(MARGIN);
+    labels.background_style(WHITE.mix(0.85)).border_style(PALE).label_font(("sans-serif", 14)).draw()?;
+    Ok(())
+}
+
+/// Exit layers that were validated, shallow first.
+fn exits(report: &TrainingReport) -> Vec<usize> {
+    let mut exits: Vec<_> =
+        report.validation.iter().flat_map(|record| record.exits.iter().map(|exit| exit.exit_layer)).collect();
+    exits.sort_unstable();
+    exits.dedup();
+    exits
+}
+
+/// The least and the most of the finite values, with some room; never the same.
+fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let finite = values.filter(|value| value.is_finite());
+    let (low, high) = finite.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+    if low.is_finite() && high > low { (0.95 * low, 1.05 * high) } else { (0.5, 2.0f64.max(2.0 * high)) }
+}
