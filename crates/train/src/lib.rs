@@ -21,6 +21,7 @@ pub mod parameters;
 pub mod recipe;
 mod run;
 pub mod schedule;
+mod start;
 
 pub use error::{Error, Result};
 pub use recipe::Recipe;

@@ -34,13 +34,21 @@ pub struct Plan {
     pub exits: Vec<(usize, f32)>,
     /// The positions of the micro-batch over which each exit's mean is taken, increasing; `[exits]` of them.
     pub scored: Vec<Vec<usize>>,
+    /// Whether the final norm and the head alone get a gradient: then nothing goes back through the layers.
+    pub head_only: bool,
 }
 
 impl Plan {
     /// Every layer for every one of `samples` of `length` tokens, and these exits at every position.
     pub fn full(layers: usize, (samples, length): (usize, usize), exits: Vec<(usize, f32)>) -> Self {
         let scored = vec![(0..samples * length).collect(); exits.len()];
-        Self { kept: vec![(0..samples).collect(); layers], scale: vec![1.0; layers], exits, scored }
+        Self {
+            kept: vec![(0..samples).collect(); layers],
+            scale: vec![1.0; layers],
+            exits,
+            scored,
+            head_only: false,
+        }
     }
 }
 
@@ -109,13 +117,16 @@ impl Network {
                 let exit = (plan.exits[waiting], plan.scored[waiting].as_slice());
                 losses.push(self.exit(weights, batch, exit, gradients));
             }
-            if depth > 0 {
+            if depth > 0 && !plan.head_only {
                 self.layer_backward((depth - 1, batch.inputs.len()), weights, plan, gradients);
             }
         }
         assert!(waiting == 0, "exits in increasing order: {:?}", plan.exits);
-        let d_embed_tokens = &mut gradients[self.layout.embed_tokens()];
-        embedding::backward(batch.inputs, &self.d_stream[..floats], self.config.hidden_size, d_embed_tokens);
+        if !plan.head_only {
+            let (d_stream, d_embed_tokens) =
+                (&self.d_stream[..floats], &mut gradients[self.layout.embed_tokens()]);
+            embedding::backward(batch.inputs, d_stream, self.config.hidden_size, d_embed_tokens);
+        }
         losses.reverse();
         losses
     }

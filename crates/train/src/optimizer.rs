@@ -18,13 +18,19 @@ pub struct AdamW {
     /// Second moments.
     pub(crate) v: Vec<f32>,
     sums: Vec<f64>, // [chunks]
+    frozen: usize,  // values before this one never change
 }
 
 impl AdamW {
     /// An optimizer of `len` values whose moments are zero.
     pub fn new(keys: &OptimizerKeys, len: usize) -> Self {
         let (m, v) = (vec![0.0; len], vec![0.0; len]);
-        Self { keys: keys.clone(), m, v, sums: vec![0.0; len.div_ceil(CHUNK)] }
+        Self { keys: keys.clone(), m, v, sums: vec![0.0; len.div_ceil(CHUNK)], frozen: 0 }
+    }
+
+    /// Leaves the tensors that stand before this value as they are, decay included.
+    pub fn freeze_before(&mut self, first: usize) {
+        self.frozen = first;
     }
 
     /// The global norm of a gradient, summed in `f64` and in a fixed order.
@@ -78,7 +84,8 @@ impl AdamW {
     /// Stretches of the buffer that decay alike, and by how much.
     fn groups(&self, layout: &Layout) -> Vec<(Range<usize>, f64)> {
         let mut groups: Vec<(Range<usize>, f64)> = Vec::new();
-        for (spec, range) in layout.tensors() {
+        let learning = layout.tensors().filter(|(_, range)| range.start >= self.frozen);
+        for (spec, range) in learning {
             let decay = if spec.shape.len() == 2 { self.keys.weight_decay } else { 0.0 };
             match groups.last_mut() {
                 Some((before, same)) if *same == decay => before.end = range.end,

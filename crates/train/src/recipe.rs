@@ -13,7 +13,7 @@ mod tests;
 
 pub use sections::{
     CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, ModelKeys, Normalize,
-    OptimizerKeys, ScheduleKeys, Shape, Time, TrainingKeys, ValidationKeys,
+    OptimizerKeys, ScheduleKeys, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
 };
 
 use crate::error::{Error, Result};
@@ -27,6 +27,8 @@ use std::path::{Path, PathBuf};
 pub struct Recipe {
     /// `[model]`: sizes and constants, in Hugging Face's words.
     pub model: ModelKeys,
+    /// `[start]`: what to begin from.
+    pub start: StartKeys,
     /// `[data]`: what to learn from.
     pub data: DataKeys,
     /// `[training]`: how much of it, at a time and in all.
@@ -43,6 +45,9 @@ pub struct Recipe {
     pub validation: ValidationKeys,
     /// `[checkpoint]`: when the run is saved, and how many are kept.
     pub checkpoint: CheckpointKeys,
+    /// The config of the checkpoint to begin from.
+    #[serde(skip)]
+    begins_as: Option<Config>,
     #[serde(skip)]
     path: PathBuf,
     #[serde(skip)]
@@ -64,9 +69,24 @@ impl Recipe {
     /// # Errors
     /// If it is not TOML, has a key that no recipe has, or a value of the wrong type or an impossible one.
     pub fn from_toml(text: &str, origin: &Path) -> Result<Self> {
-        let recipe = Self { path: origin.to_owned(), text: text.to_owned(), ..read::parse(text, origin)? };
+        let parsed = read::parse(text, origin)?;
+        let mut recipe = Self { path: origin.to_owned(), text: text.to_owned(), ..parsed };
+        recipe.take_sizes()?;
         check::check(&recipe)?;
         Ok(recipe)
+    }
+
+    /// Fills `[model]` with the sizes of the checkpoint to begin from, if there is one.
+    fn take_sizes(&mut self) -> Result<()> {
+        let Some(checkpoint) = &self.start.checkpoint else { return Ok(()) };
+        if self.model != ModelKeys::default() {
+            let expected = "left out where start.checkpoint brings its own sizes";
+            return Err(self.fault("[model]", "given", expected));
+        }
+        let config = Config::read(&checkpoint.join("config.json"))?;
+        self.model = ModelKeys::from(&config);
+        self.begins_as = Some(config);
+        Ok(())
     }
 
     /// The file it was read from.
@@ -91,6 +111,9 @@ impl Recipe {
             let expected =
                 format!("at least the tokenizer's {tokenizer_vocab_size}, or left out to be exactly that");
             return Err(self.fault("model.vocab_size", vocab_size, expected));
+        }
+        if let Some(config) = &self.begins_as {
+            return Ok(Config { early_exit: Some(self.early_exit_block()?), ..config.clone() });
         }
         let config = Config {
             hidden_size: model.hidden_size,

@@ -168,3 +168,22 @@ fn a_batch_that_does_not_fit_is_refused() {
     let tokens = [0; SAMPLES * LENGTH + 1];
     network.nats(&weights, Batch { inputs: &tokens, labels: &tokens }, &[4]);
 }
+
+/// What does not learn gets no gradient, and what does gets the one it always had.
+#[test]
+fn a_head_alone_has_its_gradient_of_the_whole() {
+    let recipe = recipe("");
+    let (mut network, weights) = network(&recipe);
+    let (inputs, labels) = (tokens(0), tokens(1));
+    let mut found = |head_only| {
+        let plan = Plan { head_only, ..Plan::full(4, (SAMPLES, LENGTH), exits(&recipe)) };
+        let mut gradients = vec![0.0; weights.len()];
+        let batch = Batch { inputs: &inputs, labels: &labels };
+        network.loss_and_gradients(&weights, batch, &plan, &mut gradients);
+        gradients
+    };
+    let (whole, head) = (found(false), found(true));
+    let first = network.layout().norm().start;
+    assert!(head[..first].iter().all(|&gradient| gradient == 0.0));
+    assert!(head[first..] == whole[first..] && head[first..].iter().any(|&gradient| gradient != 0.0));
+}

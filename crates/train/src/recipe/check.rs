@@ -1,6 +1,6 @@
 //! Which recipes can be run.
 
-use super::{Curriculum, ExitWeights, Recipe};
+use super::{Curriculum, ExitWeights, Recipe, Trained};
 use crate::error::Result;
 
 /// More would be a mistake, and the activations of one sample would not fit any memory.
@@ -14,12 +14,24 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     optimizer(recipe)?;
     early_exit(recipe)?;
     saving(recipe)?;
+    start(recipe)?;
     // Before layer dropout, which would say it in words of its own.
     let layers = recipe.model.num_hidden_layers;
     ensure(layers >= 1, || recipe.fault("model.num_hidden_layers", layers, "1 or more"))?;
     // Sizes: with a vocabulary that is surely possible where the tokenizer's is not yet known.
     recipe.config(if recipe.model.vocab_size == 0 { 1 } else { recipe.model.vocab_size }, None)?;
     Ok(())
+}
+
+fn start(recipe: &Recipe) -> Result<()> {
+    if recipe.start.train == Trained::All {
+        return Ok(());
+    }
+    let fault = |expected: &str| recipe.fault("start.train", "\"exit_head\"", expected);
+    ensure(recipe.start.checkpoint.is_some(), || fault("\"all\" where no start.checkpoint is given"))?;
+    ensure(!recipe.model.tie_word_embeddings, || {
+        fault("\"all\" where the checkpoint's head is its embedding: one cannot learn without the other")
+    })
 }
 
 fn ensure(good: bool, fault: impl FnOnce() -> crate::Error) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The sections of a recipe, key by key, each with the model card's value as its default.
 
+use offramp_model::Config;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -50,6 +51,48 @@ impl Default for ModelKeys {
             initializer_range: 0.02,
         }
     }
+}
+
+impl From<&Config> for ModelKeys {
+    /// The sizes of a model that is there.
+    fn from(config: &Config) -> Self {
+        Self {
+            hidden_size: config.hidden_size,
+            intermediate_size: config.intermediate_size,
+            num_hidden_layers: config.num_hidden_layers,
+            num_attention_heads: config.num_attention_heads,
+            num_key_value_heads: config.num_key_value_heads,
+            head_dim: Some(config.head_dim),
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.max_position_embeddings,
+            rope_theta: config.rope.theta,
+            rms_norm_eps: config.rms_norm_eps,
+            tie_word_embeddings: config.tie_word_embeddings,
+            ..Self::default()
+        }
+    }
+}
+
+/// `[start]`: what a run begins from, and what of it learns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StartKeys {
+    /// A model folder to go on from (continual training, LayerSkip's way); `[model]` is left out then. If this
+    /// is left out, the first weights are random.
+    pub checkpoint: Option<PathBuf>,
+    /// What is trained.
+    pub train: Trained,
+}
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trained {
+    /// Every weight.
+    #[default]
+    All,
+    /// The final norm and the LM head, which all exits share; the layers stay as they are.
+    ExitHead,
 }
 
 /// `[data]`: a prepared corpus, or the files to prepare one from. Paths are relative to the working

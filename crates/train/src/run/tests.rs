@@ -1,6 +1,7 @@
 //! Runs on a tiny corpus: whole, stopped, resumed, refused.
 
 mod damage;
+mod start;
 mod threads;
 mod validation;
 

@@ -5,9 +5,10 @@ use crate::early_exit::EarlyExitLoss;
 use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
 use crate::optimizer::AdamW;
-use crate::parameters::{Layout, initial};
-use crate::recipe::{Recipe, TrainingKeys};
+use crate::parameters::Layout;
+use crate::recipe::{Recipe, Trained, TrainingKeys};
 use crate::schedule::Schedule;
+use crate::start;
 use offramp_kernels::rayon::prelude::*;
 use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
@@ -51,7 +52,7 @@ pub(super) struct State {
 impl Trainer {
     /// A model with its first weights.
     pub(super) fn new(recipe: &Recipe, config: Config) -> Result<Self> {
-        let weights = initial(&Layout::new(&config), recipe.model.initializer_range, recipe.training.seed);
+        let weights = start::weights(recipe, &config, &Layout::new(&config))?;
         Self::with(recipe, config, weights, State::default())
     }
 
@@ -60,20 +61,22 @@ impl Trainer {
         let training = recipe.training.clone();
         let tokens = training.batch_size * training.sequence_length;
         let network = Network::new(&config, training.batch_size, training.sequence_length);
+        let mut optimizer = AdamW::new(&recipe.optimizer, weights.len());
+        let head_only = recipe.start.train == Trained::ExitHead;
+        if head_only {
+            optimizer.freeze_before(network.layout().norm().start);
+        }
+        let (layers, shape) = (config.num_hidden_layers, (training.batch_size, training.sequence_length));
         Ok(Self {
             state,
-            optimizer: AdamW::new(&recipe.optimizer, weights.len()),
+            optimizer,
             gradients: vec![0.0; weights.len()],
             weights,
             network,
             schedule: Schedule::new(recipe),
             chances: Chances::new(recipe)?,
             loss: EarlyExitLoss::new(recipe),
-            plan: Plan::full(
-                config.num_hidden_layers,
-                (training.batch_size, training.sequence_length),
-                Vec::new(),
-            ),
+            plan: Plan { head_only, ..Plan::full(layers, shape, Vec::new()) },
             inputs: vec![0; tokens],
             labels: vec![0; tokens],
             training,

@@ -1,0 +1,19 @@
+//! What a run begins from: random weights, or those of a model that is there.
+
+use crate::error::Result;
+use crate::parameters::{Layout, initial};
+use crate::recipe::Recipe;
+use offramp_model::{Config, Weights};
+
+/// The first weights of a recipe's run, laid out as `layout` says.
+pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Result<Vec<f32>> {
+    let Some(checkpoint) = &recipe.start.checkpoint else {
+        return Ok(initial(layout, recipe.model.initializer_range, recipe.training.seed));
+    };
+    let files = Weights::open(checkpoint, config)?;
+    let mut weights = vec![0.0; layout.len()];
+    for (spec, range) in layout.tensors() {
+        weights[range].copy_from_slice(files.take(spec)?.as_slice());
+    }
+    Ok(weights)
+}
