@@ -39,15 +39,43 @@ fn shipped() -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect()
 }
 
+/// The sizes of Llama-3.2-1B, which a recipe begins from.
+const LLAMA_3_2_1B: &str = r#"{"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+    "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+    "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+    "tie_word_embeddings": true, "eos_token_id": 128001}"#;
+
 #[test]
 fn every_shipped_recipe_can_be_run() {
+    let checkpoint = tempfile::tempdir().unwrap();
+    std::fs::write(checkpoint.path().join("config.json"), LLAMA_3_2_1B).unwrap();
+    let folder = checkpoint.path().to_str().unwrap();
     let shipped = shipped();
-    assert!(shipped.len() >= 3, "{shipped:?}");
+    assert!(shipped.len() >= 6, "{shipped:?}");
     for path in shipped {
-        let recipe = Recipe::read(&path).unwrap();
+        let text =
+            std::fs::read_to_string(&path).unwrap().replace("models/Llama-3.2-1B\"", &format!("{folder}\""));
+        let recipe = Recipe::from_toml(&text, &path).unwrap();
         let vocabulary = recipe.data.vocab_size.unwrap_or(50_257);
         recipe.config(vocabulary, Some(0)).unwrap();
     }
+}
+
+/// LayerSkip's presets give its own weights and chances, by its formulas.
+#[test]
+fn layerskips_recipe_is_layerskips() {
+    let path = shipped().into_iter().find(|path| path.ends_with("layerskip-scratch.toml")).unwrap();
+    let recipe = Recipe::read(&path).unwrap();
+    let (first, last) = (0, recipe.training.steps - 1);
+    let chances = crate::dropout::Chances::new(&recipe).unwrap();
+    assert_eq!((chances.chance(first, 23), chances.scale(last, 23)), (0.0, 1.0));
+    assert!((chances.chance(last, 23) - 0.1).abs() < 1e-12);
+    assert!((chances.chance(last, 12) - 0.1 * ((12.0f64 / 23.0).exp2() - 1.0)).abs() < 1e-12);
+    let exits = crate::early_exit::EarlyExitLoss::new(&recipe).exits(11);
+    // e(11) = 0.2 · 66 and e(23) = 23 + 0.2 · 253 over their sum.
+    let (early, last) = (0.2 * 66.0, 23.0 + 0.2 * 253.0);
+    assert_eq!(exits.iter().map(|exit| exit.0).collect::<Vec<_>>(), [12, 24]);
+    assert!((exits[0].1 - early / (early + last)).abs() < 1e-12, "{exits:?}");
 }
 
 /// The card's recipe writes out what the defaults are, and makes the card's model.
@@ -79,7 +107,10 @@ fn a_typo_is_answered_with_the_nearest_key() {
         ("[training]\nlearning_rate = 1.0", "[training] has no key learning_rate: it belongs in [optimizer]"),
         ("[model]\nhiden_size = 1", "did you mean hidden_size?"),
         ("[modle]\nhidden_size = 1", "there is no section [modle]: did you mean [model]?"),
-        ("[serving]\nport = 1", "there is no section [serving]: the sections are model, data, training,"),
+        (
+            "[serving]\nport = 1",
+            "there is no section [serving]: the sections are model, start, data, training,",
+        ),
         (
             "[layer_dropout]\nshape = \"quadratc\"",
             "layer_dropout.shape: \"quadratc\" is not one of \"none\", \"quadratic\"",

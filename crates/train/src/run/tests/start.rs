@@ -1,6 +1,7 @@
 //! Runs that begin from a model that is there.
 
 use super::*;
+use offramp_model::Weights;
 
 /// `recipe("")` without its sizes, begun from `run/model`.
 fn continued(place: &Place, keys: &str) -> Result<Recipe> {
