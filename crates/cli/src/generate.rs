@@ -126,7 +126,12 @@ pub(crate) fn tell(
     session.set_exit_layer(story.exit_layer)?;
     let mut stop_tokens = config.eos_token_ids.clone();
     stop_tokens.extend(tokenizer.end_of_text());
-    let options = GenerateOptions { max_new_tokens: story.max_new_tokens, stop_tokens, sampling };
+    let options = GenerateOptions {
+        max_new_tokens: story.max_new_tokens,
+        stop_tokens,
+        token_limit: Some(tokenizer.vocab_size()),
+        sampling,
+    };
     let (mut decoder, mut failed) = (tokenizer.stream(), None);
     if aloud {
         output::text(story.prompt)?;

@@ -13,6 +13,8 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// Tokens that end the text; they are not part of it.
     pub stop_tokens: Vec<u32>,
+    /// Ids from here on are never chosen: a vocabulary that was rounded up has some that stand for no text.
+    pub token_limit: Option<usize>,
     /// How each token is chosen.
     pub sampling: SamplingOptions,
 }
@@ -97,7 +99,8 @@ pub fn generate(
         if tokens.len() == options.max_new_tokens {
             break StopReason::Length;
         }
-        let token = sampler.next(&logits, session.tokens())?;
+        let choices = options.token_limit.map_or(logits.len(), |limit| limit.min(logits.len()));
+        let token = sampler.next(&logits[..choices], session.tokens())?;
         if tokens.is_empty() {
             statistics.time_to_first_token = start.elapsed();
         }

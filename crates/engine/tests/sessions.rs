@@ -92,7 +92,7 @@ fn what_does_not_fit_leaves_the_session_as_it_was() {
 
 fn options(max_new_tokens: usize, temperature: f32) -> GenerateOptions {
     let sampling = SamplingOptions { temperature, seed: 11, ..SamplingOptions::default() };
-    GenerateOptions { max_new_tokens, stop_tokens: Vec::new(), sampling }
+    GenerateOptions { max_new_tokens, stop_tokens: Vec::new(), token_limit: None, sampling }
 }
 
 fn run(model: &Llama, capacity: usize, options: &GenerateOptions) -> (Vec<u32>, StopReason) {
@@ -161,4 +161,21 @@ fn an_empty_or_too_long_prompt_is_refused() {
     let error = generate(&mut session, &[1; 9], &options(3, 0.0), &mut ignore).expect_err("9 tokens in 8");
     assert_eq!(error.to_string(), "9 tokens do not fit the context of 8: shorten the prompt");
     assert!(session.tokens().is_empty());
+}
+
+/// A vocabulary that was rounded up: the model may like the ids beyond the text's, and yet none comes.
+#[test]
+fn ids_that_stand_for_no_text_are_never_chosen() {
+    let model = model();
+    for temperature in [0.0, 1.5] {
+        let chosen = |token_limit| {
+            let mut session = Session::new(&model, 40).expect("within the context");
+            let options = GenerateOptions { token_limit, ..options(30, temperature) };
+            let go_on = &mut |_| ControlFlow::Continue(());
+            generate(&mut session, &[1, 2, 3], &options, go_on).expect("room").tokens
+        };
+        assert!(chosen(None).iter().any(|&token| token >= 9), "it would choose them");
+        assert!(chosen(Some(9)).iter().all(|&token| token < 9));
+        assert_eq!(chosen(Some(99)), chosen(None));
+    }
 }
