@@ -13,14 +13,17 @@ const SHARD_TOKENS: u64 = 100_000_000;
 /// Turn text, JSONL or Parquet into token shards
 ///
 /// TRAIN and --valid are .txt (stories between lines that are exactly <|endoftext|>), .jsonl (a "text" key) or
-/// .parquet (a "text" column). The folder that is written holds the tokenizer, the shards and corpus.json.
+/// .parquet (a "text" column). Several TRAIN files are one row of stories, in the order given. The folder that is
+/// written holds the tokenizer, the shards and corpus.json.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp prepare train.txt --valid valid.txt --vocab-size 2048 --out data/tinystories"
+    after_help = "Example:\n  offramp prepare train.txt --valid valid.txt --vocab-size 2048 --out data/tinystories\n  \
+                  offramp prepare train-0.parquet train-1.parquet --valid valid.parquet --out data/tinystories"
 )]
 pub(crate) struct Arguments {
-    /// The training stories
-    train: PathBuf,
+    /// The training stories, in one file or several
+    #[arg(required = true, num_args = 1..)]
+    train: Vec<PathBuf>,
     /// The validation stories
     #[arg(long, value_name = "FILE")]
     valid: Option<PathBuf>,
@@ -58,7 +61,7 @@ pub(crate) fn tokenizer(name: &str) -> TokenizerChoice {
 
 /// Prepares a corpus with its progress on stderr.
 pub(crate) fn prepare(
-    train: PathBuf,
+    train: Vec<PathBuf>,
     valid: Option<PathBuf>,
     out: PathBuf,
     tokenizer: TokenizerChoice,
@@ -83,7 +86,10 @@ fn describe(summary: &PrepareSummary, out: &Path) -> String {
     let split = |name: &str, split: &SplitSummary| {
         let SplitSummary { stories, tokens, utf8_bytes, .. } = split;
         let (stories, tokens, size) = (grouped(*stories), grouped(*tokens), bytes(*utf8_bytes));
-        format!("{name:10}  {stories} stories, {tokens} tokens, {size} of text, from {}\n", split.source)
+        format!(
+            "{name:10}  {stories} stories, {tokens} tokens, {size} of text, from {}\n",
+            sources(&split.sources)
+        )
     };
     let vocabulary = format!("{} tokens, {}", grouped(summary.vocab_size as u64), summary.tokenizer);
     let mut text = format!("{:10}  {}\n{:10}  {vocabulary}\n", "folder", out.display(), "vocabulary");
@@ -92,4 +98,12 @@ fn describe(summary: &PrepareSummary, out: &Path) -> String {
         text += &split("valid", valid);
     }
     text
+}
+
+/// One or two files by name, of more the first.
+fn sources(names: &[String]) -> String {
+    match names {
+        [first, _, .., _] => format!("{first} and {} more", names.len() - 1),
+        few => few.join(" and "),
+    }
 }

@@ -126,7 +126,7 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
         (name, _) => tokenizer(name.unwrap_or("gpt2")),
     };
-    prepare(train.clone(), data.valid.clone(), corpus.clone(), choice)?;
+    prepare(vec![train.clone()], data.valid.clone(), corpus.clone(), choice)?;
     Ok(corpus)
 }
 

@@ -38,7 +38,7 @@ mod tests {
         fs::write(&train, TRAIN).unwrap();
         fs::write(&valid, VALID).unwrap();
         let options = PrepareOptions {
-            train,
+            train: vec![train],
             valid: with_valid.then_some(valid),
             out: place.path().join("corpus"),
             tokenizer: TokenizerChoice::Train { vocab_size },

@@ -12,6 +12,7 @@
 //! whole, so a failure (a broken story at the end, a full disk) leaves an earlier corpus in `out` as it was.
 
 mod encode;
+mod files;
 mod summary;
 
 use std::fs;
@@ -52,9 +53,10 @@ impl TokenizerChoice {
 /// What [`prepare`] is to do.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
-    /// The training corpus: `.txt`, `.jsonl` or `.parquet`.
-    pub train: PathBuf,
-    /// The validation corpus, if any.
+    /// The training corpus: one or several files (`.txt`, `.jsonl`, `.parquet`), read in this order as one row of
+    /// stories.
+    pub train: Vec<PathBuf>,
+    /// The validation corpus, if any: one file.
     pub valid: Option<PathBuf>,
     /// The folder to write; made if it is not there.
     pub out: PathBuf,
@@ -80,7 +82,7 @@ pub enum Stage {
 pub struct PrepareProgress {
     /// The stage.
     pub stage: Stage,
-    /// Bytes of the corpus file read in this stage.
+    /// Bytes of the corpus' files read in this stage.
     pub bytes_read: u64,
     /// The most there are to read in this stage.
     pub bytes_total: u64,
@@ -91,8 +93,9 @@ pub struct PrepareProgress {
 /// Writes a prepared corpus; see the head of this file. `progress` is called a few times per second of work.
 ///
 /// # Errors
-/// Whatever is wrong with the corpora ([`Error::NoStories`] if one is empty), the tokenizer
-/// ([`Error::NoEndOfText`] if it cannot separate stories) or the disk ([`Error::Write`]).
+/// Whatever is wrong with the options ([`Error::Option`] if no training file is named), the files
+/// ([`Error::NoStories`] if one is empty), the tokenizer ([`Error::NoEndOfText`] if it cannot separate stories) or
+/// the disk ([`Error::Write`]).
 pub fn prepare(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(PrepareProgress),
@@ -101,15 +104,23 @@ pub fn prepare(
         let expected = "must be at least 1";
         return Err(Error::Option { option: "shard_tokens", found: "0".into(), expected });
     }
-    let train = Corpus::open(&options.train)?;
+    if options.train.is_empty() {
+        let expected = "must name at least one file of stories";
+        return Err(Error::Option { option: "train", found: "[]".into(), expected });
+    }
+    let train = options.train.iter().map(|path| Corpus::open(path)).collect::<Result<Vec<_>>>()?;
     let valid = options.valid.as_deref().map(Corpus::open).transpose()?;
+    for later in train.iter().skip(1).chain(&valid) {
+        // A file whose beginning shows that it cannot be read is named now, not when those before it are done.
+        later.stories()?;
+    }
     fs::create_dir_all(&options.out).map_err(|e| Error::write(&options.out, e))?;
     replace::remove_leftovers(&options.out);
     let tokenizer = choose_tokenizer(options, &train, progress)?;
 
     let mut shards = Vec::new();
-    let mut split = |corpus: &Corpus, name: &str, stage| {
-        let job = encode::Job { corpus, tokenizer: &tokenizer, split: name, stage, options };
+    let mut split = |corpora: &[Corpus], name: &str, stage| {
+        let job = encode::Job { corpora, tokenizer: &tokenizer, split: name, stage, options };
         let (summary, mut files) = job.run(progress)?;
         shards.append(&mut files);
         Ok(summary)
@@ -118,7 +129,7 @@ pub fn prepare(
         tokenizer: options.tokenizer.kind().to_owned(),
         vocab_size: tokenizer.vocab_size(),
         train: split(&train, "train", Stage::EncodeTrain)?,
-        valid: valid.map(|corpus| split(&corpus, "valid", Stage::EncodeValid)).transpose()?,
+        valid: valid.map(|corpus| split(&[corpus], "valid", Stage::EncodeValid)).transpose()?,
     };
     publish(&options.out, &tokenizer, shards, &summary)?;
     Ok(summary)
@@ -126,15 +137,15 @@ pub fn prepare(
 
 fn choose_tokenizer(
     options: &PrepareOptions,
-    train: &Corpus,
+    train: &[Corpus],
     progress: &mut dyn FnMut(PrepareProgress),
 ) -> Result<Tokenizer> {
     match &options.tokenizer {
         TokenizerChoice::Gpt2 => Tokenizer::gpt2(),
         TokenizerChoice::File(path) => Tokenizer::from_file(path),
         TokenizerChoice::Train { vocab_size } => {
-            let bytes_total = train.bytes().min(crate::BPE_TRAINING_BYTES as u64);
-            let mut stories = train.stories()?;
+            let bytes_total = files::bytes(train).min(crate::BPE_TRAINING_BYTES as u64);
+            let mut stories = files::Files::new(train);
             let mut reported = 0;
             let observed = std::iter::from_fn(|| {
                 let story = stories.next();
@@ -148,7 +159,7 @@ fn choose_tokenizer(
                         tokens: 0,
                     });
                 }
-                story
+                Some(story?.map(|story| story.text))
             });
             Tokenizer::train_bpe(observed, *vocab_size)
         }

@@ -48,6 +48,30 @@ fn a_recipe_may_name_the_stories_themselves() {
     assert!(inside.contains("exit layers 1 to 4") && inside.contains("30 steps"), "{inside}");
 }
 
+#[test]
+fn several_files_are_one_corpus() {
+    let place = Place::new();
+    let train = String::from_utf8(place.read("train.txt")).unwrap();
+    let stories: Vec<_> = train.split("\n<|endoftext|>\n").collect();
+    let (first, last) = stories.split_at(70);
+    place.write("train-0.txt", first.join("\n<|endoftext|>\n"));
+    place.write("train-1.txt", last[..9].join("\n<|endoftext|>\n"));
+    place.write("train-2.txt", last[9..].join("\n<|endoftext|>\n"));
+    let parts = ["prepare", "train-0.txt", "train-1.txt", "train-2.txt"];
+    let options = ["--valid", "valid.txt", "--vocab-size", "300", "--out", "parts"];
+    let told = place.good(&[&parts[..], &options].concat());
+    assert!(told.contains("150 stories") && told.contains("from train-0.txt and 2 more\n"), "{told}");
+    assert!(told.contains("from valid.txt\n"), "{told}");
+    for file in ["tokenizer.json", "train-00000.tokens", "valid-00000.tokens"] {
+        assert!(place.read(&format!("parts/{file}")) == place.read(&format!("corpus/{file}")), "{file}");
+    }
+    let told = place.json(&[&parts[..3], &options].concat());
+    assert_eq!(told["train"]["sources"], serde_json::json!(["train-0.txt", "train-1.txt"]));
+    place.write("train-1.txt", "");
+    place.run(&[&parts[..], &options].concat()).assert_error(2, &["train-1.txt holds no stories"]);
+    assert_eq!(place.run(&[&parts[..1], &options].concat()).code, 2, "no file at all");
+}
+
 /// Without allocating it: the test would not survive 4 GB.
 #[test]
 fn the_cards_recipe_has_the_cards_parameters() {

@@ -7,8 +7,9 @@
 use std::panic::resume_unwind;
 use std::thread;
 
+use super::files::{self, Files, Story};
 use super::{PrepareOptions, PrepareProgress, SplitSummary, Stage};
-use crate::corpus::{Corpus, Stories};
+use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::replace::Finished;
 use crate::shard::ShardWriter;
@@ -20,7 +21,8 @@ pub(super) const CHUNK_BYTES: usize = 1 << 20;
 const MAX_WORKERS: usize = 16;
 
 pub(super) struct Job<'j> {
-    pub(super) corpus: &'j Corpus,
+    /// The files of the split, in order.
+    pub(super) corpora: &'j [Corpus],
     pub(super) tokenizer: &'j Tokenizer,
     pub(super) split: &'j str,
     pub(super) stage: Stage,
@@ -29,8 +31,8 @@ pub(super) struct Job<'j> {
 
 /// Stories on their way, and what became of them.
 #[derive(Default)]
-struct Chunk {
-    stories: Vec<String>,
+struct Chunk<'c> {
+    stories: Vec<Story<'c>>,
     bytes: usize,
     tokens: Vec<u32>,
     /// Where each story's tokens end.
@@ -44,7 +46,7 @@ impl Job<'_> {
     ) -> Result<(SplitSummary, Vec<Finished>)> {
         let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_WORKERS);
         let mut encoders: Vec<Encoder> = (0..workers).map(|_| self.tokenizer.encoder()).collect();
-        let mut stories = self.corpus.stories()?;
+        let mut stories = Files::new(self.corpora);
         let mut out = Output::new(self)?;
         let mut round = read_round(&mut stories, workers)?;
         while !round.is_empty() {
@@ -62,35 +64,27 @@ impl Job<'_> {
                 (encoded, next)
             });
             for chunk in encoded {
-                let chunk = chunk.map_err(|(place, source)| Error::Story {
-                    path: self.corpus.path().to_owned(),
-                    story: out.summary.stories + place + 1,
-                    source: Box::new(source),
-                })?;
-                out.write(&chunk)?;
+                out.write(&chunk?)?;
             }
             progress(PrepareProgress {
                 stage: self.stage,
                 bytes_read: stories.bytes_read(),
-                bytes_total: self.corpus.bytes(),
+                bytes_total: files::bytes(self.corpora),
                 tokens: out.summary.tokens,
             });
             round = next?;
-        }
-        if out.summary.stories == 0 {
-            return Err(Error::NoStories { path: self.corpus.path().to_owned() });
         }
         out.finish()
     }
 }
 
-fn read_round(stories: &mut Stories, chunks: usize) -> Result<Vec<Chunk>> {
+fn read_round<'c>(stories: &mut Files<'c>, chunks: usize) -> Result<Vec<Chunk<'c>>> {
     let mut round = Vec::new();
     let mut chunk = Chunk::default();
     while round.len() < chunks
         && let Some(story) = stories.next().transpose()?
     {
-        chunk.bytes += story.len();
+        chunk.bytes += story.text.len();
         chunk.stories.push(story);
         if chunk.bytes >= CHUNK_BYTES {
             round.push(std::mem::take(&mut chunk));
@@ -102,11 +96,14 @@ fn read_round(stories: &mut Stories, chunks: usize) -> Result<Vec<Chunk>> {
     Ok(round)
 }
 
-impl Chunk {
-    /// An error comes with the place of its story in the chunk.
-    fn encode(mut self, encoder: &mut Encoder) -> std::result::Result<Self, (u64, Error)> {
-        for (place, story) in (0..).zip(&self.stories) {
-            encoder.encode(story, &mut self.tokens).map_err(|error| (place, error))?;
+impl Chunk<'_> {
+    fn encode(mut self, encoder: &mut Encoder) -> Result<Self> {
+        for Story { text, path, number } in &self.stories {
+            encoder.encode(text, &mut self.tokens).map_err(|source| Error::Story {
+                path: path.to_path_buf(),
+                story: *number,
+                source: Box::new(source),
+            })?;
             self.ends.push(self.tokens.len());
         }
         Ok(self)
@@ -125,9 +122,11 @@ struct Output<'j> {
 
 impl<'j> Output<'j> {
     fn new(job: &'j Job<'j>) -> Result<Self> {
-        let source = job.corpus.path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = |corpus: &Corpus| {
+            corpus.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        };
         let summary = SplitSummary {
-            source: source.unwrap_or_default(),
+            sources: job.corpora.iter().map(name).collect(),
             stories: 0,
             tokens: 0,
             utf8_bytes: 0,
@@ -137,10 +136,10 @@ impl<'j> Output<'j> {
         Ok(Self { job, end_of_text, open: None, closed: Vec::new(), summary, story: Vec::new() })
     }
 
-    fn write(&mut self, chunk: &Chunk) -> Result<()> {
+    fn write(&mut self, chunk: &Chunk<'_>) -> Result<()> {
         let mut start = 0;
         for (story, &end) in chunk.stories.iter().zip(&chunk.ends) {
-            self.write_story(&chunk.tokens[start..end], story.len() as u64)?;
+            self.write_story(&chunk.tokens[start..end], story.text.len() as u64)?;
             start = end;
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::replace;
 
 const FORMAT: &str = "offramp-corpus";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a prepared folder holds, as [`crate::prepare`] returns it and `corpus.json` keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,8 @@ pub struct PrepareSummary {
 /// One split of a prepared corpus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitSummary {
-    /// Name of the file it was made from, without its folder.
-    pub source: String,
+    /// Names of the files it was made from, in order, without their folders.
+    pub sources: Vec<String>,
     /// Stories, none of them empty.
     pub stories: u64,
     /// Tokens, those between stories included.
@@ -40,31 +40,36 @@ pub struct SplitSummary {
     pub shards: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Manifest {
+/// What every version begins with.
+#[derive(Deserialize)]
+struct Head {
     format: String,
     version: u32,
+}
+
+#[derive(Serialize)]
+struct Manifest<'s> {
+    format: &'s str,
+    version: u32,
     #[serde(flatten)]
-    summary: PrepareSummary,
+    summary: &'s PrepareSummary,
 }
 
 impl PrepareSummary {
     /// Reads the `corpus.json` of a prepared folder.
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Manifest`] if it is damaged.
+    /// [`Error::Read`]; [`Error::Manifest`] if it is damaged or of another version.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = Self::file_in(folder);
         let text = fs::read(&path).map_err(|e| Error::read(&path, e))?;
         let fault = |reason: String| Error::Manifest { path: path.clone(), reason };
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| fault(e.to_string()))?;
-        if (manifest.format.as_str(), manifest.version) != (FORMAT, VERSION) {
-            return Err(fault(format!(
-                "format \"{}\" version {}, expected \"{FORMAT}\" version {VERSION}",
-                manifest.format, manifest.version
-            )));
+        let Head { format, version } = serde_json::from_slice(&text).map_err(|e| fault(e.to_string()))?;
+        if (format.as_str(), version) != (FORMAT, VERSION) {
+            let expected = format!("expected \"{FORMAT}\" version {VERSION}");
+            return Err(fault(format!("format \"{format}\" version {version}, {expected}")));
         }
-        let summary = manifest.summary;
+        let summary: Self = serde_json::from_slice(&text).map_err(|e| fault(e.to_string()))?;
         // A manifest may name files of its own folder only.
         let outside = |name: &&String| {
             Path::new(name.as_str()).file_name() != Some(std::ffi::OsStr::new(name.as_str()))
@@ -80,7 +85,7 @@ impl PrepareSummary {
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        let manifest = Manifest { format: FORMAT.to_owned(), version: VERSION, summary: self.clone() };
+        let manifest = Manifest { format: FORMAT, version: VERSION, summary: self };
         let mut json = serde_json::to_string_pretty(&manifest).expect("strings and numbers are JSON");
         json.push('\n');
         replace::write_whole(&Self::file_in(folder), json.as_bytes())

@@ -7,6 +7,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::{SEPARATOR, TokenStream};
 
+mod several;
+
 /// Stories written for this test, of many lengths.
 fn stories(count: usize) -> Vec<String> {
     let names = ["Mo", "Ada", "Finn", "Uma", "José"];
@@ -35,7 +37,7 @@ impl Bench {
             path
         };
         let options = PrepareOptions {
-            train: write("tales.txt", train),
+            train: vec![write("tales.txt", train)],
             valid: valid.map(|stories| write("more tales.txt", stories)),
             out: folder.path().join("deep").join("out"),
             tokenizer,
@@ -79,7 +81,7 @@ fn the_stream_is_the_stories_with_one_token_between() {
         let bytes: usize = expected.iter().map(|&id| tokenizer.token_bytes(id).unwrap()).sum();
         assert_eq!(bytes as u64, stream.utf8_bytes(), "tokens stand for exactly the stories' bytes");
     }
-    assert_eq!(summary.train.source, "tales.txt");
+    assert_eq!(summary.train.sources, ["tales.txt"]);
     assert!(summary.train.shards.len() > 5);
     assert_eq!(PrepareSummary::read(&bench.options.out).unwrap(), summary);
     let manifest = fs::read_to_string(bench.options.out.join("corpus.json")).unwrap();
@@ -116,8 +118,8 @@ fn every_choice_of_tokenizer_and_format_prepares_the_same_stories() {
     let mut bench = Bench::new(&stories, None, file);
     let jsonl: Vec<String> =
         stories.iter().map(|s| serde_json::json!({"n": 1, "text": s}).to_string()).collect();
-    bench.options.train = bench.folder.path().join("tales.jsonl");
-    fs::write(&bench.options.train, jsonl.join("\n")).unwrap();
+    bench.options.train = vec![bench.folder.path().join("tales.jsonl")];
+    fs::write(&bench.options.train[0], jsonl.join("\n")).unwrap();
     bench.options.shard_tokens = u64::MAX;
     let summary = bench.prepare().unwrap();
     assert_eq!((summary.tokenizer.as_str(), summary.train.shards.len()), ("file", 1));
@@ -163,10 +165,10 @@ fn a_failure_leaves_the_earlier_corpus_whole() {
     let mut bench = Bench::new(&stories(40), Some(&stories(3)), TokenizerChoice::Gpt2);
     let before = bench.prepare().unwrap();
     let names = bench.names();
-    let good = fs::read(&bench.options.train).unwrap();
+    let good = fs::read(&bench.options.train[0]).unwrap();
     let mut bad = good.clone();
     bad.extend_from_slice(b"\n<|endoftext|>\nlast \xFF story\n");
-    fs::write(&bench.options.train, bad).unwrap();
+    fs::write(&bench.options.train[0], bad).unwrap();
     let error = bench.prepare().unwrap_err();
     assert!(matches!(error, Error::NotUtf8 { offset, .. } if offset == good.len() as u64 + 20), "{error}");
     assert_eq!(bench.names(), names);
@@ -174,7 +176,7 @@ fn a_failure_leaves_the_earlier_corpus_whole() {
     TokenStream::open(&bench.options.out, "train").unwrap();
 
     // A shorter corpus takes its place, and the shards it has no use for are gone.
-    fs::write(&bench.options.train, "One short story.").unwrap();
+    fs::write(&bench.options.train[0], "One short story.").unwrap();
     bench.options.valid = None;
     bench.prepare().unwrap();
     let expected = ["corpus.json", "tokenizer.json", "train-00000.tokens"];
@@ -211,6 +213,9 @@ fn impossible_options_are_refused() {
     assert!(matches!(bench.prepare(), Err(Error::Read { .. })));
     bench.options.shard_tokens = 0;
     assert!(matches!(bench.prepare(), Err(Error::Option { option: "shard_tokens", .. })));
+    bench.options.shard_tokens = 1;
+    bench.options.train.clear();
+    assert!(matches!(bench.prepare(), Err(Error::Option { option: "train", .. })));
 }
 
 #[test]
@@ -236,7 +241,8 @@ fn a_tampered_folder_is_refused() {
         String::new(),
         whole[..whole.len() / 2].to_owned(),
         whole.replace("offramp-corpus", "other"),
-        whole.replace("\"version\": 1", "\"version\": 2"),
+        whole.replace("\"version\": 2", "\"version\": 3"),
+        whole.replace("\"sources\"", "\"source\""),
         whole.replace("train-00000.tokens", "../out/train-00000.tokens"),
         whole.replace("train-00000.tokens", "train-00001.tokens"),
         whole.replace("train-00000.tokens", "missing.tokens"),
@@ -248,6 +254,13 @@ fn a_tampered_folder_is_refused() {
         let message = TokenStream::open(&bench.options.out, "train").expect_err(&case).to_string();
         assert!(message.contains("out") && !message.contains('\n'), "{message}");
     }
+    // As it was when a split had one file.
+    let older = whole.replace("\"version\": 2", "\"version\": 1").replace("\"sources\"", "\"source\"");
+    fs::write(&path, older).unwrap();
+    let message = PrepareSummary::read(&bench.options.out).unwrap_err().to_string();
+    let expected =
+        "format \"offramp-corpus\" version 1, expected \"offramp-corpus\" version 2: prepare the corpus";
+    assert!(message.contains(expected), "{message}");
     fs::remove_file(&path).unwrap();
     assert!(matches!(TokenStream::open(&bench.options.out, "train"), Err(Error::Read { .. })));
 }
@@ -262,7 +275,7 @@ fn real_stories_make_a_stream() {
     }
     let out = tempfile::tempdir().unwrap();
     let options = PrepareOptions {
-        train: valid,
+        train: vec![valid],
         valid: None,
         out: out.path().to_owned(),
         tokenizer: TokenizerChoice::Train { vocab_size: 2000 },

@@ -34,7 +34,7 @@ fn a_corpus_in_memory_is_the_stream_that_prepare_makes() {
     for tokenizer in [TokenizerChoice::Gpt2, TokenizerChoice::Train { vocab_size: 300 }] {
         let out = folder.path().join("out");
         let options = PrepareOptions {
-            train: path.clone(),
+            train: vec![path.clone()],
             valid: None,
             out: out.clone(),
             tokenizer,

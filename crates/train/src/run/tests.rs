@@ -34,7 +34,7 @@ impl Place {
         fs::write(&valid, text(9)).unwrap();
         let tokenizer = TokenizerChoice::Train { vocab_size: 280 };
         let options = PrepareOptions {
-            train,
+            train: vec![train],
             valid: Some(valid),
             out: self.path(name),
             tokenizer,
