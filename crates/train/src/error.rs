@@ -155,6 +155,14 @@ pub enum Error {
     /// A fault in a model's files, or the disk.
     #[error(transparent)]
     Model(#[from] offramp_model::Error),
+    /// A prepared corpus from which no batch can be made.
+    #[error("{path}: {source}", path = path.display())]
+    Corpus {
+        /// The prepared folder.
+        path: PathBuf,
+        /// Why not.
+        source: offramp_text::Error,
+    },
     /// A fault in a corpus or a tokenizer.
     #[error(transparent)]
     Text(#[from] offramp_text::Error),

@@ -121,7 +121,8 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
     let config = recipe.config(data.vocab_size(), data.tokenizer.end_of_text())?;
     let training = &recipe.training;
     // Before anything is written: a corpus that is too short leaves no folder behind.
-    let batches = Batches::new(&data.train, training.batch_size, training.sequence_length, training.seed)?;
+    let batches = Batches::new(&data.train, training.batch_size, training.sequence_length, training.seed)
+        .map_err(|source| Error::Corpus { path: job.corpus.clone(), source })?;
     let (folder, checkpoint) = RunFolder::begin(job, &data)?;
     let trainer = match checkpoint {
         None => Trainer::new(recipe, config)?,

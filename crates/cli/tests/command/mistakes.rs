@@ -51,7 +51,7 @@ fn stories_that_cannot_be_read() {
     // Shorter than one window.
     place.good(&["prepare", "short.txt", "--out", "short"]);
     place.recipe("short.toml", "corpus = \"corpus\"", "corpus = \"short\"");
-    place.run(&["train", "short.toml"]).assert_error(MISTAKE, &["33 one window", "longer corpus"]);
+    place.run(&["train", "short.toml"]).assert_error(MISTAKE, &["short: ", "33 one window", "longer corpus"]);
     assert!(!place.path("runs/short").exists());
 }
 
