@@ -4,8 +4,8 @@
 
 The model is transformers' architecture written out plainly (fused QKV and gate-up, scaled_dot_product_attention),
 because `LlamaForCausalLM` is slower: PyTorch is to have its best. Sizes, batch and exits come from the recipe that
-offramp trains; the tokens are random, which costs the same. `exits`: one chunk of logits at a time, with its backward
-at once, so that PyTorch holds no more of them than it must.
+offramp trains; the tokens are random, which costs the same. With a loss at every exit, each exit's logits are made,
+used and freed before the next one's, so that PyTorch holds no more of them than it must.
 """
 
 import argparse
@@ -16,9 +16,6 @@ import tomllib
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-CHUNK = 2048  # tokens whose logits are held at once: all of a small batch
-
 
 class Layer(nn.Module):
     def __init__(self, m):

@@ -160,11 +160,10 @@ impl Config {
         })
     }
 
-    /// The exit layers at a quarter, half and three quarters of the depth, and the full depth: the card's 6,
-    /// 12, 18 and 24.
-    pub fn quarters(&self) -> Vec<usize> {
-        let mut exits: Vec<_> =
-            (1..=4).map(|quarter| (self.num_hidden_layers * quarter / 4).max(1)).collect();
+    /// The exit layers at a quarter, half and three quarters of a depth, and the full depth: the card's 6, 12,
+    /// 18 and 24.
+    pub fn quarters(num_hidden_layers: usize) -> Vec<usize> {
+        let mut exits: Vec<_> = (1..=4).map(|quarter| (num_hidden_layers * quarter / 4).max(1)).collect();
         exits.dedup();
         exits
     }

@@ -145,7 +145,7 @@ fn a_cache_beyond_the_memory_is_an_error_and_changes_nothing() {
 fn one_layer_is_a_model() {
     let config = CONFIG.replace("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 1");
     let config = Config::from_json(&config, Path::new("config.json")).expect("a valid config");
-    assert_eq!(config.quarters(), [1]);
+    assert_eq!(Config::quarters(config.num_hidden_layers), [1]);
     let weights = |len: usize| (0..len).map(|i| ((i * 7 % 23) as f32 - 11.0) / 23.0).collect();
     let model = Llama::from_weights(config, |spec| Ok(weights(spec.len()))).expect("the right sizes");
     let tokens = tokens(12);

@@ -79,10 +79,10 @@ impl EarlyExitLoss {
             Curriculum::None => false,
             Curriculum::All | Curriculum::Sampled => true,
             Curriculum::Rotational => exit as u64 % self.period() == step % self.period(),
+            // One more every T / (2L) steps: all of them from half-way on.
             Curriculum::Gradual => {
-                // One more every T / (2L) steps: all of them from half-way on.
-                let opened = 2.0 * self.layers as f64 * step as f64 / self.steps as f64;
-                (last - exit) as f64 <= opened
+                let (waited, opened) = ((last - exit) as u128, 2 * self.layers as u128 * u128::from(step));
+                waited * u128::from(self.steps) <= opened
             }
         };
         (0..last).filter(is_active).collect()

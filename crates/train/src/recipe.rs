@@ -139,8 +139,7 @@ impl Recipe {
     /// quarters of the depth, and the full model.
     pub fn validation_exits(&self) -> Vec<usize> {
         let layers = self.model.num_hidden_layers;
-        let quarters = || (1..4).map(|quarter| layers * quarter / 4).filter(|&exit| exit > 0).collect();
-        let mut exits = self.validation.exits.clone().unwrap_or_else(quarters);
+        let mut exits = self.validation.exits.clone().unwrap_or_else(|| Config::quarters(layers));
         exits.push(layers);
         exits.sort_unstable();
         exits.dedup();

@@ -279,14 +279,14 @@ fn a_config_survives_its_file() {
 
 #[test]
 fn quarters_are_exits_that_exist_in_order_and_once() {
-    let quarters = |num_hidden_layers| Config { num_hidden_layers, ..card() }.quarters();
+    let quarters = Config::quarters;
     assert_eq!(quarters(24), [6, 12, 18, 24]);
     assert_eq!((quarters(1), quarters(2)), (vec![1], vec![1, 2]));
     assert_eq!((quarters(3), quarters(4)), (vec![1, 2, 3], vec![1, 2, 3, 4]));
     assert_eq!(quarters(7), [1, 3, 5, 7]);
     for layers in 1..100 {
         let config = Config { num_hidden_layers: layers, ..card() };
-        let exits = config.quarters();
+        let exits = quarters(layers);
         assert!(exits.is_sorted_by(|a, b| a < b) && exits.last() == Some(&layers), "{exits:?}");
         exits.iter().for_each(|&exit| config.check_exit_layer(exit).unwrap());
     }
