@@ -1,5 +1,6 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
+use crate::gemm::{Micro, portable};
 use crate::lanes;
 use crate::table::Table;
 
@@ -19,6 +20,24 @@ pub(crate) static TABLE: Table = Table {
     silu_mul_backward: lanes::silu_mul_backward::<false>,
     rope: lanes::rope::<false>,
     adamw: lanes::adamw::<false>,
+    gemm: &GEMM,
+    gemm_bf16: &GEMM_BF16,
+};
+
+static GEMM: Micro = Micro {
+    rows: 4,
+    columns: 16,
+    per_word: 1,
+    pack: portable::pack,
+    tile: portable::tile::<false, 4, 16>,
+};
+
+static GEMM_BF16: Micro = Micro {
+    rows: 4,
+    columns: 16,
+    per_word: 2,
+    pack: portable::pack_bf16,
+    tile: portable::tile_bf16::<false, 4, 16>,
 };
 
 fn product(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {

@@ -1,5 +1,6 @@
 //! One set of functions per instruction set, chosen once at run time.
 
+use crate::gemm::Micro;
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
@@ -39,6 +40,10 @@ pub struct Table {
     /// Rotates one head in place: pairs `(i, i + head_dim / 2)`, as Hugging Face's Llama does.
     /// Arguments: `head` `[head_dim]`, `cos` and `sin` `[head_dim / 2]`. Negate `sin` to rotate back.
     pub rope: fn(&mut [f32], &[f32], &[f32]),
+    /// The innermost part of [`gemm`](crate::gemm).
+    pub gemm: &'static Micro,
+    /// As `gemm`, for factors rounded to `bf16`.
+    pub gemm_bf16: &'static Micro,
     /// One AdamW update. Arguments: the step, parameters, gradients, first and second moments.
     pub adamw: AdamW,
 }

@@ -2,6 +2,9 @@
 
 mod avx2;
 mod avx512;
+mod gemm2;
+mod gemm512;
+mod pack512;
 mod wiring;
 
 use crate::table::Table;
@@ -11,7 +14,10 @@ pub(crate) fn tables() -> Vec<&'static Table> {
     let mut tables = Vec::new();
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         tables.push(&avx2::TABLE);
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl");
+        if avx512 {
             tables.push(&avx512::TABLE);
         }
     }

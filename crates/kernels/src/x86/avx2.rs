@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-super::wiring::table!("avx2", "avx2,fma");
+super::wiring::table!("avx2", "avx2,fma", super::gemm2::F32, super::gemm2::BF16);
 // 4 × 3 sums, 3 token vectors and 1 row vector fill the 16 registers.
 super::wiring::tiles!("avx2,fma", 8, rows: 4, tokens: 3);
 

@@ -1,9 +1,9 @@
-//! The table for AVX-512 (F and VL).
+//! The table for AVX-512 (F, BW and VL).
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
 use std::arch::x86_64::*;
 
-super::wiring::table!("avx512", "avx512f,avx512vl,avx2,fma");
+super::wiring::table!("avx512", "avx512f,avx512vl,avx2,fma", super::gemm512::F32, super::gemm512::BF16);
 // 4 × 6 sums, 6 token vectors and 1 row vector fill 31 of the 32 registers.
 super::wiring::tiles!("avx512f,avx512vl,avx2,fma", 16, rows: 4, tokens: 6);
 

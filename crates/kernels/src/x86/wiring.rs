@@ -2,7 +2,7 @@
 
 /// Defines a module's `TABLE`: the functions of `lanes` compiled for `$features`, beside a `product`.
 macro_rules! table {
-    ($name:literal, $features:literal) => {
+    ($name:literal, $features:literal, $gemm:expr, $gemm_bf16:expr) => {
         /// Handed out by `super::tables` alone, which asks the processor first.
         pub(crate) static TABLE: $crate::table::Table = $crate::table::Table {
             name: $name,
@@ -18,6 +18,8 @@ macro_rules! table {
             silu_mul_backward,
             rope,
             adamw,
+            gemm: &$gemm,
+            gemm_bf16: &$gemm_bf16,
         };
 
         super::wiring::compiled_for! { $features:
