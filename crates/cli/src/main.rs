@@ -13,6 +13,7 @@ mod number;
 mod output;
 mod plot;
 mod prepare;
+mod profile;
 mod progress;
 mod train;
 

@@ -3,12 +3,13 @@
 use crate::live::Live;
 use crate::number::{duration, grouped};
 use crate::prepare::{prepare, tokenizer};
-use crate::{eval, generate, output, plot};
+use crate::{eval, generate, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::SamplingOptions;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, TrainingReport};
 use offramp_model::Llama;
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
+use offramp_train::profile::OpTime;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot"
+    after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
 )]
 pub(crate) struct Arguments {
     /// The recipe, a TOML file
@@ -36,6 +37,9 @@ pub(crate) struct Arguments {
     /// Only draw curves.svg from the journal in the run folder, also of a run under way
     #[arg(long, conflicts_with = "resume")]
     plot: bool,
+    /// Print where the steps' time went: seconds and GFLOP/s of every op
+    #[arg(long, conflicts_with = "plot")]
+    profile: bool,
 }
 
 /// Set by Ctrl-C.
@@ -53,6 +57,7 @@ struct Answer<'a> {
     training: Option<TrainingReport>,
     exits: Vec<ExitScore>,
     story: Option<String>,
+    profile: &'a [OpTime],
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
@@ -84,6 +89,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     let report = plot::write(&job.folder)?;
     if let Some(report) = &report {
         eprintln!("{}", stability(report));
+    }
+    if arguments.profile {
+        eprint!("{}", profile::table(&summary));
     }
     finish(&job, &summary, report, json)?;
     Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
@@ -178,6 +186,7 @@ fn finish(job: &Job<'_>, summary: &Summary, report: Option<TrainingReport>, json
             training: report,
             exits,
             story,
+            profile: &summary.profile,
         })?;
     }
     Ok(())

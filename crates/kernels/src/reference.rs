@@ -24,13 +24,8 @@ pub(crate) static TABLE: Table = Table {
     gemm_bf16: &GEMM_BF16,
 };
 
-static GEMM: Micro = Micro {
-    rows: 4,
-    columns: 16,
-    per_word: 1,
-    pack: portable::pack,
-    tile: portable::tile::<false, 4, 16>,
-};
+static GEMM: Micro =
+    Micro { rows: 4, columns: 16, per_word: 1, pack: portable::pack, tile: portable::tile::<false, 4, 16> };
 
 static GEMM_BF16: Micro = Micro {
     rows: 4,

@@ -3,6 +3,8 @@
 use crate::ops::heads::{HeadShape, Rotary};
 use crate::ops::{BLOCK, Kept, attention, heads, linear, residual, rms_norm, swiglu};
 use crate::parameters::{LayerGradients, LayerWeights};
+use crate::profile::{Clock, Op, Way, product};
+use offramp_kernels::gemm::Factors;
 use offramp_model::Config;
 
 /// What a layer keeps of its way there; all compact, for the samples that were kept.
@@ -34,7 +36,7 @@ pub(crate) struct Scratch {
     partial: Vec<f32>,   // [⌈rows / BLOCK⌉, hidden]
 }
 
-/// Sizes and angles, the same for every layer.
+/// Sizes, angles, and how products are made and timed: the same for every layer.
 #[derive(Debug)]
 pub(crate) struct Geometry {
     hidden: usize,
@@ -46,6 +48,8 @@ pub(crate) struct Geometry {
     cos: Vec<f32>,       // [positions, head_dim / 2]
     sin: Vec<f32>,       // as `cos`
     minus_sin: Vec<f32>, // as `cos`
+    pub(crate) factors: Factors,
+    pub(crate) clock: Clock,
 }
 
 /// For whom a layer runs, and what its contribution is multiplied by.
@@ -69,11 +73,31 @@ impl Geometry {
             cos,
             sin,
             minus_sin,
+            factors: Factors::F32,
+            clock: Clock::new(),
         }
     }
 
     fn heads(&self, length: usize) -> HeadShape {
         HeadShape { kv_heads: self.kv_heads, group: self.group, head_dim: self.head_dim, length }
+    }
+
+    /// `out = x · weightᵀ`.
+    fn project(&self, op: Op, x: &[f32], (weight, in_features): (&[f32], usize), out: &mut [f32]) {
+        let flops = product(x.len() / in_features, in_features, weight.len() / in_features);
+        let work = || linear::forward(x, weight, in_features, self.factors, out);
+        self.clock.time(op, Way::Forward, flops, work);
+    }
+
+    /// `d_x = d_out · weight`, and `d_weight += d_outᵀ · x`.
+    fn project_back(&self, op: Op, d_out: &[f32], (x, d_x): (&[f32], &mut [f32]), weight: Projection<'_>) {
+        let Projection { weight, d_weight, in_features } = weight;
+        let flops = 2.0 * product(x.len() / in_features, in_features, weight.len() / in_features);
+        let how = (1.0, self.factors);
+        self.clock.time(op, Way::Backward, flops, || {
+            linear::backward_weight(d_out, x, in_features, how, d_weight);
+            linear::backward_input(d_out, weight, in_features, how, d_x);
+        });
     }
 
     fn there(&self) -> Rotary<'_> {
@@ -83,6 +107,13 @@ impl Geometry {
     fn back(&self) -> Rotary<'_> {
         Rotary { cos: &self.cos, sin: &self.minus_sin }
     }
+}
+
+/// A matrix on the way back.
+struct Projection<'a> {
+    weight: &'a [f32],
+    d_weight: &'a mut [f32],
+    in_features: usize,
 }
 
 impl Activations {
@@ -145,28 +176,36 @@ pub(crate) fn forward(
     let normed = &mut scratch.normed[..rows * hidden];
 
     let inv_rms = &mut activations.input_inv_rms[..rows];
-    rms_norm::forward(x, kept, (weights.input_layernorm, eps), normed, inv_rms);
+    let clock = &geometry.clock;
+    clock.time(Op::Norms, Way::Forward, 0.0, || {
+        rms_norm::forward(x, kept, (weights.input_layernorm, eps), normed, inv_rms);
+    });
     let projected = &mut scratch.projected[..rows * shape.row()];
-    linear::forward(normed, weights.qkv_proj, hidden, projected);
+    geometry.project(Op::QkvProj, normed, (weights.qkv_proj, hidden), projected);
     let grouped = &mut activations.grouped[..rows * shape.row()];
-    heads::forward(projected, shape, geometry.there(), grouped);
+    let work = || heads::forward(projected, shape, geometry.there(), grouped);
+    clock.time(Op::Heads, Way::Forward, 0.0, work);
     let heads = &mut scratch.heads[..rows * shape.queries()];
-    attention::forward(grouped, shape, &mut scratch.scores, heads);
+    let work = || attention::forward(grouped, (shape, geometry.factors), &mut scratch.scores, heads);
+    clock.time(Op::Attention, Way::Forward, attention::flops(kept.samples.len(), shape), work);
     let attended = &mut activations.attended[..rows * shape.queries()];
-    heads::merge(heads, shape, attended);
-    linear::forward(attended, weights.o_proj, shape.queries(), branch);
-    residual::gather(x, kept, hidden, branch, middle);
+    clock.time(Op::Heads, Way::Forward, 0.0, || heads::merge(heads, shape, attended));
+    geometry.project(Op::OProj, attended, (weights.o_proj, shape.queries()), branch);
+    clock.time(Op::Residual, Way::Forward, 0.0, || residual::gather(x, kept, hidden, branch, middle));
 
     let all: Vec<usize> = (0..kept.samples.len()).collect();
     let compact = Kept { samples: &all, length: kept.length };
     let inv_rms = &mut activations.post_attention_inv_rms[..rows];
-    rms_norm::forward(middle, compact, (weights.post_attention_layernorm, eps), normed, inv_rms);
+    clock.time(Op::Norms, Way::Forward, 0.0, || {
+        rms_norm::forward(middle, compact, (weights.post_attention_layernorm, eps), normed, inv_rms);
+    });
     let gate_up = &mut activations.gate_up[..rows * 2 * intermediate];
-    linear::forward(normed, weights.gate_up_proj, hidden, gate_up);
+    geometry.project(Op::GateUpProj, normed, (weights.gate_up_proj, hidden), gate_up);
     let gated = &mut scratch.gated[..rows * intermediate];
-    swiglu::forward(gate_up, intermediate, gated);
-    linear::forward(gated, weights.down_proj, intermediate, branch);
-    residual::scatter(x, (kept, hidden), (middle, branch), scale, out);
+    clock.time(Op::Swiglu, Way::Forward, 0.0, || swiglu::forward(gate_up, intermediate, gated));
+    geometry.project(Op::DownProj, gated, (weights.down_proj, intermediate), branch);
+    let work = || residual::scatter(x, (kept, hidden), (middle, branch), scale, out);
+    clock.time(Op::Residual, Way::Forward, 0.0, work);
 }
 
 /// Replaces `d`, the gradient of the layer's output, by that of its input, and adds to `gradients`. Uses
@@ -188,14 +227,19 @@ pub(crate) fn backward(
     if rows == 0 {
         return;
     }
-    residual::scatter_backward(d, kept, hidden, scale, &mut scratch.branch[..rows * hidden]);
+    let clock = &geometry.clock;
+    clock.time(Op::Residual, Way::Backward, 0.0, || {
+        residual::scatter_backward(d, kept, hidden, scale, &mut scratch.branch[..rows * hidden]);
+    });
     let LayerGradients { input_layernorm, qkv_proj, o_proj, .. } = gradients;
     let feed_forward_gradients =
         (gradients.post_attention_layernorm, gradients.gate_up_proj, gradients.down_proj);
     feed_forward_backward((geometry, weights, feed_forward_gradients), kept, activations, scratch);
     let attention_gradients = (input_layernorm, qkv_proj, o_proj);
     attention_backward((geometry, weights, attention_gradients), (x, kept), activations, scratch);
-    residual::gather_backward(&scratch.branch[..rows * hidden], kept, hidden, scale, d);
+    clock.time(Op::Residual, Way::Backward, 0.0, || {
+        residual::gather_backward(&scratch.branch[..rows * hidden], kept, hidden, scale, d);
+    });
 }
 
 type ThreeGradients<'a> = (&'a mut [f32], &'a mut [f32], &'a mut [f32]);
@@ -217,10 +261,11 @@ fn feed_forward_backward(
     let gate_up = &mut activations.gate_up[..rows * 2 * intermediate];
     let (gated, d_gated) =
         (&mut scratch.gated[..rows * intermediate], &mut scratch.d_gated[..rows * intermediate]);
-    swiglu::forward(gate_up, intermediate, gated);
-    linear::backward_weight(d_middle, gated, intermediate, 1.0, d_down_proj);
-    linear::backward_input(d_middle, weights.down_proj, intermediate, 1.0, d_gated);
-    swiglu::backward(gate_up, intermediate, d_gated);
+    let clock = &geometry.clock;
+    clock.time(Op::Swiglu, Way::Backward, 0.0, || swiglu::forward(gate_up, intermediate, gated));
+    let down = Projection { weight: weights.down_proj, d_weight: d_down_proj, in_features: intermediate };
+    geometry.project_back(Op::DownProj, d_middle, (gated, d_gated), down);
+    clock.time(Op::Swiglu, Way::Backward, 0.0, || swiglu::backward(gate_up, intermediate, d_gated));
 
     let all: Vec<usize> = (0..kept.samples.len()).collect();
     let compact = Kept { samples: &all, length: kept.length };
@@ -228,11 +273,14 @@ fn feed_forward_backward(
     let (middle, inv_rms) =
         (&activations.middle[..rows * hidden], &activations.post_attention_inv_rms[..rows]);
     let weight = weights.post_attention_layernorm;
-    rms_norm::again(middle, compact, weight, inv_rms, normed);
-    linear::backward_weight(gate_up, normed, hidden, 1.0, d_gate_up_proj);
-    linear::backward_input(gate_up, weights.gate_up_proj, hidden, 1.0, d_normed);
+    let work = || rms_norm::again(middle, compact, weight, inv_rms, normed);
+    clock.time(Op::Norms, Way::Backward, 0.0, work);
+    let gate_up_proj =
+        Projection { weight: weights.gate_up_proj, d_weight: d_gate_up_proj, in_features: hidden };
+    geometry.project_back(Op::GateUpProj, gate_up, (normed, d_normed), gate_up_proj);
     let normed = rms_norm::Normed { x: middle, kept: compact, weight, inv_rms };
-    rms_norm::backward(normed, d_normed, d_middle, d_norm, &mut scratch.partial);
+    let work = || rms_norm::backward(normed, d_normed, d_middle, d_norm, &mut scratch.partial);
+    clock.time(Op::Norms, Way::Backward, 0.0, work);
 }
 
 /// Turns `scratch.branch` from the gradient of `middle` into that of the layer's input.
@@ -246,19 +294,25 @@ fn attention_backward(
     let d_x = &mut scratch.branch[..rows * hidden];
     let attended = &activations.attended[..rows * shape.queries()];
     let d_attended = &mut scratch.heads[..rows * shape.queries()];
-    linear::backward_weight(d_x, attended, shape.queries(), 1.0, d_o_proj);
-    linear::backward_input(d_x, weights.o_proj, shape.queries(), 1.0, d_attended);
+    let o_proj = Projection { weight: weights.o_proj, d_weight: d_o_proj, in_features: shape.queries() };
+    geometry.project_back(Op::OProj, d_x, (attended, d_attended), o_proj);
     let grouped = &activations.grouped[..rows * shape.row()];
     let d_grouped = &mut scratch.d_grouped[..rows * shape.row()];
-    attention::backward(grouped, shape, d_attended, &mut scratch.scores, d_grouped);
+    let clock = &geometry.clock;
+    clock.time(Op::Attention, Way::Backward, 2.0 * attention::flops(kept.samples.len(), shape), || {
+        let how = (shape, geometry.factors);
+        attention::backward(grouped, how, d_attended, &mut scratch.scores, d_grouped);
+    });
     let d_projected = &mut scratch.projected[..rows * shape.row()];
-    heads::backward(d_grouped, shape, geometry.back(), d_projected);
+    let work = || heads::backward(d_grouped, shape, geometry.back(), d_projected);
+    clock.time(Op::Heads, Way::Backward, 0.0, work);
 
     let (normed, d_normed) = (&mut scratch.normed[..rows * hidden], &mut scratch.d_normed[..rows * hidden]);
     let (weight, inv_rms) = (weights.input_layernorm, &activations.input_inv_rms[..rows]);
-    rms_norm::again(x, kept, weight, inv_rms, normed);
-    linear::backward_weight(d_projected, normed, hidden, 1.0, d_qkv_proj);
-    linear::backward_input(d_projected, weights.qkv_proj, hidden, 1.0, d_normed);
+    clock.time(Op::Norms, Way::Backward, 0.0, || rms_norm::again(x, kept, weight, inv_rms, normed));
+    let qkv_proj = Projection { weight: weights.qkv_proj, d_weight: d_qkv_proj, in_features: hidden };
+    geometry.project_back(Op::QkvProj, d_projected, (normed, d_normed), qkv_proj);
     let normed = rms_norm::Normed { x, kept, weight, inv_rms };
-    rms_norm::backward(normed, d_normed, d_x, d_norm, &mut scratch.partial);
+    let work = || rms_norm::backward(normed, d_normed, d_x, d_norm, &mut scratch.partial);
+    clock.time(Op::Norms, Way::Backward, 0.0, work);
 }

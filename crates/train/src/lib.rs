@@ -18,6 +18,7 @@ pub mod network;
 mod ops;
 pub mod optimizer;
 pub mod parameters;
+pub mod profile;
 pub mod recipe;
 mod run;
 pub mod schedule;

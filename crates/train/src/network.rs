@@ -6,6 +6,8 @@
 use crate::layer::{self, Activations, Geometry, Route, Scratch};
 use crate::ops::{Kept, embedding, exit_head};
 use crate::parameters::Layout;
+use crate::profile::{Clock, Op, OpTime, Way};
+use offramp_kernels::gemm::Factors;
 use offramp_model::Config;
 
 /// A model's shape, and room for the forward and backward pass of one micro-batch. Weights and gradients
@@ -82,6 +84,27 @@ impl Network {
         }
     }
 
+    /// The same, with every product's factors rounded so.
+    #[must_use]
+    pub fn with_factors(mut self, factors: Factors) -> Self {
+        self.geometry.factors = factors;
+        self
+    }
+
+    /// What each op has taken so far.
+    pub fn times(&self) -> Vec<OpTime> {
+        self.clock().times()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.geometry.clock
+    }
+
+    /// Forgets what was timed since.
+    pub(crate) fn reset_clock(&mut self, clock: Clock) {
+        self.geometry.clock = clock;
+    }
+
     /// What the network is.
     pub fn config(&self) -> &Config {
         &self.config
@@ -125,7 +148,9 @@ impl Network {
         if !plan.head_only {
             let (d_stream, d_embed_tokens) =
                 (&self.d_stream[..floats], &mut gradients[self.layout.embed_tokens()]);
-            embedding::backward(batch.inputs, d_stream, self.config.hidden_size, d_embed_tokens);
+            let hidden = self.config.hidden_size;
+            let work = || embedding::backward(batch.inputs, d_stream, hidden, d_embed_tokens);
+            self.geometry.clock.time(Op::Embedding, Way::Backward, 0.0, work);
         }
         losses.reverse();
         losses
@@ -139,7 +164,7 @@ impl Network {
     pub fn nats(&mut self, weights: &[f32], batch: Batch<'_>, exits: &[usize]) -> Vec<f64> {
         self.run_all(weights, batch.inputs, exits.iter().copied().max().unwrap_or(0));
         let floats = batch.inputs.len() * self.config.hidden_size;
-        let head = head(&self.config, &self.layout, weights);
+        let head = head((&self.config, &self.geometry), &self.layout, weights);
         let nats = |&exit: &usize| {
             exit_head::forward(&self.stream[exit][..floats], batch.labels, head, &mut self.chunk)
         };
@@ -153,7 +178,7 @@ impl Network {
     pub fn logits(&mut self, weights: &[f32], inputs: &[u32], exit_layer: usize) -> Vec<f32> {
         self.run_all(weights, inputs, exit_layer);
         let floats = inputs.len() * self.config.hidden_size;
-        let head = head(&self.config, &self.layout, weights);
+        let head = head((&self.config, &self.geometry), &self.layout, weights);
         exit_head::logits(&self.stream[exit_layer][..floats], head, &mut self.chunk)
     }
 
@@ -171,7 +196,9 @@ impl Network {
         assert!(inputs.len().is_multiple_of(length), "samples of {length} tokens, not {}", inputs.len());
         assert!(weights.len() == self.layout.len(), "weights of the layout's length");
         let embed_tokens = &weights[self.layout.embed_tokens()];
-        embedding::forward(inputs, embed_tokens, self.config.hidden_size, &mut self.stream[0][..floats]);
+        let (hidden, stream) = (self.config.hidden_size, &mut self.stream[0][..floats]);
+        let work = || embedding::forward(inputs, embed_tokens, hidden, stream);
+        self.geometry.clock.time(Op::Embedding, Way::Forward, 0.0, work);
         for index in 0..layers {
             let (before, after) = self.stream.split_at_mut(index + 1);
             layer::forward(
@@ -197,7 +224,7 @@ impl Network {
         let places = [self.layout.norm(), self.layout.lm_head()];
         let [norm, lm_head] = gradients.get_disjoint_mut(places).expect("two tensors do not overlap");
         let gradients = exit_head::Gradients { norm, lm_head, x: &mut self.d_stream[..floats] };
-        let head = head(&self.config, &self.layout, weights);
+        let head = head((&self.config, &self.geometry), &self.layout, weights);
         let x = &self.stream[exit_layer][..floats];
         let scored = exit_head::Scored { x, labels: batch.labels, positions };
         let scale = (f64::from(weight) / positions.len() as f64) as f32;
@@ -236,11 +263,17 @@ fn route(plan: &Plan, layer: usize, length: usize) -> Route<'_> {
     Route { kept: Kept { samples: &plan.kept[layer], length }, scale: plan.scale[layer] }
 }
 
-fn head<'a>(config: &Config, layout: &Layout, weights: &'a [f32]) -> exit_head::Head<'a> {
+fn head<'a>(
+    (config, geometry): (&Config, &'a Geometry),
+    layout: &Layout,
+    weights: &'a [f32],
+) -> exit_head::Head<'a> {
     exit_head::Head {
         norm: &weights[layout.norm()],
         eps: config.rms_norm_eps as f32,
         lm_head: &weights[layout.lm_head()],
+        factors: geometry.factors,
+        clock: &geometry.clock,
     }
 }
 

@@ -13,7 +13,7 @@ mod tests;
 
 pub use sections::{
     CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, ModelKeys, Normalize,
-    OptimizerKeys, ScheduleKeys, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
+    OptimizerKeys, Precision, ScheduleKeys, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
 };
 
 use crate::error::{Error, Result};

@@ -15,7 +15,13 @@ pub(crate) fn pack_bf16(strip: Strip<'_>, width: usize, panels: &mut [u32]) {
     pack_words(strip, width, strip.depth.div_ceil(2), panels, pair);
 }
 
-fn pack_words(strip: Strip<'_>, width: usize, words: usize, panels: &mut [u32], word: impl Fn(usize, usize) -> u32) {
+fn pack_words(
+    strip: Strip<'_>,
+    width: usize,
+    words: usize,
+    panels: &mut [u32],
+    word: impl Fn(usize, usize) -> u32,
+) {
     assert_eq!(panels.len(), strip.count.div_ceil(width) * width * words, "panels of the strip's shape");
     for (panel, out) in panels.chunks_exact_mut(width * words).enumerate() {
         for (k, out) in out.chunks_exact_mut(width).enumerate() {
@@ -28,7 +34,11 @@ fn pack_words(strip: Strip<'_>, width: usize, words: usize, panels: &mut [u32], 
 
 /// Zero beyond the edges.
 fn value(strip: Strip<'_>, i: usize, k: usize) -> f32 {
-    if i < strip.count && k < strip.depth { strip.values.get(i * strip.stride + k * strip.k_stride) } else { 0.0 }
+    if i < strip.count && k < strip.depth {
+        strip.values.get(i * strip.stride + k * strip.k_stride)
+    } else {
+        0.0
+    }
 }
 
 /// A tile of one value to a word.
@@ -52,7 +62,8 @@ pub(crate) fn tile<const FMA: bool, const R: usize, const C: usize>(tile: Tile<'
 pub(crate) fn tile_bf16<const FMA: bool, const R: usize, const C: usize>(tile: Tile<'_>, out: &mut [f32]) {
     let mut sums = [[0f32; C]; R];
     let (left, right) = (tile.left.as_chunks::<R>().0, tile.right.as_chunks::<C>().0);
-    let (low, high) = (|word: u32| f32::from_bits(word << 16), |word: u32| f32::from_bits(word & 0xffff_0000));
+    let (low, high) =
+        (|word: u32| f32::from_bits(word << 16), |word: u32| f32::from_bits(word & 0xffff_0000));
     for (left, right) in left.iter().zip(right) {
         for (sums, &left) in sums.iter_mut().zip(left) {
             for (sum, &right) in sums.iter_mut().zip(right) {
@@ -67,7 +78,11 @@ pub(crate) fn tile_bf16<const FMA: bool, const R: usize, const C: usize>(tile: T
 
 /// Writes the sums that lie within the output.
 #[inline(always)]
-fn put<const FMA: bool, const R: usize, const C: usize>(sums: &[[f32; C]; R], tile: Tile<'_>, out: &mut [f32]) {
+fn put<const FMA: bool, const R: usize, const C: usize>(
+    sums: &[[f32; C]; R],
+    tile: Tile<'_>,
+    out: &mut [f32],
+) {
     for (row, sums) in sums.iter().take(tile.rows).enumerate() {
         let out = &mut out[row * tile.stride..][..tile.columns];
         for (out, sum) in out.iter_mut().zip(sums) {

@@ -46,7 +46,9 @@ fn run<const BF16: bool>(tile: Tile<'_>, out: &mut [f32]) {
         for v in 0..=VECTORS {
             // Asked for now, there when the sums are done.
             // SAFETY: a prefetch of an address that does not exist is ignored.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(out.as_ptr().wrapping_add(row * tile.stride + v * LANES).cast()) };
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(out.as_ptr().wrapping_add(row * tile.stride + v * LANES).cast())
+            };
         }
     }
     // SAFETY: the shapes were checked; the statics are handed out only where the processor has the

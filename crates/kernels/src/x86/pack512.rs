@@ -214,8 +214,7 @@ struct Part {
 #[target_feature(enable = "avx512f")]
 fn ahead<const KIND: u8>(values: *const u8, index: usize) {
     let bytes = if KIND == BF16_VALUES { 2 } else { 4 };
-    // SAFETY: a prefetch of an address that does not exist is ignored.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(values.wrapping_add(index * bytes).cast()) };
+    _mm_prefetch::<_MM_HINT_T1>(values.wrapping_add(index * bytes).cast());
 }
 
 /// 16 words side by side: the rows at one k, and in `bf16` at the next.

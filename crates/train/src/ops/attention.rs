@@ -6,7 +6,7 @@
 
 use super::heads::HeadShape;
 use offramp_kernels::active;
-use offramp_kernels::gemm::{Matrix, MatrixMut, Threads, Write, gemm};
+use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Write, gemm};
 use offramp_kernels::rayon::prelude::*;
 
 /// Query positions that share a tile of scores.
@@ -17,21 +17,32 @@ pub(crate) fn scratch_len(samples: usize, shape: HeadShape) -> usize {
     samples * shape.kv_heads * 2 * TILE * shape.length
 }
 
+/// Floating-point operations of one pass of `softmax(q · kᵀ) · v` that the mask leaves.
+pub(crate) fn flops(samples: usize, shape: HeadShape) -> f64 {
+    let pairs = shape.length as f64 * (shape.length + 1) as f64 / 2.0;
+    4.0 * pairs * (samples * shape.queries()) as f64
+}
+
 /// `out = softmax(q · kᵀ / √head_dim, causal) · v` for every query head.
 ///
 /// # Shapes
 /// `grouped`: `[samples, kv_heads, group + 2, length, head_dim]`, `out`: `[samples, heads, length, head_dim]`,
 /// `scratch`: at least [`scratch_len`]
-pub(crate) fn forward(grouped: &[f32], shape: HeadShape, scratch: &mut [f32], out: &mut [f32]) {
+pub(crate) fn forward(
+    grouped: &[f32],
+    (shape, factors): (HeadShape, Factors),
+    scratch: &mut [f32],
+    out: &mut [f32],
+) {
     let tasks = grouped.par_chunks(shape.task()).zip(out.par_chunks_mut(shape.group * shape.head()));
     tasks.zip(scratch.par_chunks_mut(2 * TILE * shape.length)).for_each(|((task, out), scratch)| {
         let Task { queries, keys, values } = Task::of(task, shape);
         for (query, out) in queries.chunks_exact(shape.head()).zip(out.chunks_exact_mut(shape.head())) {
-            for tile in Tile::all(shape) {
+            for tile in Tile::all(shape, factors) {
                 let probabilities = tile.probabilities(query, keys, scratch);
                 let out = tile.rows_mut(out);
-                let probabilities = Matrix::new(probabilities, tile.rows, tile.visible());
-                gemm(out, Write::Replace, 1.0, probabilities, tile.seen(values), Threads::One);
+                let probabilities = Matrix::new(&*probabilities, tile.rows, tile.visible());
+                gemm(out, Write::Replace, probabilities, tile.seen(values), tile.product());
             }
         }
     });
@@ -46,7 +57,7 @@ pub(crate) fn forward(grouped: &[f32], shape: HeadShape, scratch: &mut [f32], ou
 /// As [`forward`]; `d_out`: rows again, `[samples · length, heads · head_dim]`; `d_grouped` like `grouped`.
 pub(crate) fn backward(
     grouped: &[f32],
-    shape: HeadShape,
+    (shape, factors): (HeadShape, Factors),
     d_out: &[f32],
     scratch: &mut [f32],
     d_grouped: &mut [f32],
@@ -61,7 +72,7 @@ pub(crate) fn backward(
             for (head, d_query) in d_queries.chunks_exact_mut(shape.head()).enumerate() {
                 let column = (kv_head * shape.group + head) * shape.head_dim;
                 let d_out = &d_out[column..];
-                for tile in Tile::all(shape) {
+                for tile in Tile::all(shape, factors) {
                     tile.backward((Task::of(task, shape), head), d_out, scratch, (d_query, d_keys_values));
                 }
             }
@@ -88,13 +99,14 @@ impl<'a> Task<'a> {
 #[derive(Clone, Copy)]
 struct Tile {
     shape: HeadShape,
+    factors: Factors,
     first: usize,
     rows: usize,
 }
 
 impl Tile {
-    fn all(shape: HeadShape) -> impl Iterator<Item = Self> {
-        let tile = move |first| Self { shape, first, rows: TILE.min(shape.length - first) };
+    fn all(shape: HeadShape, factors: Factors) -> impl Iterator<Item = Self> {
+        let tile = move |first| Self { shape, factors, first, rows: TILE.min(shape.length - first) };
         (0..shape.length).step_by(TILE).map(tile)
     }
 
@@ -117,8 +129,13 @@ impl Tile {
         Matrix::new(head, self.visible(), self.shape.head_dim)
     }
 
-    fn scale(&self) -> f32 {
-        1.0 / (self.shape.head_dim as f32).sqrt()
+    fn product(&self) -> Product {
+        Product { alpha: 1.0, factors: self.factors, threads: Threads::One }
+    }
+
+    /// As `product`, over `√head_dim`.
+    fn scaled(&self) -> Product {
+        Product { alpha: 1.0 / (self.shape.head_dim as f32).sqrt(), ..self.product() }
     }
 
     /// `[rows, visible]`, zero beyond the diagonal.
@@ -126,7 +143,7 @@ impl Tile {
         let visible = self.visible();
         let scores = &mut scratch[..self.rows * visible];
         let out = MatrixMut::new(scores, self.rows, visible);
-        gemm(out, Write::Replace, self.scale(), self.rows(query), self.seen(keys).t(), Threads::One);
+        gemm(out, Write::Replace, self.rows(query), self.seen(keys).t(), self.scaled());
         for (row, scores) in scores.chunks_exact_mut(visible).enumerate() {
             let (before, after) = scores.split_at_mut(self.first + row + 1);
             (active().softmax)(before);
@@ -143,7 +160,7 @@ impl Tile {
         scratch: &mut [f32],
         (d_query, d_keys_values): (&mut [f32], &mut [f32]),
     ) {
-        let Self { shape, first, rows } = *self;
+        let Self { shape, first, rows, .. } = *self;
         let (visible, size) = (self.visible(), shape.head());
         let query = &task.queries[head * size..][..size];
         let (d_keys, d_values) = d_keys_values.split_at_mut(size);
@@ -153,27 +170,20 @@ impl Tile {
 
         let d_out = &d_out[first * shape.queries()..];
         let d_out = Matrix::new(d_out, rows, shape.head_dim).with_row_stride(shape.queries());
-        let probabilities = Matrix::new(scores, rows, visible);
+        let probabilities = Matrix::new(&*scores, rows, visible);
         let d_values = MatrixMut::new(d_values, visible, shape.head_dim);
-        gemm(d_values, Write::Add, 1.0, probabilities.t(), d_out, Threads::One);
+        gemm(d_values, Write::Add, probabilities.t(), d_out, self.product());
         let out = MatrixMut::new(d_scores, rows, visible);
-        gemm(out, Write::Replace, 1.0, d_out, self.seen(task.values).t(), Threads::One);
+        gemm(out, Write::Replace, d_out, self.seen(task.values).t(), self.product());
         for (scores, d_scores) in scores.chunks_exact(visible).zip(d_scores.chunks_exact_mut(visible)) {
             let along = (active().dot)(scores, d_scores);
             d_scores.iter_mut().zip(scores).for_each(|(d, p)| *d = p * (*d - along));
         }
 
-        let d_scores = Matrix::new(d_scores, rows, visible);
+        let d_scores = Matrix::new(&*d_scores, rows, visible);
         let d_keys = MatrixMut::new(d_keys, visible, shape.head_dim);
-        gemm(
-            self.rows_mut(d_query),
-            Write::Replace,
-            self.scale(),
-            d_scores,
-            self.seen(task.keys),
-            Threads::One,
-        );
-        gemm(d_keys, Write::Add, self.scale(), d_scores.t(), self.rows(query), Threads::One);
+        gemm(self.rows_mut(d_query), Write::Replace, d_scores, self.seen(task.keys), self.scaled());
+        gemm(d_keys, Write::Add, d_scores.t(), self.rows(query), self.scaled());
     }
 }
 
@@ -185,7 +195,7 @@ mod tests {
     fn attended(grouped: &[f32], samples: usize, shape: HeadShape) -> Vec<f32> {
         let mut out = vec![f32::NAN; samples * shape.length * shape.queries()];
         let mut scratch = vec![f32::NAN; scratch_len(samples, shape)];
-        forward(grouped, shape, &mut scratch, &mut out);
+        forward(grouped, (shape, Factors::F32), &mut scratch, &mut out);
         out
     }
 
@@ -222,7 +232,7 @@ mod tests {
             let d_out = numbers(samples * length * shape.queries(), 2);
             let mut d_grouped = vec![f32::NAN; grouped.len()];
             let mut scratch = vec![f32::NAN; scratch_len(samples, shape)];
-            backward(&grouped, shape, &d_out, &mut scratch, &mut d_grouped);
+            backward(&grouped, (shape, Factors::F32), &d_out, &mut scratch, &mut d_grouped);
             assert_gradient("grouped", &grouped, &d_grouped, |grouped| {
                 weigh(&merged(&attended(grouped, samples, shape), shape), &d_out)
             });

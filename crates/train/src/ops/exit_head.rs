@@ -5,7 +5,9 @@
 //! back. Memory does not depend on how many exits a step trains: they take turns.
 
 use super::{Kept, linear, rms_norm};
+use crate::profile::{Clock, Op, Way, product};
 use offramp_kernels::active;
+use offramp_kernels::gemm::Factors;
 use offramp_kernels::rayon::prelude::*;
 
 /// Tokens whose logits are held at once, at most.
@@ -19,6 +21,8 @@ pub(crate) struct Head<'a> {
     pub(crate) norm: &'a [f32], // [hidden]
     pub(crate) eps: f32,
     pub(crate) lm_head: &'a [f32], // [vocab, hidden]
+    pub(crate) factors: Factors,
+    pub(crate) clock: &'a Clock,
 }
 
 impl Head<'_> {
@@ -28,6 +32,10 @@ impl Head<'_> {
 
     fn vocab(&self) -> usize {
         self.lm_head.len() / self.hidden()
+    }
+
+    fn flops(&self, rows: usize) -> f64 {
+        product(rows, self.hidden(), self.vocab())
     }
 }
 
@@ -93,8 +101,10 @@ impl Chunk {
         let (hidden, vocab, rows) = (head.hidden(), head.vocab(), positions.len());
         let kept = Kept { samples: positions, length: 1 };
         let normed = &mut self.normed[..rows * hidden];
-        rms_norm::forward(x, kept, (head.norm, head.eps), normed, &mut self.inv_rms[..rows]);
-        linear::forward(normed, head.lm_head, hidden, &mut self.logits[..rows * vocab]);
+        head.clock.time(Op::LmHead, Way::Forward, head.flops(rows), || {
+            rms_norm::forward(x, kept, (head.norm, head.eps), normed, &mut self.inv_rms[..rows]);
+            linear::forward(normed, head.lm_head, hidden, head.factors, &mut self.logits[..rows * vocab]);
+        });
     }
 
     /// The chunk's cross-entropy in nats; the logits become `softmax − one-hot(label)`.
@@ -134,7 +144,7 @@ pub(crate) fn forward(x: &[f32], labels: &[u32], head: Head<'_>, chunk: &mut Chu
     let mut nats = 0.0;
     for (x, labels) in chunks {
         chunk.logits(x, head);
-        nats += chunk.cross_entropy(labels);
+        nats += head.clock.time(Op::CrossEntropy, Way::Forward, 0.0, || chunk.cross_entropy(labels));
     }
     nats
 }
@@ -146,33 +156,40 @@ pub(crate) fn forward_backward(
     head: Head<'_>,
     scale: f32,
     chunk: &mut Chunk,
-    gradients: Gradients<'_>,
+    mut gradients: Gradients<'_>,
 ) -> f64 {
-    let (hidden, vocab) = (head.hidden(), head.vocab());
     let mut nats = 0.0;
     for positions in scored.positions.chunks(chunk.rows) {
         let rows = positions.len();
         chunk.logits_at(scored.x, positions, head);
         let mut labels = std::mem::take(&mut chunk.labels);
         labels.iter_mut().zip(positions).for_each(|(label, &position)| *label = scored.labels[position]);
-        nats += chunk.cross_entropy(&labels[..rows]);
+        nats += head.clock.time(Op::CrossEntropy, Way::Forward, 0.0, || chunk.cross_entropy(&labels[..rows]));
         chunk.labels = labels;
 
-        let Chunk { normed, d_normed, d_x, inv_rms, logits: d_logits, partial, .. } = chunk;
-        let (normed, d_normed) = (&normed[..rows * hidden], &mut d_normed[..rows * hidden]);
-        let d_logits = &d_logits[..rows * vocab];
-        linear::backward_weight(d_logits, normed, hidden, scale, gradients.lm_head);
-        linear::backward_input(d_logits, head.lm_head, hidden, scale, d_normed);
-        let kept = Kept { samples: positions, length: 1 };
-        let normed = rms_norm::Normed { x: scored.x, kept, weight: head.norm, inv_rms: &inv_rms[..rows] };
-        let d_x = &mut d_x[..rows * hidden];
-        d_x.fill(0.0);
-        rms_norm::backward(normed, d_normed, d_x, gradients.norm, partial);
-        for (d_x, position) in d_x.chunks_exact(hidden).zip(positions) {
-            (active().axpy)(1.0, d_x, &mut gradients.x[position * hidden..][..hidden]);
-        }
+        head.clock.time(Op::LmHead, Way::Backward, 2.0 * head.flops(rows), || {
+            back(Scored { positions, ..scored }, head, scale, chunk, &mut gradients);
+        });
     }
     nats
+}
+
+/// One chunk's way back, from the gradient of its logits.
+fn back(scored: Scored<'_>, head: Head<'_>, scale: f32, chunk: &mut Chunk, gradients: &mut Gradients<'_>) {
+    let (hidden, positions, rows) = (head.hidden(), scored.positions, scored.positions.len());
+    let Chunk { normed, d_normed, d_x, inv_rms, logits: d_logits, partial, .. } = chunk;
+    let (normed, d_normed) = (&normed[..rows * hidden], &mut d_normed[..rows * hidden]);
+    let d_logits = &d_logits[..rows * head.vocab()];
+    linear::backward_weight(d_logits, normed, hidden, (scale, head.factors), gradients.lm_head);
+    linear::backward_input(d_logits, head.lm_head, hidden, (scale, head.factors), d_normed);
+    let kept = Kept { samples: positions, length: 1 };
+    let normed = rms_norm::Normed { x: scored.x, kept, weight: head.norm, inv_rms: &inv_rms[..rows] };
+    let d_x = &mut d_x[..rows * hidden];
+    d_x.fill(0.0);
+    rms_norm::backward(normed, d_normed, d_x, gradients.norm, partial);
+    for (d_x, position) in d_x.chunks_exact(hidden).zip(positions) {
+        (active().axpy)(1.0, d_x, &mut gradients.x[position * hidden..][..hidden]);
+    }
 }
 
 #[cfg(test)]
@@ -185,8 +202,8 @@ mod tests {
     const ROWS: usize = 11;
     const LABELS: [u32; ROWS] = [0, 6, 3, 3, 1, 5, 2, 4, 6, 0, 1];
 
-    fn head<'a>(norm: &'a [f32], lm_head: &'a [f32]) -> Head<'a> {
-        Head { norm, eps: 1e-5, lm_head }
+    fn head<'a>(norm: &'a [f32], lm_head: &'a [f32], clock: &'a Clock) -> Head<'a> {
+        Head { norm, eps: 1e-5, lm_head, factors: Factors::F32, clock }
     }
 
     /// Chunks of 4 rows, so that the last one is shorter.
@@ -198,18 +215,19 @@ mod tests {
     #[test]
     fn gradients_are_those_of_differences() {
         let (x, norm, lm_head) = (numbers(ROWS * HIDDEN, 1), numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
-        let scale = 0.5;
+        let (scale, clock) = (0.5, Clock::new());
         for positions in [(0..ROWS).collect(), vec![1, 2, 5, 7, 8, 10]] {
             let [mut d_x, mut d_norm, mut d_lm_head] =
                 [vec![0.0; x.len()], vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
             let gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head, x: &mut d_x };
             let scored = Scored { x: &x, labels: &LABELS, positions: &positions };
-            let nats = forward_backward(scored, head(&norm, &lm_head), scale, &mut chunk(), gradients);
+            let nats =
+                forward_backward(scored, head(&norm, &lm_head, &clock), scale, &mut chunk(), gradients);
             let labels: Vec<u32> = positions.iter().map(|&position| LABELS[position]).collect();
             let loss = |x: &[f32], norm: &[f32], lm_head: &[f32]| {
                 let rows = positions.iter().flat_map(|position| &x[position * HIDDEN..][..HIDDEN]);
                 let rows: Vec<f32> = rows.copied().collect();
-                f64::from(scale) * forward(&rows, &labels, head(norm, lm_head), &mut chunk())
+                f64::from(scale) * forward(&rows, &labels, head(norm, lm_head, &clock), &mut chunk())
             };
             assert_eq!(f64::from(scale) * nats, loss(&x, &norm, &lm_head));
             assert_gradient("x", &x, &d_x, |x| loss(x, &norm, &lm_head));
@@ -221,7 +239,8 @@ mod tests {
     #[test]
     fn the_loss_is_the_cross_entropy_of_the_logits() {
         let (x, norm, lm_head) = (numbers(ROWS * HIDDEN, 1), numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
-        let logits = logits(&x, head(&norm, &lm_head), &mut chunk());
+        let clock = Clock::new();
+        let logits = logits(&x, head(&norm, &lm_head, &clock), &mut chunk());
         let expected: f64 = logits
             .chunks_exact(VOCAB)
             .zip(LABELS)
@@ -230,7 +249,7 @@ mod tests {
                 total.ln() - f64::from(row[label as usize])
             })
             .sum();
-        let found = forward(&x, &LABELS, head(&norm, &lm_head), &mut chunk());
+        let found = forward(&x, &LABELS, head(&norm, &lm_head, &clock), &mut chunk());
         assert!((found - expected).abs() < 1e-5, "{found} instead of {expected}");
     }
 }

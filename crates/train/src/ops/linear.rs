@@ -1,27 +1,37 @@
 //! A matrix as Hugging Face stores it, `[out_features, in_features]`, applied to every row.
 
-use offramp_kernels::gemm::{Matrix, MatrixMut, Threads, Write, gemm};
+use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Write, gemm};
+
+fn how(alpha: f32, factors: Factors) -> Product {
+    Product { alpha, factors, threads: Threads::All }
+}
 
 /// `out = x · weightᵀ`.
 ///
 /// # Shapes
 /// `x`: `[rows, in_features]`, `weight`: `[out_features, in_features]`, `out`: `[rows, out_features]`
-pub(crate) fn forward(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {
+pub(crate) fn forward(x: &[f32], weight: &[f32], in_features: usize, factors: Factors, out: &mut [f32]) {
     let (rows, out_features) = (x.len() / in_features, weight.len() / in_features);
     let x = Matrix::new(x, rows, in_features);
     let weight = Matrix::new(weight, out_features, in_features);
-    gemm(MatrixMut::new(out, rows, out_features), Write::Replace, 1.0, x, weight.t(), Threads::All);
+    gemm(MatrixMut::new(out, rows, out_features), Write::Replace, x, weight.t(), how(1.0, factors));
 }
 
 /// Overwrites `d_x`: `d_x = alpha · d_out · weight`.
 ///
 /// # Shapes
 /// As [`forward`]; `d_out` like `out`, `d_x` like `x`.
-pub(crate) fn backward_input(d_out: &[f32], weight: &[f32], in_features: usize, alpha: f32, d_x: &mut [f32]) {
+pub(crate) fn backward_input(
+    d_out: &[f32],
+    weight: &[f32],
+    in_features: usize,
+    (alpha, factors): (f32, Factors),
+    d_x: &mut [f32],
+) {
     let (rows, out_features) = (d_x.len() / in_features, weight.len() / in_features);
     let d_out = Matrix::new(d_out, rows, out_features);
     let weight = Matrix::new(weight, out_features, in_features);
-    gemm(MatrixMut::new(d_x, rows, in_features), Write::Replace, alpha, d_out, weight, Threads::All);
+    gemm(MatrixMut::new(d_x, rows, in_features), Write::Replace, d_out, weight, how(alpha, factors));
 }
 
 /// Adds to `d_weight`: `d_weight += alpha · d_outᵀ · x`.
@@ -32,13 +42,14 @@ pub(crate) fn backward_weight(
     d_out: &[f32],
     x: &[f32],
     in_features: usize,
-    alpha: f32,
+    (alpha, factors): (f32, Factors),
     d_weight: &mut [f32],
 ) {
     let (rows, out_features) = (x.len() / in_features, d_weight.len() / in_features);
     let d_out = Matrix::new(d_out, rows, out_features);
     let x = Matrix::new(x, rows, in_features);
-    gemm(MatrixMut::new(d_weight, out_features, in_features), Write::Add, alpha, d_out.t(), x, Threads::All);
+    let d_weight = MatrixMut::new(d_weight, out_features, in_features);
+    gemm(d_weight, Write::Add, d_out.t(), x, how(alpha, factors));
 }
 
 #[cfg(test)]
@@ -53,14 +64,14 @@ mod tests {
         let d_out = numbers(rows * out_features, 3);
         let loss = |x: &[f32], weight: &[f32]| {
             let mut out = vec![f32::NAN; rows * out_features];
-            forward(x, weight, in_features, &mut out);
+            forward(x, weight, in_features, Factors::F32, &mut out);
             2.0 * weigh(&out, &d_out)
         };
         let mut d_x = vec![f32::NAN; x.len()];
-        backward_input(&d_out, &weight, in_features, 2.0, &mut d_x);
+        backward_input(&d_out, &weight, in_features, (2.0, Factors::F32), &mut d_x);
         assert_gradient("x", &x, &d_x, |x| loss(x, &weight));
         let mut d_weight = vec![0.0; weight.len()];
-        backward_weight(&d_out, &x, in_features, 2.0, &mut d_weight);
+        backward_weight(&d_out, &x, in_features, (2.0, Factors::F32), &mut d_weight);
         assert_gradient("weight", &weight, &d_weight, |weight| loss(&x, weight));
     }
 }

@@ -126,11 +126,31 @@ pub struct TrainingKeys {
     pub steps: u64,
     /// What all chance is drawn from.
     pub seed: u64,
+    /// What the factors of products are rounded to; weights, sums and the optimizer are `f32` always.
+    pub precision: Precision,
+}
+
+/// `training.precision`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Nothing is rounded.
+    #[default]
+    F32,
+    /// Factors have 8 bits of mantissa, which processors with AVX-512 BF16 multiply at twice the rate.
+    Bf16,
 }
 
 impl Default for TrainingKeys {
     fn default() -> Self {
-        Self { sequence_length: 512, batch_size: 16, accumulation: 4, steps: 50_000, seed: 0 }
+        Self {
+            sequence_length: 512,
+            batch_size: 16,
+            accumulation: 4,
+            steps: 50_000,
+            seed: 0,
+            precision: Precision::F32,
+        }
     }
 }
 

@@ -6,9 +6,11 @@ use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
 use crate::optimizer::AdamW;
 use crate::parameters::Layout;
-use crate::recipe::{Recipe, Trained, TrainingKeys};
+use crate::profile::{Clock, Op, OpTime, Way};
+use crate::recipe::{Precision, Recipe, Trained, TrainingKeys};
 use crate::schedule::Schedule;
 use crate::start;
+use offramp_kernels::gemm::Factors;
 use offramp_kernels::rayon::prelude::*;
 use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
@@ -60,7 +62,12 @@ impl Trainer {
     pub(super) fn with(recipe: &Recipe, config: Config, weights: Vec<f32>, state: State) -> Result<Self> {
         let training = recipe.training.clone();
         let tokens = training.batch_size * training.sequence_length;
-        let network = Network::new(&config, training.batch_size, training.sequence_length);
+        let factors = match training.precision {
+            Precision::F32 => Factors::F32,
+            Precision::Bf16 => Factors::Bf16,
+        };
+        let network =
+            Network::new(&config, training.batch_size, training.sequence_length).with_factors(factors);
         let mut optimizer = AdamW::new(&recipe.optimizer, weights.len());
         let head_only = recipe.start.train == Trained::ExitHead;
         if head_only {
@@ -81,6 +88,16 @@ impl Trainer {
             labels: vec![0; tokens],
             training,
         })
+    }
+
+    /// What the steps so far have taken, op by op.
+    pub(super) fn times(&self) -> Vec<OpTime> {
+        self.network.times()
+    }
+
+    /// Begins to time anew.
+    pub(super) fn forget_times(&mut self) {
+        self.network.reset_clock(Clock::new());
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -108,15 +125,18 @@ impl Trainer {
         let exits = self.loss.exits(step);
         let losses = self.accumulate(batches, &exits)?;
         let loss: f64 = losses.iter().zip(&exits).map(|(loss, (_, weight))| loss * weight).sum();
-        let norm = self.optimizer.norm(&self.gradients);
+        let Self { optimizer, gradients, network, .. } = &mut *self;
+        let norm = network.clock().time(Op::AdamW, Way::Forward, 0.0, || optimizer.norm(gradients));
         let learning_rate = self.schedule.learning_rate(step);
         self.state.step += 1;
         if loss.is_finite() && norm.is_finite() {
             self.state.updates += 1;
             self.state.skipped_in_a_row = 0;
             let time = (self.state.updates, learning_rate);
-            let (weights, gradients) = (&mut self.weights, &self.gradients);
-            self.optimizer.step(self.network.layout(), weights, gradients, norm, time);
+            let Self { optimizer, weights, gradients, network, .. } = &mut *self;
+            network.clock().time(Op::AdamW, Way::Forward, 0.0, || {
+                optimizer.step(network.layout(), weights, gradients, norm, time);
+            });
         } else {
             self.state.skipped += 1;
             self.state.skipped_in_a_row += 1;
@@ -144,11 +164,15 @@ impl Trainer {
         self.plan.exits.clear();
         self.plan.exits.extend(exits.iter().map(|&(exit, weight)| (exit, (weight * share) as f32)));
         self.plan.scored.resize_with(exits.len(), Vec::new);
-        self.gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0));
+        let gradients = &mut self.gradients;
+        let clear = || gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0));
+        self.network.clock().time(Op::AdamW, Way::Forward, 0.0, clear);
         let mut losses = vec![0.0; exits.len()];
         for micro_batch in 0..accumulation as u64 {
             let index = step * accumulation as u64 + micro_batch;
-            batches.fill(index, &mut self.inputs, &mut self.labels)?;
+            let (inputs, labels) = (&mut self.inputs, &mut self.labels);
+            let fill = || batches.fill(index, inputs, labels);
+            self.network.clock().time(Op::Batch, Way::Forward, 0.0, fill)?;
             for (layer, (kept, scale)) in self.plan.kept.iter_mut().zip(&mut self.plan.scale).enumerate() {
                 self.chances.keep((step, index), layer, self.training.batch_size, kept);
                 *scale = self.chances.scale(step, layer) as f32;
@@ -178,6 +202,7 @@ impl Trainer {
             0 => windows.len(),
             tokens => windows.len().min(tokens.div_ceil(length as u64)),
         };
+        let clock = self.network.clock().clone(); // what validation takes is no step's
         let mut score = Score { nats: vec![0.0; exits.len()], tokens: 0, bytes: 0 };
         self.inputs.clear();
         self.labels.clear();
@@ -192,6 +217,7 @@ impl Trainer {
                 self.score(exits, tokenizer, &mut score);
             }
         }
+        self.network.reset_clock(clock);
         let tokens = self.training.batch_size * length;
         self.inputs.resize(tokens, 0);
         self.labels.resize(tokens, 0);
