@@ -1,12 +1,11 @@
 //! Where training's time went, as a table.
 
-use offramp_train::Summary;
-use offramp_train::profile::OpTime;
+use offramp_train::profile::{OpTime, Profile};
 use std::fmt::Write;
 
 /// One line for each op: milliseconds of a step, there and back, its share, and the rate of its products.
-pub(crate) fn table(summary: &Summary) -> String {
-    let (steps, seconds) = summary.steps;
+pub(crate) fn table(profile: &Profile) -> String {
+    let &Profile { steps, seconds, ref ops } = profile;
     let per_step = |seconds: f64| 1e3 * seconds / steps.max(1) as f64;
     let mut text =
         format!("{:14} {:>12} {:>12} {:>7} {:>9}\n", "op", "forward, ms", "backward, ms", "share", "GFLOP/s");
@@ -17,11 +16,11 @@ pub(crate) fn table(summary: &Summary) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:14} {there:>12.2} {back:>12.2} {share:>6.1}% {rate:>9}");
     };
-    for OpTime { op, forward_seconds, backward_seconds, flops } in &summary.profile {
+    for OpTime { op, forward_seconds, backward_seconds, flops } in ops {
         let name = serde_json::to_value(op).ok().and_then(|name| name.as_str().map(str::to_owned));
         line(&name.unwrap_or_default(), *forward_seconds, *backward_seconds, *flops);
     }
-    let sum = |of: fn(&OpTime) -> f64| summary.profile.iter().map(of).sum::<f64>();
+    let sum = |of: fn(&OpTime) -> f64| ops.iter().map(of).sum::<f64>();
     let [there, back] = [sum(|time| time.forward_seconds), sum(|time| time.backward_seconds)];
     line("other", seconds - there - back, 0.0, 0.0);
     line("a step", seconds - back, back, sum(|time| time.flops));

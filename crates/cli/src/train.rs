@@ -9,7 +9,7 @@ use offramp_engine::SamplingOptions;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, TrainingReport};
 use offramp_model::Llama;
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
-use offramp_train::profile::OpTime;
+use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ struct Answer<'a> {
     training: Option<TrainingReport>,
     exits: Vec<ExitScore>,
     story: Option<String>,
-    profile: &'a [OpTime],
+    profile: &'a Profile,
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         eprintln!("{}", stability(report));
     }
     if arguments.profile {
-        eprint!("{}", profile::table(&summary));
+        eprint!("{}", profile::table(&summary.profile));
     }
     finish(&job, &summary, report, json)?;
     Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })

@@ -4,6 +4,7 @@
 //! compile it for their own instruction set. `FMA` says whether `a·b + c` rounds once.
 
 use crate::table::{AdamWStep, NormRow};
+use half::bf16;
 
 /// Partial sums kept side by side; one AVX-512 register, two AVX2, four SSE.
 const LANES: usize = 16;
@@ -154,6 +155,18 @@ pub(crate) fn softmax<const FMA: bool>(x: &mut [f32]) -> f32 {
         *x *= scale;
     }
     max + total.ln()
+}
+
+/// Rounds to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn narrow<const FMA: bool>(x: &[f32], out: &mut [bf16]) {
+    assert_eq!(x.len(), out.len(), "out has the length of x");
+    for (out, &x) in out.iter_mut().zip(x) {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        let bits = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+        *out = bf16::from_bits((bits >> 16) as u16);
+    }
 }
 
 #[inline(always)]

@@ -27,6 +27,7 @@ mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use half::bf16;
 pub use linear::linear;
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;

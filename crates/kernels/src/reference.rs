@@ -15,6 +15,7 @@ pub(crate) static TABLE: Table = Table {
     rms_norm: lanes::rms_norm::<false>,
     rms_norm_backward: lanes::rms_norm_backward::<false>,
     softmax: lanes::softmax::<false>,
+    narrow: lanes::narrow::<false>,
     weighted_sum: lanes::weighted_sum::<false>,
     silu_mul: lanes::silu_mul::<false>,
     silu_mul_backward: lanes::silu_mul_backward::<false>,

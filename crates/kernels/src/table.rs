@@ -1,6 +1,7 @@
 //! One set of functions per instruction set, chosen once at run time.
 
 use crate::gemm::Micro;
+use half::bf16;
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
@@ -30,6 +31,8 @@ pub struct Table {
     pub rms_norm_backward: fn(NormRow<'_>, &mut [f32], &mut [f32]),
     /// Softmax in place; returns the log-sum-exp of what stood there.
     pub softmax: fn(&mut [f32]) -> f32,
+    /// Rounds to the nearest `bf16`, ties to even.
+    pub narrow: fn(&[f32], &mut [bf16]),
     /// `out = Σ_j weights[j] · values[j]`, in increasing j. Shapes: `weights` `[count]`, `values`
     /// `[count, dim]`, `out` `[dim]`.
     pub weighted_sum: fn(&[f32], &[f32], &mut [f32]),

@@ -1,6 +1,6 @@
 //! Every table computes what its formulas say, in `f64`, on odd sizes and extreme values.
 
-use offramp_kernels::{AdamWStep, NormRow, Table, available};
+use offramp_kernels::{AdamWStep, NormRow, Table, available, bf16};
 use proptest::prelude::*;
 
 /// Lengths around every lane count and tile edge.
@@ -59,6 +59,18 @@ proptest! {
                     close(table, "product", out[t * rows + r], sum, size, 1e-6);
                     close(table, "dot", (table.dot)(a, b), sum, size, 1e-6);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn narrowing_is_that_of_ieee(bits in prop::collection::vec(any::<u32>(), 1..70)) {
+        let x: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+        for table in available() {
+            let mut out = vec![bf16::ZERO; x.len()];
+            (table.narrow)(&x, &mut out);
+            for (&x, out) in x.iter().zip(out) {
+                prop_assert!(out.to_bits() == bf16::from_f32(x).to_bits(), "{} {x:e}: {out:e}", table.name);
             }
         }
     }

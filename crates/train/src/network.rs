@@ -76,7 +76,7 @@ impl Network {
             d_stream: vec![0.0; rows * hidden],
             activations: (0..layers).map(|_| Activations::new(&geometry, samples, sequence)).collect(),
             scratch: Scratch::new(&geometry, samples, sequence),
-            chunk: exit_head::Chunk::new(rows, hidden, config.vocab_size),
+            chunk: exit_head::Chunk::new(rows, [hidden, config.vocab_size], Factors::F32),
             layout: Layout::new(config),
             config: config.clone(),
             sequence,
@@ -88,6 +88,9 @@ impl Network {
     #[must_use]
     pub fn with_factors(mut self, factors: Factors) -> Self {
         self.geometry.factors = factors;
+        let Config { hidden_size, vocab_size, .. } = self.config;
+        let rows = self.d_stream.len() / hidden_size;
+        self.chunk = exit_head::Chunk::new(rows, [hidden_size, vocab_size], factors);
         self
     }
 

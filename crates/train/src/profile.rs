@@ -81,6 +81,17 @@ pub struct OpTime {
     pub flops: f64,
 }
 
+/// Where the time of some steps went.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Profile {
+    /// Steps that were timed: all of a process but the first, if there were others.
+    pub steps: u64,
+    /// What they took, from the batch to the new weights.
+    pub seconds: f64,
+    /// What of it each op took.
+    pub ops: Vec<OpTime>,
+}
+
 /// Adds up what ops take.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {

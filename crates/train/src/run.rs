@@ -20,7 +20,7 @@ mod tests;
 mod trainer;
 
 use crate::error::{Error, Result};
-use crate::profile::OpTime;
+use crate::profile::Profile;
 use crate::recipe::Recipe;
 use data::Data;
 use folder::RunFolder;
@@ -109,10 +109,8 @@ pub struct Summary {
     pub validation: Option<ValidationRecord>,
     /// Seconds of this process.
     pub seconds: f64,
-    /// Steps made by this process, and the seconds that they took; but for the first, if there were more.
-    pub steps: (u64, f64),
-    /// Where those seconds went.
-    pub profile: Vec<OpTime>,
+    /// Where the time of its steps went.
+    pub profile: Profile,
 }
 
 /// Trains what the recipe describes, from the start or from the newest checkpoint.
@@ -133,17 +131,7 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
         None => Trainer::new(recipe, config)?,
         Some((path, state)) => folder::load(&path, recipe, config, state)?,
     };
-    let mut run = Run {
-        job,
-        data: &data,
-        batches,
-        folder,
-        trainer,
-        observe,
-        began: Instant::now(),
-        steps: (0, 0.0),
-        warm: false,
-    };
+    let mut run = Run { job, data: &data, batches, folder, trainer, observe, began: Instant::now() };
     run.start()?;
     run.all_steps()
 }
@@ -157,8 +145,6 @@ struct Run<'a> {
     trainer: Trainer,
     observe: &'a mut dyn FnMut(Event<'_>),
     began: Instant,
-    steps: (u64, f64),
-    warm: bool,
 }
 
 impl Run<'_> {
@@ -213,22 +199,12 @@ impl Run<'_> {
         let seconds = self.began.elapsed().as_secs_f64();
         self.folder.journal(&Record::Finish(FinishRecord { step, complete: !stopped, seconds }))?;
         let skipped = self.trainer.state.skipped;
-        let (steps, profile) = (self.steps, self.trainer.times());
-        Ok(Summary { step, stopped, skipped, model, last_step, validation, seconds, steps, profile })
+        let profile = self.trainer.profile();
+        Ok(Summary { step, stopped, skipped, model, last_step, validation, seconds, profile })
     }
 
     fn step(&mut self) -> Result<StepRecord> {
-        if self.steps.0 == 1 && !self.warm {
-            // The first step touches memory that was not touched before: it tells nothing of the others.
-            self.trainer.forget_times();
-            self.steps = (0, 0.0);
-            self.warm = true;
-        }
-        let began = Instant::now();
-        let mut record = self.trainer.step(&mut self.batches)?;
-        let seconds = began.elapsed().as_secs_f64();
-        record.tokens_per_second = self.trainer.tokens_per_step() as f64 / seconds;
-        self.steps = (self.steps.0 + 1, self.steps.1 + seconds);
+        let record = self.trainer.step(&mut self.batches)?;
         self.folder.journal(&Record::Step(record.clone()))?;
         let state = &self.trainer.state;
         (self.observe)(Event::Step { record: &record, skipped: state.skipped });

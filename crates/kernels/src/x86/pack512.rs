@@ -8,8 +8,8 @@ const LANES: usize = 16;
 /// Rows that are turned together.
 const TURNED: usize = 4;
 
-/// Rows that are copied together: three cache lines of `f32`, and a multiple of both panels' widths.
-const ABREAST: usize = 48;
+/// Rows that are copied together: six cache lines of `f32`, and a multiple of both panels' widths.
+const ABREAST: usize = 96;
 
 /// Values by which reading along k asks ahead: the next stretch.
 const AHEAD: usize = 256;

@@ -1,6 +1,6 @@
 //! A matrix as Hugging Face stores it, `[out_features, in_features]`, applied to every row.
 
-use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Write, gemm};
+use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Values, Write, gemm};
 
 fn how(alpha: f32, factors: Factors) -> Product {
     Product { alpha, factors, threads: Threads::All }
@@ -21,8 +21,8 @@ pub(crate) fn forward(x: &[f32], weight: &[f32], in_features: usize, factors: Fa
 ///
 /// # Shapes
 /// As [`forward`]; `d_out` like `out`, `d_x` like `x`.
-pub(crate) fn backward_input(
-    d_out: &[f32],
+pub(crate) fn backward_input<'a>(
+    d_out: impl Into<Values<'a>>,
     weight: &[f32],
     in_features: usize,
     (alpha, factors): (f32, Factors),
@@ -38,8 +38,8 @@ pub(crate) fn backward_input(
 ///
 /// # Shapes
 /// As [`forward`]; `d_out` like `out`, `d_weight` like `weight`.
-pub(crate) fn backward_weight(
-    d_out: &[f32],
+pub(crate) fn backward_weight<'a>(
+    d_out: impl Into<Values<'a>>,
     x: &[f32],
     in_features: usize,
     (alpha, factors): (f32, Factors),
@@ -68,10 +68,10 @@ mod tests {
             2.0 * weigh(&out, &d_out)
         };
         let mut d_x = vec![f32::NAN; x.len()];
-        backward_input(&d_out, &weight, in_features, (2.0, Factors::F32), &mut d_x);
+        backward_input(&d_out[..], &weight, in_features, (2.0, Factors::F32), &mut d_x);
         assert_gradient("x", &x, &d_x, |x| loss(x, &weight));
         let mut d_weight = vec![0.0; weight.len()];
-        backward_weight(&d_out, &x, in_features, (2.0, Factors::F32), &mut d_weight);
+        backward_weight(&d_out[..], &x, in_features, (2.0, Factors::F32), &mut d_weight);
         assert_gradient("weight", &weight, &d_weight, |weight| loss(&x, weight));
     }
 }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
 use crate::optimizer::AdamW;
 use crate::parameters::Layout;
-use crate::profile::{Clock, Op, OpTime, Way};
+use crate::profile::{Clock, Op, Profile, Way};
 use crate::recipe::{Precision, Recipe, Trained, TrainingKeys};
 use crate::schedule::Schedule;
 use crate::start;
@@ -17,6 +17,7 @@ use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
 use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
+use std::time::Instant;
 
 /// Values that one task sets to zero, or looks at.
 const CHUNK: usize = 1 << 16;
@@ -34,8 +35,10 @@ pub(super) struct Trainer {
     loss: EarlyExitLoss,
     training: TrainingKeys,
     plan: Plan,
-    inputs: Vec<u32>, // [batch_size, sequence_length]
-    labels: Vec<u32>, // as `inputs`
+    inputs: Vec<u32>,  // [batch_size, sequence_length]
+    labels: Vec<u32>,  // as `inputs`
+    timed: (u64, f64), // steps, and their seconds
+    warm: bool,        // the first step was made
 }
 
 /// Where a run stands.
@@ -86,18 +89,17 @@ impl Trainer {
             plan: Plan { head_only, ..Plan::full(layers, shape, Vec::new()) },
             inputs: vec![0; tokens],
             labels: vec![0; tokens],
+            timed: (0, 0.0),
+            warm: false,
             training,
         })
     }
 
-    /// What the steps so far have taken, op by op.
-    pub(super) fn times(&self) -> Vec<OpTime> {
-        self.network.times()
-    }
-
-    /// Begins to time anew.
-    pub(super) fn forget_times(&mut self) {
-        self.network.reset_clock(Clock::new());
+    /// Where the time of the steps went: the first is left out if there were others, as it touches memory for
+    /// the first time.
+    pub(super) fn profile(&self) -> Profile {
+        let (steps, seconds) = self.timed;
+        Profile { steps, seconds, ops: self.network.times() }
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -119,8 +121,22 @@ impl Trainer {
         finite(&self.weights) && finite(&self.optimizer.m) && finite(&self.optimizer.v)
     }
 
-    /// Makes the next step. The record's tokens per second are for the caller to fill in.
+    /// Makes the next step.
     pub(super) fn step(&mut self, batches: &mut Batches<'_>) -> Result<StepRecord> {
+        if self.timed.0 == 1 && !self.warm {
+            self.warm = true;
+            self.timed = (0, 0.0);
+            self.network.reset_clock(Clock::new());
+        }
+        let began = Instant::now();
+        let mut record = self.untimed(batches)?;
+        let seconds = began.elapsed().as_secs_f64();
+        self.timed = (self.timed.0 + 1, self.timed.1 + seconds);
+        record.tokens_per_second = self.tokens_per_step() as f64 / seconds;
+        Ok(record)
+    }
+
+    fn untimed(&mut self, batches: &mut Batches<'_>) -> Result<StepRecord> {
         let step = self.state.step;
         let exits = self.loss.exits(step);
         let losses = self.accumulate(batches, &exits)?;
