@@ -79,10 +79,12 @@ fn is_model_failure(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn is_train_failure(error: &(dyn std::error::Error + 'static)) -> bool {
-    use offramp_train::Error::{Diverged, Model, Read, Text, Write};
+    use offramp_train::Error::{Checkpoint, Diverged, Model, NoRoom, Read, Text, Write};
     match error.downcast_ref() {
         Some(Read { source, .. }) => is_reading(source),
-        Some(Write { .. } | Diverged { .. }) => true,
+        Some(Write { .. } | Diverged { .. } | NoRoom { .. }) => true,
+        // In a box, which is what stands in the chain.
+        Some(Checkpoint { source, .. }) => is_model_failure(&**source),
         // Transparent: such an error does not stand in the chain itself.
         Some(Model(error)) => is_model_failure(error),
         Some(Text(error)) => is_text_failure(error),
@@ -134,8 +136,15 @@ mod tests {
         assert_eq!(code(offramp_train::Error::Diverged { step: 3, in_a_row: 10 }), FAILURE);
         assert_eq!(code(offramp_engine::Error::NotFinite { position: 0 }), FAILURE);
         assert_eq!(code(offramp_model::Error::Read { path: path.clone(), source: missing() }), MISTAKE);
-        let torn = io::Error::from(io::ErrorKind::UnexpectedEof);
-        assert_eq!(code(offramp_model::Error::Read { path, source: torn }), FAILURE);
+        let torn = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        assert_eq!(code(offramp_model::Error::Read { path: path.clone(), source: torn() }), FAILURE);
+        let checkpoint = |source| {
+            let source = Box::new(offramp_model::Error::Read { path: path.clone(), source });
+            code(offramp_train::Error::Checkpoint { path: path.clone(), source, before: None })
+        };
+        assert_eq!((checkpoint(torn()), checkpoint(missing())), (FAILURE, MISTAKE));
+        let room = offramp_train::Error::NoRoom { path: path.clone(), needed: 2, free: 1 };
+        assert_eq!(code(room), FAILURE);
         assert_eq!(code(offramp_model::Error::ExitLayer { found: 25, layers: 24 }), MISTAKE);
         assert_eq!(code(anyhow::anyhow!("--split is neither")), MISTAKE);
     }

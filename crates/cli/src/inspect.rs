@@ -48,6 +48,9 @@ struct Training {
     tokens: u64,
     final_loss: f64,
     bits_per_byte: Option<f64>,
+    /// The checkpoint's folder with the lowest validation loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
@@ -119,17 +122,21 @@ fn answer(path: PathBuf, config: &Config) -> Answer {
     }
 }
 
-/// The last step and the last validation of a journal; none before the first step.
+/// The last step, the last validation and the best checkpoint of a journal; none before the first step.
 fn training(journal: &Path) -> Result<Option<Training>> {
     let records = journal::read(journal)?;
     let bits_per_byte = records.iter().rev().find_map(|record| match record {
         Record::Validation(validation) => Some(validation.bits_per_byte),
         _ => None,
     });
+    let best = records.iter().rev().find_map(|record| match record {
+        Record::Checkpoint(checkpoint) => checkpoint.best.clone(),
+        _ => None,
+    });
     Ok(records.iter().rev().find_map(|record| match record {
         Record::Step(step) => {
             let (final_loss, tokens) = (step.final_loss, step.tokens);
-            Some(Training { step: step.step, tokens, final_loss, bits_per_byte })
+            Some(Training { step: step.step, tokens, final_loss, bits_per_byte, best: best.clone() })
         }
         _ => None,
     }))
@@ -172,6 +179,9 @@ fn describe(answer: &Answer) -> String {
             "trained",
             format!("{step} steps, {tokens} tokens, loss {:.3}{bits}", training.final_loss),
         ));
+        if let Some(best) = &training.best {
+            lines.push(("best", format!("{best}, by its validation loss")));
+        }
     }
     lines.iter().map(|(name, value)| format!("{name:12}{value}\n")).collect()
 }

@@ -6,6 +6,8 @@
 mod documents;
 #[path = "command/interrupted.rs"]
 mod interrupted;
+#[path = "command/killed.rs"]
+mod killed;
 #[path = "command/mistakes.rs"]
 mod mistakes;
 #[path = "command/place.rs"]

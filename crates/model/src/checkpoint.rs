@@ -3,15 +3,19 @@
 //! Every file appears under its name whole or not at all: it is written beside its target, handed to
 //! the disk and renamed. [`replace_folder`] does the same for a folder of files that belong together.
 
+mod checksum;
 mod replace;
+mod room;
 #[cfg(test)]
 mod tests;
 
-pub use replace::{remove_leftovers, replace_folder, write_atomically};
+pub use checksum::{Checksum, Checksums};
+pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
+pub use room::{free_space, tensors_size};
 
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
-use crate::weights::{F32Storage, SINGLE, Weights};
+use crate::weights::{SINGLE, Weights};
 use replace::Unfinished;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -20,8 +24,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+
 /// Writes a Hugging Face folder of `f32` weights that stock `transformers` loads: `model.safetensors`,
-/// `generation_config.json` and, last, the `config.json` that makes it a model.
+/// `generation_config.json` and, last, the `config.json` that makes it a model. Returns what each file is.
 ///
 /// `tensors` is asked for each tensor of [`Config::tensors`] in turn, and its answer is written before
 /// the next is asked for.
@@ -32,14 +39,18 @@ pub fn save<'a>(
     folder: &Path,
     config: &Config,
     tensors: &mut dyn FnMut(&TensorSpec) -> Cow<'a, [f32]>,
-) -> Result<()> {
-    let path = folder.join("config.json");
+) -> Result<Checksums> {
+    let path = folder.join(CONFIG);
     config.validate(&path)?;
     fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
-    write_tensors(&folder.join(SINGLE), &config.tensors(), tensors)?;
-    let generation = folder.join("generation_config.json");
-    write_atomically(&generation, |file| file.write_all(config.generation_json().as_bytes()))?;
-    write_atomically(&path, |file| file.write_all(config.to_json().as_bytes()))
+    let weights = write_tensors(&folder.join(SINGLE), &config.tensors(), tensors)?;
+    let write_text = |name: &str, text: String| {
+        write_atomically(&folder.join(name), |file| file.write_all(text.as_bytes()))
+    };
+    let generation = write_text(GENERATION, config.generation_json())?;
+    let config = write_text(CONFIG, config.to_json())?;
+    let files = [(SINGLE, weights), (GENERATION, generation), (CONFIG, config)];
+    Ok(files.map(|(name, checksum)| (name.to_owned(), checksum)).into())
 }
 
 /// Writes named `f32` tensors to a safetensors file, one after the other as `tensors` gives them.
@@ -50,7 +61,7 @@ pub fn write_tensors<'a>(
     path: &Path,
     specs: &[TensorSpec],
     tensors: &mut dyn FnMut(&TensorSpec) -> Cow<'a, [f32]>,
-) -> Result<()> {
+) -> Result<Checksum> {
     let header = header(path, specs)?;
     let mut unfinished = Unfinished::create(path)?;
     unfinished.write(&(header.len() as u64).to_le_bytes())?;
@@ -65,13 +76,21 @@ pub fn write_tensors<'a>(
     unfinished.publish()
 }
 
-/// Reads what [`write_tensors`] wrote: exactly the tensors of `specs`, in their order.
+/// Reads what [`write_tensors`] wrote, which must be exactly the tensors of `specs`: each in turn into the
+/// slice that stands beside its spec.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or holds anything else or anything that is not finite.
-pub fn read_tensors(path: &Path, specs: &[TensorSpec]) -> Result<Vec<F32Storage>> {
-    let weights = Weights::open_file(path, specs)?;
-    specs.iter().map(|spec| weights.take(spec)).collect()
+///
+/// # Panics
+/// If a slice is not of its spec's length.
+pub fn read_tensors<'a>(
+    path: &Path,
+    specs: &[TensorSpec],
+    into: impl IntoIterator<Item = &'a mut [f32]>,
+) -> Result<()> {
+    let mut file = Weights::open_file(path, specs)?;
+    specs.iter().zip(into).try_for_each(|(spec, values)| file.read(spec, values))
 }
 
 /// The header of a file that holds `specs` one after the other, padded so that values are aligned.
@@ -151,5 +170,5 @@ pub fn step_folder(run: &Path, step: u64) -> PathBuf {
 }
 
 fn is_model(folder: &Path) -> bool {
-    folder.join("config.json").is_file()
+    folder.join(CONFIG).is_file()
 }

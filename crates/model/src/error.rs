@@ -109,6 +109,18 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A file that is not what was written.
+    #[error("{path} is damaged: its {what} is {found}, not {expected} as it was written: use another copy of it", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What differs: length or checksum.
+        what: &'static str,
+        /// What it is.
+        found: String,
+        /// What it was.
+        expected: String,
+    },
     /// A tensor that should be there and is not.
     #[error("{path}: there is no tensor {tensor} {shape:?}: {advice}", path = path.display(), tensor = legible(tensor))]
     MissingTensor {

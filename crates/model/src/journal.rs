@@ -100,6 +100,9 @@ pub struct CheckpointRecord {
     pub step: u64,
     /// Its folder's name within the run folder.
     pub folder: String,
+    /// The folder of the checkpoint with the lowest validation loss so far, if one was validated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<String>,
 }
 
 /// A process stopped training.
@@ -184,7 +187,8 @@ pub fn truncate_after(path: &Path, step: u64) -> Result<()> {
     write_atomically(path, |file| {
         let mut kept = lines.iter().filter(|(record, _)| record.step() <= step);
         kept.try_for_each(|(_, line)| file.write_all(line))
-    })
+    })?;
+    Ok(())
 }
 
 /// Each whole line as a record and as it stands, line feed included.
@@ -241,7 +245,7 @@ mod tests {
             seed: u64::MAX,
             unix_time: 1_764_000_000,
         };
-        let checkpoint = CheckpointRecord { step: 2, folder: "step-000002".to_owned() };
+        let checkpoint = CheckpointRecord { step: 2, folder: "step-000002".to_owned(), best: None };
         let finish = FinishRecord { step: 2, complete: true, seconds: 12.5 };
         vec![
             Record::Start(start),

@@ -9,6 +9,7 @@ mod storage;
 mod tests;
 
 pub use storage::F32Storage;
+use storage::first_not_finite;
 
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
@@ -70,13 +71,23 @@ impl Weights {
     pub fn take(&self, spec: &TensorSpec) -> Result<F32Storage> {
         let file = self.file_of(spec)?;
         let storage = file.values(spec)?;
-        match storage.first_not_finite() {
-            None => Ok(storage),
-            Some((index, found)) => {
-                let (path, tensor) = (file.path().to_owned(), spec.name.clone());
-                Err(Error::NotFinite { path, tensor, index, found })
-            }
-        }
+        file.check_finite(spec, storage.as_slice())?;
+        Ok(storage)
+    }
+
+    /// The values of one tensor, into a buffer of its length. They are not mapped, so that no second copy of
+    /// them stays in memory.
+    ///
+    /// # Errors
+    /// As [`Weights::take`], or if the file cannot be read.
+    ///
+    /// # Panics
+    /// If `values` is not of the tensor's length.
+    pub fn read(&mut self, spec: &TensorSpec, values: &mut [f32]) -> Result<()> {
+        let place = self.place_of(spec)?;
+        let file = &mut self.files[place];
+        file.read(spec, values)?;
+        file.check_finite(spec, values)
     }
 
     /// Bytes of the files.
@@ -138,12 +149,16 @@ impl Weights {
     }
 
     fn file_of(&self, spec: &TensorSpec) -> Result<&TensorFile> {
+        Ok(&self.files[self.place_of(spec)?])
+    }
+
+    fn place_of(&self, spec: &TensorSpec) -> Result<usize> {
         let advice = match spec.name.as_str() {
             "lm_head.weight" => "set tie_word_embeddings in config.json if the embedding is the head",
             _ => "check that config.json belongs to these weights",
         };
         match self.places.get(&spec.name) {
-            Some(&file) => Ok(&self.files[file]),
+            Some(&file) => Ok(file),
             None => {
                 let (tensor, shape) = (spec.name.clone(), spec.shape.clone());
                 Err(Error::MissingTensor { path: self.path.clone(), tensor, shape, advice })

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Bytes.
+const MEGABYTE: u64 = 1_000_000;
+
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -112,16 +115,32 @@ pub enum Error {
         expected: String,
     },
     /// A checkpoint's `state.json` that cannot be used.
-    #[error("{path}: {reason}: remove this checkpoint's folder to resume from the one before", path = path.display())]
+    #[error("{path}: {reason}: {}", instead(*before), path = path.display())]
     State {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         reason: String,
+        /// The step of the checkpoint before it.
+        before: Option<u64>,
+    },
+    /// A checkpoint's `state.json` of another version of this program.
+    #[error(
+        "{path} was written by another version of offramp (its format is {found}, this one reads {expected}): go on \
+         with that version, or begin a new run from its weights ([start] checkpoint)",
+        path = path.display()
+    )]
+    StateVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The one that can be read.
+        expected: u32,
     },
     /// A checkpoint that cannot be used.
     #[error(
-        "the checkpoint {path} cannot be used: {source}: remove its folder to resume from the one before",
+        "the checkpoint {path} cannot be used: {source}: {}", instead(*before),
         path = path.display()
     )]
     Checkpoint {
@@ -129,6 +148,21 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: Box<offramp_model::Error>,
+        /// The step of the checkpoint before it.
+        before: Option<u64>,
+    },
+    /// A disk that has no room for what is to be written; nothing was.
+    #[error(
+        "there is no room for {path}: it needs {} MB, and {} MB are free: free some space, then go on with --resume",
+        needed.div_ceil(MEGABYTE), free / MEGABYTE, path = path.display()
+    )]
+    NoRoom {
+        /// The folder that was to appear.
+        path: PathBuf,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// A finished run whose checkpoints are gone.
     #[error(
@@ -176,9 +210,15 @@ impl Error {
     pub(crate) fn write(path: &Path, source: io::Error) -> Self {
         Self::Write { path: path.to_owned(), source }
     }
+}
 
-    pub(crate) fn state(path: &Path, reason: impl ToString) -> Self {
-        Self::State { path: path.to_owned(), reason: reason.to_string() }
+/// What to do without a checkpoint.
+fn instead(before: Option<u64>) -> String {
+    match before {
+        Some(step) => {
+            format!("remove this checkpoint's folder to resume from the one before, step {step}")
+        }
+        None => "there is no checkpoint before it: start a new run in another folder".to_owned(),
     }
 }
 

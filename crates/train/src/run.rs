@@ -3,7 +3,7 @@
 //! ```text
 //! recipe.toml      the recipe as it was given
 //! journal.jsonl    one line for each step, validation and checkpoint
-//! step-000120/     a model folder with the optimizer's state beside it; the newest few
+//! step-000120/     a model folder with the optimizer's state beside it; the newest few and the best
 //! model/           the finished model
 //! ```
 //!
@@ -13,8 +13,10 @@
 //! processor may sum in another order (gemm cuts its products by instruction set and caches): there the same
 //! seed gives losses that are alike, not equal.
 
+mod checkpoint;
 mod data;
 mod folder;
+mod state;
 #[cfg(test)]
 mod tests;
 mod trainer;
@@ -26,9 +28,7 @@ use data::Data;
 use folder::RunFolder;
 pub use folder::check_new;
 use offramp_kernels::{active, pool};
-use offramp_model::journal::{
-    CheckpointRecord, FinishRecord, Record, StartRecord, StepRecord, ValidationRecord,
-};
+use offramp_model::journal::{FinishRecord, Record, StartRecord, StepRecord, ValidationRecord};
 use offramp_text::Batches;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,8 +129,12 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
     let (folder, checkpoint) = RunFolder::begin(job, &data)?;
     let trainer = match checkpoint {
         None => Trainer::new(recipe, config)?,
-        Some((path, state)) => folder::load(&path, recipe, config, state)?,
+        Some(found) => found.load(recipe, config)?,
     };
+    folder.prune(recipe.checkpoint.keep)?; // what a killed run did not come to
+    if trainer.state.step < training.steps {
+        folder.check_room(&trainer, &data)?; // rather now than after the first hours
+    }
     let mut run = Run { job, data: &data, batches, folder, trainer, observe, began: Instant::now() };
     run.start()?;
     run.all_steps()
@@ -186,7 +190,7 @@ impl Run<'_> {
             }
             stopped = self.job.stop.load(Ordering::Relaxed) && step < steps;
             if step == steps || stopped || is_due(step, every) {
-                self.save()?;
+                self.save(validation.as_ref())?;
                 saved = step;
             }
         }
@@ -224,17 +228,21 @@ impl Run<'_> {
         Ok(Some(record))
     }
 
-    fn save(&mut self) -> Result<()> {
+    fn save(&mut self, validation: Option<&ValidationRecord>) -> Result<()> {
         let step = self.trainer.state.step;
         if !self.trainer.is_finite() {
             // It could not be read again, and would push out a checkpoint that can.
             return Err(Error::Diverged { step, in_a_row: self.trainer.state.skipped_in_a_row });
         }
-        let path = self.folder.save(&self.trainer, self.data)?;
-        let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.folder.journal(&Record::Checkpoint(CheckpointRecord { step, folder }))?;
+        let recipe = self.job.recipe;
+        // One that a stop made is never the best: an uninterrupted run does not have it.
+        let planned = step == recipe.training.steps || is_due(step, recipe.checkpoint.every);
+        let validation = validation.filter(|record| planned && record.step == step);
+        let loss = validation.and_then(|record| record.exits.last()).map(|full| full.loss);
+        let path = self.folder.save(&self.trainer, self.data, loss)?;
+        self.folder.journal_checkpoint(step)?;
         (self.observe)(Event::Checkpoint { step, path: &path });
-        self.folder.prune(self.job.recipe.checkpoint.keep)
+        self.folder.prune(recipe.checkpoint.keep)
     }
 }
 

@@ -10,10 +10,10 @@ pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Resu
     let Some(checkpoint) = &recipe.start.checkpoint else {
         return Ok(initial(layout, recipe.model.initializer_range, recipe.training.seed));
     };
-    let files = Weights::open(checkpoint, config)?;
+    let mut files = Weights::open(checkpoint, config)?;
     let mut weights = vec![0.0; layout.len()];
     for (spec, range) in layout.tensors() {
-        weights[range].copy_from_slice(files.take(spec)?.as_slice());
+        files.read(spec, &mut weights[range])?;
     }
     Ok(weights)
 }

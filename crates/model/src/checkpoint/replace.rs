@@ -1,5 +1,6 @@
 //! Files and folders that appear whole or not at all: made beside their target, then renamed onto it.
 
+use super::checksum::{Checksum, Summed};
 use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,7 +15,7 @@ const BUFFER: usize = 1 << 20;
 
 /// A file in the making; dropped unpublished, it is removed.
 pub(super) struct Unfinished {
-    file: BufWriter<File>,
+    file: BufWriter<Summed>,
     name: TempPath, // removes the file when dropped
     target: PathBuf,
 }
@@ -28,7 +29,8 @@ impl Unfinished {
         let file = file.map_err(|error| Error::write(target, error))?;
         // Apart, for tempfile's own writer adds the hidden name to every error.
         let (file, name) = file.into_parts();
-        Ok(Self { file: BufWriter::with_capacity(BUFFER, file), name, target: target.to_owned() })
+        let file = BufWriter::with_capacity(BUFFER, Summed::new(file));
+        Ok(Self { file, name, target: target.to_owned() })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -36,22 +38,25 @@ impl Unfinished {
     }
 
     /// Hands the bytes to the disk, then gives the file its name in place of whatever had it.
-    pub(super) fn publish(self) -> Result<()> {
+    pub(super) fn publish(self) -> Result<Checksum> {
         let Self { file, name, target } = self;
         let failed = |error: io::Error| Error::write(&target, error);
-        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        let (file, checksum) = file.into_inner().map_err(|error| failed(error.into_error()))?.finish();
         file.sync_all().map_err(failed)?;
         name.persist(&target).map_err(|error| failed(error.error))?;
         sync_names(parent(&target));
-        Ok(())
+        Ok(checksum)
     }
 }
 
-/// Replaces the file at `path` by what `fill` writes, whole or not at all.
+/// Replaces the file at `path` by what `fill` writes, whole or not at all, and returns what it now is.
 ///
 /// # Errors
 /// If `fill` fails or the file cannot be written; then what was there before is still there.
-pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write_atomically(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Checksum> {
     let mut unfinished = Unfinished::create(path)?;
     fill(&mut unfinished.file).map_err(|error| Error::write(path, error))?;
     unfinished.publish()
@@ -83,8 +88,7 @@ struct Folder {
 
 impl Folder {
     fn create(target: &Path) -> Result<Self> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let path = parent(target).join(format!("{PREFIX}{name}-{}{SUFFIX}", std::process::id()));
+        let path = hidden(target);
         let cleared = match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => fs::create_dir(&path),
@@ -119,6 +123,23 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Removes a folder: under a hidden name first, so that a process killed in the middle leaves no half of it.
+///
+/// # Errors
+/// If it cannot be renamed or removed.
+pub fn remove_folder(folder: &Path) -> Result<()> {
+    let failed = |error| Error::write(folder, error);
+    let aside = hidden(folder);
+    fs::rename(folder, &aside).map_err(failed)?;
+    fs::remove_dir_all(&aside).map_err(failed)
+}
+
+/// What a folder is called before it is whole, and while it is removed.
+fn hidden(folder: &Path) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    parent(folder).join(format!("{PREFIX}{name}-{}{SUFFIX}", std::process::id()))
 }
 
 /// Removes what killed runs left half-made in `folder`, and gives a folder that was set aside its name

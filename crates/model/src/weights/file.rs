@@ -1,13 +1,15 @@
 //! One safetensors file, mapped.
 
 use super::map::Map;
-use super::{F32Storage, header};
+use super::{F32Storage, first_not_finite, header};
 use crate::config::TensorSpec;
 use crate::error::{Error, Result, open_regular};
 use offramp_kernels::convert::{bf16_to_f32, f16_to_f32};
 use offramp_kernels::rayon::prelude::*;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct TensorFile {
     path: PathBuf,
+    file: File,
     map: Arc<Map>,
     entries: BTreeMap<String, Entry>,
 }
@@ -45,7 +48,7 @@ impl TensorFile {
             bytes: start + info.data_offsets.0..start + info.data_offsets.1,
         };
         let entries = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
-        Ok(Self { path: path.to_owned(), map, entries })
+        Ok(Self { path: path.to_owned(), file, map, entries })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -101,6 +104,31 @@ impl TensorFile {
             Dtype::F16 => Ok(widened(bytes, 2, f16_to_f32)),
             Dtype::BF16 => Ok(widened(bytes, 2, bf16_to_f32)),
             other => unreachable!("check() refuses {other}"),
+        }
+    }
+
+    /// The values of a tensor that is there, into a buffer: read, not mapped, where they stand as `f32`.
+    pub(super) fn read(&mut self, spec: &TensorSpec, values: &mut [f32]) -> Result<()> {
+        assert_eq!(values.len(), spec.len(), "a buffer of the tensor's length");
+        self.check(spec)?;
+        let Entry { dtype, bytes, .. } = &self.entries[&spec.name];
+        if *dtype != Dtype::F32 {
+            values.copy_from_slice(self.values(spec)?.as_slice());
+            return Ok(());
+        }
+        let sought = self.file.seek(SeekFrom::Start(bytes.start as u64));
+        let read = sought.and_then(|_| self.file.read_exact(bytemuck::cast_slice_mut(values)));
+        read.map_err(|error| Error::read(&self.path, error))
+    }
+
+    /// Checks that a tensor's values are numbers.
+    pub(super) fn check_finite(&self, spec: &TensorSpec, values: &[f32]) -> Result<()> {
+        match first_not_finite(values) {
+            None => Ok(()),
+            Some((index, found)) => {
+                let (path, tensor) = (self.path.clone(), spec.name.clone());
+                Err(Error::NotFinite { path, tensor, index, found })
+            }
         }
     }
 }

@@ -38,17 +38,16 @@ impl F32Storage {
     pub fn is_mapped(&self) -> bool {
         matches!(self.0, Place::Mapped { .. })
     }
+}
 
-    /// The first value that is NaN or infinite, and its index.
-    pub(super) fn first_not_finite(&self) -> Option<(usize, f32)> {
-        let values = self.as_slice();
-        // Without a branch per value, so that it runs at the speed of memory.
-        let bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, value| bad | !value.is_finite());
-        let chunk = values.par_chunks(CHUNK).position_first(bad)?;
-        let start = chunk * CHUNK;
-        let offset = values[start..].iter().position(|value| !value.is_finite())?;
-        Some((start + offset, values[start + offset]))
-    }
+/// The first value that is NaN or infinite, and its index.
+pub(super) fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
+    // Without a branch per value, so that it runs at the speed of memory.
+    let bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, value| bad | !value.is_finite());
+    let chunk = values.par_chunks(CHUNK).position_first(bad)?;
+    let start = chunk * CHUNK;
+    let offset = values[start..].iter().position(|value| !value.is_finite())?;
+    Some((start + offset, values[start + offset]))
 }
 
 impl From<Vec<f32>> for F32Storage {

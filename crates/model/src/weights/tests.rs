@@ -88,9 +88,13 @@ impl Folder {
     /// The error, in one line that names what it should.
     #[track_caller]
     fn refuses(&self, config: &Config, names: &[&str]) -> String {
-        let weights = self.open(config);
-        let error = weights
-            .and_then(|weights| config.tensors().iter().try_for_each(|spec| weights.take(spec).map(drop)));
+        let error = self.open(config).and_then(|mut weights| {
+            config.tensors().iter().try_for_each(|spec| {
+                let (read, taken) = (weights.read(spec, &mut vec![0.0; spec.len()]), weights.take(spec));
+                assert_eq!(read.is_ok(), taken.is_ok(), "{}", spec.name);
+                taken.map(drop)
+            })
+        });
         let message = error.expect_err("a bad file").to_string();
         assert!(!message.contains('\n') && names.iter().all(|name| message.contains(name)), "{message}");
         message
@@ -122,6 +126,24 @@ fn values_off_their_alignment_are_copied() {
         let folder = Folder::with(&[]);
         folder.write(SINGLE, &file(&model(&config, "F32"), padding));
         assert_holds(&folder.open(&config).unwrap(), &config, false);
+    }
+}
+
+/// Whatever their format and wherever they stand, and in any order.
+#[test]
+fn values_are_read_into_a_buffer_as_they_are_taken() {
+    let config = config(false);
+    for (dtype, padding) in [("F32", 0), ("F32", 3), ("F16", 0), ("BF16", 1)] {
+        let folder = Folder::with(&[]);
+        folder.write(SINGLE, &file(&model(&config, dtype), padding));
+        let mut weights = folder.open(&config).unwrap();
+        let mut all: Vec<_> =
+            config.tensors().into_iter().map(|spec| (vec![7.0; spec.len()], spec)).collect();
+        for (found, spec) in all.iter_mut().rev() {
+            weights.read(spec, found).unwrap();
+            assert_eq!(*found, values(spec), "{} in {dtype}", spec.name);
+        }
+        assert!(weights.read(&TensorSpec::new("other", &[1]), &mut [0.0]).is_err());
     }
 }
 
@@ -212,10 +234,10 @@ fn values_that_are_no_numbers_are_named() {
 #[test]
 fn the_first_bad_value_is_found_in_any_chunk() {
     let mut values = vec![1.0f32; 300_000];
-    assert_eq!(F32Storage::from(values.clone()).first_not_finite(), None);
+    assert_eq!(first_not_finite(&values), None);
     for index in [299_999, 131_072, 131_071, 70_000, 0] {
         values[index] = f32::INFINITY;
-        assert_eq!(F32Storage::from(values.clone()).first_not_finite(), Some((index, f32::INFINITY)));
+        assert_eq!(first_not_finite(&values), Some((index, f32::INFINITY)));
     }
 }
 

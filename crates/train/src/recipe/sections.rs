@@ -371,7 +371,8 @@ impl Default for ValidationKeys {
 pub struct CheckpointKeys {
     /// Steps from one checkpoint to the next; 0 saves at the end only.
     pub every: u64,
-    /// How many of the newest stay.
+    /// How many of the newest stay. The one with the lowest validation loss stays beside them; and as the next
+    /// is written before the oldest goes, the disk needs room for `keep + 2`, and for the finished model.
     pub keep: usize,
 }
 

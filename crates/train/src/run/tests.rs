@@ -1,5 +1,6 @@
 //! Runs on a tiny corpus: whole, stopped, resumed, refused.
 
+mod best;
 mod damage;
 mod start;
 mod threads;

@@ -30,6 +30,46 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_is_enough() {
     assert_eq!(journal_of(&place, "whole"), journal_of(&place, "run"));
 }
 
+/// One bit of any file that is read again, where no format would notice.
+#[test]
+fn one_flipped_bit_is_refused() {
+    let (place, recipe) = (Place::new(), recipe(""));
+    let stop = AtomicBool::new(false);
+    stopped_after(&place.job(&recipe, "run", &stop), &stop, 8);
+    let journal = place.read("run/journal.jsonl");
+    for file in ["model.safetensors", "optimizer.safetensors", "tokenizer.json", "config.json"] {
+        let path = format!("run/step-000008/{file}");
+        let mut bytes = place.read(&path);
+        let (last, middle) = (bytes.len() - 1, bytes.len() / 2);
+        for at in [last, middle] {
+            bytes[at] ^= 1;
+            fs::write(place.path(&path), &bytes).unwrap();
+            let say = [file, "is damaged: its checksum is", "the one before, step 5"];
+            assert_refused(&resumed(&place, &recipe, "run"), &say);
+            bytes[at] ^= 1;
+            fs::write(place.path(&path), &bytes).unwrap();
+        }
+    }
+    let path = "run/step-000008/state.json";
+    let whole = String::from_utf8(place.read(path)).unwrap();
+    fs::write(place.path(path), whole.replace("\"updates\": 8", "\"updates\": 9")).unwrap();
+    assert_refused(&resumed(&place, &recipe, "run"), &["state.json", "not what was written", "step 5"]);
+    fs::write(place.path(path), whole.replace("\"version\": 2", "\"version\": 1")).unwrap();
+    let say =
+        ["state.json", "format is 1, this one reads 2", "go on with that version", "[start] checkpoint"];
+    assert_refused(&resumed(&place, &recipe, "run"), &say);
+    // What it could not use it has not touched; and without one before there is none to offer.
+    assert!(place.read("run/journal.jsonl") == journal);
+    fs::write(place.path(path), &whole[1..]).unwrap();
+    fs::remove_dir_all(place.path("run/step-000005")).unwrap();
+    assert_refused(
+        &resumed(&place, &recipe, "run"),
+        &["state.json", "no checkpoint before it", "start a new run"],
+    );
+    fs::write(place.path(path), whole).unwrap();
+    quietly(&resumed(&place, &recipe, "run")).unwrap();
+}
+
 /// Killed after the last checkpoint and before the model was written.
 #[test]
 fn a_finished_run_without_its_model_writes_it() {
@@ -116,13 +156,28 @@ fn what_is_not_finite_is_never_saved() {
     {
         let before = run.trainer.weights[last];
         spoil(&mut run.trainer, last);
-        let message = run.save().unwrap_err().to_string();
+        let message = run.save(None).unwrap_err().to_string();
         assert!(message.contains("not finite") && message.contains("lower learning_rate"), "{message}");
         (run.trainer.weights[last], run.trainer.optimizer.v[last]) = (before, 0.0);
     }
     assert!(!place.path("run/step-000000").exists());
-    run.save().unwrap();
+    run.save(None).unwrap();
     assert!(Llama::load(&place.path("run/step-000000")).is_ok());
+}
+
+/// What is asked of the disk is what is written, and little more.
+#[test]
+fn the_room_of_a_checkpoint_is_known_before_it_is_written() {
+    let (place, recipe) = (Place::new(), recipe(""));
+    let data = Data::open(&place.path("corpus")).unwrap();
+    let trainer = Trainer::new(&recipe, recipe.config(data.vocab_size(), None).unwrap()).unwrap();
+    let folder = place.path("run/step-000000");
+    let planned = checkpoint::size(&folder, &trainer, &data).unwrap();
+    let (mut run, _) = RunFolder::begin(&place.job(&recipe, "run", &GO), &data).unwrap();
+    run.save(&trainer, &data, None).unwrap();
+    let written: u64 =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(written <= planned && planned <= written + (1 << 20), "{planned} planned, {written} written");
 }
 
 /// A second process would take the first one's half-written checkpoint for a leftover, and remove it.

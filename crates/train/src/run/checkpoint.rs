@@ -1,0 +1,118 @@
+//! The files of a checkpoint: how large they will be, how they are written, and how they are read again. None of
+//! it holds a second copy of the weights or the moments.
+
+use super::data::Data;
+use super::trainer::Trainer;
+use crate::error::{Error, Result};
+use crate::parameters::Layout;
+use offramp_model::checkpoint::{
+    self, Checksums, free_space, read_tensors, tensors_size, write_atomically, write_tensors,
+};
+use offramp_model::{TensorSpec, Weights};
+use std::borrow::Cow;
+use std::path::Path;
+
+const OPTIMIZER: &str = "optimizer.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// For the small files, and for what the disk keeps of its own.
+const SLACK: u64 = 1 << 20;
+
+/// Writes a model folder: config, weights, tokenizer.
+pub(super) fn write_model(folder: &Path, trainer: &Trainer, data: &Data) -> offramp_model::Result<Checksums> {
+    let places: Vec<_> = trainer.layout().tensors().collect();
+    let mut places = places.into_iter();
+    let mut files = checkpoint::save(folder, trainer.config(), &mut |spec| {
+        let (_, range) = places.find(|(place, _)| *place == spec).expect("the layout has the config's order");
+        Cow::Borrowed(&trainer.weights[range])
+    })?;
+    let tokenizer = write_atomically(&folder.join(TOKENIZER), |file| file.write_all(&data.tokenizer_json))?;
+    files.insert(TOKENIZER.to_owned(), tokenizer);
+    Ok(files)
+}
+
+/// Writes a model folder and the optimizer's moments.
+pub(super) fn write_all(folder: &Path, trainer: &Trainer, data: &Data) -> offramp_model::Result<Checksums> {
+    let mut files = write_model(folder, trainer, data)?;
+    let (layout, optimizer) = (trainer.layout(), &trainer.optimizer);
+    let in_order = |moment| layout.tensors().map(move |(_, range)| (moment, range));
+    let mut places = in_order(&optimizer.m).chain(in_order(&optimizer.v));
+    let written = write_tensors(&folder.join(OPTIMIZER), &moments(layout), &mut |_| {
+        let (moment, range) = places.next().expect("as many places as moments");
+        Cow::Borrowed(&moment[range])
+    })?;
+    files.insert(OPTIMIZER.to_owned(), written);
+    Ok(files)
+}
+
+/// Reads weights and moments.
+pub(super) fn read_values(folder: &Path, trainer: &mut Trainer) -> offramp_model::Result<()> {
+    let layout = trainer.layout().clone();
+    let mut files = Weights::open(folder, trainer.config())?;
+    for (spec, range) in layout.tensors() {
+        files.read(spec, &mut trainer.weights[range])?;
+    }
+    let optimizer = &mut trainer.optimizer;
+    let places = split(&layout, &mut optimizer.m).chain(split(&layout, &mut optimizer.v));
+    read_tensors(&folder.join(OPTIMIZER), &moments(&layout), places)
+}
+
+/// A buffer's tensors.
+fn split<'a>(layout: &Layout, mut values: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
+    layout.tensors().map(move |(_, range)| {
+        values.split_off_mut(..range.len()).expect("the layout is as long as its buffers")
+    })
+}
+
+/// The moments' names and shapes: all first ones, then all second ones.
+fn moments(layout: &Layout) -> Vec<TensorSpec> {
+    let named = |moment: &'static str| {
+        layout.tensors().map(move |(spec, _)| TensorSpec::new(format!("{moment}.{}", spec.name), &spec.shape))
+    };
+    named("m").chain(named("v")).collect()
+}
+
+/// Bytes that [`write_model`] will write at most.
+pub(super) fn model_size(folder: &Path, trainer: &Trainer, data: &Data) -> Result<u64> {
+    let weights = tensors_size(folder, &trainer.config().tensors())?;
+    Ok(weights + data.tokenizer_json.len() as u64 + SLACK)
+}
+
+/// Bytes that [`write_all`] will write at most, `state.json` beside it.
+pub(super) fn size(folder: &Path, trainer: &Trainer, data: &Data) -> Result<u64> {
+    Ok(model_size(folder, trainer, data)? + tensors_size(folder, &moments(trainer.layout()))?)
+}
+
+/// Checks that the disk of `run` has room for the folder `target`, before anything of it is written.
+pub(super) fn check_room(run: &Path, target: &Path, needed: u64) -> Result<()> {
+    fits(target, needed, free_space(run))
+}
+
+/// Where nobody knows what is free, writing will tell.
+fn fits(target: &Path, needed: u64, free: Option<u64>) -> Result<()> {
+    match free {
+        Some(free) if free < needed => Err(Error::NoRoom { path: target.to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_noticed_before_it_is_written_to() {
+        let path = Path::new("run/step-000120");
+        let message = fits(path, 12_738_000_001, Some(12_738_000_000)).unwrap_err().to_string();
+        for part in
+            ["no room for run/step-000120", "12739 MB", "12738 MB are free", "free some space", "--resume"]
+        {
+            assert!(message.contains(part) && !message.contains('\n'), "{message:?} does not say {part:?}");
+        }
+        assert!(fits(path, 7, Some(7)).is_ok() && fits(path, u64::MAX, None).is_ok());
+        let here = tempfile::tempdir().unwrap();
+        assert!(check_room(here.path(), path, 1).is_ok());
+        #[cfg(unix)]
+        assert!(matches!(check_room(here.path(), path, u64::MAX), Err(Error::NoRoom { .. })));
+    }
+}

@@ -1,0 +1,92 @@
+//! `state.json`: what a checkpoint knows beside weights and moments, and by what damage to any of its files is
+//! noticed.
+
+use super::data::Identity;
+use super::trainer::State;
+use crate::error::{Error, Result};
+use offramp_model::checkpoint::{Checksum, Checksums, write_atomically};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+const NAME: &str = "state.json";
+const VERSION: u32 = 2;
+
+/// The checkpoint with the lowest validation loss so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Best {
+    /// Steps made before it.
+    pub(super) step: u64,
+    /// Nats per token of the full model.
+    pub(super) loss: f64,
+}
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedState {
+    version: u32,
+    #[serde(flatten)]
+    pub(super) state: State,
+    pub(super) best: Option<Best>,
+    pub(super) corpus: Identity,
+    files: Checksums,
+    /// Of this file without it.
+    itself: Option<Checksum>,
+}
+
+impl SavedState {
+    pub(super) fn new(state: State, best: Option<Best>, corpus: Identity, files: Checksums) -> Self {
+        let mut saved = Self { version: VERSION, state, best, corpus, files, itself: None };
+        saved.itself = Some(saved.checksum());
+        saved
+    }
+
+    /// Writes it into a checkpoint's folder.
+    pub(super) fn write(&self, folder: &Path) -> offramp_model::Result<()> {
+        let json = serde_json::to_vec_pretty(self).expect("numbers and strings are JSON");
+        write_atomically(&folder.join(NAME), |file| file.write_all(&json)).map(drop)
+    }
+
+    /// What a checkpoint's folder holds, which is of `step`; `before` is the checkpoint before it.
+    pub(super) fn read(folder: &Path, step: u64, before: Option<u64>) -> Result<Self> {
+        let path = folder.join(NAME);
+        let fault = |reason: String| Error::State { path: path.clone(), reason, before };
+        let text = std::fs::read(&path).map_err(|error| fault(error.to_string()))?;
+        check_version(&text, &path)?;
+        let mut saved: Self = serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?;
+        let written = saved.itself.take();
+        if written != Some(saved.checksum()) {
+            return Err(fault("it is not what was written, its checksum is another".to_owned()));
+        }
+        match saved.state.step == step {
+            true => Ok(saved),
+            false => Err(fault(format!("it is of step {}, its folder of step {step}", saved.state.step))),
+        }
+    }
+
+    /// Checks that every file of the folder is what was written.
+    pub(super) fn check_files(&self, folder: &Path) -> offramp_model::Result<()> {
+        self.files.iter().try_for_each(|(name, checksum)| checksum.check(&folder.join(name)))
+    }
+
+    /// Of what it says, whatever the spaces between.
+    fn checksum(&self) -> Checksum {
+        debug_assert!(self.itself.is_none(), "it is not part of itself");
+        Checksum::of(&serde_json::to_vec(self).expect("numbers and strings are JSON"))
+    }
+}
+
+/// What other versions wrote is not damaged: it is not told to be removed.
+fn check_version(text: &[u8], path: &Path) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    match serde_json::from_slice(text) {
+        Ok(Version { version }) if version != VERSION => {
+            Err(Error::StateVersion { path: PathBuf::from(path), found: version, expected: VERSION })
+        }
+        _ => Ok(()),
+    }
+}
