@@ -112,6 +112,22 @@ thread_local! {
     static RIGHT: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }
 
+/// A thread's buffer, or one of `len` words, which the system gives when they are touched.
+fn take(buffer: &'static std::thread::LocalKey<Cell<Vec<u32>>>, len: usize) -> Vec<u32> {
+    let held = buffer.take();
+    if held.is_empty() { vec![0; len] } else { held }
+}
+
+/// Gives every thread its buffers, so that no product allocates later.
+pub fn prepare() {
+    let one = || {
+        LEFT.set(take(&LEFT, LEFT_WORDS));
+        RIGHT.set(take(&RIGHT, RIGHT_WORDS));
+    };
+    one();
+    rayon::broadcast(|_| one());
+}
+
 /// `out = alpha · a · b`, or `out += alpha · a · b`, with the [active] table.
 ///
 /// # Shapes
@@ -156,11 +172,11 @@ pub fn gemm_with(
         Factors::Bf16 => table.gemm_bf16,
     };
     let shape = Shape::new(micro, [m, n, k], how.threads);
-    let mut packed = RIGHT.take();
+    let mut packed = take(&RIGHT, RIGHT_WORDS);
     for columns in blocks(n, shape.columns) {
         let mut write = write;
         for ks in blocks(k, shape.depth) {
-            let right = grown(&mut packed, shape.right_words([ks.len(), columns.len()]));
+            let right = &mut packed[..shape.right_words([ks.len(), columns.len()])];
             pack_right(micro, b.part(ks.start, columns.start, ks.len(), columns.len()), right, how.threads);
             let block = Block { micro, right, columns: columns.len(), alpha: how.alpha, write };
             let (stride, start) = (out.row_stride, columns.start);
@@ -199,8 +215,10 @@ impl<'a> Shape<'a> {
         let sharing = if threads == Threads::All { crate::pool::threads() } else { 1 };
         // Two tasks for each thread even out what the machine does beside them.
         let share = if sharing == 1 { m } else { m.div_ceil(2 * sharing) };
-        let rows = share.min(LEFT_WORDS / DEPTH).next_multiple_of(micro.rows);
-        let columns = n.min(RIGHT_WORDS / DEPTH).next_multiple_of(micro.columns);
+        let within =
+            |wanted: usize, room: usize, tile: usize| wanted.next_multiple_of(tile).min(room / tile * tile);
+        let rows = within(share, LEFT_WORDS / DEPTH, micro.rows);
+        let columns = within(n, RIGHT_WORDS / DEPTH, micro.columns);
         let stretches = (RIGHT_WORDS / columns / DEPTH).max(1);
         let depth = (stretches * DEPTH * per_word).min(k.next_multiple_of(per_word));
         Self { micro, rows, columns, depth }
@@ -216,14 +234,6 @@ impl<'a> Shape<'a> {
 /// `0..len` in blocks.
 fn blocks(len: usize, block: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..len).step_by(block).map(move |first| first..len.min(first + block))
-}
-
-/// The first `len` words of a buffer that grows where it must.
-fn grown(buffer: &mut Vec<u32>, len: usize) -> &mut [u32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
-    }
-    &mut buffer[..len]
 }
 
 /// Packs a block of the right operand: `[stretches, panels, words, columns of a panel]`.
@@ -258,11 +268,11 @@ impl Block<'_> {
     fn rows(&self, a: Matrix<'_>, out: &mut [f32], stride: usize) {
         let Self { micro, alpha, mut write, .. } = *self;
         let panels = self.columns.div_ceil(micro.columns);
-        let mut packed = LEFT.take();
+        let mut packed = take(&LEFT, LEFT_WORDS);
         let stretches = self.right.chunks_exact(panels * DEPTH * micro.columns);
         for (ks, right) in blocks(a.cols, DEPTH * micro.per_word).zip(stretches) {
             let words = ks.len().div_ceil(micro.per_word);
-            let left = grown(&mut packed, words * a.rows.next_multiple_of(micro.rows));
+            let left = &mut packed[..words * a.rows.next_multiple_of(micro.rows)];
             (micro.pack)(a.part(0, ks.start, a.rows, ks.len()).strip(), micro.rows, left);
             let right = right.chunks_exact(DEPTH * micro.columns);
             for (columns, right) in blocks(self.columns, micro.columns).zip(right) {

@@ -146,10 +146,19 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
 pub(crate) fn softmax<const FMA: bool>(x: &mut [f32]) -> f32 {
     let lanes = reduce(x, x, f32::NEG_INFINITY, |max, x, _| if x > max { x } else { max });
     let max = lanes.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
-    for x in x.iter_mut() {
-        *x = exp::<FMA>(*x - max);
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            chunk[i] = exp::<FMA>(chunk[i] - max);
+            lanes[i] += chunk[i];
+        }
     }
-    let total = sum(reduce(x, x, 0.0, |sum, x, _| sum + x));
+    for (i, x) in rest.iter_mut().enumerate() {
+        *x = exp::<FMA>(*x - max);
+        lanes[i] += *x;
+    }
+    let total = sum(lanes);
     let scale = 1.0 / total;
     for x in x.iter_mut() {
         *x *= scale;

@@ -7,7 +7,7 @@ use crate::layer::{self, Activations, Geometry, Route, Scratch};
 use crate::ops::{Kept, embedding, exit_head};
 use crate::parameters::Layout;
 use crate::profile::{Clock, Op, OpTime, Way};
-use offramp_kernels::gemm::Factors;
+use offramp_kernels::gemm::{self, Factors};
 use offramp_model::Config;
 
 /// A model's shape, and room for the forward and backward pass of one micro-batch. Weights and gradients
@@ -71,6 +71,7 @@ impl Network {
     pub fn new(config: &Config, samples: usize, sequence: usize) -> Self {
         let (hidden, layers, rows) = (config.hidden_size, config.num_hidden_layers, samples * sequence);
         let geometry = Geometry::new(config, sequence);
+        gemm::prepare();
         Self {
             stream: (0..=layers).map(|_| vec![0.0; rows * hidden]).collect(),
             d_stream: vec![0.0; rows * hidden],
