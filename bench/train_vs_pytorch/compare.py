@@ -1,6 +1,7 @@
 """offramp against PyTorch, training the same model on the same machine in turn: A B A B.
 
     python bench/train_vs_pytorch/compare.py --offramp target/release/offramp a c --rounds 3
+    python bench/train_vs_pytorch/compare.py --offramp target/release/offramp a --modes f32,compile
 
 Each configuration is a recipe beside this file. A round runs each contestant once, in a process of its own; a
 process's figure is the median over its steps, and what is printed is the median over the rounds with the least and the
@@ -34,12 +35,12 @@ def run(command, environment=None):
     return output, usage.ru_maxrss * 1024
 
 
-def offramp(binary, recipe, steps):
+def offramp(binary, recipe, precision, steps):
     with tempfile.TemporaryDirectory() as folder:
         prepare = [binary, "prepare", STORIES, "--vocab-size", 512, "--out", f"{folder}/corpus"]
         run(list(map(str, prepare)))
         text = recipe.read_text().replace('"corpus"', json.dumps(f"{folder}/corpus"))
-        text = text.replace("steps = 8", f"steps = {steps + 2}")
+        text = text.replace("steps = 8", f'precision = "{precision}"\nsteps = {steps + 2}')
         (Path(folder) / "recipe.toml").write_text(text)
         command = [binary, "train", f"{folder}/recipe.toml", "--out", f"{folder}/run", "--json"]
         _, memory = run(list(map(str, command)))
@@ -59,26 +60,34 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configurations", nargs="+", help="recipes beside this file, without .toml")
     parser.add_argument("--offramp", type=Path, required=True, help="the offramp binary")
-    parser.add_argument("--modes", default="f32,bf16", help="PyTorch's: f32, bf16, compile")
+    parser.add_argument("--precisions", default="f32,bf16", help="offramp's: f32, bf16")
+    parser.add_argument("--modes", default="f32,bf16,compile,compile-bf16", help="PyTorch's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     arguments = parser.parse_args()
-    modes = arguments.modes.split(",")
+    precisions, modes = arguments.precisions.split(","), arguments.modes.split(",")
+    binary = arguments.offramp.resolve()
     for name in arguments.configurations:
         recipe = HERE / f"{name}.toml"
-        found = {"offramp f32": []} | {f"pytorch {mode}": [] for mode in modes}
+        found = {f"offramp {precision}": [] for precision in precisions} | {f"pytorch {mode}": [] for mode in modes}
         for _ in range(arguments.rounds):
-            found["offramp f32"].append(offramp(arguments.offramp.resolve(), recipe, arguments.steps))
+            for precision in precisions:
+                found[f"offramp {precision}"].append(offramp(binary, recipe, precision, arguments.steps))
             for mode in modes:
                 found[f"pytorch {mode}"].append(pytorch(recipe, mode, arguments.steps))
-        ours = statistics.median(speed for speed, _ in found["offramp f32"])
-        print(f"{name}: {'contestant':14} {'tokens/s (least-most)':>26} {'offramp is':>11} {'peak memory':>12}")
-        for who, samples in found.items():
-            speeds = [speed for speed, _ in samples]
-            speed = f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f})"
-            ratio = f"{ours / statistics.median(speeds):.2f}x"
-            memory = f"{max(memory for _, memory in samples) / 1e9:.1f} GB"
-            print(f"{'':{len(name)}}  {who:14} {speed:>26} {ratio:>11} {memory:>12}", flush=True)
+        report(name, precisions, found)
+
+
+def report(name, precisions, found):
+    middle = {who: statistics.median(speed for speed, _ in samples) for who, samples in found.items()}
+    ratios = "".join(f"{precision + ' is':>10}" for precision in precisions)
+    print(f"{name}: {'contestant':20} {'tokens/s (least-most)':>26} {ratios} {'peak memory':>12}")
+    for who, samples in found.items():
+        speeds = [speed for speed, _ in samples]
+        speed = f"{middle[who]:,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f})"
+        ratios = "".join(f"{middle[f'offramp {precision}'] / middle[who]:>9.2f}x" for precision in precisions)
+        memory = f"{max(memory for _, memory in samples) / 1e9:.1f} GB"
+        print(f"{'':{len(name)}}  {who:20} {speed:>26} {ratios} {memory:>12}", flush=True)
 
 
 if __name__ == "__main__":

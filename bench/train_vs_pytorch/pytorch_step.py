@@ -1,6 +1,6 @@
 """Times training steps of a Llama in PyTorch, set up as well as we know how; prints one JSON line.
 
-    GLIBC_TUNABLES=… python pytorch_step.py RECIPE --mode f32|bf16|compile --steps 6
+    GLIBC_TUNABLES=… python pytorch_step.py RECIPE --mode f32|bf16|compile|compile-bf16 --steps 6
 
 The model is transformers' architecture written out plainly (fused QKV and gate-up, scaled_dot_product_attention),
 because `LlamaForCausalLM` is slower: PyTorch is to have its best. Sizes, batch and exits come from the recipe that
@@ -90,7 +90,7 @@ def step(model, loss, inputs, labels, exits):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("recipe")
-    parser.add_argument("--mode", choices=["f32", "bf16", "compile"], default="f32")
+    parser.add_argument("--mode", choices=["f32", "bf16", "compile", "compile-bf16"], default="f32")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -103,14 +103,14 @@ def main():
     shape = (t["batch_size"], t["sequence_length"])
     model = Llama(m, m["vocab_size"], shape[1])
     loss = model.loss
-    if arguments.mode == "compile":
+    if arguments.mode.startswith("compile"):
         model.states, loss = torch.compile(model.states), torch.compile(model.loss)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     seconds = []
     for index in range(arguments.steps + 2):
         inputs, labels = torch.randint(m["vocab_size"], shape), torch.randint(m["vocab_size"], shape)
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.mode == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.mode.endswith("bf16")):
             step(model, loss, inputs, labels, exits)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         optimizer.step()

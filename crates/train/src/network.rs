@@ -135,14 +135,16 @@ impl Network {
         self.run(weights, batch.inputs, plan, deepest);
         let floats = batch.inputs.len() * self.config.hidden_size;
         self.d_stream[..floats].fill(0.0);
-        let mut losses = Vec::with_capacity(plan.exits.len());
+        let mut losses = vec![0.0; plan.exits.len()];
         assert_eq!(plan.exits.len(), plan.scored.len(), "positions for each exit");
-        let mut waiting = plan.exits.len();
+        let (mut waiting, mut swept) = (plan.exits.len(), plan.exits.len());
         for depth in (0..=deepest).rev() {
             if waiting > 0 && plan.exits[waiting - 1].0 == depth {
+                if waiting == swept {
+                    swept = self.exits(weights, batch, (plan, waiting), gradients, &mut losses);
+                }
                 waiting -= 1;
-                let exit = (plan.exits[waiting], plan.scored[waiting].as_slice());
-                losses.push(self.exit(weights, batch, exit, gradients));
+                self.give(plan, (swept, waiting), floats);
             }
             if depth > 0 && !plan.head_only {
                 self.layer_backward((depth - 1, batch.inputs.len()), weights, plan, gradients);
@@ -156,7 +158,6 @@ impl Network {
             let work = || embedding::backward(batch.inputs, d_stream, hidden, d_embed_tokens);
             self.geometry.clock.time(Op::Embedding, Way::Backward, 0.0, work);
         }
-        losses.reverse();
         losses
     }
 
@@ -216,24 +217,57 @@ impl Network {
         }
     }
 
-    /// One exit's loss; its gradient is added to the stream's, the norm's and the head's.
-    fn exit(
+    /// The losses of the plan's exits before number `last`, as many from there down as share a chunk; returns the
+    /// first of them. Their gradients are added to the norm's and the head's, and wait in the chunk for the
+    /// stream's. An exit that needs several chunks goes alone and does not wait.
+    fn exits(
         &mut self,
         weights: &[f32],
         batch: Batch<'_>,
-        ((exit_layer, weight), positions): ((usize, f32), &[usize]),
+        (plan, last): (&Plan, usize),
         gradients: &mut [f32],
-    ) -> f64 {
+        losses: &mut [f64],
+    ) -> usize {
         let floats = batch.inputs.len() * self.config.hidden_size;
         let places = [self.layout.norm(), self.layout.lm_head()];
         let [norm, lm_head] = gradients.get_disjoint_mut(places).expect("two tensors do not overlap");
-        let gradients = exit_head::Gradients { norm, lm_head, x: &mut self.d_stream[..floats] };
+        let mut gradients = exit_head::Gradients { norm, lm_head };
         let head = head((&self.config, &self.geometry), &self.layout, weights);
-        let x = &self.stream[exit_layer][..floats];
-        let scored = exit_head::Scored { x, labels: batch.labels, positions };
-        let scale = (f64::from(weight) / positions.len() as f64) as f32;
-        let nats = exit_head::forward_backward(scored, head, scale, &mut self.chunk, gradients);
-        nats / positions.len() as f64
+        let scored = |index: usize| {
+            let ((exit_layer, weight), positions) = (plan.exits[index], plan.scored[index].as_slice());
+            let scale = (f64::from(weight) / positions.len() as f64) as f32;
+            exit_head::Scored { x: &self.stream[exit_layer][..floats], positions, scale }
+        };
+        let (mut first, mut rows) = (last, 0);
+        while first > 0 && rows + plan.scored[first - 1].len() <= self.chunk.rows() {
+            first -= 1;
+            rows += plan.scored[first].len();
+        }
+        let mut add = |index: usize, nats: f64| losses[index] += nats / plan.scored[index].len() as f64;
+        if first < last {
+            let group: Vec<_> = (first..last).map(scored).collect();
+            let nats = exit_head::sweep(&group, batch.labels, head, &mut self.chunk, &mut gradients);
+            nats.enumerate().for_each(|(index, nats)| add(first + index, nats));
+            return first;
+        }
+        let alone = scored(last - 1);
+        for positions in alone.positions.chunks(self.chunk.rows()) {
+            let piece = [exit_head::Scored { positions, ..alone }];
+            let nats = exit_head::sweep(&piece, batch.labels, head, &mut self.chunk, &mut gradients);
+            add(last - 1, nats.sum());
+            exit_head::give(&self.chunk, 0, positions, &mut self.d_stream[..floats]);
+        }
+        last - 1
+    }
+
+    /// Adds the gradient of exit number `index`'s hidden states, of those in the chunk from number `first` on, to the
+    /// stream's.
+    fn give(&mut self, plan: &Plan, (first, index): (usize, usize), floats: usize) {
+        let positions = &plan.scored[index];
+        if positions.len() <= self.chunk.rows() {
+            let before = plan.scored[first..index].iter().map(Vec::len).sum();
+            exit_head::give(&self.chunk, before, positions, &mut self.d_stream[..floats]);
+        }
     }
 
     fn layer_backward(

@@ -81,8 +81,8 @@ unsafe fn turn<const KIND: u8>(values: *const u8, strip: Strip<'_>, panels: Pane
                 // The next stretch of these rows: 1 KiB or more from here is another page's start.
                 (0..TURNED).for_each(|i| ahead::<KIND>(values, (first + i) * strip.stride + k + AHEAD));
             }
-            // SAFETY: rows of the strip are read up to its depth; others are zero.
             let rows: [__m512i; TURNED] = std::array::from_fn(|i| match first + i < strip.count {
+                // SAFETY: the row exists, and is read up to its depth.
                 true => unsafe { along::<KIND>(values, (first + i) * strip.stride + k, strip.depth - k) },
                 false => _mm512_setzero_si512(),
             });

@@ -2,7 +2,8 @@
 //! `[tokens, vocab]` is never held.
 //!
 //! A chunk's logits become their own gradient in place, so that one sweep does the way there and the way
-//! back. Memory does not depend on how many exits a step trains: they take turns.
+//! back. Memory does not depend on how many exits a step trains: they take turns, and exits with few scored
+//! positions share a chunk, because a product with all of the head costs much for few rows.
 
 use super::{Kept, linear, rms_norm};
 use crate::profile::{Clock, Op, Way, product};
@@ -42,19 +43,18 @@ impl Head<'_> {
     }
 }
 
-/// Where the gradients of one exit go; all are added to.
+/// Where the gradients of the shared weights go; they are added to.
 pub(crate) struct Gradients<'a> {
     pub(crate) norm: &'a mut [f32],    // [hidden]
     pub(crate) lm_head: &'a mut [f32], // [vocab, hidden]
-    pub(crate) x: &'a mut [f32],       // [rows, hidden]
 }
 
-/// What is scored: the hidden states of one exit, and at which of their positions.
+/// What is scored: the hidden states of one exit, at which of their positions, and what each one's loss counts.
 #[derive(Clone, Copy)]
 pub(crate) struct Scored<'a> {
     pub(crate) x: &'a [f32],           // [rows, hidden]
-    pub(crate) labels: &'a [u32],      // [rows]
     pub(crate) positions: &'a [usize], // increasing
+    pub(crate) scale: f32,
 }
 
 /// Room for one chunk.
@@ -63,6 +63,7 @@ pub(crate) struct Chunk {
     rows: usize,
     samples: Vec<usize>, // 0, 1, …: rows of a chunk are samples of one token to the norm
     labels: Vec<u32>,    // [rows]
+    relative: Vec<f32>,  // [rows], what a row's loss counts against the first's
     normed: Vec<f32>,    // [rows, hidden]
     d_normed: Vec<f32>,  // [rows, hidden]
     d_x: Vec<f32>,       // [rows, hidden]
@@ -82,6 +83,7 @@ impl Chunk {
             rows,
             samples: (0..rows).collect(),
             labels: vec![0; rows],
+            relative: vec![1.0; rows],
             normed: vec![0.0; rows * hidden],
             d_normed: vec![0.0; rows * hidden],
             d_x: vec![0.0; rows * hidden],
@@ -93,45 +95,61 @@ impl Chunk {
         }
     }
 
+    /// Rows that fit.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Leaves the logits of all rows of `x`, one chunk's, in `logits`.
     fn logits(&mut self, x: &[f32], head: Head<'_>) {
-        let rows = x.len() / head.hidden();
         let samples = std::mem::take(&mut self.samples);
-        self.logits_at(x, &samples[..rows], head);
+        let positions = &samples[..x.len() / head.hidden()];
+        self.logits_at(&[Scored { x, positions, scale: 1.0 }], head);
         self.samples = samples;
     }
 
-    /// Leaves the logits of `x` at one chunk's positions in `logits`.
-    fn logits_at(&mut self, x: &[f32], positions: &[usize], head: Head<'_>) {
-        let (hidden, vocab, rows) = (head.hidden(), head.vocab(), positions.len());
-        let kept = Kept { samples: positions, length: 1 };
-        let normed = &mut self.normed[..rows * hidden];
+    /// Leaves the logits of one chunk's positions in `logits`, exit after exit.
+    fn logits_at(&mut self, exits: &[Scored<'_>], head: Head<'_>) {
+        let (hidden, vocab) = (head.hidden(), head.vocab());
+        let rows = exits.iter().map(|exit| exit.positions.len()).sum();
+        let Self { normed, inv_rms, logits, .. } = self;
         head.clock.time(Op::LmHead, Way::Forward, head.flops(rows), || {
-            rms_norm::forward(x, kept, (head.norm, head.eps), normed, &mut self.inv_rms[..rows]);
-            linear::forward(normed, head.lm_head, hidden, head.factors, &mut self.logits[..rows * vocab]);
+            let (mut normed_left, mut inv_rms) = (&mut normed[..rows * hidden], &mut inv_rms[..rows]);
+            for exit in exits {
+                let kept = Kept { samples: exit.positions, length: 1 };
+                let (out, rest) = normed_left.split_at_mut(kept.rows() * hidden);
+                let (kept_rms, rest_rms) = inv_rms.split_at_mut(kept.rows());
+                rms_norm::forward(exit.x, kept, (head.norm, head.eps), out, kept_rms);
+                (normed_left, inv_rms) = (rest, rest_rms);
+            }
+            let normed = &normed[..rows * hidden];
+            linear::forward(normed, head.lm_head, hidden, head.factors, &mut logits[..rows * vocab]);
         });
     }
 
-    /// The chunk's cross-entropy in nats; the logits become `softmax − one-hot(label)`.
-    fn cross_entropy(&mut self, labels: &[u32]) -> f64 {
+    /// Leaves each row's cross-entropy in `nats`; the logits become `softmax − one-hot(label)`, weighted.
+    fn cross_entropy(&mut self, labels: &[u32]) {
         let vocab = self.logits.len() / self.rows;
-        let rows = self.logits.par_chunks_mut(vocab).zip(labels.par_iter().zip(self.nats.par_iter_mut()));
-        let score = |logits: &mut [f32], label: u32, nats: &mut f64| {
+        let scored = labels.par_iter().zip(&self.relative).zip(&mut self.nats);
+        let rows = self.logits.par_chunks_mut(vocab).zip(scored);
+        let score = |logits: &mut [f32], ((&label, &relative), nats): ((&u32, &f32), &mut f64)| {
             let logit = logits[label as usize];
             let log_sum_exp = (active().softmax)(logits);
             logits[label as usize] -= 1.0;
+            if relative != 1.0 {
+                logits.iter_mut().for_each(|logit| *logit *= relative);
+            }
             *nats = f64::from(log_sum_exp) - f64::from(logit);
         };
         if self.rounded.is_empty() {
-            rows.for_each(|(logits, (&label, nats))| score(logits, label, nats));
+            rows.for_each(|(logits, scored)| score(logits, scored));
         } else {
             // While the row is in the cache; half as wide it is read twice on the way back.
-            rows.zip(self.rounded.par_chunks_mut(vocab)).for_each(|((logits, (&label, nats)), rounded)| {
-                score(logits, label, nats);
+            rows.zip(self.rounded.par_chunks_mut(vocab)).for_each(|((logits, scored), rounded)| {
+                score(logits, scored);
                 (active().narrow)(logits, rounded);
             });
         }
-        self.nats[..labels.len()].iter().sum()
     }
 }
 
@@ -158,39 +176,46 @@ pub(crate) fn forward(x: &[f32], labels: &[u32], head: Head<'_>, chunk: &mut Chu
     let mut nats = 0.0;
     for (x, labels) in chunks {
         chunk.logits(x, head);
-        nats += head.clock.time(Op::CrossEntropy, Way::Forward, 0.0, || chunk.cross_entropy(labels));
+        chunk.relative.fill(1.0);
+        head.clock.time(Op::CrossEntropy, Way::Forward, 0.0, || chunk.cross_entropy(labels));
+        nats += chunk.nats[..labels.len()].iter().sum::<f64>();
     }
     nats
 }
 
-/// The cross-entropy in nats, summed over the scored positions; adds `scale` times its gradient to
-/// `gradients`, whose `x` has all rows.
-pub(crate) fn forward_backward(
-    scored: Scored<'_>,
+/// Adds the gradients of `scale · CE`, summed over positions, to the shared weights', for exits whose positions
+/// fit one chunk, and returns each exit's sum of nats. The gradients of their hidden states stay in the chunk,
+/// exit after exit, until [`give`] adds them to a stream's.
+///
+/// # Shapes
+/// `labels`: `[rows]`, of all positions that an exit could score
+pub(crate) fn sweep<'a>(
+    exits: &'a [Scored<'_>],
+    labels: &[u32],
     head: Head<'_>,
-    scale: f32,
-    chunk: &mut Chunk,
-    mut gradients: Gradients<'_>,
-) -> f64 {
-    let mut nats = 0.0;
-    for positions in scored.positions.chunks(chunk.rows) {
-        let rows = positions.len();
-        chunk.logits_at(scored.x, positions, head);
-        let mut labels = std::mem::take(&mut chunk.labels);
-        labels.iter_mut().zip(positions).for_each(|(label, &position)| *label = scored.labels[position]);
-        nats += head.clock.time(Op::CrossEntropy, Way::Forward, 0.0, || chunk.cross_entropy(&labels[..rows]));
-        chunk.labels = labels;
-
-        head.clock.time(Op::LmHead, Way::Backward, 2.0 * head.flops(rows), || {
-            back(Scored { positions, ..scored }, head, scale, chunk, &mut gradients);
-        });
-    }
-    nats
+    chunk: &'a mut Chunk,
+    gradients: &mut Gradients<'_>,
+) -> impl Iterator<Item = f64> + 'a {
+    chunk.logits_at(exits, head);
+    let mut of_rows = std::mem::take(&mut chunk.labels);
+    let positions = exits.iter().flat_map(|exit| exit.positions.iter().map(|&at| (at, exit.scale)));
+    let rows = of_rows.iter_mut().zip(&mut chunk.relative).zip(positions);
+    let rows = rows.map(|((label, relative), (at, scale))| {
+        (*label, *relative) = (labels[at], scale / exits[0].scale);
+    });
+    let rows = rows.count();
+    head.clock.time(Op::CrossEntropy, Way::Forward, 0.0, || chunk.cross_entropy(&of_rows[..rows]));
+    chunk.labels = of_rows;
+    head.clock
+        .time(Op::LmHead, Way::Backward, 2.0 * head.flops(rows), || back(exits, head, chunk, gradients));
+    let mut nats = chunk.nats.iter();
+    exits.iter().map(move |exit| nats.by_ref().take(exit.positions.len()).sum())
 }
 
 /// One chunk's way back, from the gradient of its logits.
-fn back(scored: Scored<'_>, head: Head<'_>, scale: f32, chunk: &mut Chunk, gradients: &mut Gradients<'_>) {
-    let (hidden, positions, rows) = (head.hidden(), scored.positions, scored.positions.len());
+fn back(exits: &[Scored<'_>], head: Head<'_>, chunk: &mut Chunk, gradients: &mut Gradients<'_>) {
+    let hidden = head.hidden();
+    let rows = exits.iter().map(|exit| exit.positions.len()).sum::<usize>();
     let Chunk { normed, d_normed, d_x, inv_rms, logits, rounded, partial, .. } = chunk;
     let (normed, d_normed) = (&normed[..rows * hidden], &mut d_normed[..rows * hidden]);
     let len = rows * head.vocab();
@@ -198,15 +223,29 @@ fn back(scored: Scored<'_>, head: Head<'_>, scale: f32, chunk: &mut Chunk, gradi
         true => (&logits[..len]).into(),
         false => (&rounded[..len]).into(),
     };
-    linear::backward_weight(d_logits, normed, hidden, (scale, head.factors), gradients.lm_head);
-    linear::backward_input(d_logits, head.lm_head, hidden, (scale, head.factors), d_normed);
-    let kept = Kept { samples: positions, length: 1 };
-    let normed = rms_norm::Normed { x: scored.x, kept, weight: head.norm, inv_rms: &inv_rms[..rows] };
-    let d_x = &mut d_x[..rows * hidden];
-    d_x.fill(0.0);
-    rms_norm::backward(normed, d_normed, d_x, gradients.norm, partial);
-    for (d_x, position) in d_x.chunks_exact(hidden).zip(positions) {
-        (active().axpy)(1.0, d_x, &mut gradients.x[position * hidden..][..hidden]);
+    let how = (exits[0].scale, head.factors);
+    linear::backward_weight(d_logits, normed, hidden, how, gradients.lm_head);
+    linear::backward_input(d_logits, head.lm_head, hidden, how, d_normed);
+    d_x[..rows * hidden].fill(0.0);
+    let mut first = 0;
+    for &Scored { x, positions, .. } in exits {
+        let rows = first..first + positions.len();
+        let floats = rows.start * hidden..rows.end * hidden;
+        first = rows.end;
+        let kept = Kept { samples: positions, length: 1 };
+        let normed = rms_norm::Normed { x, kept, weight: head.norm, inv_rms: &inv_rms[rows] };
+        rms_norm::backward(normed, &d_normed[floats.clone()], &mut d_x[floats], gradients.norm, partial);
+    }
+}
+
+/// Adds the gradients of one exit's hidden states to those of all rows. They stand in the chunk from row `first` on.
+///
+/// # Shapes
+/// `d_stream`: `[rows, hidden]`
+pub(crate) fn give(chunk: &Chunk, first: usize, positions: &[usize], d_stream: &mut [f32]) {
+    let hidden = chunk.d_x.len() / chunk.rows;
+    for (d_x, position) in chunk.d_x[first * hidden..].chunks_exact(hidden).zip(positions) {
+        (active().axpy)(1.0, d_x, &mut d_stream[position * hidden..][..hidden]);
     }
 }
 
@@ -229,29 +268,39 @@ mod tests {
         Chunk::new(4, [HIDDEN, VOCAB], Factors::F32)
     }
 
-    /// At all positions, and at some of them: the loss of the latter is that of the rows alone.
+    /// Two exits that share a chunk; the loss of some positions is that of their rows alone.
     #[test]
     fn gradients_are_those_of_differences() {
-        let (x, norm, lm_head) = (numbers(ROWS * HIDDEN, 1), numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
-        let (scale, clock) = (0.5, Clock::new());
-        for positions in [(0..ROWS).collect(), vec![1, 2, 5, 7, 8, 10]] {
-            let [mut d_x, mut d_norm, mut d_lm_head] =
-                [vec![0.0; x.len()], vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
-            let gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head, x: &mut d_x };
-            let scored = Scored { x: &x, labels: &LABELS, positions: &positions };
-            let nats =
-                forward_backward(scored, head(&norm, &lm_head, &clock), scale, &mut chunk(), gradients);
-            let labels: Vec<u32> = positions.iter().map(|&position| LABELS[position]).collect();
-            let loss = |x: &[f32], norm: &[f32], lm_head: &[f32]| {
-                let rows = positions.iter().flat_map(|position| &x[position * HIDDEN..][..HIDDEN]);
-                let rows: Vec<f32> = rows.copied().collect();
-                f64::from(scale) * forward(&rows, &labels, head(norm, lm_head, &clock), &mut chunk())
-            };
-            assert_eq!(f64::from(scale) * nats, loss(&x, &norm, &lm_head));
-            assert_gradient("x", &x, &d_x, |x| loss(x, &norm, &lm_head));
-            assert_gradient("norm", &norm, &d_norm, |norm| loss(&x, norm, &lm_head));
-            assert_gradient("lm_head", &lm_head, &d_lm_head, |lm_head| loss(&x, &norm, lm_head));
+        let (norm, lm_head) = (numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
+        let (xs, clock) = ([numbers(ROWS * HIDDEN, 1), numbers(ROWS * HIDDEN, 4)], Clock::new());
+        let (positions, scales) = ([vec![1, 2, 5, 7, 8, 10], vec![0, 10]], [0.5f32, 2.0]);
+        let scored = |exit: usize| Scored { x: &xs[exit], positions: &positions[exit], scale: scales[exit] };
+        let [mut d_norm, mut d_lm_head] = [vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
+        let mut d_xs = [vec![0.0; ROWS * HIDDEN], vec![0.0; ROWS * HIDDEN]];
+        let mut chunk = Chunk::new(9, [HIDDEN, VOCAB], Factors::F32);
+        let mut gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head };
+        let exits = [scored(0), scored(1)];
+        let head_now = head(&norm, &lm_head, &clock);
+        let nats: Vec<f64> = sweep(&exits, &LABELS, head_now, &mut chunk, &mut gradients).collect();
+        give(&chunk, 0, &positions[0], &mut d_xs[0]);
+        give(&chunk, positions[0].len(), &positions[1], &mut d_xs[1]);
+
+        let of = |exit: usize, x: &[f32], norm: &[f32], lm_head: &[f32]| {
+            let labels: Vec<u32> = positions[exit].iter().map(|&position| LABELS[position]).collect();
+            let rows = positions[exit].iter().flat_map(|position| &x[position * HIDDEN..][..HIDDEN]);
+            let rows: Vec<f32> = rows.copied().collect();
+            forward(&rows, &labels, head(norm, lm_head, &clock), &mut self::chunk())
+        };
+        let both = |norm: &[f32], lm_head: &[f32]| -> f64 {
+            (0..2).map(|exit| f64::from(scales[exit]) * of(exit, &xs[exit], norm, lm_head)).sum()
+        };
+        for exit in 0..2 {
+            assert!((nats[exit] - of(exit, &xs[exit], &norm, &lm_head)).abs() < 1e-12);
+            let loss = |x: &[f32]| f64::from(scales[exit]) * of(exit, x, &norm, &lm_head);
+            assert_gradient("x", &xs[exit], &d_xs[exit], loss);
         }
+        assert_gradient("norm", &norm, &d_norm, |norm| both(norm, &lm_head));
+        assert_gradient("lm_head", &lm_head, &d_lm_head, |lm_head| both(&norm, lm_head));
     }
 
     #[test]
