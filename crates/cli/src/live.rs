@@ -1,77 +1,158 @@
-//! What a training run shows of itself on stderr: one line that moves in a terminal, lines now and then
+//! What a training run shows of itself on stderr: a dashboard that is redrawn in a terminal, lines now and then
 //! elsewhere, and a line that stays for each validation.
 
-use crate::number::{grouped, rate};
-use crate::progress::Progress;
-use offramp_model::journal::{StepRecord, ValidationRecord};
+use crate::dashboard::{self, Latest, State};
+use crate::number::grouped;
+use crate::progress::{QUIET, remaining};
+use crate::screen::Screen;
+use offramp_eval::Stability;
+use offramp_model::journal::{self, Record, StepRecord, ValidationRecord};
 use offramp_train::Event;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// How much of the smoothed loss a step leaves as it was.
-const SMOOTHING: f64 = 0.95;
+/// Between two drawings of the dashboard.
+const BETWEEN_DRAWINGS: Duration = Duration::from_millis(200);
+/// Between two lines where stderr is no terminal: a twentieth of the time so far, within these.
+const BETWEEN_LINES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
 /// The display of one run.
 #[derive(Debug)]
 pub(crate) struct Live {
-    progress: Progress,
+    screen: Screen,
+    journal: PathBuf,
+    stability: Stability,
+    latest: Latest,
+    state: Option<State>,
     steps: u64,
     first: u64,
-    smoothed: Option<f64>,
+    began: Instant,
+    shown: Option<Instant>,
 }
 
 impl Live {
-    pub(crate) fn new() -> Self {
-        Self { progress: Progress::new(1), steps: 0, first: 0, smoothed: None }
+    /// The display of the run in this folder.
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self {
+            screen: Screen::stderr(),
+            journal: folder.join("journal.jsonl"),
+            stability: Stability::default(),
+            latest: Latest::default(),
+            state: None,
+            steps: 0,
+            first: 0,
+            began: Instant::now(),
+            shown: None,
+        }
+    }
+
+    /// Where it shows itself.
+    pub(crate) fn screen(&self) -> Screen {
+        self.screen.clone()
     }
 
     /// Shows what happened.
     pub(crate) fn show(&mut self, event: Event<'_>) {
         match event {
             Event::Started { step, steps, parameters, tokens_per_step, train_tokens, valid_tokens } => {
-                self.progress = Progress::new(steps);
-                (self.steps, self.first) = (steps, step);
+                (self.steps, self.first, self.began) = (steps, step, Instant::now());
+                self.catch_up();
                 let [parameters, train, valid] = [parameters, train_tokens, valid_tokens].map(grouped);
-                self.progress.line(&format!(
+                self.screen.say(&format!(
                     "{parameters} parameters; {train} training tokens, {valid} validation tokens"
                 ));
                 let from = if step > 0 { format!(", from step {}", grouped(step)) } else { String::new() };
                 let [steps, tokens] = [steps, tokens_per_step].map(grouped);
-                self.progress.line(&format!("{steps} steps of {tokens} tokens{from}"));
+                self.screen.say(&format!("{steps} steps of {tokens} tokens{from}"));
             }
             Event::Step { record, skipped } => self.step(record, skipped),
-            Event::Validation { record } => self.progress.line(&validation(record)),
+            Event::Validation { record } => self.validation(record),
             Event::Checkpoint { step, path } => {
-                self.progress.line(&format!("step {}: saved {}", grouped(step), path.display()));
+                self.latest.saved = Some(step);
+                match self.screen.is_terminal() {
+                    true => self.draw(),
+                    false => self.screen.say(&format!("step {}: saved {}", grouped(step), path.display())),
+                }
+            }
+        }
+    }
+
+    /// A run that goes on shows what it was before. A new one has no step in its journal.
+    fn catch_up(&mut self) {
+        // The run has read it already, and would have said what is wrong.
+        for record in journal::read(&self.journal).unwrap_or_default() {
+            match record {
+                Record::Step(step) => self.stability.add(&step),
+                Record::Validation(record) => self.latest.validation = Some(record),
+                _ => (),
             }
         }
     }
 
     fn step(&mut self, record: &StepRecord, skipped: u64) {
-        let before = self.smoothed.unwrap_or(record.final_loss);
-        let smoothed = SMOOTHING * before + (1.0 - SMOOTHING) * record.final_loss;
-        if smoothed.is_finite() {
-            self.smoothed = Some(smoothed);
+        self.stability.add(record);
+        if !self.is_due(record.step == self.steps) {
+            return;
         }
-        let (done, all) = (record.step - self.first, self.steps - self.first);
-        let remaining = self.progress.remaining(done, all);
-        self.progress.set(record.step, || {
-            let skipped = if skipped > 0 { format!(" · {skipped} skipped") } else { String::new() };
-            // A narrow terminal cuts the end off: what matters most comes first.
-            format!(
-                "step {} · loss {:.3}, smoothed {smoothed:.3} · {remaining} left · {} tokens/s · gradient {:.2} · \
-                 rate {:.1e}{skipped}",
-                grouped(record.step),
-                record.final_loss,
-                rate(record.tokens_per_second),
-                record.grad_norm,
-                record.learning_rate,
-            )
+        self.state = Some(State {
+            step: record.step,
+            steps: self.steps,
+            remaining: remaining(self.began.elapsed(), record.step - self.first, self.steps - self.first),
+            tokens_per_second: self.stability.tokens_per_second(),
+            loss: record.final_loss,
+            smoothed_loss: self.stability.smoothed_loss(),
+            grad_norm: record.grad_norm,
+            usual_norm: self.stability.grad_norm().median,
+            learning_rate: record.learning_rate,
+            skipped,
+            loss_spikes: self.stability.loss_spikes(),
+            memory: offramp_eval::memory(),
         });
+        self.shown = Some(Instant::now());
+        match (self.screen.is_terminal(), &self.state) {
+            (false, Some(state)) => self.screen.say(&dashboard::plain(state)),
+            _ => self.draw(),
+        }
+    }
+
+    /// In a terminal, what is done in a second shows no dashboard; a file always gets the last step.
+    fn is_due(&self, last: bool) -> bool {
+        let (terminal, elapsed) = (self.screen.is_terminal(), self.began.elapsed());
+        let [least, most] = BETWEEN_LINES;
+        match self.shown.map(|shown| shown.elapsed()) {
+            _ if last && !terminal => true,
+            None => elapsed > if terminal { QUIET } else { least },
+            Some(_) if last => true,
+            Some(since) => {
+                since > if terminal { BETWEEN_DRAWINGS } else { (elapsed / 20).clamp(least, most) }
+            }
+        }
+    }
+
+    /// The dashboard holds the latest validation; the ones before stay above it.
+    fn validation(&mut self, record: &ValidationRecord) {
+        if !self.screen.is_terminal() {
+            self.screen.say(&dashboard::validation(record));
+        } else if let Some(before) = self.latest.validation.replace(record.clone()) {
+            self.screen.say(&dashboard::validation(&before));
+        }
+        self.draw();
+    }
+
+    fn draw(&self) {
+        if let (true, Some(state)) = (self.screen.is_terminal(), &self.state) {
+            self.screen.draw(dashboard::lines(state, &self.latest, self.screen.width()));
+        }
     }
 }
 
-fn validation(record: &ValidationRecord) -> String {
-    let exits: Vec<_> =
-        record.exits.iter().map(|exit| format!("{} {:.3}", exit.exit_layer, exit.loss)).collect();
-    let (step, exits) = (grouped(record.step), exits.join(", "));
-    format!("step {step}: exit {exits} nats; {:.3} bits/byte", record.bits_per_byte)
+impl Drop for Live {
+    fn drop(&mut self) {
+        if self.screen.is_terminal() {
+            self.screen.draw(Vec::new());
+            if let Some(record) = &self.latest.validation {
+                self.screen.say(&dashboard::validation(record));
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! to stderr; `--json` turns results into one JSON value.
 
 mod bench;
+mod dashboard;
 mod eval;
 mod failure;
 mod generate;
@@ -15,6 +16,7 @@ mod plot;
 mod prepare;
 mod profile;
 mod progress;
+mod screen;
 mod train;
 
 use clap::{Parser, Subcommand};

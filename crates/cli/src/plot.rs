@@ -54,8 +54,8 @@ fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
     loss(report, title, steps, &upper)?;
     let norms = &report.curves.grad_norm;
     let (low, high) = bounds(norms.iter().map(|point| point.1).filter(|&norm| norm > 0.0));
-    let mut chart =
-        panel("gradient norm", &middle).build_cartesian_2d(0.0..steps, (low..high).log_scale())?;
+    let mut chart = panel("gradient norm before clipping, logarithmic", &middle)
+        .build_cartesian_2d(0.0..steps, (low..high).log_scale())?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -70,7 +70,9 @@ fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
         panel("learning rate", &lower).build_cartesian_2d(0.0..steps, 0.0..most.max(1e-9) * 1.05)?;
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(WHITE).label_style(("sans-serif", 13)).y_labels(4).x_desc("step");
-    mesh.x_label_formatter(&step).y_label_formatter(&|rate| format!("{rate:.1e}")).draw()?;
+    mesh.x_label_formatter(&step)
+        .y_label_formatter(&|&rate| if rate > 0.0 { format!("{rate:.1e}") } else { "0".to_owned() })
+        .draw()?;
     chart.draw_series(LineSeries::new(rates.iter().copied(), DARK.stroke_width(2)))?;
     area.present()?;
     Ok(())

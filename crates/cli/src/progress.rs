@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 /// What is done sooner needs no progress.
-const QUIET: Duration = Duration::from_secs(1);
+pub(crate) const QUIET: Duration = Duration::from_secs(1);
 /// Between two lines where stderr is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
@@ -53,21 +53,15 @@ impl Progress {
         }
     }
 
-    /// A line that stays, above the bar.
-    pub(crate) fn line(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
-    }
-
-    /// Time since the beginning.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-
     /// How long what is left takes at the pace so far, in words.
     pub(crate) fn remaining(&self, done: u64, total: u64) -> String {
-        let left = total.saturating_sub(done) as f64 / (done.max(1)) as f64;
-        duration(self.elapsed().mul_f64(left))
+        duration(remaining(self.began.elapsed(), done, total))
     }
+}
+
+/// How long what is left takes at the pace so far.
+pub(crate) fn remaining(elapsed: Duration, done: u64, total: u64) -> Duration {
+    elapsed.mul_f64(total.saturating_sub(done) as f64 / done.max(1) as f64)
 }
 
 impl Drop for Progress {

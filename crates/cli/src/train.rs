@@ -1,12 +1,13 @@
 //! `offramp train`: a recipe becomes a model; then what each exit is worth, and a story.
 
 use crate::live::Live;
-use crate::number::{duration, grouped};
+use crate::number::{bytes, duration, grouped, rate};
 use crate::prepare::{prepare, tokenizer};
+use crate::screen::Screen;
 use crate::{eval, generate, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::SamplingOptions;
-use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, TrainingReport};
+use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::Llama;
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
@@ -55,6 +56,7 @@ struct Answer<'a> {
     stopped: bool,
     seconds: f64,
     training: Option<TrainingReport>,
+    peak_memory: Option<u64>,
     exits: Vec<ExitScore>,
     story: Option<String>,
     profile: &'a Profile,
@@ -74,9 +76,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         offramp_train::check_new(&folder)?;
     }
     let corpus = corpus(&recipe, &folder, arguments.resume)?;
-    listen()?;
+    let mut live = Live::new(&folder);
+    listen(live.screen())?;
     let job = Job { recipe: &recipe, corpus, folder, resume: arguments.resume, stop: &STOP };
-    let mut live = Live::new();
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
     if summary.stopped {
@@ -86,14 +88,16 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         let time = duration(Duration::from_secs_f64(summary.seconds));
         eprintln!("{} steps in {time}: {}", grouped(summary.step), summary.model.display());
     }
+    let peak_memory = peak_memory();
     let report = plot::write(&job.folder)?;
     if let Some(report) = &report {
-        eprintln!("{}", stability(report));
+        let memory = peak_memory.map_or(String::new(), |peak| format!("; peak memory {}", bytes(peak)));
+        eprintln!("{}\n{}{memory}", stability(report), speed(report));
     }
     if arguments.profile {
         eprint!("{}", profile::table(&summary.profile));
     }
-    finish(&job, &summary, report, json)?;
+    finish(&job, &summary, (report, peak_memory), json)?;
     Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
 }
 
@@ -120,6 +124,12 @@ fn stability(report: &TrainingReport) -> String {
     )
 }
 
+fn speed(report: &TrainingReport) -> String {
+    let Spread { median, min, max } = report.tokens_per_second;
+    let [median, min, max] = [median, min, max].map(rate);
+    format!("smoothed loss {:.3}; tokens/s: median {median}, {min} to {max}", report.smoothed_loss)
+}
+
 /// The folder of the prepared corpus; prepares it if the recipe names the stories themselves.
 fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
     let data = &recipe.data;
@@ -139,12 +149,12 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
 }
 
 /// The first Ctrl-C asks the run to save and stop, a second one ends the process.
-fn listen() -> Result<()> {
-    ctrlc::set_handler(|| {
+fn listen(screen: Screen) -> Result<()> {
+    ctrlc::set_handler(move || {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(STOPPED.into());
         }
-        eprintln!("\nsaving after this step; Ctrl-C again to leave without saving");
+        screen.say("saving after this step; Ctrl-C again to leave without saving");
     })
     .context("cannot listen for Ctrl-C")
 }
@@ -155,7 +165,12 @@ fn resume_command(arguments: &Arguments) -> String {
 }
 
 /// A finished model's exit table and a story.
-fn finish(job: &Job<'_>, summary: &Summary, report: Option<TrainingReport>, json: bool) -> Result<()> {
+fn finish(
+    job: &Job<'_>,
+    summary: &Summary,
+    (training, peak_memory): (Option<TrainingReport>, Option<u64>),
+    json: bool,
+) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
     if !summary.stopped {
         let model = Llama::load(&summary.model)?;
@@ -183,7 +198,8 @@ fn finish(job: &Job<'_>, summary: &Summary, report: Option<TrainingReport>, json
             step,
             stopped,
             seconds,
-            training: report,
+            training,
+            peak_memory,
             exits,
             story,
             profile: &summary.profile,

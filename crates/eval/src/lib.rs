@@ -6,14 +6,18 @@
 mod data;
 mod memory;
 mod perplexity;
+mod smoothed;
 mod speed;
+mod stability;
 mod training;
 
 pub use data::open_data;
-pub use memory::peak_memory;
+pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
+pub use smoothed::Smoothed;
 pub use speed::{ExitSpeed, SpeedOptions, SpeedReport, Spread, speed};
-pub use training::{Curves, GradNorm, TrainingReport};
+pub use stability::{GradNorm, Stability};
+pub use training::{Curves, TrainingReport};
 
 /// What can go wrong while measuring.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,50 @@
-//! The most memory this process has held.
+//! How much memory this process holds, and the most that it has held.
 
-/// Peak resident memory of this process in bytes, where the system tells (`VmHWM` on Linux).
+/// Resident memory of this process, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Now.
+    pub resident: u64,
+    /// The most so far.
+    pub peak: u64,
+}
+
+/// Resident memory of this process, where the system tells (`VmRSS` and `VmHWM` on Linux).
+pub fn memory() -> Option<Memory> {
+    parse(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Peak resident memory of this process in bytes, where the system tells.
 pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
+    Some(memory()?.peak)
+}
+
+fn parse(status: &str) -> Option<Memory> {
+    let bytes = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kilobytes * 1024)
+    };
+    let (resident, peak) = (bytes("VmRSS:")?, bytes("VmHWM:")?);
+    // The kernel counts the two at different moments.
+    Some(Memory { resident, peak: peak.max(resident) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_counts_in_units_of_1024() {
+        let status = "Name:\tofframp\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t2\n";
+        assert_eq!(parse(status), Some(Memory { resident: 1 << 20, peak: 2 << 20 }));
+        assert_eq!(parse("Name:\tofframp\n"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_tells() {
+        let memory = memory().unwrap();
+        assert!(0 < memory.resident && memory.resident <= memory.peak);
+    }
 }

@@ -116,6 +116,13 @@ pub struct FinishRecord {
     pub seconds: f64,
 }
 
+impl ExitLoss {
+    /// Between how many equally likely tokens this loss hesitates.
+    pub fn perplexity(&self) -> f64 {
+        self.loss.exp()
+    }
+}
+
 impl Record {
     /// Steps made when it was written.
     pub fn step(&self) -> u64 {

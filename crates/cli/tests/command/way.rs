@@ -102,6 +102,32 @@ fn the_curves_of_a_run_are_drawn_at_its_end_and_again_on_demand() {
 }
 
 #[test]
+fn a_run_tells_a_file_how_it_goes_and_how_it_went() {
+    let place = Place::new();
+    let ran = place.run(&["train", "recipe.toml", "--out", "run", "--json"]);
+    let lines: Vec<_> = ran.stderr.lines().collect();
+    let starting = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+    assert_eq!(starting("validation at step "), 3, "{}", ran.stderr);
+    let last = lines.iter().find(|line| line.starts_with("step 30/30 (100%) · loss ")).unwrap();
+    for part in
+        [", smoothed ", " · gradient ", " · median ", " tokens/s · 0s left", " · 0 skipped · 0 loss spikes"]
+    {
+        assert!(last.contains(part), "{last}");
+    }
+    assert!(!ran.stderr.contains('\u{1b}'), "nothing that only a terminal understands");
+    let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let training = &answer["training"];
+    let norms = ["median", "percentile_99", "max"].map(|key| training["grad_norm"][key].as_f64().unwrap());
+    assert!(0.0 < norms[0] && norms.is_sorted(), "{norms:?}");
+    assert_eq!((&training["loss_spikes"], &training["skipped"]), (&0.into(), &0.into()));
+    #[cfg(target_os = "linux")]
+    {
+        assert!(last.contains(" · memory ") && last.contains(", peak "), "{last}");
+        assert!(answer["peak_memory"].as_u64().unwrap() > 1_000_000);
+    }
+}
+
+#[test]
 fn an_empty_prompt_lets_the_model_begin() {
     let place = Place::trained();
     let answer = place.json(&["generate", "run", "--prompt", "", "--max-new-tokens", "3"]);
