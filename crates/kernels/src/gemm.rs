@@ -22,7 +22,7 @@ use std::cell::Cell;
 /// Words of k that are summed in registers before they reach the output.
 pub(crate) const DEPTH: usize = 256;
 /// Words of the packed right operand (4 MiB): a part of the last cache.
-const RIGHT_WORDS: usize = 1 << 20;
+const RIGHT_WORDS: usize = 1 << 21;
 /// Words of the packed rows of one task (256 KiB): a part of a second-level cache.
 const LEFT_WORDS: usize = 1 << 16;
 
