@@ -13,8 +13,8 @@
 //! 3. **The reference is the definition**: plain Rust for any target, and every other table is tested
 //!    against it and against the formulas in `f64`.
 //!
-//! [`gemm`] is the exception to the first promise: training's large products, where the order of
-//! summation is free.
+//! [`gemm`], training's large products, keeps the first promise in an order of its own: an element is summed in
+//! increasing k, whatever the threads, the cut and the other rows.
 
 pub mod bandwidth;
 pub mod convert;

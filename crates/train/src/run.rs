@@ -10,8 +10,7 @@
 //! A run depends on its recipe and its corpus alone. Batches, dropout and first weights come from
 //! generators keyed by the seed and by counters, so that a run that was stopped or killed resumes from its
 //! newest checkpoint and ends in the same bytes as one that was not, whatever the number of threads. Another
-//! processor may sum in another order (gemm cuts its products by instruction set and caches): there the same
-//! seed gives losses that are alike, not equal.
+//! instruction set may round otherwise: there the same seed gives losses that are alike, not equal.
 
 mod checkpoint;
 mod data;
