@@ -171,34 +171,38 @@ pub fn gemm_with(
         Factors::F32 => table.gemm,
         Factors::Bf16 => table.gemm_bf16,
     };
-    let shape = Shape::new(micro, [m, n, k], how.threads);
+    let (shape, stride, data) = (Shape::new(micro, [m, n, k], how.threads), out.row_stride, out.data);
     let mut packed = take(&RIGHT, RIGHT_WORDS);
     for columns in blocks(n, shape.columns) {
-        let mut write = write;
         for ks in blocks(k, shape.depth) {
             let right = &mut packed[..shape.right_words([ks.len(), columns.len()])];
             pack_right(micro, b.part(ks.start, columns.start, ks.len(), columns.len()), right, how.threads);
+            let write = if ks.start == 0 { write } else { Write::Add };
             let block = Block { micro, right, columns: columns.len(), alpha: how.alpha, write };
-            let (stride, start) = (out.row_stride, columns.start);
-            let rows = |index: usize, out: &mut [f32]| {
-                let first = index * shape.rows;
-                let count = shape.rows.min(m - first);
-                block.rows(a.part(first, ks.start, count, ks.len()), &mut out[start..], stride);
-            };
-            let out = &mut out.data[..(m - 1) * stride + start + columns.len()];
-            match how.threads {
-                Threads::One => {
-                    out.chunks_mut(shape.rows * stride).enumerate().for_each(|(index, out)| rows(index, out));
-                }
-                Threads::All => {
-                    let tasks = out.par_chunks_mut(shape.rows * stride).enumerate();
-                    tasks.with_max_len(1).for_each(|(index, out)| rows(index, out));
-                }
-            }
-            write = Write::Add;
+            let out = &mut data[columns.start..(m - 1) * stride + columns.end];
+            all_rows((&shape, how.threads), &block, a.part(0, ks.start, m, ks.len()), out, stride);
         }
     }
     RIGHT.set(packed);
+}
+
+/// The product of a block with all rows of the left operand, into rows `stride` apart; a task takes some of them.
+fn all_rows(
+    (shape, threads): (&Shape<'_>, Threads),
+    block: &Block<'_>,
+    a: Matrix<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let task = |(index, out): (usize, &mut [f32])| {
+        let first = index * shape.rows;
+        block.rows(a.part(first, 0, shape.rows.min(a.rows - first), a.cols), out, stride);
+    };
+    let size = shape.rows * stride;
+    match threads {
+        Threads::One => out.chunks_mut(size).enumerate().for_each(task),
+        Threads::All => out.par_chunks_mut(size).with_max_len(1).enumerate().for_each(task),
+    }
 }
 
 /// How a product is cut.
