@@ -3,7 +3,7 @@
 //! The right operand is cut into blocks that fit the last cache and packed there by all threads; each
 //! thread then packs rows of the left operand into its own second-level cache and goes through tiles that
 //! fit the registers (Goto and van de Geijn 2008). Every element of the output is summed in increasing k,
-//! in stretches of [`DEPTH`] words, whatever the threads, the cut and the neighbours: a product has the
+//! in stretches of 256 words, whatever the threads, the cut and the neighbours: a product has the
 //! same bits for any number of threads, and for any number of rows.
 //!
 //! In `bf16` operands are rounded as they are packed, to nearest and ties to even; two of them share a word.
