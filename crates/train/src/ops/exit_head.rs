@@ -63,7 +63,7 @@ pub(crate) struct Chunk {
     rows: usize,
     samples: Vec<usize>, // 0, 1, …: rows of a chunk are samples of one token to the norm
     labels: Vec<u32>,    // [rows]
-    relative: Vec<f32>,  // [rows], what a row's loss counts against the first's
+    relative: Vec<f32>,  // [rows], what a row's loss counts against the heaviest's
     normed: Vec<f32>,    // [rows, hidden]
     d_normed: Vec<f32>,  // [rows, hidden]
     d_x: Vec<f32>,       // [rows, hidden]
@@ -198,10 +198,11 @@ pub(crate) fn sweep<'a>(
 ) -> impl Iterator<Item = f64> + 'a {
     chunk.logits_at(exits, head);
     let mut of_rows = std::mem::take(&mut chunk.labels);
+    let most = most(exits);
     let positions = exits.iter().flat_map(|exit| exit.positions.iter().map(|&at| (at, exit.scale)));
     let rows = of_rows.iter_mut().zip(&mut chunk.relative).zip(positions);
     let rows = rows.map(|((label, relative), (at, scale))| {
-        (*label, *relative) = (labels[at], scale / exits[0].scale);
+        (*label, *relative) = (labels[at], if most > 0.0 { scale / most } else { 1.0 });
     });
     let rows = rows.count();
     head.clock.time(Op::CrossEntropy, Way::Forward, 0.0, || chunk.cross_entropy(&of_rows[..rows]));
@@ -210,6 +211,11 @@ pub(crate) fn sweep<'a>(
         .time(Op::LmHead, Way::Backward, 2.0 * head.flops(rows), || back(exits, head, chunk, gradients));
     let mut nats = chunk.nats.iter();
     exits.iter().map(move |exit| nats.by_ref().take(exit.positions.len()).sum())
+}
+
+/// What the heaviest loss counts: some count nothing, as LayerSkip's first exit.
+fn most(exits: &[Scored<'_>]) -> f32 {
+    exits.iter().map(|exit| exit.scale).fold(0.0, f32::max)
 }
 
 /// One chunk's way back, from the gradient of its logits.
@@ -223,7 +229,7 @@ fn back(exits: &[Scored<'_>], head: Head<'_>, chunk: &mut Chunk, gradients: &mut
         true => (&logits[..len]).into(),
         false => (&rounded[..len]).into(),
     };
-    let how = (exits[0].scale, head.factors);
+    let how = (most(exits), head.factors);
     linear::backward_weight(d_logits, normed, hidden, how, gradients.lm_head);
     linear::backward_input(d_logits, head.lm_head, hidden, how, d_normed);
     d_x[..rows * hidden].fill(0.0);
@@ -271,9 +277,13 @@ mod tests {
     /// Two exits that share a chunk; the loss of some positions is that of their rows alone.
     #[test]
     fn gradients_are_those_of_differences() {
+        [[0.5, 2.0], [0.0, 2.0]].into_iter().for_each(check);
+    }
+
+    fn check(scales: [f32; 2]) {
         let (norm, lm_head) = (numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
         let (xs, clock) = ([numbers(ROWS * HIDDEN, 1), numbers(ROWS * HIDDEN, 4)], Clock::new());
-        let (positions, scales) = ([vec![1, 2, 5, 7, 8, 10], vec![0, 10]], [0.5f32, 2.0]);
+        let positions = [vec![1, 2, 5, 7, 8, 10], vec![0, 10]];
         let scored = |exit: usize| Scored { x: &xs[exit], positions: &positions[exit], scale: scales[exit] };
         let [mut d_norm, mut d_lm_head] = [vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
         let mut d_xs = [vec![0.0; ROWS * HIDDEN], vec![0.0; ROWS * HIDDEN]];
@@ -296,6 +306,10 @@ mod tests {
         };
         for exit in 0..2 {
             assert!((nats[exit] - of(exit, &xs[exit], &norm, &lm_head)).abs() < 1e-12);
+            if scales[exit] == 0.0 {
+                assert!(d_xs[exit].iter().all(|&d| d == 0.0), "what counts nothing has no gradient");
+                continue;
+            }
             let loss = |x: &[f32]| f64::from(scales[exit]) * of(exit, x, &norm, &lm_head);
             assert_gradient("x", &xs[exit], &d_xs[exit], loss);
         }
