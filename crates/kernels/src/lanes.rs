@@ -8,6 +8,8 @@ use half::bf16;
 
 /// Partial sums kept side by side; one AVX-512 register, two AVX2, four SSE.
 const LANES: usize = 16;
+pub(crate) use crate::strips::quantise;
+
 type Lanes = [f32; LANES];
 
 #[inline(always)]
@@ -26,16 +28,6 @@ fn sum(mut lanes: Lanes) -> f32 {
         width /= 2;
     }
     lanes[0]
-}
-
-/// Checks a product's slices and returns `(tokens, rows)`.
-pub(crate) fn product_shape(x: &[f32], weight: &[f32], in_features: usize, out: &[f32]) -> (usize, usize) {
-    assert!(in_features > 0, "a product over no features");
-    let (tokens, rows) = (x.len() / in_features, weight.len() / in_features);
-    assert_eq!(x.len(), tokens * in_features, "x is [tokens, {in_features}]");
-    assert_eq!(weight.len(), rows * in_features, "weight is [rows, {in_features}]");
-    assert_eq!(out.len(), tokens * rows, "out is [{tokens}, {rows}]");
-    (tokens, rows)
 }
 
 /// Reduces `(a, b)` pairwise into lanes by `step(accumulator, a, b)`, in increasing index.
@@ -59,6 +51,25 @@ fn reduce(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32)
 #[inline(always)]
 pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     sum(reduce(a, b, 0.0, |sum, a, b| fma::<FMA>(a, b, sum)))
+}
+
+/// As [`dot`], of values that widen exactly.
+#[inline(always)]
+pub(crate) fn dot_bf16<const FMA: bool>(a: &[bf16], b: &[bf16]) -> f32 {
+    assert_eq!(a.len(), b.len(), "two vectors of one length");
+    let mut lanes = [0.0; LANES];
+    let wide = |value: bf16| f32::from_bits(u32::from(value.to_bits()) << 16);
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for i in 0..LANES {
+            lanes[i] = fma::<FMA>(wide(a[i]), wide(b[i]), lanes[i]);
+        }
+    }
+    for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[i] = fma::<FMA>(wide(a), wide(b), lanes[i]);
+    }
+    sum(lanes)
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 //! This room knows no layer, no model and no file. It promises three things:
 //!
 //! 1. **A token's arithmetic does not depend on how many tokens share the call.** Every product of
-//!    the engine ([`linear`], [`Table::product`]) sums each output element in one fixed order: lane
+//!    the engine ([`linear()`], [`Table::product`]) sums each output element in one fixed order: lane
 //!    `j` of one vector accumulates the terms `k ≡ j` in increasing `k`, then the lanes are added in a
 //!    fixed tree. Tiling and threads choose *which* elements are computed together, never *how*. Only
 //!    then is "speculative = greedy" an equality and not a tolerance. `tests/invariance.rs` holds it.
@@ -17,18 +17,22 @@
 //! increasing k, whatever the threads, the cut and the other rows.
 
 pub mod bandwidth;
+mod columns;
 pub mod convert;
 pub mod gemm;
 mod lanes;
 mod linear;
 pub mod pool;
 mod reference;
+pub mod strips;
 mod table;
+pub mod team;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use half::bf16;
-pub use linear::linear;
+pub use columns::{Claims, ColumnsMut};
+pub use linear::{Job, Operand, Rows, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
 pub use table::{AdamWStep, NormRow, Table, UnknownTable, active, available, choose};

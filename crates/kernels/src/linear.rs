@@ -1,61 +1,179 @@
-//! The engine's product over the thread pool.
+//! The engine's products over its threads: one input, one or several weight matrices.
 
-use crate::lanes::product_shape;
+use crate::columns::{Claims, ColumnsMut};
+use crate::strips::{Codes, Quantiser, STRIP, Strips};
 use crate::table::{Table, active};
+use crate::{pool, team};
+use half::bf16;
 
-/// Below this many multiply-adds a second thread costs more than it brings.
-const WORTH_A_THREAD: usize = 1 << 17;
+/// Bytes of weights below which a thread is not worth calling: it comes within a microsecond.
+const WORTH_A_THREAD: usize = 32 << 10;
+/// Bytes of weights that a thread takes at a time: long enough a stream, and a part of its second-level cache.
+const CHUNK: usize = 256 << 10;
 
-/// `out[t, r] = Σ_k x[t, k] · weight[r, k]` with the [active] table on all threads.
+/// A weight matrix `[rows, in_features]` as it lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Weight<'a> {
+    /// Row after row.
+    F32(&'a [f32]),
+    /// Row after row; the input is rounded to `bf16` too, sums are `f32`.
+    Bf16(&'a [bf16]),
+    /// Strip after strip; the input is quantised to int8.
+    Strips(Codes, &'a [u8]),
+}
+
+impl Weight<'_> {
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(weight) => size_of_val(*weight),
+            Self::Bf16(weight) => size_of_val(*weight),
+            Self::Strips(_, weight) => weight.len(),
+        }
+    }
+}
+
+/// A product of row-major factors: what a table's kernel is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a, V> {
+    /// `[tokens, in_features]`
+    pub x: &'a [V],
+    /// `[rows, in_features]`
+    pub weight: &'a [V],
+    /// Length of a row of either.
+    pub in_features: usize,
+}
+
+impl<V> Rows<'_, V> {
+    /// Checks that the factors belong to an output `[tokens, rows]`.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub(crate) fn check(&self, tokens: usize, rows: usize) {
+        let k = self.in_features;
+        assert!(k > 0, "a product over no features");
+        assert_eq!(self.x.len(), tokens * k, "x is [tokens, {k}]");
+        assert_eq!(self.weight.len(), rows * k, "weight is [rows, {k}]");
+    }
+}
+
+/// A weight matrix, and where its product goes.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// `[rows, in_features]`
+    pub weight: Weight<'a>,
+    /// `[tokens, rows]`
+    pub out: &'a mut [f32],
+}
+
+/// The input in the formats that weights ask for, in buffers kept from call to call.
+#[derive(Clone, Debug, Default)]
+pub struct Operand {
+    bf16: Vec<bf16>,
+    int8: Quantiser,
+    int4: Quantiser,
+}
+
+impl Operand {
+    fn prepare(&mut self, table: &Table, weight: Weight<'_>, x: &[f32], in_features: usize) {
+        match weight {
+            Weight::F32(_) => {}
+            Weight::Bf16(_) => {
+                self.bf16.resize(x.len(), bf16::ZERO);
+                (table.narrow)(x, &mut self.bf16);
+            }
+            Weight::Strips(Codes::Int8, _) => self.int8.quantise(table, Codes::Int8, x, in_features),
+            Weight::Strips(Codes::Int4, _) => self.int4.quantise(table, Codes::Int4, x, in_features),
+        }
+    }
+}
+
+/// Multiplies `x` `[tokens, in_features]` by the matrices of up to four jobs, with the [active] table on
+/// all threads that are worth calling.
 ///
-/// One token is split by rows, many are split by tokens; either way an element's bits are those of
-/// [`Table::product`] on one thread.
-///
-/// # Shapes
-/// `x`: `[tokens, in_features]`, `weight`: `[rows, in_features]`, `out`: `[tokens, rows]`
+/// `out[t, r] = Σ_k x[t, k] · weight[r, k]`; an element's bits depend on its row and its token alone.
 ///
 /// # Panics
 /// If the slices do not have these shapes.
-pub fn linear(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {
-    let (tokens, rows) = product_shape(x, weight, in_features, out);
-    let parts = (tokens * rows * in_features / WORTH_A_THREAD).clamp(1, crate::pool::threads());
-    if tokens == 1 {
-        split(active(), Product { x, weight, in_features, parts, by_rows: true }, out);
-    } else {
-        split(active(), Product { x, weight, in_features, parts, by_rows: false }, out);
+pub fn linear(x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [Job<'_>]) {
+    linear_with(active(), x, in_features, operand, jobs);
+}
+
+/// As [`linear`], with a table of one's choice.
+///
+/// # Panics
+/// As [`linear`].
+pub fn linear_with(table: &Table, x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [Job<'_>]) {
+    assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
+    let tokens = x.len() / in_features;
+    if tokens == 0 {
+        return;
+    }
+    for (j, job) in jobs.iter().enumerate() {
+        let kind = std::mem::discriminant(&job.weight);
+        let codes = |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
+        let before = jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
+        if !before {
+            operand.prepare(table, job.weight, x, in_features);
+        }
+    }
+    let bytes: usize = jobs.iter().map(|job| job.weight.bytes()).sum();
+    let threads = (bytes.saturating_mul(tokens.div_ceil(4)) / WORTH_A_THREAD).clamp(1, pool::threads());
+    let factors = Factors { table, x, in_features, operand };
+    let mut jobs = jobs.iter_mut();
+    let shared: [_; 4] = std::array::from_fn(|_| jobs.next().map(|job| Shared::new(job, tokens, threads)));
+    assert!(jobs.next().is_none(), "at most four matrices at once");
+    team::together(threads, &|thread| {
+        for job in shared.iter().flatten() {
+            while let Some((first, out)) = job.claims.claim(thread) {
+                factors.product(job.weight, first, out);
+            }
+        }
+    });
+}
+
+/// A job that threads share.
+struct Shared<'a> {
+    weight: Weight<'a>,
+    claims: Claims<'a>,
+}
+
+impl<'a> Shared<'a> {
+    fn new(job: &'a mut Job<'_>, tokens: usize, threads: usize) -> Self {
+        let rows = job.out.len() / tokens;
+        let unit = if let Weight::Strips(..) = job.weight { STRIP } else { 4 };
+        let chunk = rows * CHUNK / job.weight.bytes().max(1);
+        let out = ColumnsMut::new(job.out, rows);
+        Self { weight: job.weight, claims: Claims::new(out, unit, chunk, threads) }
     }
 }
 
-/// A product and the number of threads that share it.
-#[derive(Clone, Copy)]
-struct Product<'a> {
+/// The input of a product.
+struct Factors<'a> {
+    table: &'a Table,
     x: &'a [f32],
-    weight: &'a [f32],
     in_features: usize,
-    parts: usize,
-    by_rows: bool,
+    operand: &'a Operand,
 }
 
-fn split(table: &Table, job: Product<'_>, out: &mut [f32]) {
-    let Product { x, weight, in_features, parts, by_rows } = job;
-    let (tokens, rows) = (x.len() / in_features, weight.len() / in_features);
-    let units = if by_rows { rows } else { tokens };
-    if parts <= 1 || units <= 1 {
-        return (table.product)(x, weight, in_features, out);
+impl Factors<'_> {
+    /// The rows of `weight` from `first` on, as many as `out` has columns.
+    fn product(&self, weight: Weight<'_>, first: usize, out: ColumnsMut<'_>) {
+        let Self { table, x, in_features, operand } = *self;
+        let values = first * in_features..(first + out.columns()) * in_features;
+        match weight {
+            Weight::F32(weight) => {
+                (table.product)(Rows { x, weight: &weight[values], in_features }, out);
+            }
+            Weight::Bf16(weight) => {
+                (table.product_bf16)(Rows { x: &operand.bf16, weight: &weight[values], in_features }, out);
+            }
+            Weight::Strips(codes, weight) => {
+                let strip = codes.strip_bytes(in_features);
+                let weight = &weight[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
+                let x = if codes == Codes::Int8 { &operand.int8 } else { &operand.int4 };
+                (table.product_strips)(Strips { codes, x: x.tokens(), weight }, out);
+            }
+        }
     }
-    let half = parts / 2;
-    let cut = units * half / parts;
-    let (low, high, out_cut) = if by_rows {
-        let (low, high) = weight.split_at(cut * in_features);
-        (
-            Product { weight: low, parts: half, ..job },
-            Product { weight: high, parts: parts - half, ..job },
-            cut,
-        )
-    } else {
-        let (low, high) = x.split_at(cut * in_features);
-        (Product { x: low, parts: half, ..job }, Product { x: high, parts: parts - half, ..job }, cut * rows)
-    };
-    let (out_low, out_high) = out.split_at_mut(out_cut);
-    rayon::join(|| split(table, low, out_low), || split(table, high, out_high));
 }

@@ -1,14 +1,21 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
 use crate::gemm::{Micro, portable};
+use crate::columns::ColumnsMut;
 use crate::lanes;
+use crate::linear::Rows;
+use crate::strips;
 use crate::table::Table;
+use half::bf16;
 
 /// Written with arrays of lanes, so that the compiler vectorises it for whatever target it has; no
 /// fused multiply-add, which would be a library call where the target lacks it.
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
+    product_bf16,
+    product_strips: strips::lanes::product_strips::<false>,
+    quantise: strips::quantise::<false>,
     dot: lanes::dot::<false>,
     axpy: lanes::axpy::<false>,
     sum_of_squares: lanes::sum_of_squares::<false>,
@@ -36,12 +43,21 @@ static GEMM_BF16: Micro = Micro {
     tile: portable::tile_bf16::<false, 4, 16>,
 };
 
-fn product(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {
-    let (tokens, rows) = lanes::product_shape(x, weight, in_features, out);
-    for t in 0..tokens {
-        let x = &x[t * in_features..][..in_features];
-        for r in 0..rows {
-            out[t * rows + r] = lanes::dot::<false>(x, &weight[r * in_features..][..in_features]);
+fn product(factors: Rows<'_, f32>, out: ColumnsMut<'_>) {
+    each(factors, out, lanes::dot::<false>);
+}
+
+fn product_bf16(factors: Rows<'_, bf16>, out: ColumnsMut<'_>) {
+    each(factors, out, lanes::dot_bf16::<false>);
+}
+
+/// Every element by itself.
+fn each<V>(factors: Rows<'_, V>, mut out: ColumnsMut<'_>, dot: impl Fn(&[V], &[V]) -> f32) {
+    factors.check(out.rows(), out.columns());
+    let Rows { x, weight, in_features } = factors;
+    for (t, x) in x.chunks_exact(in_features).enumerate() {
+        for (out, weight) in out.row(t).iter_mut().zip(weight.chunks_exact(in_features)) {
+            *out = dot(x, weight);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! One set of functions per instruction set, chosen once at run time.
 
+use crate::columns::ColumnsMut;
 use crate::gemm::Micro;
+use crate::linear::Rows;
+use crate::strips::{Codes, Strips};
 use half::bf16;
 use std::ffi::OsString;
 use std::sync::OnceLock;
@@ -13,11 +16,15 @@ use std::sync::OnceLock;
 pub struct Table {
     /// What `OFFRAMP_KERNELS` calls it.
     pub name: &'static str,
-    /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, on one thread, each element in one fixed order.
-    ///
-    /// Shapes: `x` `[tokens, in_features]`, `weight` `[rows, in_features]`, `in_features`,
-    /// `out` `[tokens, rows]`.
-    pub product: fn(&[f32], &[f32], usize, &mut [f32]),
+    /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, on one thread, each element in one fixed order. Here and
+    /// below, `out` is `[tokens, rows]` or some of its columns.
+    pub product: fn(Rows<'_, f32>, ColumnsMut<'_>),
+    /// As `product`, of factors in `bf16`; sums are `f32`.
+    pub product_bf16: fn(Rows<'_, bf16>, ColumnsMut<'_>),
+    /// As `product`, of quantised factors; a block is summed in `i32`.
+    pub product_strips: fn(Strips<'_>, ColumnsMut<'_>),
+    /// Quantises one token; see [`Quantiser`](crate::strips::Quantiser).
+    pub quantise: Quantise,
     /// `Σ_k a[k] · b[k]`.
     pub dot: fn(&[f32], &[f32]) -> f32,
     /// `y += a · x`.
@@ -50,6 +57,9 @@ pub struct Table {
     /// One AdamW update. Arguments: the step, parameters, gradients, first and second moments.
     pub adamw: AdamW,
 }
+
+/// A token, the weights' codes; its codes, and each block's scale and offset.
+type Quantise = fn(&[f32], Codes, &mut [i8], &mut [f32], &mut [i32]);
 
 /// Step, parameters, gradients, first and second moments.
 type AdamW = fn(&AdamWStep, &mut [f32], &[f32], &mut [f32], &mut [f32]);

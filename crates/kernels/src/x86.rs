@@ -5,6 +5,8 @@ mod avx512;
 mod gemm2;
 mod gemm512;
 mod pack512;
+mod strips512;
+mod tiles;
 mod wiring;
 
 use crate::table::Table;

@@ -4,7 +4,7 @@ use crate::hidden::{Angles, Scratch};
 use crate::kv_cache::LayerCache;
 use crate::linear::Linear;
 use offramp_kernels::rayon::prelude::*;
-use offramp_kernels::{Table, active};
+use offramp_kernels::{ColumnsMut, Rows, Table, active};
 
 /// `self_attn` of one layer.
 #[derive(Clone, Debug)]
@@ -83,7 +83,9 @@ impl Attention {
         scores.resize(group / self.head_dim * visible, 0.0); // [heads of the group, visible]
         for (kv_head, out) in out.chunks_exact_mut(group).enumerate() {
             let (keys, values) = cache.head(kv_head, visible);
-            (table.product)(&queries[kv_head * group..][..group], keys, self.head_dim, scores);
+            let x = &queries[kv_head * group..][..group];
+            let factors = Rows { x, weight: keys, in_features: self.head_dim };
+            (table.product)(factors, ColumnsMut::new(scores, visible));
             for (weights, out) in scores.chunks_exact_mut(visible).zip(out.chunks_exact_mut(self.head_dim)) {
                 (table.softmax)(weights);
                 (table.weighted_sum)(weights, values, out);

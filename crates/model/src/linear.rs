@@ -1,6 +1,7 @@
 //! A weight matrix and its number format: the one place where precision is chosen.
 
 use crate::weights::F32Storage;
+use offramp_kernels::{Job, Operand, Weight, linear};
 
 /// A linear layer without bias, `y = W·x`.
 ///
@@ -45,7 +46,8 @@ impl Linear {
         match self {
             Self::F32 { weight, in_features } => {
                 out.resize(x.len() / in_features * self.out_features(), 0.0);
-                offramp_kernels::linear(x, weight.as_slice(), *in_features, out);
+                let weight = Weight::F32(weight.as_slice());
+                linear(x, *in_features, &mut Operand::default(), &mut [Job { weight, out }]);
             }
         }
     }

@@ -1,0 +1,133 @@
+//! Floats become strips, and strips floats again.
+
+use super::{Codes, QUAD, STRIP};
+use half::bf16;
+
+/// Scales tried for a block of 4 bits: the largest weight becomes −8, give or take so many tenths.
+const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
+
+/// Quantises up to [`STRIP`] rows, `[rows, in_features]`, into one strip; rows that are missing are zeros.
+///
+/// int8 takes the largest weight of a block to ±127. int4 tries scales around that of its largest weight
+/// and keeps the one with the least squared error (its least-squares fit; llama.cpp's way).
+///
+/// # Panics
+/// If there are more rows, or `strip` is not [`Codes::strip_bytes`] long.
+pub fn pack(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
+    assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
+    assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
+    match codes {
+        Codes::Int8 => pack_blocks::<64>(codes, rows, in_features, strip),
+        Codes::Int4 => pack_blocks::<32>(codes, rows, in_features, strip),
+    }
+}
+
+fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
+    for (index, block) in strip.chunks_exact_mut(codes.block_bytes()).enumerate() {
+        block.fill(0);
+        let first = index * BLOCK;
+        for row in 0..STRIP {
+            let mut weights = [0.0; BLOCK];
+            if let Some(values) = rows.get(row * in_features..(row + 1) * in_features) {
+                let values = &values[first..in_features.min(first + BLOCK)];
+                weights[..values.len()].copy_from_slice(values);
+            }
+            let scale = match codes {
+                Codes::Int8 => scale_of_largest(&weights, -127.0),
+                Codes::Int4 => fitted_scale(&weights),
+            };
+            let found = round_all(&weights, scale.to_f32(), codes);
+            put(codes, block, row, &found, scale);
+        }
+    }
+}
+
+/// Writes a row's share of a block.
+fn put(codes: Codes, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
+    for (k, &code) in found.iter().enumerate() {
+        let code = (code + codes.zero()) as u8;
+        let (byte, shift) = place(codes, row, k);
+        block[byte] |= code << shift;
+    }
+    let scales = block.len() - super::SCALES;
+    block[scales + 2 * row..][..2].copy_from_slice(&scale.to_le_bytes());
+}
+
+/// Where a code stands in its block: the byte, and how far it is shifted up there.
+fn place(codes: Codes, row: usize, k: usize) -> (usize, usize) {
+    let (quad, lane) = (k / QUAD, row * QUAD + k % QUAD);
+    match codes {
+        Codes::Int8 => (quad * STRIP * QUAD + lane, 0),
+        // The even quad low, the odd one high.
+        Codes::Int4 => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
+    }
+}
+
+/// The weight of the largest magnitude.
+fn largest(weights: &[f32]) -> f32 {
+    weights.iter().fold(0f32, |most, &w| if w.abs() > most.abs() { w } else { most })
+}
+
+fn scale_of_largest(weights: &[f32], code: f32) -> bf16 {
+    bf16::from_f32(largest(weights).abs() / code.abs())
+}
+
+fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
+    let largest = largest(weights);
+    let mut best = (f32::NEG_INFINITY, 0.0);
+    for tenths in TENTHS {
+        let inverse = -(8.0 + 0.1 * tenths as f32) / largest;
+        if !inverse.is_finite() {
+            break; // nothing but zeros, or as good as that
+        }
+        let (mut along, mut square) = (0.0, 0.0);
+        for &weight in weights {
+            let code = round(weight * inverse).clamp(-8.0, 7.0);
+            along += weight * code;
+            square += code * code;
+        }
+        // Error = Σ w² − along² / square.
+        let explained = along * along / square;
+        if explained > best.0 {
+            best = (explained, along / square);
+        }
+    }
+    bf16::from_f32(best.1)
+}
+
+fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: Codes) -> [i32; BLOCK] {
+    let inverse = 1.0 / scale;
+    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+    let (least, most) = match codes {
+        Codes::Int8 => (-127.0, 127.0),
+        Codes::Int4 => (-8.0, 7.0),
+    };
+    weights.map(|weight| round(weight * inverse).clamp(least, most) as i32)
+}
+
+/// To the nearest whole number, ties to even, for what is below 2²² (and what is above is clamped anyway).
+#[inline(always)]
+fn round(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND) - ROUND
+}
+
+/// The weights of a strip's first rows, as many as `rows` `[rows, in_features]` has room for.
+///
+/// # Panics
+/// If these are more than [`STRIP`], or `strip` is not [`Codes::strip_bytes`] long.
+pub fn unpack(codes: Codes, strip: &[u8], in_features: usize, rows: &mut [f32]) {
+    assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
+    assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
+    for (row, values) in rows.chunks_exact_mut(in_features).enumerate() {
+        for (block, values) in strip.chunks_exact(codes.block_bytes()).zip(values.chunks_mut(codes.block())) {
+            let scale = [0, 1].map(|byte| block[block.len() - super::SCALES + 2 * row + byte]);
+            let scale = bf16::from_le_bytes(scale).to_f32();
+            for (k, value) in values.iter_mut().enumerate() {
+                let (byte, shift) = place(codes, row, k);
+                let code = i32::from(block[byte] >> shift & ((1u16 << codes.bits()) - 1) as u8);
+                *value = (code - codes.zero()) as f32 * scale;
+            }
+        }
+    }
+}
