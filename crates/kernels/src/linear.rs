@@ -103,7 +103,13 @@ pub fn linear(x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [
 ///
 /// # Panics
 /// As [`linear`].
-pub fn linear_with(table: &Table, x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [Job<'_>]) {
+pub fn linear_with(
+    table: &Table,
+    x: &[f32],
+    in_features: usize,
+    operand: &mut Operand,
+    jobs: &mut [Job<'_>],
+) {
     assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
     let tokens = x.len() / in_features;
     if tokens == 0 {
@@ -111,8 +117,10 @@ pub fn linear_with(table: &Table, x: &[f32], in_features: usize, operand: &mut O
     }
     for (j, job) in jobs.iter().enumerate() {
         let kind = std::mem::discriminant(&job.weight);
-        let codes = |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
-        let before = jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
+        let codes =
+            |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
+        let before =
+            jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
         if !before {
             operand.prepare(table, job.weight, x, in_features);
         }

@@ -28,7 +28,9 @@ fn strip_sums<const FMA: bool>(factors: &Strips<'_>, strip: &[u8], token: usize)
     let scales = x.scales[of_token.clone()].iter().zip(&x.offsets[of_token]);
     let inputs = x.codes[token * x.blocks * codes.block()..].chunks_exact(codes.block());
     let mut sums = [0f32; STRIP];
-    for ((block, inputs), (&scale, &offset)) in strip.chunks_exact(codes.block_bytes()).zip(inputs).zip(scales) {
+    for ((block, inputs), (&scale, &offset)) in
+        strip.chunks_exact(codes.block_bytes()).zip(inputs).zip(scales)
+    {
         let (stored, scales) = block.split_at(block.len() - super::SCALES);
         let mut whole: Sums = [offset; STRIP];
         match codes {
@@ -52,7 +54,9 @@ fn int8(stored: &[u8], inputs: &[i8], sums: &mut Sums) {
 
 #[inline(always)]
 fn int4(stored: &[u8], inputs: &[i8], sums: &mut Sums) {
-    for (codes, x) in stored.as_chunks::<{ STRIP * QUAD }>().0.iter().zip(inputs.as_chunks::<{ 2 * QUAD }>().0) {
+    for (codes, x) in
+        stored.as_chunks::<{ STRIP * QUAD }>().0.iter().zip(inputs.as_chunks::<{ 2 * QUAD }>().0)
+    {
         let (low, high) = x.split_at(QUAD);
         add(&codes.map(|code| code & 15), low.first_chunk().expect("a quad"), sums);
         add(&codes.map(|code| code >> 4), high.first_chunk().expect("a quad"), sums);

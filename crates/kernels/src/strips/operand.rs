@@ -31,7 +31,11 @@ pub struct Quantiser {
 
 impl Quantiser {
     /// Quantises `x` `[tokens, in_features]` as the other factor of `codes`.
+    ///
+    /// # Panics
+    /// If `x` has not this shape.
     pub fn quantise(&mut self, table: &Table, codes: Codes, x: &[f32], in_features: usize) {
+        assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
         let (tokens, blocks) = (x.len() / in_features, codes.blocks(in_features));
         let padded = blocks * codes.block();
         self.blocks = blocks;
@@ -75,8 +79,9 @@ pub(crate) fn quantise<const FMA: bool>(
 #[inline(always)]
 fn blocks<const BLOCK: usize>(x: &[f32], zero: i32, row: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
     let (whole, rest) = x.as_chunks::<BLOCK>();
-    let (rows, _) = row.as_chunks_mut::<BLOCK>();
-    assert!(rows.len() == x.len().div_ceil(BLOCK) && scales.len() == rows.len(), "a block for every {BLOCK}");
+    let (rows, torn) = row.as_chunks_mut::<BLOCK>();
+    assert!(rows.len() == x.len().div_ceil(BLOCK) && torn.is_empty(), "a block for every {BLOCK}");
+    assert!(scales.len() == rows.len() && offsets.len() == rows.len(), "a scale for every block");
     for ((row, x), (scale, offset)) in rows.iter_mut().zip(whole).zip(scales.iter_mut().zip(&mut *offsets)) {
         (*scale, *offset) = block(x, zero, row);
     }
@@ -101,7 +106,7 @@ fn block<const BLOCK: usize>(x: &[f32; BLOCK], zero: i32, row: &mut [i8; BLOCK])
     let largest = largest.iter().fold(0f32, |a, &b| if b > a { b } else { a });
     let scale = largest / 127.0;
     let inverse = if scale > 0.0 { 127.0 / largest } else { 0.0 };
-    // The smallest subnormals have no inverse: they count as nothing.
+    // What is below 2⁻¹²¹ has no inverse: it counts as nothing.
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
     let mut sum = 0;
     for (code, &x) in row.iter_mut().zip(x) {
