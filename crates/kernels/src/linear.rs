@@ -36,7 +36,7 @@ impl Weight<'_> {
 /// A product of row-major factors: what a table's kernel is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, V> {
-    /// `[tokens, in_features]`
+    /// `[tokens, in_features]`, or as the table's operand is written
     pub x: &'a [V],
     /// `[rows, in_features]`
     pub weight: &'a [V],
@@ -79,8 +79,7 @@ impl Operand {
         match weight {
             Weight::F32(_) => {}
             Weight::Bf16(_) => {
-                self.bf16.resize(x.len(), bf16::ZERO);
-                (table.narrow)(x, &mut self.bf16);
+                (table.operand_bf16)(x, in_features, &mut self.bf16);
             }
             Weight::Strips(Codes::Int8, _) => self.int8.quantise(table, Codes::Int8, x, in_features),
             Weight::Strips(Codes::Int4, _) => self.int4.quantise(table, Codes::Int4, x, in_features),

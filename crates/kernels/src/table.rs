@@ -19,7 +19,10 @@ pub struct Table {
     /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, on one thread, each element in one fixed order. Here and
     /// below, `out` is `[tokens, rows]` or some of its columns.
     pub product: fn(Rows<'_, f32>, ColumnsMut<'_>),
-    /// As `product`, of factors in `bf16`; sums are `f32`.
+    /// Rounds tokens to `bf16` in the order in which this table's `product_bf16` reads them. Arguments: `x`
+    /// `[tokens, in_features]`, `in_features`, the result.
+    pub operand_bf16: fn(&[f32], usize, &mut Vec<bf16>),
+    /// As `product`, of factors in `bf16`, `x` as `operand_bf16` made it; sums are `f32`.
     pub product_bf16: fn(Rows<'_, bf16>, ColumnsMut<'_>),
     /// As `product`, of quantised factors; a block is summed in `i32`.
     pub product_strips: fn(Strips<'_>, ColumnsMut<'_>),

@@ -3,10 +3,13 @@
 use super::Codes;
 use crate::table::Table;
 
+/// Room is made for whole groups of so many tokens, which some tables read.
+const TILE: usize = 16;
+
 /// Tokens in int8.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantised<'a> {
-    pub(crate) codes: &'a [i8],    // [tokens, blocks · block]
+    pub(crate) codes: &'a [i8],    // [tokens and perhaps more, blocks · block]
     pub(crate) scales: &'a [f32],  // [tokens, blocks]
     pub(crate) offsets: &'a [i32], // [tokens, blocks]: −zero · Σ codes, where a block's sum begins
     pub(crate) blocks: usize,
@@ -15,7 +18,7 @@ pub struct Quantised<'a> {
 impl Quantised<'_> {
     pub(super) fn check(&self, codes: Codes, tokens: usize) {
         let blocks = tokens * self.blocks;
-        assert_eq!(self.codes.len(), blocks * codes.block(), "codes of {tokens} tokens");
+        assert!(self.codes.len() >= blocks * codes.block(), "codes of {tokens} tokens");
         assert!(self.scales.len() == blocks && self.offsets.len() == blocks, "scales of {tokens} tokens");
     }
 }
@@ -39,7 +42,7 @@ impl Quantiser {
         let (tokens, blocks) = (x.len() / in_features, codes.blocks(in_features));
         let padded = blocks * codes.block();
         self.blocks = blocks;
-        self.codes.resize(tokens * padded, 0);
+        self.codes.resize(tokens.next_multiple_of(TILE) * padded, 0);
         self.scales.resize(tokens * blocks, 0.0);
         self.offsets.resize(tokens * blocks, 0);
         let scales = self.scales.chunks_exact_mut(blocks).zip(self.offsets.chunks_exact_mut(blocks));

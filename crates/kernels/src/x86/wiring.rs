@@ -4,9 +4,13 @@
 macro_rules! table {
     ($name:literal, $features:literal, $gemm:expr, $gemm_bf16:expr) => {
         /// Handed out by `super::tables` alone, which asks the processor first.
-        pub(crate) static TABLE: $crate::table::Table = $crate::table::Table {
+        pub(crate) static TABLE: $crate::table::Table = FUNCTIONS;
+
+        /// As [`TABLE`], for tables that take most of it.
+        pub(crate) const FUNCTIONS: $crate::table::Table = $crate::table::Table {
             name: $name,
             product,
+            operand_bf16: |x, _, out| $crate::reference::row_major(narrow, x, out),
             product_bf16,
             product_strips,
             quantise,
