@@ -21,7 +21,6 @@ struct Product {
     rows: usize,
     k: usize,
     x: Vec<f32>,
-    x16: Vec<bf16>,
     f32: Vec<f32>,
     bf16: Vec<bf16>,
     int8: Vec<u8>,
@@ -49,7 +48,7 @@ impl Product {
             strips
         };
         let (int8, int4) = (strips(Codes::Int8), strips(Codes::Int4));
-        Self { rows, k, x16: narrow(&x), bf16: narrow(&weight), x, f32: weight, int8, int4 }
+        Self { rows, k, bf16: narrow(&weight), x, f32: weight, int8, int4 }
     }
 
     fn weight(&self, format: Format) -> Weight<'_> {
@@ -71,10 +70,9 @@ impl Product {
                 (table.product)(Rows { x: &self.x[tokens], weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
-                (table.product_bf16)(
-                    Rows { x: &self.x16[tokens], weight: &weight[values], in_features },
-                    out,
-                );
+                let mut x = Vec::new();
+                (table.operand_bf16)(&self.x[tokens], in_features, &mut x);
+                (table.product_bf16)(Rows { x: &x, weight: &weight[values], in_features }, out);
             }
             Weight::Strips(codes, weight) => {
                 let bytes = codes.strip_bytes(in_features);

@@ -13,10 +13,12 @@ pub struct Quantised<'a> {
     pub(crate) scales: &'a [f32],  // [tokens, blocks]
     pub(crate) offsets: &'a [i32], // [tokens, blocks]: −zero · Σ codes, where a block's sum begins
     pub(crate) blocks: usize,
+    block: usize,
 }
 
 impl Quantised<'_> {
     pub(super) fn check(&self, codes: Codes, tokens: usize) {
+        assert_eq!(self.block, codes.block(), "tokens quantised for {codes:?}");
         let blocks = tokens * self.blocks;
         assert!(self.codes.len() >= blocks * codes.block(), "codes of {tokens} tokens");
         assert!(self.scales.len() == blocks && self.offsets.len() == blocks, "scales of {tokens} tokens");
@@ -30,6 +32,7 @@ pub struct Quantiser {
     scales: Vec<f32>,
     offsets: Vec<i32>,
     blocks: usize,
+    block: usize,
 }
 
 impl Quantiser {
@@ -41,7 +44,7 @@ impl Quantiser {
         assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
         let (tokens, blocks) = (x.len() / in_features, codes.blocks(in_features));
         let padded = blocks * codes.block();
-        self.blocks = blocks;
+        (self.blocks, self.block) = (blocks, codes.block());
         self.codes.resize(tokens.next_multiple_of(TILE) * padded, 0);
         self.scales.resize(tokens * blocks, 0.0);
         self.offsets.resize(tokens * blocks, 0);
@@ -54,8 +57,8 @@ impl Quantiser {
 
     /// The tokens of the last call.
     pub fn tokens(&self) -> Quantised<'_> {
-        let Self { codes, scales, offsets, blocks } = self;
-        Quantised { codes, scales, offsets, blocks: *blocks }
+        let Self { codes, scales, offsets, blocks, block } = self;
+        Quantised { codes, scales, offsets, blocks: *blocks, block: *block }
     }
 }
 

@@ -275,7 +275,9 @@ macro_rules! tile_loop {
 }
 
 impl Loop {
-    tile_loop!(2, two_by_two,
+    tile_loop!(
+        2,
+        two_by_two,
         ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
         [
             "tileloadd tmm4, [{a0} + {sa}*1]",
@@ -292,8 +294,11 @@ impl Loop {
             "tilestored [{out} + {sb}*1 + 1024], tmm1",
             "tilestored [{out} + {sb}*1 + 2048], tmm2",
             "tilestored [{out} + {sb}*1 + 3072], tmm3"
-        ]);
-    tile_loop!(1, one_by_two,
+        ]
+    );
+    tile_loop!(
+        1,
+        one_by_two,
         ["tilezero tmm0", "tilezero tmm1"],
         [
             "tileloadd tmm4, [{a0} + {sa}*1]",
@@ -302,8 +307,11 @@ impl Loop {
             "tileloadd tmm7, [{b1} + {sb}*1]",
             "tdpbf16ps tmm1, tmm4, tmm7"
         ],
-        ["tilestored [{out} + {sb}*1], tmm0", "tilestored [{out} + {sb}*1 + 1024], tmm1"]);
-    tile_loop!(2, two_by_one,
+        ["tilestored [{out} + {sb}*1], tmm0", "tilestored [{out} + {sb}*1 + 1024], tmm1"]
+    );
+    tile_loop!(
+        2,
+        two_by_one,
         ["tilezero tmm0", "tilezero tmm2"],
         [
             "tileloadd tmm6, [{b0} + {sb}*1]",
@@ -312,9 +320,13 @@ impl Loop {
             "tileloadd tmm5, [{a1} + {sa}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6"
         ],
-        ["tilestored [{out} + {sb}*1], tmm0", "tilestored [{out} + {sb}*1 + 1024], tmm2"]);
-    tile_loop!(1, one_by_one,
+        ["tilestored [{out} + {sb}*1], tmm0", "tilestored [{out} + {sb}*1 + 1024], tmm2"]
+    );
+    tile_loop!(
+        1,
+        one_by_one,
         ["tilezero tmm0"],
         ["tileloadd tmm6, [{b0} + {sb}*1]", "tileloadd tmm4, [{a0} + {sa}*1]", "tdpbf16ps tmm0, tmm4, tmm6"],
-        ["tilestored [{out} + {sb}*1], tmm0"]);
+        ["tilestored [{out} + {sb}*1], tmm0"]
+    );
 }

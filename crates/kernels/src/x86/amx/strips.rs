@@ -33,7 +33,10 @@ pub(super) fn product(factors: Strips<'_>, mut out: ColumnsMut<'_>) {
     }
     let bytes = factors.check(tokens, rows);
     let Strips { codes, x, weight } = factors;
-    assert!(x.codes.len() >= tokens.next_multiple_of(SIDE) * x.blocks * codes.block(), "whole tiles of tokens");
+    assert!(
+        x.codes.len() >= tokens.next_multiple_of(SIDE) * x.blocks * codes.block(),
+        "whole tiles of tokens"
+    );
     let block = codes.block();
     // SAFETY: this table is handed out only where there are tiles.
     let _shapes = unsafe { Shapes::set((SIDE, LINE), (SIDE, block), (block / QUAD, LINE)) };
@@ -82,7 +85,9 @@ struct Here {
 unsafe fn widen(strip: &[u8], out: &mut [u8]) {
     let low = _mm512_set1_epi8(15);
     let block = Codes::Int4.block_bytes();
-    for (block, out) in strip.chunks_exact(block).zip(out.chunks_exact_mut(Codes::Int4.block() / QUAD * CODES)) {
+    for (block, out) in
+        strip.chunks_exact(block).zip(out.chunks_exact_mut(Codes::Int4.block() / QUAD * CODES))
+    {
         for (two, out) in block.chunks_exact(CODES).zip(out.chunks_exact_mut(2 * CODES)) {
             for v in 0..CODES / LINE {
                 // SAFETY: `two` has `CODES` bytes and `out` twice as many.
