@@ -13,7 +13,8 @@ use half::bf16;
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
-    operand_bf16: |x, _, out| row_major(lanes::narrow::<false>, x, out),
+    operand_bf16: |x, _, out| lanes::narrow::<false>(x, out),
+    operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
     product_strips: strips::lanes::product_strips::<false>,
     quantise: strips::quantise::<false>,
@@ -43,12 +44,6 @@ static GEMM_BF16: Micro = Micro {
     pack: portable::pack_bf16,
     tile: portable::tile_bf16::<false, 4, 16>,
 };
-
-/// Rounds `x` as it lies.
-pub(crate) fn row_major(narrow: impl Fn(&[f32], &mut [bf16]), x: &[f32], out: &mut Vec<bf16>) {
-    out.resize(x.len(), bf16::ZERO);
-    narrow(x, out);
-}
 
 fn product(factors: Rows<'_, f32>, out: ColumnsMut<'_>) {
     each(factors, out, lanes::dot::<false>);

@@ -70,7 +70,8 @@ impl Product {
                 (table.product)(Rows { x: &self.x[tokens], weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
-                let mut x = Vec::new();
+                let len = (table.operand_len)(tokens.len() / in_features, in_features);
+                let mut x = vec![bf16::ZERO; len];
                 (table.operand_bf16)(&self.x[tokens], in_features, &mut x);
                 (table.product_bf16)(Rows { x: &x, weight: &weight[values], in_features }, out);
             }

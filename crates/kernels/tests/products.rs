@@ -31,7 +31,7 @@ fn product_f32(table: &Table, x: &[f32], weight: &[f32], in_features: usize) -> 
 /// `x` is rounded to `bf16` here.
 fn product_bf16(table: &Table, x: &[f32], weight: &[bf16], in_features: usize) -> Vec<f32> {
     let rows = weight.len() / in_features;
-    let mut operand = Vec::new();
+    let mut operand = vec![bf16::ZERO; (table.operand_len)(x.len() / in_features, in_features)];
     (table.operand_bf16)(x, in_features, &mut operand);
     let mut out = vec![f32::NAN; x.len() / in_features * rows];
     (table.product_bf16)(Rows { x: &operand, weight, in_features }, ColumnsMut::new(&mut out, rows));
@@ -66,6 +66,18 @@ fn strips_of(codes: Codes, weight: &[f32], in_features: usize) -> Vec<u8> {
     strips
 }
 
+/// A token in int8, as `strips` says it becomes: codes without padding, and a scale for each block.
+fn quantised(codes: Codes, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
+    let (mut whole, mut scales) = (Vec::new(), Vec::new());
+    for block in x.chunks(codes.block()) {
+        let largest = block.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        whole.extend(block.iter().map(|x| f64::from((x * inverse).round_ties_even())));
+        scales.push(largest / 127.0);
+    }
+    (whole, scales)
+}
+
 /// Multiplies strips, and checks every element: blocks are summed exactly, so that only a rounding for each
 /// block and its scale is allowed.
 #[track_caller]
@@ -80,13 +92,11 @@ fn check_strips(codes: Codes, x: &[f32], strips: &[u8], rows: usize, k: usize) {
         let factors = Strips { codes, x: quantiser.tokens(), weight: strips };
         (table.product_strips)(factors, ColumnsMut::new(&mut out, rows));
         for (x, out) in x.chunks(k).zip(out.chunks(rows)) {
-            let mut row = vec![0i8; blocks * codes.block()];
-            let (mut scales, mut offsets) = (vec![0.0; blocks], vec![0; blocks]);
-            (table.quantise)(x, codes, &mut row, &mut scales, &mut offsets);
+            let (row, scales) = quantised(codes, x);
             for (r, (&got, weight)) in out.iter().zip(weight.chunks(k)).enumerate() {
                 let blocks_of = row.chunks(codes.block()).zip(weight.chunks(codes.block())).zip(&scales);
                 let terms = blocks_of.map(|((x, w), &scale)| {
-                    let sum: f64 = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                    let sum: f64 = x.iter().zip(w).map(|(&x, &w)| x * f64::from(w)).sum();
                     sum * f64::from(scale)
                 });
                 let what = format!("{} {codes:?} row {r} of {rows}, {tokens} tokens, {k} wide", table.name);
@@ -230,7 +240,7 @@ fn factors_that_do_not_fit_are_refused() {
             says("strips for 33 rows", &|| call(codes, bytes, 33));
             let other = if codes == Codes::Int8 { Codes::Int4 } else { Codes::Int8 };
             let blocks = codes.blocks(100) * other.strip_bytes(other.block());
-            says("tokens quantised for", &|| call(other, blocks, 2));
+            says("tokens in blocks of", &|| call(other, blocks, 2));
         }
     }
 }

@@ -17,6 +17,7 @@ use std::arch::x86_64::__cpuid_count;
 pub(super) static TABLE: Table = Table {
     name: "amx",
     operand_bf16: rows::operand,
+    operand_len: rows::operand_len,
     product_bf16: rows::product,
     product_strips: strips::product,
     ..super::avx512::FUNCTIONS

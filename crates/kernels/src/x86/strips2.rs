@@ -158,15 +158,14 @@ unsafe fn multiply<S: Stored, const T: usize, const V: usize>(tile: Tile<'_>, st
     let Tile { x, token, .. } = tile;
     let (blocks, block) = (x.blocks, S::CODES.block());
     let steps = block / QUAD / S::QUADS;
-    let inputs = x.codes[token * blocks * block..].as_ptr();
-    let (scales, offsets) = (&x.scales[token * blocks..], &x.offsets[token * blocks..]);
     let mut sums = [[_mm256_setzero_ps(); VECTORS]; T];
     let mut stored = strip.as_ptr();
     for b in 0..blocks {
+        let inputs = x.codes(b, token).as_ptr();
+        let (scales, offsets) = (&x.scales(b, token)[..T], &x.offsets(b, token)[..T]);
         // SAFETY: the strip has `blocks` of `steps` times 4 vectors and 2 of scales, the tokens their inputs; what
         // is asked for ahead need not exist.
         unsafe {
-            let inputs = inputs.add(b * block);
             let of_rows = stored.add(steps * CODES);
             for first in (0..VECTORS).step_by(V) {
                 let mut whole = [[_mm256_setzero_si256(); V]; T];
@@ -177,7 +176,7 @@ unsafe fn multiply<S: Stored, const T: usize, const V: usize>(tile: Tile<'_>, st
                     }
                     for quad in 0..S::QUADS {
                         let fours: [_; T] = std::array::from_fn(|t| {
-                            let at = t * blocks * block + (step * S::QUADS + quad) * QUAD;
+                            let at = t * block + (step * S::QUADS + quad) * QUAD;
                             _mm256_set1_epi32(inputs.add(at).cast::<i32>().read_unaligned())
                         });
                         for v in 0..V {
@@ -193,8 +192,8 @@ unsafe fn multiply<S: Stored, const T: usize, const V: usize>(tile: Tile<'_>, st
                     let eight = _mm_loadu_si128(of_rows.add((first + v) * 2 * LANES).cast());
                     let eight = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(eight)));
                     for t in 0..T {
-                        let scale = _mm256_set1_ps(*scales.get_unchecked(t * blocks + b));
-                        let total = S::total(whole[t][v], *offsets.get_unchecked(t * blocks + b));
+                        let scale = _mm256_set1_ps(scales[t]);
+                        let total = S::total(whole[t][v], offsets[t]);
                         let sum = &mut sums[t][first + v];
                         *sum = _mm256_fmadd_ps(_mm256_mul_ps(eight, scale), _mm256_cvtepi32_ps(total), *sum);
                     }

@@ -1,7 +1,7 @@
 //! How an input becomes int8: the formula, its corners, and that every table makes the very same codes.
 
-use offramp_kernels::strips::{Codes, Quantiser};
-use offramp_kernels::{Table, available};
+use super::*;
+use crate::table::available;
 use proptest::prelude::*;
 
 const CODES: [Codes; 2] = [Codes::Int8, Codes::Int4];
@@ -20,7 +20,7 @@ fn quantise(table: &Table, codes: Codes, x: &[f32]) -> Token {
         scales: vec![7.7; blocks],
         offsets: vec![7; blocks],
     };
-    (table.quantise)(x, codes, &mut token.codes, &mut token.scales, &mut token.offsets);
+    (table.quantise)(x, codes, 1, (&mut token.codes, &mut token.scales, &mut token.offsets));
     token
 }
 
@@ -112,15 +112,22 @@ fn what_is_no_number_shows_in_its_block_alone() {
 fn rows_that_do_not_fit_are_refused() {
     let fails = |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
     for table in available() {
-        let call = |row: usize, scales: usize, offsets: usize| {
+        let call = |places: usize, row: usize, scales: usize, offsets: usize| {
             let (mut row, mut scales, mut offsets) = (vec![0; row], vec![0.0; scales], vec![0; offsets]);
-            (table.quantise)(&[1.0; 100], Codes::Int8, &mut row, &mut scales, &mut offsets);
+            (table.quantise)(&[1.0; 100], Codes::Int8, places, (&mut row, &mut scales, &mut offsets));
         };
-        call(128, 2, 2);
-        for (row, scales, offsets) in
-            [(64, 2, 2), (127, 2, 2), (192, 2, 2), (128, 1, 2), (128, 2, 1), (128, 2, 3)]
-        {
-            assert!(fails(&|| call(row, scales, offsets)), "{} {row} {scales} {offsets}", table.name);
+        call(1, 128, 2, 2);
+        call(3, 4 * 64, 4, 4); // the second block stands three places on
+        for (places, row, scales, offsets) in [
+            (1, 64, 2, 2),
+            (1, 127, 2, 2),
+            (1, 128, 1, 2),
+            (1, 128, 2, 1),
+            (3, 4 * 64 - 1, 4, 4),
+            (3, 4 * 64, 3, 4),
+        ] {
+            let what = format!("{} {places} {row} {scales} {offsets}", table.name);
+            assert!(fails(&|| call(places, row, scales, offsets)), "{what}");
         }
         assert!(fails(&|| Quantiser::default().quantise(table, Codes::Int4, &[0.0; 7], 3)), "a torn token");
     }
