@@ -45,21 +45,34 @@ static GEMM_BF16: Micro = Micro {
     tile: portable::tile_bf16::<false, 4, 16>,
 };
 
-fn product(factors: Rows<'_, f32>, out: ColumnsMut<'_>) {
-    each(factors, out, lanes::dot::<false>);
-}
-
-fn product_bf16(factors: Rows<'_, bf16>, out: ColumnsMut<'_>) {
-    each(factors, out, lanes::dot_bf16::<false>);
-}
-
-/// Every element by itself.
-fn each<V>(factors: Rows<'_, V>, mut out: ColumnsMut<'_>, dot: impl Fn(&[V], &[V]) -> f32) {
+fn product(factors: Rows<'_, f32>, mut out: ColumnsMut<'_>) {
     factors.check(out.rows(), out.columns());
     let Rows { x, weight, in_features } = factors;
-    for (t, x) in x.chunks_exact(in_features).enumerate() {
-        for (out, weight) in out.row(t).iter_mut().zip(weight.chunks_exact(in_features)) {
-            *out = dot(x, weight);
+    for (r, weight) in weight.chunks_exact(in_features).enumerate() {
+        by_all(x, weight, r, &mut out);
+    }
+}
+
+/// Widened first, which is exact: the products are those of `f32`.
+fn product_bf16(factors: Rows<'_, bf16>, mut out: ColumnsMut<'_>) {
+    factors.check(out.rows(), out.columns());
+    let Rows { x, weight, in_features } = factors;
+    let widen = |narrow: &[bf16], wide: &mut [f32]| {
+        for (wide, narrow) in wide.iter_mut().zip(narrow) {
+            *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
         }
+    };
+    let (mut tokens, mut row) = (vec![0.0; x.len()], vec![0.0; in_features]);
+    widen(x, &mut tokens);
+    for (r, weight) in weight.chunks_exact(in_features).enumerate() {
+        widen(weight, &mut row);
+        by_all(&tokens, &row, r, &mut out);
+    }
+}
+
+/// One row by all tokens.
+fn by_all(x: &[f32], row: &[f32], r: usize, out: &mut ColumnsMut<'_>) {
+    for (t, x) in x.chunks_exact(row.len()).enumerate() {
+        out.row(t)[r] = lanes::dot::<false>(x, row);
     }
 }
