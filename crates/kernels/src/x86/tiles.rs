@@ -45,7 +45,8 @@ const STRETCH: usize = 3 << 10;
 /// Groups of rows whose sums wait for the next stretch: with 2048 features of 4 bytes, 512 KiB of weights.
 const GROUPS: usize = 16;
 const LINE: usize = 64;
-const FAR: usize = 8192;
+/// Bytes by which a lone token asks for its row before.
+const NEAR: usize = 1 << 10;
 
 /// Some rows and tokens of a product, at some k.
 struct Part<V: Vector> {
