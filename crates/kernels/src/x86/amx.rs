@@ -85,8 +85,13 @@ impl Shapes {
     unsafe fn set(sums: Shape, left: Shape, right: Shape) -> Self {
         let mut configuration =
             Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        for (tile, (rows, bytes)) in [sums, sums, sums, sums, left, left, right, right].into_iter().enumerate() {
-            assert!((1..=SIDE).contains(&rows) && (1..=LINE).contains(&bytes), "a tile of {rows} × {bytes} bytes");
+        for (tile, (rows, bytes)) in
+            [sums, sums, sums, sums, left, left, right, right].into_iter().enumerate()
+        {
+            assert!(
+                (1..=SIDE).contains(&rows) && (1..=LINE).contains(&bytes),
+                "a tile of {rows} × {bytes} bytes"
+            );
             (configuration.rows[tile], configuration.bytes[tile]) = (rows as u8, bytes as u16);
         }
         // SAFETY: the caller's promise; the configuration is one of palette 1.
