@@ -4,12 +4,14 @@
 //! the disk and renamed. [`replace_folder`] does the same for a folder of files that belong together.
 
 mod checksum;
+mod quantize;
 mod replace;
 mod room;
 #[cfg(test)]
 mod tests;
 
 pub use checksum::{Checksum, Checksums};
+pub use quantize::{Quantized, quantize};
 pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
 pub use room::{free_space, tensors_size};
 

@@ -15,6 +15,7 @@ mod attention;
 pub mod checkpoint;
 mod config;
 mod error;
+mod format;
 mod hidden;
 pub mod journal;
 mod kv_cache;
@@ -26,6 +27,7 @@ mod weights;
 
 pub use config::{Config, EarlyExit, RopeParameters, RopeScaling, TensorSpec};
 pub use error::{Error, Result};
+pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;
 pub use linear::Linear;

@@ -3,6 +3,7 @@
 use crate::attention::Attention;
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
+use crate::format::{Format, Formats};
 use crate::hidden::{Angles, Hidden};
 use crate::kv_cache::KvCache;
 use crate::layer::{DecoderLayer, Mlp, RmsNorm};
@@ -29,10 +30,36 @@ impl Llama {
     ///
     /// # Errors
     /// If a file cannot be read, or does not hold exactly the tensors that the config asks for.
-    pub fn load(folder: &Path) -> Result<Self> {
+    pub fn load(folder: &Path, _formats: &Formats) -> Result<Self> {
         let config = Config::read(&folder.join("config.json"))?;
         let weights = Weights::open(folder, &config)?;
         Self::build(config, |spec| weights.take(spec))
+    }
+
+    /// A model of random weights in the shape of `config`: normal numbers to multiply, and nothing to say.
+    ///
+    /// # Errors
+    /// If there can be no such model, or the machine has no memory for it.
+    pub fn random(config: Config, seed: u64, _formats: &Formats) -> Result<Self> {
+        let mut state = seed as u32;
+        Self::from_weights(config, |spec| {
+            Ok((0..spec.len())
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    ((state >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.07
+                })
+                .collect())
+        })
+    }
+
+    /// What layers, head and cache hold.
+    pub fn formats(&self) -> Formats {
+        Formats::all(Format::F32)
+    }
+
+    /// Bytes of all weights.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_per_token(self.layers.len()) + size_of_val(self.embed_tokens.as_slice()) as u64
     }
 
     /// A model over the weights that `take` gives for each tensor of [`Config::tensors`].
