@@ -1,5 +1,6 @@
 //! The number formats by their names: what a user may ask for, and what a model says that it holds.
 
+use offramp_kernels::strips::Codes;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -60,6 +61,15 @@ impl Format {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+        }
+    }
+
+    /// The codes of a format that is held in strips.
+    pub(crate) const fn codes(self) -> Option<Codes> {
+        match self {
+            Self::F32 | Self::Bf16 => None,
+            Self::Int8 => Some(Codes::Int8),
+            Self::Int4 => Some(Codes::Int4),
         }
     }
 }

@@ -23,14 +23,15 @@ mod layer;
 mod linear;
 mod llama;
 mod rope;
+mod source;
 mod weights;
 
-pub use config::{Config, EarlyExit, RopeParameters, RopeScaling, TensorSpec};
+pub use config::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec};
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;
-pub use linear::Linear;
+pub use linear::{Linear, Matrix};
 pub use llama::Llama;
 pub use rope::Rope;
-pub use weights::{F32Storage, Weights};
+pub use weights::{Storage, Weights};
