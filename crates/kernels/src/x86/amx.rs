@@ -1,8 +1,7 @@
 //! The table for processors with tiles (AMX): products of many `bf16` or int8 at once, the rest AVX-512's.
 //!
 //! A tile is a register of up to 16 rows of 64 bytes, and one instruction multiplies two of them. The compiler
-//! knows no types for them yet, so that what touches them is written in assembly, one block for each stretch
-//! between loading and storing: nothing stays in tiles from block to block but their shapes.
+//! knows no types for them yet, so that what touches them is written in assembly, and nothing else does.
 #![allow(unsafe_code, reason = "tiles are reached through assembly alone")]
 
 mod rows;
