@@ -106,7 +106,9 @@ impl Team {
         work(0);
         drop(done);
         let panic = self.task().panic.take();
-        panic.map(|panic| resume_unwind(panic));
+        if let Some(panic) = panic {
+            resume_unwind(panic)
+        }
     }
 
     /// All threads but the caller's, started by the first call; fewer, if the system gives no more.

@@ -42,7 +42,7 @@ impl Product {
         let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
         let (x, weight) = (numbers(tokens * k, 1), numbers(rows * k, 2));
         let strips = |codes: Codes| {
-            let mut strips = vec![0; codes.bytes(rows, k).unwrap()];
+            let mut strips = vec![0; codes.bytes(rows, k).expect("it fits")];
             let each = strips.chunks_mut(codes.strip_bytes(k)).zip(weight.chunks(STRIP * k));
             each.for_each(|(strip, rows)| pack(codes, rows, k, strip));
             strips

@@ -55,32 +55,37 @@ macro_rules! vector {
 
             #[inline(always)]
             unsafe fn zero() -> Self {
-                // SAFETY: of all these: the promises of `Vector`.
+                // SAFETY: the caller's promise.
                 Self(unsafe { _mm256_setzero_ps() })
             }
 
             #[inline(always)]
             unsafe fn load(from: *const $value) -> $factor {
+                // SAFETY: the caller's promise.
                 unsafe { $load(from) }
             }
 
             #[inline(always)]
             unsafe fn load_some(from: *const $value, count: usize) -> $factor {
+                // SAFETY: the caller's promise.
                 unsafe { $load_some(from, count) }
             }
 
             #[inline(always)]
             unsafe fn multiply_add(self, weight: $factor, x: $factor) -> Self {
+                // SAFETY: the caller's promise.
                 Self(unsafe { $multiply_add(self.0, weight, x) })
             }
 
             #[inline(always)]
             unsafe fn total(self) -> f32 {
+                // SAFETY: the caller's promise.
                 unsafe { total(self.0) }
             }
 
             #[inline(always)]
             unsafe fn totals(four: [Self; ROWS]) -> [f32; ROWS] {
+                // SAFETY: the caller's promise.
                 unsafe { four.map(|sums| total(sums.0)) }
             }
         }
