@@ -27,7 +27,7 @@ mod weights;
 pub use config::{Config, EarlyExit, RopeParameters, RopeScaling, TensorSpec};
 pub use error::{Error, Result};
 pub use hidden::Hidden;
-pub use kv_cache::KvCache;
+pub use kv_cache::{CacheFormat, KvCache};
 pub use linear::Linear;
 pub use llama::Llama;
 pub use rope::Rope;

@@ -4,7 +4,7 @@ use crate::attention::Attention;
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
 use crate::hidden::{Angles, Hidden};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{CacheFormat, KvCache};
 use crate::layer::{DecoderLayer, Mlp, RmsNorm};
 use crate::linear::Linear;
 use crate::weights::{F32Storage, Weights};
@@ -81,8 +81,13 @@ impl Llama {
 
     /// An empty cache for `capacity` positions; [`Llama::forward`] asks for their memory.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
+        self.new_cache_in(CacheFormat::default(), capacity)
+    }
+
+    /// As [`new_cache`](Self::new_cache), in a format of one's choice.
+    pub fn new_cache_in(&self, format: CacheFormat, capacity: usize) -> KvCache {
         let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
-        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity)
+        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity, format)
     }
 
     /// Starts the residual stream of `tokens`; what `hidden` held before is gone. `hidden` stays with
