@@ -16,6 +16,7 @@
 //! [`gemm`], training's large products, keeps the first promise in an order of its own: an element is summed in
 //! increasing k, whatever the threads, the cut and the other rows.
 
+mod aligned;
 pub mod attend;
 pub mod bandwidth;
 mod columns;

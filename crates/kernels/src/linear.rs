@@ -1,5 +1,6 @@
 //! The engine's products over its threads: one input, one or several weight matrices.
 
+use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
 use crate::strips::{Codes, Quantiser, STRIP, Strips};
 use crate::table::{Table, active};
@@ -36,7 +37,7 @@ impl Weight<'_> {
 /// A product of row-major factors: what a table's kernel is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, V> {
-    /// `[tokens, in_features]`
+    /// `[tokens, in_features]`, or as the table's operand is written
     pub x: &'a [V],
     /// `[rows, in_features]`
     pub weight: &'a [V],
@@ -69,7 +70,7 @@ pub struct Job<'a> {
 /// The input in the formats that weights ask for, in buffers kept from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct Operand {
-    bf16: Vec<bf16>,
+    bf16: Aligned<bf16>,
     int8: Quantiser,
     int4: Quantiser,
 }
@@ -79,8 +80,8 @@ impl Operand {
         match weight {
             Weight::F32(_) => {}
             Weight::Bf16(_) => {
-                self.bf16.resize(x.len(), bf16::ZERO);
-                (table.narrow)(x, &mut self.bf16);
+                let len = (table.operand_len)(x.len() / in_features, in_features);
+                (table.operand_bf16)(x, in_features, self.bf16.resize(len));
             }
             Weight::Strips(Codes::Int8, _) => self.int8.quantise(table, Codes::Int8, x, in_features),
             Weight::Strips(Codes::Int4, _) => self.int4.quantise(table, Codes::Int4, x, in_features),
@@ -166,7 +167,7 @@ impl Factors<'_> {
                 (table.product)(Rows { x, weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
-                (table.product_bf16)(Rows { x: &operand.bf16, weight: &weight[values], in_features }, out);
+                (table.product_bf16)(Rows { x: operand.bf16.values(), weight: &weight[values], in_features }, out);
             }
             Weight::Strips(codes, weight) => {
                 let strip = codes.strip_bytes(in_features);

@@ -1,5 +1,6 @@
 //! Tables for x86-64, each handed out only where the processor has its instructions.
 
+mod amx;
 mod attend;
 mod avx2;
 mod avx512;
@@ -26,6 +27,10 @@ pub(crate) fn tables() -> Vec<&'static Table> {
             && is_x86_feature_detected!("avx512vl");
         if avx512 {
             tables.push(&avx512::TABLE);
+            let products = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16");
+            if products && amx::available() {
+                tables.push(&amx::TABLE);
+            }
         }
     }
     tables

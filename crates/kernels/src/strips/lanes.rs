@@ -24,11 +24,10 @@ pub(crate) fn product_strips<const FMA: bool>(factors: Strips<'_>, mut out: Colu
 #[inline(always)]
 fn strip_sums<const FMA: bool>(factors: &Strips<'_>, strip: &[u8], token: usize) -> [f32; STRIP] {
     let Strips { codes, x, .. } = *factors;
-    let of_token = token * x.blocks..(token + 1) * x.blocks;
-    let scales = x.scales[of_token.clone()].iter().zip(&x.offsets[of_token]);
-    let inputs = x.codes[token * x.blocks * codes.block()..].chunks_exact(codes.block());
     let mut sums = [0f32; STRIP];
-    for ((block, inputs), (&scale, &offset)) in strip.chunks_exact(codes.block_bytes()).zip(inputs).zip(scales) {
+    for (index, block) in strip.chunks_exact(codes.block_bytes()).enumerate() {
+        let inputs = &x.codes(index, token)[..codes.block()];
+        let (scale, offset) = (x.scales(index, token)[0], x.offsets(index, token)[0]);
         let (stored, scales) = block.split_at(block.len() - super::SCALES);
         let mut whole: Sums = [offset; STRIP];
         match codes {
