@@ -1,28 +1,9 @@
 //! Keys and values of the positions so far, layer by layer.
 
 use crate::error::{Error, Result};
+use crate::format::CacheFormat;
 use offramp_kernels::attend::{BLOCK, Blocks, BlocksMut, block_len};
 use offramp_kernels::f16;
-
-/// How keys and values are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum CacheFormat {
-    /// As they are computed.
-    #[default]
-    F32,
-    /// In half the bytes, rounded to 11 bits; what is beyond ±65504 becomes infinite.
-    F16,
-}
-
-impl CacheFormat {
-    /// Bytes of one element of a key or a value.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F32 => size_of::<f32>(),
-            Self::F16 => size_of::<f16>(),
-        }
-    }
-}
 
 /// The cache that [`Llama::forward`](crate::Llama::forward) appends to.
 ///
