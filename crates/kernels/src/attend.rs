@@ -13,8 +13,6 @@
 
 pub(crate) mod lanes;
 mod portable;
-#[cfg(test)]
-mod tests;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;

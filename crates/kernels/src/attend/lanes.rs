@@ -12,6 +12,9 @@ const VECTORS: usize = BLOCK / LANES;
 /// Rows that go through a block before the next one is read: they and the block share the first-level cache.
 const ROWS: usize = 32;
 
+/// Bytes that memory sends at once.
+const LINE: usize = 64;
+
 /// 16 floats.
 pub(crate) trait Vector: Copy {
     fn splat(x: f32) -> Self;
@@ -33,8 +36,8 @@ pub(crate) trait Vector: Copy {
     fn largest(self) -> f32;
     /// The sum of all lanes, in a fixed tree.
     fn sum(self) -> f32;
-    /// Asks memory for what will be read soon.
-    fn ask_for<T>(soon: &[T]);
+    /// Asks memory for what will be read soon; there need not be such an address.
+    fn ask_for(address: usize);
 }
 
 /// What one call works in, kept from call to call.
@@ -79,6 +82,34 @@ pub(crate) fn attend<V: Vector, const R: usize, const W: usize>(job: &Attend<'_>
     SCRATCH.set(scratch);
 }
 
+/// The block to come, asked for while this one is computed, a little at a time: memory has only so many ears.
+struct Ahead {
+    address: usize,
+    end: usize,
+    step: usize,
+}
+
+/// Keys, or positions, between two steps.
+const STRETCH: usize = 8;
+
+impl Ahead {
+    /// Asks for `block` in so many steps.
+    #[inline(always)]
+    fn of<T>(block: &[T], steps: usize) -> Self {
+        let (address, bytes) = (block.as_ptr().addr(), size_of_val(block));
+        Self { address, end: address + bytes, step: bytes.div_ceil(steps).next_multiple_of(LINE) }
+    }
+
+    #[inline(always)]
+    fn ask<V: Vector>(&mut self) {
+        let end = self.end.min(self.address + self.step);
+        while self.address < end {
+            V::ask_for(self.address);
+            self.address += LINE;
+        }
+    }
+}
+
 /// Rows on their way through the blocks.
 struct Rows<'a> {
     head_dim: usize,
@@ -114,26 +145,28 @@ impl<'a> Rows<'a> {
     fn through_blocks<V: Vector, const R: usize, const W: usize>(&mut self, cache: Blocks<'_>) {
         let len = self.widened.len();
         let most = self.seen.last().map_or(0, |&seen| seen);
-        // With few rows there is more to wait for than to compute.
+        // With many rows there is more to compute than to wait for.
         let few = self.seen.len() <= R;
-        for block in 0..most.div_ceil(BLOCK) {
+        let columns = padded(self.head_dim).div_ceil(W * LANES);
+        let steps = self.head_dim.div_ceil(STRETCH) * VECTORS / W + columns * BLOCK / STRETCH;
+        for index in 0..most.div_ceil(BLOCK) {
             match cache {
                 Blocks::F32(blocks) => {
-                    if few {
-                        V::ask_for(next(blocks, block, len));
-                    }
-                    self.through_block::<V, R, W>(block, &blocks[block * len..][..len]);
+                    let mut ahead = Ahead::of(if few { block(blocks, index + 1, len) } else { &[] }, steps);
+                    self.through_block::<V, R, W>(index, block(blocks, index, len), &mut ahead);
                 }
                 Blocks::F16(blocks) => {
-                    if few {
-                        V::ask_for(next(blocks, block, len));
-                    }
+                    let steps = steps + len / (LANES * STRETCH);
+                    let mut ahead = Ahead::of(if few { block(blocks, index + 1, len) } else { &[] }, steps);
                     let widened = std::mem::take(&mut self.widened);
-                    let narrow = blocks[block * len..][..len].as_chunks().0;
-                    for (wide, narrow) in widened.as_chunks_mut().0.iter_mut().zip(narrow) {
+                    let narrow = block(blocks, index, len).as_chunks().0;
+                    for (i, (wide, narrow)) in widened.as_chunks_mut().0.iter_mut().zip(narrow).enumerate() {
+                        if i % STRETCH == 0 {
+                            ahead.ask::<V>();
+                        }
                         V::widen(narrow).store(wide);
                     }
-                    self.through_block::<V, R, W>(block, widened);
+                    self.through_block::<V, R, W>(index, widened, &mut ahead);
                     self.widened = widened;
                 }
             }
@@ -142,16 +175,21 @@ impl<'a> Rows<'a> {
 
     /// Takes the rows that see any of the block through it, `R` at a time.
     #[inline(always)]
-    fn through_block<V: Vector, const R: usize, const W: usize>(&mut self, index: usize, block: &[f32]) {
+    fn through_block<V: Vector, const R: usize, const W: usize>(
+        &mut self,
+        index: usize,
+        block: &[f32],
+        ahead: &mut Ahead,
+    ) {
         let before = index * BLOCK;
         let mut row = self.seen.partition_point(|&seen| seen <= before);
         while row < self.seen.len() {
             let left = self.seen.len() - row;
             row += match left {
-                _ if left >= R => self.tile::<V, R, W>(row, before, block),
-                4.. => self.tile::<V, 4, W>(row, before, block),
-                2.. => self.tile::<V, 2, W>(row, before, block),
-                _ => self.tile::<V, 1, W>(row, before, block),
+                _ if left >= R => self.tile::<V, R, W>(row, before, block, ahead),
+                4.. => self.tile::<V, 4, W>(row, before, block, ahead),
+                2.. => self.tile::<V, 2, W>(row, before, block, ahead),
+                _ => self.tile::<V, 1, W>(row, before, block, ahead),
             };
         }
     }
@@ -163,11 +201,12 @@ impl<'a> Rows<'a> {
         row: usize,
         before: usize,
         block: &[f32],
+        ahead: &mut Ahead,
     ) -> usize {
         let wide = padded(self.head_dim);
         let (keys, values) = block.split_at(BLOCK * self.head_dim);
         let mut weights = [[0.0; BLOCK]; R];
-        scores::<V, R, W>(&self.queries[row * self.head_dim..], keys.as_chunks().0, &mut weights);
+        scores::<V, R, W>(&self.queries[row * self.head_dim..], keys.as_chunks().0, &mut weights, ahead);
         let (mut seen, mut factors) = ([BLOCK; R], [1.0; R]);
         let mut least = BLOCK;
         for r in 0..R {
@@ -178,23 +217,23 @@ impl<'a> Rows<'a> {
             factors[r] = weigh::<V>(&mut weights[r], largest, sums);
         }
         let weighted = &mut self.weighted[row * wide..][..R * wide];
-        add_values::<V, R, W>(&weights, &factors, &values[..least * wide], weighted);
+        add_values::<V, R, W>(&weights, &factors, &values[..least * wide], weighted, ahead);
         for r in 0..R {
             if seen[r] > least {
                 let mut weights = [weights[r]];
                 weights[0].copy_within(least.., 0);
                 let values = &values[least * wide..seen[r] * wide];
-                add_values::<V, 1, W>(&weights, &[1.0], values, &mut weighted[r * wide..][..wide]);
+                add_values::<V, 1, W>(&weights, &[1.0], values, &mut weighted[r * wide..][..wide], ahead);
             }
         }
         R
     }
 }
 
-/// The block after this one, if there is one.
+/// A block, or nothing if there are not so many.
 #[inline(always)]
-fn next<T>(blocks: &[T], block: usize, len: usize) -> &[T] {
-    blocks.get((block + 1) * len..(block + 2) * len).unwrap_or(&[])
+fn block<T>(blocks: &[T], index: usize, len: usize) -> &[T] {
+    blocks.get(index * len..(index + 1) * len).unwrap_or(&[])
 }
 
 /// `out[r, p] = Σ_d queries[r, d] · keys[d, p]`, in increasing d.
@@ -203,6 +242,7 @@ fn scores<V: Vector, const R: usize, const W: usize>(
     queries: &[f32],
     keys: &[[f32; BLOCK]],
     out: &mut [[f32; BLOCK]; R],
+    ahead: &mut Ahead,
 ) {
     let head_dim = keys.len();
     let mut of_row = [queries; R];
@@ -212,6 +252,9 @@ fn scores<V: Vector, const R: usize, const W: usize>(
     for first in (0..VECTORS).step_by(W) {
         let mut sums = [[V::splat(0.0); W]; R];
         for d in 0..head_dim {
+            if d % STRETCH == 0 {
+                ahead.ask::<V>();
+            }
             let keys = &keys[d].as_chunks::<LANES>().0[first..first + W];
             for r in 0..R {
                 let query = V::splat(of_row[r][d]);
@@ -266,15 +309,16 @@ fn add_values<V: Vector, const R: usize, const W: usize>(
     factors: &[f32; R],
     values: &[f32],
     out: &mut [f32],
+    ahead: &mut Ahead,
 ) {
     let wide = out.len() / R;
     let mut first = 0;
     while first + W * LANES <= wide {
-        add_columns::<V, R, W>(weights, factors, values, (first, out));
+        add_columns::<V, R, W>(weights, factors, values, (first, out), ahead);
         first += W * LANES;
     }
     while first < wide {
-        add_columns::<V, R, 1>(weights, factors, values, (first, out));
+        add_columns::<V, R, 1>(weights, factors, values, (first, out), ahead);
         first += LANES;
     }
 }
@@ -286,6 +330,7 @@ fn add_columns<V: Vector, const R: usize, const W: usize>(
     factors: &[f32; R],
     values: &[f32],
     (first, out): (usize, &mut [f32]),
+    ahead: &mut Ahead,
 ) {
     let wide = out.len() / R;
     let mut sums = [[V::splat(0.0); W]; R];
@@ -298,6 +343,9 @@ fn add_columns<V: Vector, const R: usize, const W: usize>(
     }
     let positions = (values.len() / wide).min(BLOCK);
     for p in 0..positions {
+        if p % STRETCH == 0 {
+            ahead.ask::<V>();
+        }
         let values = values[p * wide + first..][..W * LANES].as_chunks::<LANES>().0;
         for r in 0..R {
             let weight = V::splat(weights[r][p]);

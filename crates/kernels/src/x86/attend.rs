@@ -113,8 +113,8 @@ impl Vector for Whole {
     }
 
     #[inline(always)]
-    fn ask_for<T>(soon: &[T]) {
-        ask_for(soon);
+    fn ask_for(address: usize) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) };
     }
 }
 
@@ -208,15 +208,8 @@ impl Vector for Pair {
     }
 
     #[inline(always)]
-    fn ask_for<T>(soon: &[T]) {
-        ask_for(soon);
-    }
-}
-
-#[inline(always)]
-fn ask_for<T>(soon: &[T]) {
-    for byte in (0..size_of_val(soon)).step_by(64) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(soon.as_ptr().cast::<i8>().add(byte)) };
+    fn ask_for(address: usize) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) };
     }
 }
 
