@@ -107,7 +107,10 @@ impl Attend<'_> {
     fn check(&self, tokens: usize, columns: usize) -> usize {
         let Self { queries, stride, head_dim, first, cache } = *self;
         assert!(head_dim > 0 && columns.is_multiple_of(head_dim), "whole heads of {head_dim}");
-        assert!(tokens == 0 || queries.len() >= (tokens - 1) * stride + columns, "queries of {tokens} tokens");
+        assert!(
+            tokens == 0 || queries.len() >= (tokens - 1) * stride + columns,
+            "queries of {tokens} tokens"
+        );
         let held = match cache {
             Blocks::F32(blocks) => blocks.len(),
             Blocks::F16(blocks) => blocks.len(),

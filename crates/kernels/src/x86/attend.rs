@@ -1,5 +1,9 @@
 //! Attention's vectors for AVX2 and AVX-512.
 #![allow(unsafe_code, reason = "SIMD: functions for one instruction set")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason stands above all of the vectors' functions"
+)]
 
 use crate::attend::Attend;
 use crate::attend::lanes::{LANES, Vector, attend};
@@ -35,8 +39,8 @@ struct Pair(__m256, __m256);
 #[derive(Clone, Copy)]
 struct Whole(__m512);
 
-// SAFETY, of everything below: the processor has the instructions, as this type's values exist only then; and
-// what is read or written is a borrowed array.
+// SAFETY, of everything below: the two functions above alone use these vectors, and have the instructions; what is
+// read or written is a borrowed array; what is asked for need not exist.
 
 impl Vector for Whole {
     #[inline(always)]
