@@ -1,5 +1,6 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
+use crate::attend;
 use crate::columns::ColumnsMut;
 use crate::gemm::{Micro, portable};
 use crate::lanes;
@@ -25,6 +26,7 @@ pub(crate) static TABLE: Table = Table {
     rms_norm_backward: lanes::rms_norm_backward::<false>,
     softmax: lanes::softmax::<false>,
     narrow: lanes::narrow::<false>,
+    attend: attend::lanes::attend::<[f32; 16], 2, 1>,
     weighted_sum: lanes::weighted_sum::<false>,
     silu_mul: lanes::silu_mul::<false>,
     silu_mul_backward: lanes::silu_mul_backward::<false>,

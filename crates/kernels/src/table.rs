@@ -1,5 +1,6 @@
 //! One set of functions per instruction set, chosen once at run time.
 
+use crate::attend::Attend;
 use crate::columns::ColumnsMut;
 use crate::gemm::Micro;
 use crate::linear::Rows;
@@ -48,6 +49,9 @@ pub struct Table {
     /// `out = Σ_j weights[j] · values[j]`, in increasing j. Shapes: `weights` `[count]`, `values`
     /// `[count, dim]`, `out` `[dim]`.
     pub weighted_sum: fn(&[f32], &[f32], &mut [f32]),
+    /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some of
+    /// its columns.
+    pub attend: fn(&Attend<'_>, ColumnsMut<'_>),
     /// `out = silu(gate) · up`, `silu(z) = z / (1 + e^−z)`. Arguments: `gate`, `up`, `out`.
     pub silu_mul: fn(&[f32], &[f32], &mut [f32]),
     /// Replaces `gate` and `up` by their gradients, given `d_out` (third argument).

@@ -23,6 +23,7 @@ macro_rules! table {
             softmax,
             narrow,
             weighted_sum,
+            attend,
             silu_mul,
             silu_mul_backward,
             rope,

@@ -125,7 +125,8 @@ unsafe fn few(weight: &[bf16], k: usize, right: &Right<'_>, out: *mut f32, strid
             Sums::clear();
             let along = steps.saturating_sub(AHEAD);
             let a = rows.as_ptr();
-            Stream { a, stride: 2 * k, ahead: AHEAD * LINE, b: right.x.as_ptr(), right, steps: along }.multiply();
+            Stream { a, stride: 2 * k, ahead: AHEAD * LINE, b: right.x.as_ptr(), right, steps: along }
+                .multiply();
             let (a, b) = (a.add(along * STEP), right.x[along * STEP * right.width..].as_ptr());
             let ahead = SIDE * 2 * k - along * LINE;
             Stream { a, stride: 2 * k, ahead, b, right, steps: steps - along }.multiply();
@@ -244,13 +245,19 @@ unsafe fn many(weight: &[bf16], k: usize, right: &Right<'_>, out: *mut f32, stri
                 let columns = (right.groups - group).min(2);
                 for row in (0..count).step_by(2 * SIDE) {
                     let lines = (count - row).div_ceil(SIDE).min(2);
-                    let (a, b) = (tiles[row * steps * STEP..].as_ptr(), right.x[group * right.group..].as_ptr());
+                    let (a, b) =
+                        (tiles[row * steps * STEP..].as_ptr(), right.x[group * right.group..].as_ptr());
                     // SAFETY: both factors have these tiles, and the output these rows.
                     unsafe {
                         let a_next = 2 * SIDE * steps * STEP;
                         Sums::clear();
                         right.way(a, a_next, b, steps).multiply(lines, columns);
-                        right.put(&Sums::take(right.width), [lines, columns], [row, group], (out, stride, count));
+                        right.put(
+                            &Sums::take(right.width),
+                            [lines, columns],
+                            [row, group],
+                            (out, stride, count),
+                        );
                     }
                 }
             }
