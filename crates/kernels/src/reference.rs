@@ -14,7 +14,7 @@ use half::bf16;
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
-    operand_bf16: |x, _, out| lanes::narrow::<false>(x, out),
+    operand_bf16: |x, _, _, out| lanes::narrow::<false>(x, out),
     operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
     product_strips: strips::lanes::product_strips::<false>,

@@ -9,6 +9,9 @@ use half::bf16;
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
+/// Tokens that some tables keep together.
+pub const TILE_TOKENS: usize = 16;
+
 /// The arithmetic of one instruction set. See the crate's head for what every table promises.
 ///
 /// The functions check the lengths of their slices and panic where they disagree: the callers own
@@ -21,8 +24,9 @@ pub struct Table {
     /// below, `out` is `[tokens, rows]` or some of its columns.
     pub product: fn(Rows<'_, f32>, ColumnsMut<'_>),
     /// Rounds tokens to `bf16` in the order in which this table's `product_bf16` reads them. Arguments: `x`
-    /// `[tokens, in_features]`, `in_features`, and room for [`Self::operand_len`] values.
-    pub operand_bf16: fn(&[f32], usize, &mut [bf16]),
+    /// `[tokens, in_features]`, `in_features`, the number of tokens of the whole product, of which these may be
+    /// some groups of [`TILE_TOKENS`], and room for their [`Self::operand_len`] values.
+    pub operand_bf16: fn(&[f32], usize, usize, &mut [bf16]),
     /// Values of that order, for tokens and features: it may pad both.
     pub operand_len: fn(usize, usize) -> usize,
     /// As `product`, of factors in `bf16`, `x` as `operand_bf16` made it; sums are `f32`.
