@@ -4,7 +4,7 @@
 
 use offramp_engine::Session;
 use offramp_kernels as kernels;
-use offramp_model::{Llama, Weights, checkpoint};
+use offramp_model::{Formats, Llama, Weights, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ fn sequences(name: &str) -> Vec<(Vec<u32>, Vec<Vec<f32>>)> {
 #[test]
 fn logits_at_every_exit_are_pytorchs() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder()).unwrap();
+        let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
         for (row, (tokens, exits)) in sequences(name).into_iter().enumerate() {
             assert_eq!(exits.len(), model.config().num_hidden_layers);
             for (index, expected) in exits.iter().enumerate() {
@@ -73,7 +73,7 @@ fn every_kernels_table_gives_pytorchs_logits() {
 #[test]
 fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder()).unwrap();
+        let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
         let layers = model.config().num_hidden_layers;
         let (tokens, _) = sequences(name).remove(0);
         let whole: Vec<_> = (1..=layers).map(|e| logits(&model, &tokens, e)).collect();
@@ -97,7 +97,7 @@ fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
 
 #[test]
 fn truncating_the_cache_leaves_no_trace() {
-    let model = Llama::load(Fixture::new("gqa-untied").folder()).unwrap();
+    let model = Llama::load(Fixture::new("gqa-untied").folder(), &Formats::default()).unwrap();
     let layers = model.config().num_hidden_layers;
     let (tokens, _) = sequences("gqa-untied").remove(0);
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
@@ -120,7 +120,7 @@ fn truncating_the_cache_leaves_no_trace() {
 #[test]
 fn a_session_that_changes_its_exit_at_every_token_says_what_pytorch_says() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder()).unwrap();
+        let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
         let (layers, vocab) = (model.config().num_hidden_layers, model.config().vocab_size);
         for (tokens, exits) in sequences(name) {
             let mut session = Session::new(&model, tokens.len()).unwrap();
@@ -145,7 +145,7 @@ fn with_config(name: &str, config: &Value, folder: &Path) -> Llama {
     let weights = Fixture::new(name).folder().join("model.safetensors");
     std::fs::copy(weights, folder.join("model.safetensors")).unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    Llama::load(folder).unwrap()
+    Llama::load(folder, &Formats::default()).unwrap()
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn rope_keys_old_and_new_mean_the_same() {
 fn assert_same_logits(name: &str, config: &Value) {
     let folder = tempfile::tempdir().unwrap();
     let rewritten = with_config(name, config, folder.path());
-    let model = Llama::load(Fixture::new(name).folder()).unwrap();
+    let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
     let layers = model.config().num_hidden_layers;
     let (tokens, _) = sequences(name).remove(0);
     assert!(
@@ -195,14 +195,14 @@ fn assert_same_logits(name: &str, config: &Value) {
 fn what_transformers_wrote_is_saved_again_without_loss() {
     for name in MODELS {
         let fixture = Fixture::new(name);
-        let model = Llama::load(fixture.folder()).unwrap();
+        let model = Llama::load(fixture.folder(), &Formats::default()).unwrap();
         let weights = Weights::open(fixture.folder(), model.config()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         checkpoint::save(folder.path(), model.config(), &mut |spec| {
             Cow::Owned(weights.take(spec).unwrap().as_slice().to_vec())
         })
         .unwrap();
-        let again = Llama::load(folder.path()).unwrap();
+        let again = Llama::load(folder.path(), &Formats::default()).unwrap();
         assert_eq!(again.config(), model.config(), "{name}");
         let (tokens, _) = sequences(name).remove(0);
         let layers = model.config().num_hidden_layers;

@@ -5,7 +5,7 @@ use crate::output::{self, Table};
 use crate::progress::Progress;
 use anyhow::Result;
 use offramp_eval::{SpeedOptions, SpeedReport, Spread, peak_memory, speed};
-use offramp_model::{Config, Llama, checkpoint};
+use offramp_model::{Config, Formats, Llama, checkpoint};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ struct Answer<'a> {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let folder = checkpoint::resolve(&arguments.model)?;
-    let model = Llama::load(&folder)?;
+    let model = Llama::load(&folder, &Formats::default())?;
     let exits = match arguments.exits.is_empty() {
         true => Config::quarters(model.config().num_hidden_layers),
         false => arguments.exits.clone(),

@@ -5,7 +5,7 @@ use crate::output::{self, Table};
 use crate::progress::Progress;
 use anyhow::Result;
 use offramp_eval::{ExitScore, PerplexityOptions};
-use offramp_model::{Llama, checkpoint};
+use offramp_model::{Formats, Llama, checkpoint};
 use offramp_text::{TokenStream, Tokenizer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     // One more than are scored: the first token is not predicted.
     let most = arguments.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_add(1));
     let stream = offramp_eval::open_data(&arguments.data, &tokenizer, most)?;
-    let model = Llama::load(&folder)?;
+    let model = Llama::load(&folder, &Formats::default())?;
     let options = PerplexityOptions {
         exits: arguments.exits.clone(),
         context: arguments.context,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use offramp_engine::{
     GenerateOptions, Generation, SamplingOptions, Session, Statistics, StopReason, generate,
 };
-use offramp_model::{Llama, checkpoint};
+use offramp_model::{Formats, Llama, checkpoint};
 use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -62,7 +62,7 @@ struct Answer<'a> {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let folder = checkpoint::resolve(&arguments.model)?;
     let tokenizer = Tokenizer::from_folder(&folder)?;
-    let model = Llama::load(&folder)?;
+    let model = Llama::load(&folder, &Formats::default())?;
     let exit_layer = arguments.exit_layer.unwrap_or(model.config().num_hidden_layers);
     let sampling = SamplingOptions {
         temperature: arguments.temperature,

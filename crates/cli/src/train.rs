@@ -8,7 +8,7 @@ use crate::{eval, generate, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::SamplingOptions;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::Llama;
+use offramp_model::{Formats, Llama};
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
@@ -173,7 +173,7 @@ fn finish(
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
     if !summary.stopped {
-        let model = Llama::load(&summary.model)?;
+        let model = Llama::load(&summary.model, &Formats::default())?;
         let tokenizer = Tokenizer::from_folder(&summary.model)?;
         if PrepareSummary::read(&job.corpus)?.valid.is_some() {
             let stream = TokenStream::open(&job.corpus, "valid")?;

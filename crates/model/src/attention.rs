@@ -2,7 +2,7 @@
 
 use crate::hidden::{Angles, Scratch};
 use crate::kv_cache::LayerCache;
-use crate::linear::Linear;
+use crate::linear::{Linear, together};
 use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::{ColumnsMut, Rows, Table, active};
 
@@ -23,10 +23,10 @@ impl Attention {
     /// Attends from the tokens in `scratch.normed` to the cache and themselves, appending them to
     /// `cache`; the result is left in `scratch.residual` `[tokens, hidden]`.
     pub(crate) fn forward(&self, scratch: &mut Scratch, cache: &mut LayerCache) {
-        let Scratch { normed, queries, keys, values, attended, residual, angles, .. } = scratch;
-        self.q_proj.forward(normed, queries);
-        self.k_proj.forward(normed, keys);
-        self.v_proj.forward(normed, values);
+        let Scratch { normed, operand, queries, keys, values, attended, residual, angles, .. } = scratch;
+        let projections =
+            [(&self.q_proj, &mut *queries), (&self.k_proj, &mut *keys), (&self.v_proj, &mut *values)];
+        together(normed, operand, projections);
         self.rotate(queries, angles);
         self.rotate(keys, angles);
         // Scaled here once instead of at every score.
@@ -36,7 +36,7 @@ impl Attention {
         cache.append(keys, values);
         attended.resize(queries.len(), 0.0);
         self.attend(queries, cache, before, attended);
-        self.o_proj.forward(attended, residual);
+        self.o_proj.forward(attended, operand, residual);
     }
 
     /// Rotates `heads` `[tokens, any number of heads, head_dim]` to their positions.

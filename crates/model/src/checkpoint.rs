@@ -4,28 +4,32 @@
 //! the disk and renamed. [`replace_folder`] does the same for a folder of files that belong together.
 
 mod checksum;
+mod quantize;
 mod replace;
 mod room;
 #[cfg(test)]
 mod tests;
 
 pub use checksum::{Checksum, Checksums};
+pub use quantize::{Quantized, quantize};
 pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
 pub use room::{free_space, tensors_size};
 
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
-use crate::weights::{SINGLE, Weights};
+use crate::format::Format;
+use crate::weights::{Layout, SINGLE, Weights};
 use replace::Unfinished;
-use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
+/// Where tensors of a file begin, if all before them are of whole lines.
+const CACHE_LINE: usize = 64;
 
 /// Writes a Hugging Face folder of `f32` weights that stock `transformers` loads: `model.safetensors`,
 /// `generation_config.json` and, last, the `config.json` that makes it a model. Returns what each file is.
@@ -42,6 +46,7 @@ pub fn save<'a>(
 ) -> Result<Checksums> {
     let path = folder.join(CONFIG);
     config.validate(&path)?;
+    let config = &Config { quantization: None, ..config.clone() };
     fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
     let weights = write_tensors(&folder.join(SINGLE), &config.tensors(), tensors)?;
     let write_text = |name: &str, text: String| {
@@ -62,7 +67,7 @@ pub fn write_tensors<'a>(
     specs: &[TensorSpec],
     tensors: &mut dyn FnMut(&TensorSpec) -> Cow<'a, [f32]>,
 ) -> Result<Checksum> {
-    let header = header(path, specs)?;
+    let header = header(path, floats(specs))?;
     let mut unfinished = Unfinished::create(path)?;
     unfinished.write(&(header.len() as u64).to_le_bytes())?;
     unfinished.write(&header)?;
@@ -89,26 +94,24 @@ pub fn read_tensors<'a>(
     specs: &[TensorSpec],
     into: impl IntoIterator<Item = &'a mut [f32]>,
 ) -> Result<()> {
-    let mut file = Weights::open_file(path, specs)?;
+    let file = Weights::open_file(path, specs)?;
     specs.iter().zip(into).try_for_each(|(spec, values)| file.read(spec, values))
 }
 
-/// The header of a file that holds `specs` one after the other, padded so that values are aligned.
-fn header(path: &Path, specs: &[TensorSpec]) -> Result<Vec<u8>> {
-    let mut start = 0;
-    let infos = specs.iter().map(|TensorSpec { name, shape }| {
-        let values = shape.iter().try_fold(size_of::<f32>(), |bytes, size| bytes.checked_mul(*size));
-        let end = values.and_then(|bytes| bytes.checked_add(start));
-        let end = end.ok_or_else(|| Error::safetensors(path, format!("{name} {shape:?} is too large")))?;
-        let info = TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
-        start = end;
-        Ok((name.clone(), info))
-    });
-    let infos: Vec<_> = infos.collect::<Result<_>>()?;
-    let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::DuplicateTensor { path: path.to_owned(), tensor: pair[0].to_owned() });
+/// The header of a file that holds these tensors one after the other, padded so that they begin at a cache line.
+fn header<'a>(path: &Path, tensors: impl Iterator<Item = (&'a TensorSpec, Layout)>) -> Result<Vec<u8>> {
+    let mut start = 0usize;
+    let mut names = BTreeSet::new();
+    let mut infos = Vec::new();
+    for (spec, layout) in tensors {
+        let end = layout.bytes().and_then(|bytes| start.checked_add(bytes));
+        let too_large = || Error::safetensors(path, format!("{} {:?} is too large", spec.name, spec.shape));
+        let (shape, data_offsets) = (layout.shape(spec), (start, end.ok_or_else(too_large)?));
+        if !names.insert(&spec.name) {
+            return Err(Error::DuplicateTensor { path: path.to_owned(), tensor: spec.name.clone() });
+        }
+        infos.push((spec.name.clone(), TensorInfo { dtype: layout.dtype(), shape, data_offsets }));
+        start = data_offsets.1;
     }
     // What transformers looks for before it reads a file as PyTorch's.
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -116,8 +119,14 @@ fn header(path: &Path, specs: &[TensorSpec]) -> Result<Vec<u8>> {
     let metadata = metadata.map_err(|error| Error::safetensors(path, error.to_string()))?;
     let mut header =
         serde_json::to_vec(&metadata).map_err(|error| Error::safetensors(path, error.to_string()))?;
-    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = size_of::<u64>();
+    header.resize((length + header.len()).next_multiple_of(CACHE_LINE) - length, b' ');
     Ok(header)
+}
+
+/// Tensors of `f32`.
+fn floats(specs: &[TensorSpec]) -> impl Iterator<Item = (&TensorSpec, Layout)> {
+    specs.iter().map(|spec| (spec, Layout::new(spec, Format::F32)))
 }
 
 /// The model folder that `path` means: itself, or for a run folder its `model/` or else its newest

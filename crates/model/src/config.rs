@@ -1,13 +1,22 @@
 //! `config.json`: the sizes and constants of a model, in Hugging Face's words.
 
 mod limits;
+mod quantization;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use quantization::Quantization;
+
 use crate::error::{Error, Result};
+use crate::format::Format;
 use std::path::Path;
+
+/// The token embedding's name.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The LM head's name.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// What a Llama is made of. Fields are the keys of Hugging Face's `config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +49,8 @@ pub struct Config {
     pub eos_token_ids: Vec<u32>,
     /// What early-exit training did, if there was any.
     pub early_exit: Option<EarlyExit>,
+    /// What the folder's tensors are, if they are not all floats.
+    pub quantization: Option<Quantization>,
 }
 
 /// Rotary position embedding.
@@ -115,6 +126,11 @@ impl TensorSpec {
     pub fn is_empty(&self) -> bool {
         self.shape.contains(&0)
     }
+
+    /// Whether it is the token embedding.
+    pub(crate) fn is_embedding(&self) -> bool {
+        self.name == EMBEDDING
+    }
 }
 
 impl Config {
@@ -137,9 +153,15 @@ impl Config {
         Ok(config)
     }
 
-    /// The text of a `config.json` that `transformers` 4.45 and 5.x read alike.
+    /// The text of a `config.json` that `transformers` 4.45 and 5.x read alike; of a quantised folder, one that
+    /// they refuse.
     pub fn to_json(&self) -> String {
-        write::config_json(self)
+        self.to_json_of(if self.quantization.is_some() { Format::Bf16 } else { Format::F32 })
+    }
+
+    /// As [`Config::to_json`], where most floats are of this format.
+    pub(crate) fn to_json_of(&self, floats: Format) -> String {
+        write::config_json(self, floats)
     }
 
     /// The text of the `generation_config.json` that goes with it.
@@ -181,8 +203,7 @@ impl Config {
 
     /// Every tensor of the model, in the order in which the layers use them; a tied head is not one.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let mut tensors =
-            vec![TensorSpec::new("model.embed_tokens.weight", &[self.vocab_size, self.hidden_size])];
+        let mut tensors = vec![TensorSpec::new(EMBEDDING, &[self.vocab_size, self.hidden_size])];
         let layer = self.layer_tensors();
         for index in 0..self.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{index}.{part}.weight");
@@ -190,9 +211,14 @@ impl Config {
         }
         tensors.push(TensorSpec::new("model.norm.weight", &[self.hidden_size]));
         if !self.tie_word_embeddings {
-            tensors.push(TensorSpec::new("lm_head.weight", &[self.vocab_size, self.hidden_size]));
+            tensors.push(self.head_tensor());
         }
         tensors
+    }
+
+    /// The LM head, whether or not it is a tensor of its own.
+    pub(crate) fn head_tensor(&self) -> TensorSpec {
+        TensorSpec::new(HEAD, &[self.vocab_size, self.hidden_size])
     }
 
     /// Values that the model learns; a tied head counts once.

@@ -1,6 +1,7 @@
 //! Everything that can go wrong in this room, each in one line that says what to do about it.
 
 use crate::config::TensorSpec;
+use crate::format::Format;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -167,7 +168,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// A tensor in a number format that is not read.
-    #[error("{path}: tensor {tensor} is of type {found}: export it as F32, F16 or BF16", path = path.display())]
+    #[error("{path}: tensor {tensor} is of type {found}: export it as {expected}", path = path.display())]
     NumberFormat {
         /// The file.
         path: PathBuf,
@@ -175,6 +176,32 @@ pub enum Error {
         tensor: String,
         /// The format, as safetensors calls it.
         found: String,
+        /// What is read in its place.
+        expected: &'static str,
+    },
+    /// Quantised weights, where those they were made from are needed.
+    #[error("{path}: the weights are {held}: {advice}", path = path.display())]
+    Quantized {
+        /// The folder or file.
+        path: PathBuf,
+        /// What they are.
+        held: Format,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Weights that do not fit the memory.
+    #[error("there is no memory for {tensor} of {bytes} bytes: choose a smaller model or a narrower format")]
+    WeightMemory {
+        /// The tensor.
+        tensor: String,
+        /// What it needs.
+        bytes: u64,
+    },
+    /// A folder that is not there to be replaced.
+    #[error("{path} is there already: choose another folder, or remove it", path = path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
     },
     /// A weight that is no number.
     #[error("{path}: tensor {tensor} is {found} at index {index}: its training diverged or the file is damaged", path = path.display())]
@@ -223,6 +250,11 @@ impl Error {
 
     pub(crate) fn safetensors(path: &Path, reason: impl Into<String>) -> Self {
         Self::Safetensors { path: path.to_owned(), reason: legible(&reason.into()) }
+    }
+
+    /// A tensor that there is no memory for.
+    pub(crate) fn memory(spec: &TensorSpec, bytes: u64) -> Self {
+        Self::WeightMemory { tensor: spec.name.clone(), bytes }
     }
 
     /// A tensor in memory of the wrong length.

@@ -1,5 +1,6 @@
 //! The tokens in flight: their residual stream, and the room that the layers need to work on it.
 
+use offramp_kernels::Operand;
 use std::ops::Range;
 
 /// The residual stream of a few tokens, between any two layers.
@@ -18,6 +19,7 @@ pub struct Hidden {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) normed: Vec<f32>,   // [tokens, hidden]
+    pub(crate) operand: Operand,   // a product's input, in the formats that weights ask for
     pub(crate) queries: Vec<f32>,  // [tokens, heads, head_dim]
     pub(crate) keys: Vec<f32>,     // [tokens, kv_heads, head_dim]
     pub(crate) values: Vec<f32>,   // [tokens, kv_heads, head_dim]

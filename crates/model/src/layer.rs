@@ -1,16 +1,16 @@
 //! One decoder layer: attention and a gated feed-forward network, each on a normed residual stream.
 
 use crate::attention::Attention;
-use crate::hidden::Hidden;
+use crate::hidden::{Hidden, Scratch};
 use crate::kv_cache::LayerCache;
-use crate::linear::Linear;
-use crate::weights::F32Storage;
+use crate::linear::{Linear, together};
+use crate::weights::Storage;
 use offramp_kernels::active;
 
 /// Root-mean-square norm with a weight.
 #[derive(Clone, Debug)]
 pub(crate) struct RmsNorm {
-    pub(crate) weight: F32Storage, // [hidden]
+    pub(crate) weight: Storage<f32>, // [hidden]
     pub(crate) eps: f32,
 }
 
@@ -51,11 +51,11 @@ impl DecoderLayer {
         (active().axpy)(1.0, &scratch.residual, stream);
 
         self.post_attention_layernorm.forward(stream, &mut scratch.normed);
-        self.mlp.gate_proj.forward(&scratch.normed, &mut scratch.gate);
-        self.mlp.up_proj.forward(&scratch.normed, &mut scratch.up);
-        scratch.gated.resize(scratch.gate.len(), 0.0);
-        (active().silu_mul)(&scratch.gate, &scratch.up, &mut scratch.gated);
-        self.mlp.down_proj.forward(&scratch.gated, &mut scratch.residual);
+        let Scratch { normed, operand, gate, up, gated, residual, .. } = scratch;
+        together(normed, operand, [(&self.mlp.gate_proj, gate), (&self.mlp.up_proj, up)]);
+        gated.resize(gate.len(), 0.0);
+        (active().silu_mul)(gate, up, gated);
+        self.mlp.down_proj.forward(gated, operand, residual);
         (active().axpy)(1.0, &scratch.residual, stream);
     }
 

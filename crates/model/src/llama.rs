@@ -1,13 +1,15 @@
 //! A Llama whose depth is chosen at run time.
 
 use crate::attention::Attention;
-use crate::config::{Config, TensorSpec};
+use crate::config::{Config, EMBEDDING, TensorSpec};
 use crate::error::{Error, Result};
+use crate::format::{CacheFormat, Format, Formats};
 use crate::hidden::{Angles, Hidden};
 use crate::kv_cache::KvCache;
 use crate::layer::{DecoderLayer, Mlp, RmsNorm};
 use crate::linear::Linear;
-use crate::weights::{F32Storage, Weights};
+use crate::source::{Given, Random, Source, storage};
+use crate::weights::Weights;
 use std::ops::Range;
 use std::path::Path;
 
@@ -17,56 +19,76 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct Llama {
     config: Config,
-    embed_tokens: F32Storage, // [vocab, hidden]
+    embed_tokens: Linear, // [vocab, hidden], of which rows are read: always floats
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,
-    lm_head: Linear, // [vocab, hidden]; shares embed_tokens' storage if the config ties them
+    lm_head: Linear, // [vocab, hidden]; shares a tied embedding's memory if it has its format
     rope: crate::rope::Rope,
+    kv_cache: CacheFormat,
 }
 
 impl Llama {
-    /// Reads a Hugging Face folder: `config.json` and its safetensors.
+    /// Reads a Hugging Face folder: `config.json` and its safetensors. What is to have the format that it has
+    /// there is mapped, the rest converted, a few rows at a time.
     ///
     /// # Errors
-    /// If a file cannot be read, or does not hold exactly the tensors that the config asks for.
-    pub fn load(folder: &Path) -> Result<Self> {
+    /// If a file cannot be read, does not hold exactly the tensors that the config asks for, or holds other
+    /// integers than `formats` asks for; or if there is no memory for what is converted.
+    pub fn load(folder: &Path, formats: &Formats) -> Result<Self> {
         let config = Config::read(&folder.join("config.json"))?;
+        config.check_formats(formats, folder)?;
         let weights = Weights::open(folder, &config)?;
-        Self::build(config, |spec| weights.take(spec))
+        Self::build(config, &mut &weights, formats)
     }
 
-    /// A model over the weights that `take` gives for each tensor of [`Config::tensors`].
+    /// A model of random weights in the shape of `config`, as good as any other to measure speed with: a float
+    /// model where `formats` does not say, with an embedding in `bf16` unless the layers are in `f32`.
+    ///
+    /// # Errors
+    /// If there can be no such model, or no memory for it.
+    pub fn random(config: Config, seed: u64, formats: &Formats) -> Result<Self> {
+        config.validate(Path::new("config"))?;
+        let embedding = config.new_embedding(formats.layers, formats.of_head());
+        Self::build(config, &mut Random { seed, embedding }, formats)
+    }
+
+    /// A model over the weights that `take` gives for each tensor of [`Config::tensors`], in `f32`.
     ///
     /// # Errors
     /// What `take` returns, or a tensor of the wrong length.
-    pub fn from_weights(
-        config: Config,
-        mut take: impl FnMut(&TensorSpec) -> Result<Vec<f32>>,
-    ) -> Result<Self> {
+    pub fn from_weights(config: Config, take: impl FnMut(&TensorSpec) -> Result<Vec<f32>>) -> Result<Self> {
         config.validate(Path::new("config"))?;
-        Self::build(config, |spec| take(spec).map(F32Storage::from))
+        Self::build(config, &mut Given(take), &Formats::default())
     }
 
-    fn build(config: Config, mut take: impl FnMut(&TensorSpec) -> Result<F32Storage>) -> Result<Self> {
-        let mut take = |name: &str, shape: &[usize]| {
-            let spec = TensorSpec { name: name.to_string(), shape: shape.to_vec() };
-            let storage = take(&spec)?;
-            match storage.as_slice().len() == spec.len() {
-                true => Ok(storage),
-                false => Err(Error::wrong_length(&spec, storage.as_slice().len())),
+    fn build(mut config: Config, source: &mut dyn Source, formats: &Formats) -> Result<Self> {
+        let spec = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
+        let embed_tokens = Linear::take(source, &spec, None)?;
+        let layers = (0..config.num_hidden_layers).map(|l| layer(&config, l, formats.layers, source));
+        let layers = layers.collect::<Result<_>>()?;
+        let norm = rms_norm(&config, "model.norm.weight", source)?;
+        let lm_head = match (config.head_source(formats.of_head()), formats.of_head()) {
+            (spec, None) if spec.is_embedding() => embed_tokens.clone(),
+            (spec, Some(format)) if spec.is_embedding() && format == embed_tokens.format() => {
+                embed_tokens.clone()
             }
-        };
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let embed_tokens = take("model.embed_tokens.weight", &[vocab, hidden])?;
-        let layers =
-            (0..config.num_hidden_layers).map(|l| layer(&config, l, &mut take)).collect::<Result<_>>()?;
-        let norm = rms_norm(&config, "model.norm.weight", &mut take)?;
-        let head = match config.tie_word_embeddings {
-            true => embed_tokens.clone(),
-            false => take("lm_head.weight", &[vocab, hidden])?,
+            (spec, format) => Linear::take(source, &spec, format)?,
         };
         let rope = crate::rope::Rope::new(&config);
-        Ok(Self { embed_tokens, layers, norm, lm_head: Linear::f32(head, hidden), rope, config })
+        config.quantization = None; // of the folder, not of the model
+        Ok(Self { embed_tokens, layers, norm, lm_head, rope, config, kv_cache: formats.kv_cache })
+    }
+
+    /// What layers, head and cache hold; where a file mixes formats, its first layer speaks for all.
+    pub fn formats(&self) -> Formats {
+        let layers = Some(self.layers[0].self_attn.q_proj.format()); // a valid config has a layer
+        Formats { layers, head: Some(self.lm_head.format()), kv_cache: self.kv_cache }
+    }
+
+    /// Bytes of all weights; a tied head in the format of its embedding counts once.
+    pub fn bytes(&self) -> u64 {
+        let head = if self.lm_head.shares(&self.embed_tokens) { 0 } else { self.lm_head.bytes() };
+        self.embed_tokens.bytes() + self.layer_bytes(self.layers.len()) + head
     }
 
     /// What this model is.
@@ -91,14 +113,13 @@ impl Llama {
     /// # Errors
     /// If a token id is not in the vocabulary.
     pub fn embed(&self, tokens: &[u32], hidden: &mut Hidden) -> Result<()> {
-        let (width, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        let vocab = self.config.vocab_size;
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
             return Err(Error::UnknownToken { token, vocab_size: vocab });
         }
         hidden.stream.clear();
         for &token in tokens {
-            let row = &self.embed_tokens.as_slice()[token as usize * width..][..width];
-            hidden.stream.extend_from_slice(row);
+            self.embed_tokens.append_row(token as usize, &mut hidden.stream);
         }
         Ok(())
     }
@@ -145,23 +166,27 @@ impl Llama {
         let width = self.config.hidden_size;
         let Hidden { stream, scratch, .. } = hidden;
         self.norm.forward(&stream[rows.start * width..rows.end * width], &mut scratch.normed);
-        self.lm_head.forward(&scratch.normed, logits);
+        self.lm_head.forward(&scratch.normed, &mut scratch.operand, logits);
     }
 
     /// Bytes of weights that one token reads when it leaves after `exit_layer` layers, head included.
     pub fn bytes_per_token(&self, exit_layer: usize) -> u64 {
+        let row = self.embed_tokens.bytes() / self.config.vocab_size as u64;
+        row + self.layer_bytes(exit_layer.min(self.layers.len())) + self.lm_head.bytes()
+    }
+
+    /// Bytes of the first `layers` layers and of the final norm.
+    fn layer_bytes(&self, layers: usize) -> u64 {
         let norm = size_of_val(self.norm.weight.as_slice()) as u64;
-        let layers = &self.layers[..exit_layer.min(self.layers.len())];
-        let matrices = layers.iter().flat_map(DecoderLayer::linears).map(Linear::bytes).sum::<u64>();
-        // One embedding row, two norms a layer, and the final one.
-        matrices + self.lm_head.bytes() + norm * (2 * layers.len() as u64 + 2)
+        let matrices = self.layers[..layers].iter().flat_map(DecoderLayer::linears).map(Linear::bytes);
+        matrices.sum::<u64>() + norm * (2 * layers as u64 + 1)
     }
 
     /// Bytes of keys and values that one position adds to the first `exit_layer` layers.
     pub fn kv_bytes_per_position(&self, exit_layer: usize) -> u64 {
         let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
         let layers = exit_layer.min(num_hidden_layers);
-        (2 * size_of::<f32>() * num_key_value_heads * head_dim * layers) as u64
+        (2 * self.kv_cache.bytes() * num_key_value_heads * head_dim * layers) as u64
     }
 
     /// Rotary angles for `positions`, unless they are at hand from the layer range before.
@@ -180,18 +205,22 @@ impl Llama {
     }
 }
 
-type Take<'a> = dyn FnMut(&str, &[usize]) -> Result<F32Storage> + 'a;
-
-fn rms_norm(config: &Config, name: &str, take: &mut Take<'_>) -> Result<RmsNorm> {
-    Ok(RmsNorm { weight: take(name, &[config.hidden_size])?, eps: config.rms_norm_eps as f32 })
+fn rms_norm(config: &Config, name: &str, source: &mut dyn Source) -> Result<RmsNorm> {
+    let spec = TensorSpec::new(name, &[config.hidden_size]);
+    Ok(RmsNorm { weight: storage(source, &spec, Format::F32)?, eps: config.rms_norm_eps as f32 })
 }
 
-fn layer(config: &Config, index: usize, take: &mut Take<'_>) -> Result<DecoderLayer> {
+fn layer(
+    config: &Config,
+    index: usize,
+    format: Option<Format>,
+    source: &mut dyn Source,
+) -> Result<DecoderLayer> {
     let Config { hidden_size: hidden, intermediate_size: inner, head_dim, .. } = *config;
     let (queries, keys) = (config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim);
     let prefix = format!("model.layers.{index}");
     let mut linear = |name: &str, out: usize, into: usize| {
-        Ok(Linear::f32(take(&format!("{prefix}.{name}.weight"), &[out, into])?, into))
+        Linear::take(source, &TensorSpec::new(format!("{prefix}.{name}.weight"), &[out, into]), format)
     };
     let self_attn = Attention {
         q_proj: linear("self_attn.q_proj", queries, hidden)?,
@@ -205,7 +234,7 @@ fn layer(config: &Config, index: usize, take: &mut Take<'_>) -> Result<DecoderLa
         up_proj: linear("mlp.up_proj", inner, hidden)?,
         down_proj: linear("mlp.down_proj", hidden, inner)?,
     };
-    let mut norm = |name: &str| rms_norm(config, &format!("{prefix}.{name}.weight"), take);
+    let mut norm = |name: &str| rms_norm(config, &format!("{prefix}.{name}.weight"), source);
     Ok(DecoderLayer {
         input_layernorm: norm("input_layernorm")?,
         self_attn,

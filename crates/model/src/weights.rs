@@ -1,19 +1,26 @@
 //! Weights from safetensors, one file or shards with an index, without trusting either.
 
 mod file;
+mod finite;
 mod header;
 mod index;
+mod layout;
 mod map;
 mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use storage::F32Storage;
-use storage::first_not_finite;
+pub(crate) use layout::Layout;
+pub(crate) use map::Pages;
+pub(crate) use storage::Mapped;
+pub use storage::Storage;
 
-use crate::config::{Config, TensorSpec};
+use crate::config::{Config, HEAD, TensorSpec};
 use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::source::{Source, Values, storage};
 use file::TensorFile;
+use offramp_kernels::rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +28,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const SINGLE: &str = "model.safetensors";
 /// What stands beside shards.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// Values that one thread reads before it asks for more.
+const PIECE: usize = 1 << 16;
 /// A buffer that transformers wrote before 4.31; it follows from the config.
 const INVERSE_FREQUENCIES: &str = ".rotary_emb.inv_freq";
 
@@ -30,7 +39,8 @@ const INVERSE_FREQUENCIES: &str = ".rotary_emb.inv_freq";
 pub struct Weights {
     path: PathBuf, // the file, or the folder of the shards
     files: Vec<TensorFile>,
-    places: BTreeMap<String, usize>, // tensor name → file
+    places: BTreeMap<String, usize>,            // tensor name → file
+    quantized: BTreeMap<String, (Format, u64)>, // tensor name → what its strips are, how many values
 }
 
 impl Weights {
@@ -42,19 +52,29 @@ impl Weights {
     ///
     /// # Errors
     /// If a file is missing, truncated or lies, an index points elsewhere, or a tensor is missing,
-    /// misshapen, there twice, of another number format than F32, F16 and BF16, or unexpected.
+    /// misshapen, there twice, of another number format than F32, F16, BF16 or the strips that the config
+    /// speaks of, or unexpected.
     pub fn open(folder: &Path, config: &Config) -> Result<Self> {
-        let weights = match folder.join(SINGLE) {
+        let mut weights = match folder.join(SINGLE) {
             single if single.exists() => Self::single(&single)?,
             _ => Self::shards(folder)?,
         };
-        let tied_head = config.tie_word_embeddings.then_some("lm_head.weight");
+        let mut specs = config.tensors();
+        if let Some(quantization) = &config.quantization {
+            if config.tie_word_embeddings && quantization.head.codes().is_some() {
+                specs.push(config.head_tensor());
+            }
+            let quantized = specs.iter().filter_map(|spec| Some((spec, quantization.format(spec)?)));
+            let quantized = quantized.map(|(spec, format)| (spec.name.clone(), (format, spec.len() as u64)));
+            weights.quantized = quantized.collect();
+        }
+        let tied_head = config.tie_word_embeddings.then_some(HEAD);
         let ignored = |name: &str| name.ends_with(INVERSE_FREQUENCIES) || Some(name) == tied_head;
-        weights.check(&config.tensors(), &ignored)?;
+        weights.check(&specs, &ignored)?;
         Ok(weights)
     }
 
-    /// Opens one safetensors file that should hold exactly the tensors of `specs`.
+    /// Opens one safetensors file that should hold exactly the tensors of `specs`, as floats.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -67,12 +87,10 @@ impl Weights {
     /// The values of one tensor: mapped where the file has aligned `f32`, else widened.
     ///
     /// # Errors
-    /// If there is no such tensor, it has another shape, or one of its values is not finite.
-    pub fn take(&self, spec: &TensorSpec) -> Result<F32Storage> {
-        let file = self.file_of(spec)?;
-        let storage = file.values(spec)?;
-        file.check_finite(spec, storage.as_slice())?;
-        Ok(storage)
+    /// If there is no such tensor, it has another shape, is quantised, or one of its values is not finite.
+    pub fn take(&self, spec: &TensorSpec) -> Result<Storage<f32>> {
+        self.refuse_quantized(spec)?;
+        storage(&mut { self }, spec, Format::F32)
     }
 
     /// The values of one tensor, into a buffer of its length. They are not mapped, so that no second copy of
@@ -83,11 +101,13 @@ impl Weights {
     ///
     /// # Panics
     /// If `values` is not of the tensor's length.
-    pub fn read(&mut self, spec: &TensorSpec, values: &mut [f32]) -> Result<()> {
-        let place = self.place_of(spec)?;
-        let file = &mut self.files[place];
-        file.read(spec, values)?;
-        file.check_finite(spec, values)
+    pub fn read(&self, spec: &TensorSpec, values: &mut [f32]) -> Result<()> {
+        assert_eq!(values.len(), spec.len(), "a buffer of the tensor's length");
+        self.refuse_quantized(spec)?;
+        let file = self.file_of(spec)?.values(spec, None)?;
+        let pieces = values.par_chunks_mut(PIECE).enumerate();
+        let failed = pieces.map(|(index, values)| file(index * PIECE, values));
+        failed.find_map_first(Result::err).map_or(Ok(()), Err)
     }
 
     /// Bytes of the files.
@@ -95,24 +115,52 @@ impl Weights {
         self.files.iter().map(TensorFile::bytes).sum()
     }
 
-    /// The number formats in use, as safetensors calls them, each with its count of values.
+    /// The number formats in use, as safetensors calls them, and INT8 and INT4 for strips; each with its count
+    /// of values.
     pub fn formats(&self) -> BTreeMap<String, u64> {
         let mut formats = BTreeMap::new();
-        for (format, values) in self.files.iter().flat_map(TensorFile::formats) {
+        for (name, format, values) in self.files.iter().flat_map(TensorFile::formats) {
+            let (format, values) = match self.quantized.get(name) {
+                Some((format, values)) => (format.name().to_uppercase(), *values),
+                None => (format, values),
+            };
             *formats.entry(format).or_default() += values;
         }
         formats
     }
 
+    /// A tensor's bytes as the file has them, from `start` on.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or the file cannot be read.
+    pub(crate) fn bytes_of(&self, spec: &TensorSpec, start: usize, bytes: &mut [u8]) -> Result<()> {
+        self.file_of(spec)?.bytes_of(&spec.name, start, bytes)
+    }
+
+    fn refuse_quantized(&self, spec: &TensorSpec) -> Result<()> {
+        let Some(held) = self.strips(spec) else { return Ok(()) };
+        let advice = "take the float model that they were made from, or `offramp quantize --to bf16`";
+        Err(Error::Quantized { path: self.path.clone(), held, advice })
+    }
+
+    fn strips(&self, spec: &TensorSpec) -> Option<Format> {
+        self.quantized.get(&spec.name).map(|(format, _)| *format)
+    }
+
+    fn nothing(path: &Path) -> Self {
+        let (places, quantized) = (BTreeMap::new(), BTreeMap::new());
+        Self { path: path.to_owned(), files: Vec::new(), places, quantized }
+    }
+
     fn single(path: &Path) -> Result<Self> {
-        let mut weights = Self { path: path.to_owned(), files: Vec::new(), places: BTreeMap::new() };
+        let mut weights = Self::nothing(path);
         weights.add(TensorFile::open(path)?)?;
         Ok(weights)
     }
 
     fn shards(folder: &Path) -> Result<Self> {
         let index = index::read(folder)?;
-        let mut weights = Self { path: folder.to_owned(), files: Vec::new(), places: BTreeMap::new() };
+        let mut weights = Self::nothing(folder);
         for (shard, promised) in &index.shards {
             let file = TensorFile::open(&folder.join(shard))?;
             index.check(shard, promised, &file)?;
@@ -135,7 +183,7 @@ impl Weights {
     fn check(&self, specs: &[TensorSpec], ignored: &dyn Fn(&str) -> bool) -> Result<()> {
         let mut unmet = self.places.clone();
         for spec in specs {
-            self.file_of(spec)?.check(spec)?;
+            self.file_of(spec)?.check(spec, self.strips(spec))?;
             unmet.remove(&spec.name);
         }
         match unmet.iter().find(|(name, _)| !ignored(name)) {
@@ -149,20 +197,31 @@ impl Weights {
     }
 
     fn file_of(&self, spec: &TensorSpec) -> Result<&TensorFile> {
-        Ok(&self.files[self.place_of(spec)?])
-    }
-
-    fn place_of(&self, spec: &TensorSpec) -> Result<usize> {
         let advice = match spec.name.as_str() {
-            "lm_head.weight" => "set tie_word_embeddings in config.json if the embedding is the head",
+            HEAD => "set tie_word_embeddings in config.json if the embedding is the head",
             _ => "check that config.json belongs to these weights",
         };
         match self.places.get(&spec.name) {
-            Some(&file) => Ok(file),
+            Some(&file) => Ok(&self.files[file]),
             None => {
                 let (tensor, shape) = (spec.name.clone(), spec.shape.clone());
                 Err(Error::MissingTensor { path: self.path.clone(), tensor, shape, advice })
             }
         }
+    }
+}
+
+impl Source for &Weights {
+    fn format(&self, spec: &TensorSpec) -> Result<Format> {
+        let file = self.file_of(spec)?;
+        Ok(self.strips(spec).unwrap_or_else(|| file.float_format(spec)))
+    }
+
+    fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {
+        self.file_of(spec)?.mapped(spec, self.strips(spec))
+    }
+
+    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        self.file_of(spec)?.values(spec, self.strips(spec))
     }
 }

@@ -130,6 +130,7 @@ impl Recipe {
             bos_token_id: end_of_text,
             eos_token_ids: end_of_text.into_iter().collect(),
             early_exit: Some(self.early_exit_block()?),
+            quantization: None,
         };
         config.validate(&self.path)?;
         Ok(config)

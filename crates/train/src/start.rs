@@ -10,7 +10,7 @@ pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Resu
     let Some(checkpoint) = &recipe.start.checkpoint else {
         return Ok(initial(layout, recipe.model.initializer_range, recipe.training.seed));
     };
-    let mut files = Weights::open(checkpoint, config)?;
+    let files = Weights::open(checkpoint, config)?;
     let mut weights = vec![0.0; layout.len()];
     for (spec, range) in layout.tensors() {
         files.read(spec, &mut weights[range])?;

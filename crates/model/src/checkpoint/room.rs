@@ -1,6 +1,6 @@
 //! How much room a file needs, and how much the disk has.
 
-use super::header;
+use super::{floats, header};
 use crate::config::TensorSpec;
 use crate::error::Result;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::path::Path;
 /// If a name comes twice or the file would be too large for this machine.
 pub fn tensors_size(path: &Path, specs: &[TensorSpec]) -> Result<u64> {
     let values: usize = specs.iter().map(TensorSpec::len).sum();
-    let header = size_of::<u64>() + header(path, specs)?.len();
+    let header = size_of::<u64>() + header(path, floats(specs))?.len();
     Ok((header + values * size_of::<f32>()) as u64)
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Llama;
+use crate::{Formats, Llama};
 use serde_json::json;
 use std::io;
 
@@ -42,7 +42,7 @@ fn what_is_saved_is_loaded_bit_for_bit() {
         let (folder, config) = (tempfile::tempdir().unwrap(), config(tied));
         save_to(folder.path(), &config).unwrap();
         assert_eq!(names(folder.path()), ["config.json", "generation_config.json", "model.safetensors"]);
-        let model = Llama::load(folder.path()).unwrap();
+        let model = Llama::load(folder.path(), &Formats::default()).unwrap();
         assert_eq!(*model.config(), config);
         let memory = Llama::from_weights(config.clone(), |spec| Ok(values(spec))).unwrap();
         assert_eq!(logits(&model), logits(&memory));

@@ -1,6 +1,6 @@
 //! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
 
-use super::{Config, EarlyExit, RopeParameters, RopeScaling};
+use super::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling};
 use crate::error::{Error, Result, legible, open_regular};
 use serde_json::{Map, Value};
 use std::io::Read;
@@ -57,6 +57,7 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
         bos_token_id: block.bos_token_id()?,
         eos_token_ids: block.eos_token_ids()?,
         early_exit: block.early_exit()?,
+        quantization: block.quantization()?,
     })
 }
 
@@ -109,11 +110,6 @@ impl<'a> Block<'a> {
         if self.get("model_type").and_then(Value::as_str) != Some("llama") {
             return Err(self.fault("model_type", "\"llama\", the one architecture that runs here"));
         }
-        if self.get("quantization_config").is_some() {
-            return Err(
-                self.fault("quantization_config", "absent: quantised checkpoints are not supported yet")
-            );
-        }
         if self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
             return Err(self.fault("hidden_act", "\"silu\""));
         }
@@ -159,6 +155,12 @@ impl<'a> Block<'a> {
                 format!("the block that offramp writes ({})", legible(&error.to_string())),
             )
         })
+    }
+
+    fn quantization(&self) -> Result<Option<Quantization>> {
+        let Some(value) = self.get("quantization_config") else { return Ok(None) };
+        let parsed = Quantization::parse(value);
+        parsed.map(Some).map_err(|expected| self.fault("quantization_config", expected))
     }
 
     /// Rotary positions from `rope_parameters` (transformers 5), `rope_scaling` beside `rope_theta`

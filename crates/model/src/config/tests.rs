@@ -47,6 +47,7 @@ fn card() -> Config {
             layer_dropout: "quadratic".to_owned(),
             layer_dropout_max: 0.5,
         }),
+        quantization: None,
     }
 }
 

@@ -6,15 +6,17 @@
 //! arrives at one model.
 
 use super::{Config, RopeScaling};
+use crate::format::Format;
 use serde_json::{Map, Value, json};
 
-pub(super) fn config_json(config: &Config) -> String {
+pub(super) fn config_json(config: &Config, floats: Format) -> String {
+    let dtype = if floats == Format::F32 { "float32" } else { "bfloat16" };
     let mut json = json!({
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": false,
         "attention_dropout": 0.0,
         "bos_token_id": config.bos_token_id,
-        "dtype": "float32",
+        "dtype": dtype,
         "eos_token_id": eos_token_id(config),
         "head_dim": config.head_dim,
         "hidden_act": "silu",
@@ -32,12 +34,15 @@ pub(super) fn config_json(config: &Config) -> String {
         "rope_scaling": rope_scaling(config),
         "rope_theta": config.rope.theta,
         "tie_word_embeddings": config.tie_word_embeddings,
-        "torch_dtype": "float32",
+        "torch_dtype": dtype,
         "use_cache": true,
         "vocab_size": config.vocab_size,
     });
     if let Some(early_exit) = &config.early_exit {
         json["early_exit"] = json!(early_exit);
+    }
+    if let Some(quantization) = &config.quantization {
+        json["quantization_config"] = quantization.json();
     }
     pretty(&json)
 }

@@ -1,15 +1,17 @@
 //! One safetensors file, mapped.
 
 use super::map::Map;
-use super::{F32Storage, first_not_finite, header};
+use super::storage::Mapped;
+use super::{Layout, finite, header};
 use crate::config::TensorSpec;
 use crate::error::{Error, Result, open_regular};
+use crate::format::Format;
+use crate::source::Values;
 use offramp_kernels::convert::{bf16_to_f32, f16_to_f32};
-use offramp_kernels::rayon::prelude::*;
+use offramp_kernels::strips::{self, Codes, STRIP};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,9 +31,6 @@ struct Entry {
     shape: Vec<usize>,
     bytes: Range<usize>, // in the file; as many as dtype and shape ask for
 }
-
-/// Values that one thread widens before it asks for more.
-const CHUNK: usize = 1 << 16;
 
 impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -72,78 +71,129 @@ impl TensorFile {
         &self.entries[name].shape
     }
 
-    /// Each tensor's number format and count of values.
-    pub(super) fn formats(&self) -> impl Iterator<Item = (String, u64)> {
+    /// Each tensor's name, number format and count of elements.
+    pub(super) fn formats(&self) -> impl Iterator<Item = (&str, String, u64)> {
         let values = |entry: &Entry| entry.shape.iter().map(|&size| size as u64).product();
-        self.entries.values().map(move |entry| (entry.dtype.to_string(), values(entry)))
+        self.entries.iter().map(move |(name, entry)| (&name[..], entry.dtype.to_string(), values(entry)))
     }
 
-    /// Checks shape and number format of a tensor that is there.
-    pub(super) fn check(&self, spec: &TensorSpec) -> Result<()> {
+    /// Checks shape and number format of a tensor that is there: floats, or strips of `codes`.
+    pub(super) fn check(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<()> {
         let Entry { dtype, shape, .. } = &self.entries[&spec.name];
         let (path, tensor) = (self.path.clone(), spec.name.clone());
-        if *shape != spec.shape {
-            return Err(Error::Shape { path, tensor, expected: spec.shape.clone(), found: shape.clone() });
+        let expected = match strips {
+            Some(format) => Layout::new(spec, format).shape(spec),
+            None => spec.shape.clone(),
+        };
+        if *shape != expected {
+            return Err(Error::Shape { path, tensor, expected, found: shape.clone() });
         }
-        match dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(()),
-            other => Err(Error::NumberFormat { path, tensor, found: other.to_string() }),
+        let expected = match (strips, dtype) {
+            (None, Dtype::F32 | Dtype::F16 | Dtype::BF16) | (Some(_), Dtype::U8) => return Ok(()),
+            (None, _) => "F32, F16 or BF16",
+            (Some(_), _) => "U8, as quantization_config in config.json says",
+        };
+        Err(Error::NumberFormat { path, tensor, found: dtype.to_string(), expected })
+    }
+
+    /// The format that a tensor of floats is at hand in.
+    pub(super) fn float_format(&self, spec: &TensorSpec) -> Format {
+        match self.entries[&spec.name].dtype {
+            Dtype::BF16 => Format::Bf16,
+            _ => Format::F32, // F16 is widened
         }
     }
 
-    /// The values of a tensor that is there.
-    pub(super) fn values(&self, spec: &TensorSpec) -> Result<F32Storage> {
-        self.check(spec)?;
-        let Entry { dtype, bytes: range, .. } = &self.entries[&spec.name];
-        let bytes = &self.map.bytes()[range.clone()];
-        match dtype {
-            Dtype::F32 => {
-                let mapped = F32Storage::mapped(&self.map, range.clone());
-                Ok(mapped.unwrap_or_else(|| widened(bytes, size_of::<f32>(), copy)))
-            }
-            Dtype::F16 => Ok(widened(bytes, 2, f16_to_f32)),
-            Dtype::BF16 => Ok(widened(bytes, 2, bf16_to_f32)),
-            other => unreachable!("check() refuses {other}"),
-        }
-    }
-
-    /// The values of a tensor that is there, into a buffer: read, not mapped, where they stand as `f32`.
-    pub(super) fn read(&mut self, spec: &TensorSpec, values: &mut [f32]) -> Result<()> {
-        assert_eq!(values.len(), spec.len(), "a buffer of the tensor's length");
-        self.check(spec)?;
+    /// A tensor that is there and checked, as it lies in the file, if the format is one to compute in; all
+    /// its values, or their scales, are numbers.
+    pub(super) fn mapped(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<Option<Mapped>> {
+        self.check(spec, strips)?;
         let Entry { dtype, bytes, .. } = &self.entries[&spec.name];
-        if *dtype != Dtype::F32 {
-            values.copy_from_slice(self.values(spec)?.as_slice());
-            return Ok(());
+        let mapped = Mapped { map: Arc::clone(&self.map), bytes: bytes.clone() };
+        let fault = match (strips.and_then(Format::codes), dtype) {
+            (Some(codes), _) => finite::first_scale_not_finite(codes, mapped.bytes(), spec.shape[1]),
+            (None, Dtype::F32) => match bytemuck::try_cast_slice(mapped.bytes()) {
+                Ok(values) => finite::first_not_finite(values),
+                Err(_) => return Ok(None), // not aligned
+            },
+            (None, Dtype::BF16) => match bytemuck::try_cast_slice(mapped.bytes()) {
+                Ok(values) => finite::first_not_finite_bf16(values),
+                Err(_) => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        self.finite(spec, fault).map(|()| Some(mapped))
+    }
+
+    /// What reads the values of a tensor that is there and checked. They are read and not mapped, so that
+    /// no second copy of them stays in memory.
+    pub(super) fn values(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<Box<Values<'_>>> {
+        self.check(spec, strips)?;
+        let Entry { dtype, bytes, .. } = &self.entries[&spec.name];
+        let (dtype, start) = (*dtype, bytes.start);
+        let (codes, in_features) = (strips.and_then(Format::codes), spec.shape.last().copied().unwrap_or(1));
+        let spec = spec.clone();
+        Ok(Box::new(move |first, out| {
+            match (codes, dtype) {
+                (Some(codes), _) => self.unpack(codes, in_features, (start, first), out)?,
+                (None, Dtype::F32) => self.read_at(bytemuck::cast_slice_mut(out), start + 4 * first)?,
+                (None, Dtype::F16) => self.widen(f16_to_f32, start + 2 * first, out)?,
+                (None, _) => self.widen(bf16_to_f32, start + 2 * first, out)?,
+            }
+            let fault = out.iter().position(|value| !value.is_finite());
+            self.finite(&spec, fault.map(|index| (first + index, out[index])))
+        }))
+    }
+
+    /// Bytes of a tensor that is there, from `start` on.
+    pub(super) fn bytes_of(&self, name: &str, start: usize, out: &mut [u8]) -> Result<()> {
+        self.read_at(out, self.entries[name].bytes.start + start)
+    }
+
+    /// Reads two-byte floats, as many at a time as stay in the first cache.
+    fn widen(&self, convert: fn(&[u8], &mut [f32]), start: usize, out: &mut [f32]) -> Result<()> {
+        let mut bytes = [0; 1 << 14];
+        let piece = bytes.len() / 2;
+        for (index, out) in out.chunks_mut(piece).enumerate() {
+            let bytes = &mut bytes[..2 * out.len()];
+            self.read_at(bytes, start + 2 * piece * index)?;
+            convert(bytes, out);
         }
-        let sought = self.file.seek(SeekFrom::Start(bytes.start as u64));
-        let read = sought.and_then(|_| self.file.read_exact(bytemuck::cast_slice_mut(values)));
+        Ok(())
+    }
+
+    /// Reads strips that begin at byte `start`, from the one of value `first` on.
+    fn unpack(
+        &self,
+        codes: Codes,
+        in_features: usize,
+        (start, first): (usize, usize),
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (values, bytes) = (STRIP * in_features, codes.strip_bytes(in_features));
+        let mut strip = vec![0; bytes];
+        for (index, out) in out.chunks_mut(values).enumerate() {
+            self.read_at(&mut strip, start + (first / values + index) * bytes)?;
+            strips::unpack(codes, &strip, in_features, out);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the file, which are within its length, whatever else reads it.
+    #[cfg(unix)]
+    fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
+        let read = std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, start as u64);
         read.map_err(|error| Error::read(&self.path, error))
     }
 
-    /// Checks that a tensor's values are numbers.
-    pub(super) fn check_finite(&self, spec: &TensorSpec, values: &[f32]) -> Result<()> {
-        match first_not_finite(values) {
-            None => Ok(()),
-            Some((index, found)) => {
-                let (path, tensor) = (self.path.clone(), spec.name.clone());
-                Err(Error::NotFinite { path, tensor, index, found })
-            }
-        }
+    #[cfg(not(unix))]
+    fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
+        bytes.copy_from_slice(&self.map.bytes()[start..][..bytes.len()]);
+        Ok(())
     }
-}
 
-/// Values of `width` bytes each, made `f32` on all threads.
-fn widened(bytes: &[u8], width: usize, convert: impl Fn(&[u8], &mut [f32]) + Sync) -> F32Storage {
-    let mut values = vec![0.0f32; bytes.len() / width];
-    let pairs = values.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * width));
-    pairs.for_each(|(values, bytes)| convert(bytes, values));
-    values.into()
-}
-
-/// Little-endian `f32` that are not aligned.
-fn copy(bytes: &[u8], out: &mut [f32]) {
-    for (bytes, value) in bytes.as_chunks::<4>().0.iter().zip(out) {
-        *value = f32::from_le_bytes(*bytes);
+    fn finite(&self, spec: &TensorSpec, fault: Option<(usize, f32)>) -> Result<()> {
+        let Some((index, found)) = fault else { return Ok(()) };
+        Err(Error::NotFinite { path: self.path.clone(), tensor: spec.name.clone(), index, found })
     }
 }

@@ -1,13 +1,13 @@
-//! A file in memory: the one place where this room lifts `unsafe_code`.
+//! A file in memory, and memory for what no file holds: the one place where this room lifts `unsafe_code`.
 #![allow(unsafe_code, reason = "memory maps are unsafe by nature: another process may change the file")]
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
 
 /// A whole file, mapped for reading.
 #[derive(Debug)]
-pub(super) struct Map(Mmap);
+pub(crate) struct Map(Mmap);
 
 impl Map {
     pub(super) fn new(file: &File) -> io::Result<Self> {
@@ -21,5 +21,31 @@ impl Map {
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Zeroed memory of its own pages: aligned for everything, on huge pages where the system has them, and
+/// given back whole when dropped.
+#[derive(Debug)]
+pub(crate) struct Pages(Option<MmapMut>); // none for no bytes at all, which cannot be mapped
+
+impl Pages {
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        if len == 0 {
+            return Ok(Self(None));
+        }
+        let pages = MmapMut::map_anon(len)?;
+        // Without them the weights are as right, and a little slower to walk through.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        Ok(Self(Some(pages)))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.as_deref_mut().unwrap_or_default()
     }
 }

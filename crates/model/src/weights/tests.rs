@@ -88,7 +88,7 @@ impl Folder {
     /// The error, in one line that names what it should.
     #[track_caller]
     fn refuses(&self, config: &Config, names: &[&str]) -> String {
-        let error = self.open(config).and_then(|mut weights| {
+        let error = self.open(config).and_then(|weights| {
             config.tensors().iter().try_for_each(|spec| {
                 let (read, taken) = (weights.read(spec, &mut vec![0.0; spec.len()]), weights.take(spec));
                 assert_eq!(read.is_ok(), taken.is_ok(), "{}", spec.name);
@@ -136,7 +136,7 @@ fn values_are_read_into_a_buffer_as_they_are_taken() {
     for (dtype, padding) in [("F32", 0), ("F32", 3), ("F16", 0), ("BF16", 1)] {
         let folder = Folder::with(&[]);
         folder.write(SINGLE, &file(&model(&config, dtype), padding));
-        let mut weights = folder.open(&config).unwrap();
+        let weights = folder.open(&config).unwrap();
         let mut all: Vec<_> =
             config.tensors().into_iter().map(|spec| (vec![7.0; spec.len()], spec)).collect();
         for (found, spec) in all.iter_mut().rev() {
@@ -228,16 +228,6 @@ fn values_that_are_no_numbers_are_named() {
             values[index * bytes.len()..][..bytes.len()].copy_from_slice(&bytes);
         }
         Folder::with(&tensors).refuses(&config, &["model.safetensors", name, "at index 17"]);
-    }
-}
-
-#[test]
-fn the_first_bad_value_is_found_in_any_chunk() {
-    let mut values = vec![1.0f32; 300_000];
-    assert_eq!(first_not_finite(&values), None);
-    for index in [299_999, 131_072, 131_071, 70_000, 0] {
-        values[index] = f32::INFINITY;
-        assert_eq!(first_not_finite(&values), Some((index, f32::INFINITY)));
     }
 }
 

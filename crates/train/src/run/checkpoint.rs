@@ -48,7 +48,7 @@ pub(super) fn write_all(folder: &Path, trainer: &Trainer, data: &Data) -> offram
 /// Reads weights and moments.
 pub(super) fn read_values(folder: &Path, trainer: &mut Trainer) -> offramp_model::Result<()> {
     let layout = trainer.layout().clone();
-    let mut files = Weights::open(folder, trainer.config())?;
+    let files = Weights::open(folder, trainer.config())?;
     for (spec, range) in layout.tensors() {
         files.read(spec, &mut trainer.weights[range])?;
     }

@@ -7,8 +7,8 @@ mod threads;
 mod validation;
 
 use super::*;
-use offramp_model::Llama;
 use offramp_model::journal;
+use offramp_model::{Formats, Llama};
 use offramp_text::{PrepareOptions, Tokenizer, TokenizerChoice, prepare};
 use std::fs;
 use tempfile::TempDir;
@@ -117,7 +117,7 @@ fn a_run_learns_and_leaves_what_it_promises() {
 
     assert!(!place.path("run/step-000010").exists(), "only the newest two are kept");
     for folder in ["run/step-000015", "run/step-000020", "run/model"] {
-        let model = Llama::load(&place.path(folder)).unwrap();
+        let model = Llama::load(&place.path(folder), &Formats::default()).unwrap();
         let block = model.config().early_exit.clone().unwrap();
         assert_eq!((block.curriculum.as_str(), block.layer_dropout.as_str()), ("all", "quadratic"));
         assert!((block.layer_dropout_max - 0.8).abs() < 1e-12);
@@ -269,7 +269,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole() {
     };
     let message = run(&place.job(&recipe, "run", &GO), &mut observe).unwrap_err().to_string();
     assert!(message.starts_with("cannot write") && message.contains("step-000010"), "{message}");
-    assert!(Llama::load(&place.path("run/step-000005")).is_ok());
+    assert!(Llama::load(&place.path("run/step-000005"), &Formats::default()).is_ok());
     quietly(&Job { resume: true, ..place.job(&recipe, "run", &GO) }).unwrap();
     quietly(&place.job(&recipe, "whole", &GO)).unwrap();
     assert!(place.read("whole/model/model.safetensors") == place.read("run/model/model.safetensors"));

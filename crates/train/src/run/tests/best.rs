@@ -52,7 +52,7 @@ fn the_checkpoint_of_the_lowest_validation_loss_stays() {
     }
     let best = best_at(20).unwrap();
     assert_eq!(folders(&place, "run"), [best, 20]);
-    assert!(Llama::load(&place.path(&format!("run/step-{best:06}"))).is_ok());
+    assert!(Llama::load(&place.path(&format!("run/step-{best:06}")), &Formats::default()).is_ok());
     let journal = journal_of(&place, "run");
     let Record::Checkpoint(last) = journal.last().unwrap() else { panic!("{journal:?}") };
     assert_eq!(last.best, Some(format!("step-{best:06}")));

@@ -162,7 +162,7 @@ fn what_is_not_finite_is_never_saved() {
     }
     assert!(!place.path("run/step-000000").exists());
     run.save(None).unwrap();
-    assert!(Llama::load(&place.path("run/step-000000")).is_ok());
+    assert!(Llama::load(&place.path("run/step-000000"), &Formats::default()).is_ok());
 }
 
 /// What is asked of the disk is what is written, and little more.

@@ -27,7 +27,7 @@ fn a_run_goes_on_from_a_model() {
     quietly(&place.job(&recipe, "more", &GO)).unwrap();
     let (before, after) = (losses(&place, "run"), losses(&place, "more"));
     assert!(after[0] < before[0] - 0.3, "it begins where the other ended: {after:?} after {before:?}");
-    let model = Llama::load(&place.path("more/model")).unwrap();
+    let model = Llama::load(&place.path("more/model"), &Formats::default()).unwrap();
     assert_eq!(model.config().hidden_size, 16);
     // Only where it begins depends on the checkpoint.
     quietly(&Job { resume: true, ..place.job(&recipe, "more", &GO) }).unwrap();
@@ -39,7 +39,7 @@ fn the_exit_head_learns_alone() {
     quietly(&place.job(&recipe(""), "run", &GO)).unwrap();
     let recipe = continued(&place, "train = \"exit_head\"").unwrap();
     quietly(&place.job(&recipe, "head", &GO)).unwrap();
-    let config = Llama::load(&place.path("run/model")).unwrap().config().clone();
+    let config = Llama::load(&place.path("run/model"), &Formats::default()).unwrap().config().clone();
     let open = |folder: &str| Weights::open(&place.path(folder), &config).unwrap();
     let (before, after) = (open("run/model"), open("head/model"));
     for spec in config.tensors() {

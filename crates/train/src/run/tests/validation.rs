@@ -5,7 +5,7 @@ use offramp_text::{TokenStream, Windows};
 
 /// The nats and bytes of the validation split at `exit`, in windows of `length`, one token at a time.
 fn measured(place: &Place, exit: usize, length: usize, windows: usize) -> (f64, u64, u64) {
-    let model = Llama::load(&place.path("run/model")).unwrap();
+    let model = Llama::load(&place.path("run/model"), &Formats::default()).unwrap();
     let stream = TokenStream::open(&place.path("corpus"), "valid").unwrap();
     let tokenizer = Tokenizer::from_folder(&place.path("corpus")).unwrap();
     let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0);

@@ -1,0 +1,167 @@
+//! A checkpoint folder in other number formats, made piece by piece.
+
+use super::{CONFIG, GENERATION, Unfinished, header, replace_folder, write_atomically};
+use crate::config::{Config, EMBEDDING, Quantization, TensorSpec};
+use crate::error::{Error, Result, open_regular};
+use crate::format::{Format, Formats};
+use crate::source::{Source, Values};
+use crate::weights::{Layout, Pages, SINGLE, Weights};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Floats that are converted before they are written.
+const PIECE: usize = 1 << 21;
+
+/// What goes along with the weights, where it is there.
+const COMPANIONS: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    GENERATION,
+    "README.md",
+    "journal.jsonl",
+];
+
+/// What [`quantize`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Quantized {
+    /// What the new folder holds.
+    pub formats: Formats,
+    /// Bytes of the weights read.
+    pub bytes_before: u64,
+    /// Bytes of the weights written.
+    pub bytes_after: u64,
+}
+
+/// A tensor of the new folder, and the one that it is made from.
+struct Part {
+    spec: TensorSpec,
+    from: TensorSpec,
+    layout: Layout,
+}
+
+/// Writes the model of the folder `from` to a new folder `to`, its weights in `formats`; what these do not say
+/// stays as it is. Integers become floats again, but never other integers. A folder of floats is one for stock
+/// `transformers`, a quantised one loads here without conversion. `progress` hears how many bytes of the weights
+/// are written, of how many.
+///
+/// Norms are kept in `f32`, and an embedding in `bf16` unless the layers are in `f32` or it is a tied head.
+///
+/// # Errors
+/// If `from` is not a good checkpoint or holds other integers than asked for, or `to` is there already or
+/// cannot be written; then there is no trace of it.
+pub fn quantize(
+    from: &Path,
+    to: &Path,
+    formats: &Formats,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Quantized> {
+    let config = Config::read(&from.join(CONFIG))?;
+    config.check_formats(formats, from)?;
+    if to.exists() {
+        return Err(Error::Exists { path: to.to_owned() });
+    }
+    let weights = Weights::open(from, &config)?;
+    let (layers, head) = held(&config, &weights, formats)?;
+    let parts = parts(&config, layers, head);
+    let config = Config { quantization: Quantization::of(layers, head), ..config };
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(|error| Error::write(to, error))?;
+    }
+    replace_folder(to, |folder| {
+        write_parts(&folder.join(SINGLE), &weights, &parts, progress)?;
+        COMPANIONS.iter().try_for_each(|name| copy(&from.join(name), &folder.join(name)))?;
+        let json = config.to_json_of(if layers == Format::F32 { Format::F32 } else { Format::Bf16 });
+        write_atomically(&folder.join(CONFIG), |file| file.write_all(json.as_bytes())).map(drop)
+    })?;
+    Ok(Quantized {
+        formats: Formats { layers: Some(layers), head: Some(head), kv_cache: formats.kv_cache },
+        bytes_before: weights.bytes(),
+        bytes_after: Weights::open(to, &config)?.bytes(),
+    })
+}
+
+/// The formats of layers and head, where need be those that they have.
+fn held(config: &Config, weights: &Weights, formats: &Formats) -> Result<(Format, Format)> {
+    let specs = config.tensors();
+    let is_matrix = |spec: &&TensorSpec| spec.shape.len() == 2 && !spec.is_embedding();
+    let layer = specs.iter().find(is_matrix).expect("a valid config has a layer");
+    let format =
+        |wanted: Option<Format>, spec: &TensorSpec| wanted.map_or_else(|| (&weights).format(spec), Ok);
+    let head = config.head_source(formats.of_head());
+    Ok((format(formats.layers, layer)?, format(formats.of_head(), &head)?))
+}
+
+/// What the new file holds: strips first, which are of whole cache lines, then floats, widest first, so that
+/// everything is aligned.
+fn parts(config: &Config, layers: Format, head: Format) -> Vec<Part> {
+    let head_source = config.head_source(Some(head));
+    let mut parts: Vec<_> = config
+        .tensors()
+        .into_iter()
+        .map(|spec| {
+            let format = match &spec.name[..] {
+                EMBEDDING => config.new_embedding(Some(layers), Some(head)),
+                _ if spec.name == config.head_tensor().name => head,
+                _ if spec.shape.len() == 1 => Format::F32,
+                _ => layers,
+            };
+            Part { layout: Layout::new(&spec, format), from: spec.clone(), spec }
+        })
+        .collect();
+    if config.tie_word_embeddings && head.codes().is_some() {
+        let spec = config.head_tensor();
+        parts.push(Part { layout: Layout::new(&spec, head), from: head_source, spec });
+    }
+    parts.sort_by_key(|part| match part.layout.format {
+        Format::F32 => 1,
+        Format::Bf16 => 2,
+        _ => 0,
+    });
+    parts
+}
+
+fn write_parts(
+    path: &Path,
+    weights: &Weights,
+    parts: &[Part],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    let header = header(path, parts.iter().map(|part| (&part.spec, part.layout)))?;
+    let total = parts.iter().filter_map(|part| part.layout.bytes()).sum();
+    let mut file = Unfinished::create(path)?;
+    file.write(&(header.len() as u64).to_le_bytes())?;
+    file.write(&header)?;
+    let mut done = 0;
+    for part in parts {
+        let Part { spec, from, layout } = part;
+        let copied = layout.format.codes().is_some() && (&weights).format(from)? == layout.format;
+        let piece = layout.strip_bytes() * (PIECE / layout.strip_values().max(1)).max(1);
+        let bytes = layout.checked_bytes(spec)?;
+        let mut pages = Pages::new(piece.min(bytes)).map_err(|_| Error::memory(spec, piece as u64))?;
+        let mut source = weights;
+        let values: Box<Values<'_>> = source.values(from)?;
+        for start in (0..bytes).step_by(piece.max(1)) {
+            let out = &mut pages.bytes_mut()[..piece.min(bytes - start)];
+            match copied {
+                true => weights.bytes_of(from, start, out)?,
+                false => layout.encode(&*values, start / layout.strip_bytes(), out)?,
+            }
+            file.write(out)?;
+            done += out.len();
+            progress(done, total);
+        }
+    }
+    file.publish().map(drop)
+}
+
+/// Copies a file, if there is one.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if !from.exists() {
+        return Ok(());
+    }
+    let mut file = open_regular(from).map_err(|error| Error::read(from, error))?;
+    write_atomically(to, |to| io::copy(&mut file, to).map(drop)).map(drop)
+}

@@ -1,0 +1,168 @@
+//! The number formats by their names: what a user may ask for, and what a model says that it holds.
+
+use offramp_kernels::strips::Codes;
+use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+
+/// How a matrix of weights is held. `Ternary` will join; [`Linear`](crate::Linear) has a variant for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16: the upper half of an `f32`.
+    Bf16,
+    /// 8-bit codes in strips, a scale for each 64 of a row.
+    Int8,
+    /// 4-bit codes in strips, a scale for each 32 of a row.
+    Int4,
+}
+
+/// How keys and values are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheFormat {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// IEEE half floats.
+    F16,
+}
+
+/// A name that no format has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is no {what}: choose one of {choices}")]
+pub struct UnknownFormat {
+    found: String,
+    what: &'static str,
+    choices: String,
+}
+
+/// The formats of a model's parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Formats {
+    /// The layers' matrices; none: as the file holds them.
+    pub layers: Option<Format>,
+    /// The LM head; none: as the layers, if these are given, else as the file holds it.
+    pub head: Option<Format>,
+    /// Keys and values.
+    pub kv_cache: CacheFormat,
+}
+
+impl Format {
+    /// Every format, widest first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Int8, Self::Int4];
+
+    /// What `--format` calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        }
+    }
+
+    /// The codes of a format that is held in strips.
+    pub(crate) const fn codes(self) -> Option<Codes> {
+        match self {
+            Self::F32 | Self::Bf16 => None,
+            Self::Int8 => Some(Codes::Int8),
+            Self::Int4 => Some(Codes::Int4),
+        }
+    }
+}
+
+impl CacheFormat {
+    /// Every format, widest first.
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+
+    /// What `--kv-cache` calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Bytes of one number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+impl Formats {
+    /// All matrices in one format.
+    pub fn all(format: Format) -> Self {
+        Self { layers: Some(format), ..Self::default() }
+    }
+
+    /// What the head is to be, if that does not depend on the file.
+    pub(crate) fn of_head(&self) -> Option<Format> {
+        self.head.or(self.layers)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl fmt::Display for CacheFormat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFormat> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == name);
+        found.ok_or_else(|| unknown(name, "format of weights", &Self::ALL.map(Self::name)))
+    }
+}
+
+impl FromStr for CacheFormat {
+    type Err = UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFormat> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == name);
+        found.ok_or_else(|| unknown(name, "format of a KV cache", &Self::ALL.map(Self::name)))
+    }
+}
+
+fn unknown(found: &str, what: &'static str, choices: &[&str]) -> UnknownFormat {
+    UnknownFormat { found: crate::error::legible(found), what, choices: choices.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_there_and_back() {
+        for format in Format::ALL {
+            assert_eq!(format.name().parse(), Ok(format));
+            assert_eq!(serde_json::to_value(format).unwrap(), format.name());
+        }
+        for format in CacheFormat::ALL {
+            assert_eq!(format.name().parse(), Ok(format));
+            assert_eq!(serde_json::to_value(format).unwrap(), format.name());
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_choices() {
+        let message = |name: &str| name.parse::<Format>().unwrap_err().to_string();
+        assert_eq!(message("q4"), "\"q4\" is no format of weights: choose one of f32, bf16, int8, int4");
+        assert!(!message("a\nb").contains('\n'));
+        let message = "bf16".parse::<CacheFormat>().unwrap_err().to_string();
+        assert_eq!(message, "\"bf16\" is no format of a KV cache: choose one of f32, f16");
+    }
+}

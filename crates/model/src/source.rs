@@ -1,0 +1,120 @@
+//! Where a model's weights come from: a folder ([`Weights`](crate::Weights)), a caller, or a seed.
+
+use crate::config::TensorSpec;
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::weights::{Layout, Mapped, Pages, Storage};
+use bytemuck::Pod;
+use offramp_kernels::strips::STRIP;
+use rand::rngs::ChaCha8Rng;
+use rand::{Rng, SeedableRng};
+use twox_hash::XxHash64;
+
+/// Writes the values of a tensor from an index on, which is that of a strip's first row; row-major.
+pub(crate) type Values<'a> = dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a;
+
+/// One way to the weights of a model, for every format that they are to have.
+pub(crate) trait Source {
+    /// The format in which a tensor is at hand: what it becomes if no other is asked for.
+    ///
+    /// # Errors
+    /// If there is no such tensor.
+    fn format(&self, spec: &TensorSpec) -> Result<Format>;
+
+    /// A tensor as it lies in a file, checked; none where it has to be made from its values.
+    ///
+    /// # Errors
+    /// If it is not what `spec` says, or holds what is no number.
+    fn mapped(&self, _spec: &TensorSpec) -> Result<Option<Mapped>> {
+        Ok(None)
+    }
+
+    /// What gives a tensor's values, on any thread, a few rows at a time.
+    ///
+    /// # Errors
+    /// If the tensor is not what `spec` says.
+    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>>;
+}
+
+/// A tensor in `format`, whose values in memory are `V`: as it lies in its file, or made strip by strip.
+///
+/// # Errors
+/// What the source returns, or if there is no memory for it.
+pub(crate) fn storage<V: Pod>(
+    source: &mut dyn Source,
+    spec: &TensorSpec,
+    format: Format,
+) -> Result<Storage<V>> {
+    if source.format(spec)? == format {
+        if let Some(storage) = source.mapped(spec)?.and_then(Storage::mapped) {
+            return Ok(storage);
+        }
+    }
+    let layout = Layout::new(spec, format);
+    let bytes = layout.checked_bytes(spec)?;
+    let mut pages = Pages::new(bytes).map_err(|_| Error::memory(spec, bytes as u64))?;
+    layout.encode(&*source.values(spec)?, 0, pages.bytes_mut())?;
+    Ok(pages.into())
+}
+
+/// Values that a caller has.
+pub(crate) struct Given<F>(pub(crate) F);
+
+impl<F: FnMut(&TensorSpec) -> Result<Vec<f32>>> Source for Given<F> {
+    fn format(&self, _spec: &TensorSpec) -> Result<Format> {
+        Ok(Format::F32)
+    }
+
+    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        let values = (self.0)(spec)?;
+        if values.len() != spec.len() {
+            return Err(Error::wrong_length(spec, values.len()));
+        }
+        Ok(Box::new(move |first, out| {
+            out.copy_from_slice(&values[first..][..out.len()]);
+            Ok(())
+        }))
+    }
+}
+
+/// Weights of standard deviation 0.02, evenly spread, and norms of 1: the same for a seed whatever the threads.
+pub(crate) struct Random {
+    pub(crate) seed: u64,
+    pub(crate) embedding: Format,
+}
+
+impl Random {
+    /// √3 standard deviations: as far as an even spread goes.
+    const LARGEST: f32 = 0.02 * 1.732_050_8;
+}
+
+impl Source for Random {
+    fn format(&self, spec: &TensorSpec) -> Result<Format> {
+        Ok(if spec.is_embedding() { self.embedding } else { Format::F32 })
+    }
+
+    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        let [rows @ .., in_features] = &spec.shape[..] else { unreachable!("a tensor has a shape") };
+        if rows.is_empty() {
+            return Ok(Box::new(|_, out| {
+                out.fill(1.0);
+                Ok(())
+            }));
+        }
+        let (seed, name, strip) =
+            (self.seed, XxHash64::oneshot(0, spec.name.as_bytes()), STRIP * in_features);
+        Ok(Box::new(move |first, out| {
+            for (index, out) in out.chunks_mut(strip).enumerate() {
+                let mut key = [0; 32]; // each strip has a stream of its own
+                for (part, number) in key.chunks_mut(8).zip([seed, name, (first / strip + index) as u64]) {
+                    part.copy_from_slice(&number.to_le_bytes());
+                }
+                ChaCha8Rng::from_seed(key).fill_bytes(bytemuck::cast_slice_mut(out));
+                for value in out {
+                    *value = value.to_bits() as i32 as f32 * (Self::LARGEST / 2f32.powi(31));
+                }
+            }
+            Ok(())
+        }))
+    }
+}
