@@ -4,6 +4,7 @@
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Aligned<V> {
     room: Vec<V>,
+    start: usize, // kept, because a clone's room lies elsewhere
     len: usize,
 }
 
@@ -17,20 +18,16 @@ impl<V: Copy + Default> Aligned<V> {
         if self.room.len() < len + spare {
             self.room.resize(len + spare, V::default());
         }
+        // Nowhere is a correct answer too, only a slower one.
+        let line = self.room.as_ptr().align_offset(LINE);
+        self.start = if line <= self.room.len() - len { line } else { 0 };
         self.len = len;
-        let start = self.start();
-        &mut self.room[start..start + len]
+        &mut self.room[self.start..][..len]
     }
 
     /// The values that there is room for.
     pub(crate) fn values(&self) -> &[V] {
-        &self.room[self.start()..][..self.len]
-    }
-
-    /// Where a line begins; nowhere is a correct answer too, only a slower one.
-    fn start(&self) -> usize {
-        let start = self.room.as_ptr().align_offset(LINE);
-        if start + self.len <= self.room.len() { start } else { 0 }
+        &self.room[self.start..][..self.len]
     }
 }
 
@@ -46,6 +43,16 @@ mod tests {
             buffer.resize(len).fill(len as u16);
             assert_eq!(buffer.values(), vec![len as u16; len]);
             assert_eq!(buffer.values().as_ptr() as usize % 64, 0);
+        }
+    }
+
+    #[test]
+    fn a_clone_has_the_same_values() {
+        let mut buffers = vec![Aligned::<i8>::default()];
+        buffers[0].resize(9).copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        for _ in 0..20 {
+            buffers.push(buffers[0].clone()); // somewhere else each
+            assert_eq!(buffers[buffers.len() - 1].values(), buffers[0].values());
         }
     }
 }

@@ -104,7 +104,13 @@ pub fn linear(x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [
 ///
 /// # Panics
 /// As [`linear`].
-pub fn linear_with(table: &Table, x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [Job<'_>]) {
+pub fn linear_with(
+    table: &Table,
+    x: &[f32],
+    in_features: usize,
+    operand: &mut Operand,
+    jobs: &mut [Job<'_>],
+) {
     assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
     let tokens = x.len() / in_features;
     if tokens == 0 {
@@ -112,8 +118,10 @@ pub fn linear_with(table: &Table, x: &[f32], in_features: usize, operand: &mut O
     }
     for (j, job) in jobs.iter().enumerate() {
         let kind = std::mem::discriminant(&job.weight);
-        let codes = |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
-        let before = jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
+        let codes =
+            |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
+        let before =
+            jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
         if !before {
             operand.prepare(table, job.weight, x, in_features);
         }
@@ -167,7 +175,10 @@ impl Factors<'_> {
                 (table.product)(Rows { x, weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
-                (table.product_bf16)(Rows { x: operand.bf16.values(), weight: &weight[values], in_features }, out);
+                (table.product_bf16)(
+                    Rows { x: operand.bf16.values(), weight: &weight[values], in_features },
+                    out,
+                );
             }
             Weight::Strips(codes, weight) => {
                 let strip = codes.strip_bytes(in_features);

@@ -1,7 +1,7 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
-use crate::gemm::{Micro, portable};
 use crate::columns::ColumnsMut;
+use crate::gemm::{Micro, portable};
 use crate::lanes;
 use crate::linear::Rows;
 use crate::strips;

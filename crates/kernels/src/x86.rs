@@ -6,6 +6,7 @@ mod avx512;
 mod gemm2;
 mod gemm512;
 mod pack512;
+mod strips2;
 mod strips512;
 mod tiles;
 mod wiring;

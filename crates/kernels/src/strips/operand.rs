@@ -1,5 +1,8 @@
 //! The other factor: a few tokens, quantised to int8 block by block.
 
+#[cfg(test)]
+mod tests;
+
 use super::Codes;
 use crate::aligned::Aligned;
 use crate::table::Table;
@@ -60,7 +63,11 @@ pub struct Quantiser {
 
 impl Quantiser {
     /// Quantises `x` `[tokens, in_features]` as the other factor of `codes`.
+    ///
+    /// # Panics
+    /// If `x` has not this shape.
     pub fn quantise(&mut self, table: &Table, codes: Codes, x: &[f32], in_features: usize) {
+        assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
         let (tokens, blocks, block) = (x.len() / in_features, codes.blocks(in_features), codes.block());
         let places = if tokens > FEW { tokens.next_multiple_of(TILE) } else { tokens };
         (self.blocks, self.places, self.block) = (blocks, places, block);
@@ -123,7 +130,7 @@ fn block<const BLOCK: usize>(x: &[f32; BLOCK], zero: i32, row: &mut [i8; BLOCK])
     let largest = largest.iter().fold(0f32, |a, &b| if b > a { b } else { a });
     let scale = largest / 127.0;
     let inverse = if scale > 0.0 { 127.0 / largest } else { 0.0 };
-    // The smallest subnormals have no inverse: they count as nothing.
+    // What is below 2⁻¹²¹ has no inverse: it counts as nothing.
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
     let mut sums = [0i32; 16];
     for (codes, x) in row.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks::<16>().0) {

@@ -1,8 +1,7 @@
 //! The table for processors with tiles (AMX): products of many `bf16` or int8 at once, the rest AVX-512's.
 //!
 //! A tile is a register of up to 16 rows of 64 bytes, and one instruction multiplies two of them. The compiler
-//! knows no types for them yet, so that what touches them is written in assembly, one block for each stretch
-//! between loading and storing: nothing stays in tiles from block to block but their shapes.
+//! knows no types for them yet, so that what touches them is written in assembly, and nothing else does.
 #![allow(unsafe_code, reason = "tiles are reached through assembly alone")]
 
 mod rows;
@@ -86,8 +85,13 @@ impl Shapes {
     unsafe fn set(sums: Shape, left: Shape, right: Shape) -> Self {
         let mut configuration =
             Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        for (tile, (rows, bytes)) in [sums, sums, sums, sums, left, left, right, right].into_iter().enumerate() {
-            assert!((1..=SIDE).contains(&rows) && (1..=LINE).contains(&bytes), "a tile of {rows} × {bytes} bytes");
+        for (tile, (rows, bytes)) in
+            [sums, sums, sums, sums, left, left, right, right].into_iter().enumerate()
+        {
+            assert!(
+                (1..=SIDE).contains(&rows) && (1..=LINE).contains(&bytes),
+                "a tile of {rows} × {bytes} bytes"
+            );
             (configuration.rows[tile], configuration.bytes[tile]) = (rows as u8, bytes as u16);
         }
         // SAFETY: the caller's promise; the configuration is one of palette 1.

@@ -145,7 +145,8 @@ unsafe fn multiply<S: Stored, const T: usize>(tile: Tile<'_>, strip: &[u8]) {
                 stored = stored.add(CODES);
             }
             let halves = [0, 1].map(|v: usize| _mm256_loadu_si256(stored.add(v * LINE / 2).cast()));
-            let of_rows = halves.map(|h| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(h))));
+            let of_rows =
+                halves.map(|h| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(h))));
             stored = stored.add(LINE);
             for t in 0..T {
                 let scale = _mm512_set1_ps(scales[t]);

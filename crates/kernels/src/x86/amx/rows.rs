@@ -19,8 +19,6 @@ use std::cell::RefCell;
 const STEP: usize = 2 * SIDE;
 /// Rows that stay in the second-level cache while all tokens go by, if there are many.
 const BLOCK: usize = 64;
-/// Groups of tokens that are few.
-const FEW_GROUPS: usize = 2;
 
 /// Tokens of a group, which share a tile, and groups. Fewer than 16 are a narrower tile.
 fn groups(tokens: usize) -> (usize, usize) {
@@ -104,54 +102,178 @@ pub(super) fn product(factors: Rows<'_, bf16>, mut out: ColumnsMut<'_>) {
     let (stride, start) = (out.stride(), out.as_mut_ptr());
     // SAFETY: this table is handed out only where there are tiles.
     let _shapes = unsafe { Shapes::set((SIDE, 4 * width), (SIDE, LINE), (SIDE, 4 * width)) };
-    // A few tokens read the rows where they lie. What many read again and again is copied first.
-    let as_it_lies = groups <= FEW_GROUPS && k.is_multiple_of(STEP);
-    let whole = if as_it_lies { rows / SIDE * SIDE } else { 0 };
-    if whole > 0 {
-        let left = Left { rows: weight.as_ptr(), stride: k, step: STEP, count: whole, steps };
-        // SAFETY: `whole` rows stand at `left`, and as many columns in the output.
-        unsafe { block(left, &right, start, stride) };
+    // SAFETY: this table has AVX-512 and tiles, the shapes are set, and both factors and the output are as long
+    // as they were checked to be.
+    unsafe {
+        // Rows that tiles can read where they lie.
+        let whole = if groups == 1 && k.is_multiple_of(STEP) { rows / SIDE * SIDE } else { 0 };
+        few(&weight[..whole * k], k, &right, start, stride);
+        many(&weight[whole * k..], k, &right, start.wrapping_add(whole), stride);
     }
+}
+
+/// Few tokens read the rows where they lie, 16 at a time, and ask for what comes [`AHEAD`] steps later.
+///
+/// # Safety
+/// The factors must belong together and `out` be `[tokens, rows]`, rows `stride` apart; the shapes must be set,
+/// `k` be a multiple of 32, and the rows one of 16.
+unsafe fn few(weight: &[bf16], k: usize, right: &Right<'_>, out: *mut f32, stride: usize) {
+    let steps = k / STEP;
+    for (index, rows) in weight.chunks_exact(SIDE * k).enumerate() {
+        // SAFETY: the shapes are set; both factors have these steps; what is asked for need not exist.
+        unsafe {
+            Sums::clear();
+            let along = steps.saturating_sub(AHEAD);
+            let a = rows.as_ptr();
+            Stream { a, stride: 2 * k, ahead: AHEAD * LINE, b: right.x.as_ptr(), right, steps: along }.multiply();
+            let (a, b) = (a.add(along * STEP), right.x[along * STEP * right.width..].as_ptr());
+            let ahead = SIDE * 2 * k - along * LINE;
+            Stream { a, stride: 2 * k, ahead, b, right, steps: steps - along }.multiply();
+            let out = (out.wrapping_add(index * SIDE), stride, SIDE);
+            right.put(&Sums::take(right.width), [1, right.groups], [0, 0], out);
+        }
+    }
+}
+
+/// Some steps of 16 rows and few tokens.
+struct Stream<'a> {
+    a: *const bf16,
+    stride: usize, // bytes from row to row
+    ahead: usize,  // bytes from what is multiplied to what is asked for
+    b: *const bf16,
+    right: &'a Right<'a>,
+    steps: usize,
+}
+
+/// Steps by which memory is asked before.
+const AHEAD: usize = 16;
+
+/// Defines a method of `Stream` that does `$step` for every step of k.
+macro_rules! stream {
+    ($name:ident, $($step:literal),*) => {
+        /// # Safety
+        /// As [`Stream::multiply`].
+        #[inline]
+        unsafe fn $name(&self) {
+            let Self { a, stride, ahead, b, right, steps } = *self;
+            let p = a.cast::<u8>().wrapping_add(ahead);
+            // SAFETY: the caller's promise. The compiler uses no tiles: sums stay in theirs from block to block.
+            unsafe {
+                asm!(
+                    "2:",
+                    $($step,)*
+                    "prefetcht0 [{p0}]",
+                    "prefetcht0 [{p0} + {sa}]",
+                    "prefetcht0 [{p0} + {sa}*2]",
+                    "prefetcht0 [{p0} + {s3}]",
+                    "prefetcht0 [{p4}]",
+                    "prefetcht0 [{p4} + {sa}]",
+                    "prefetcht0 [{p4} + {sa}*2]",
+                    "prefetcht0 [{p4} + {s3}]",
+                    "prefetcht0 [{p8}]",
+                    "prefetcht0 [{p8} + {sa}]",
+                    "prefetcht0 [{p8} + {sa}*2]",
+                    "prefetcht0 [{p8} + {s3}]",
+                    "prefetcht0 [{p12}]",
+                    "prefetcht0 [{p12} + {sa}]",
+                    "prefetcht0 [{p12} + {sa}*2]",
+                    "prefetcht0 [{p12} + {s3}]",
+                    "add {a0}, 64",
+                    "add {p0}, 64",
+                    "add {p4}, 64",
+                    "add {p8}, 64",
+                    "add {p12}, 64",
+                    "add {b0}, {b_step}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    a0 = inout(reg) a => _,
+                    p0 = inout(reg) p => _,
+                    p4 = inout(reg) p.wrapping_add(4 * stride) => _,
+                    p8 = inout(reg) p.wrapping_add(8 * stride) => _,
+                    p12 = inout(reg) p.wrapping_add(12 * stride) => _,
+                    sa = in(reg) stride,
+                    s3 = in(reg) 3 * stride,
+                    b0 = inout(reg) b => _,
+                    sb = in(reg) 4 * right.width,
+                    b_step = in(reg) SIDE * 4 * right.width,
+                    steps = inout(reg) steps => _,
+                    options(nostack, readonly),
+                );
+            }
+        }
+    };
+}
+
+impl Stream<'_> {
+    /// Adds the products of 16 rows and the tokens to the tiles that hold sums.
+    ///
+    /// # Safety
+    /// Both factors must have `steps` tiles; the shapes must be set.
+    unsafe fn multiply(&self) {
+        if self.steps > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { self.one() }
+        }
+    }
+
+    stream!(
+        one,
+        "tileloadd tmm4, [{a0} + {sa}*1]",
+        "tileloadd tmm6, [{b0} + {sb}*1]",
+        "tdpbf16ps tmm0, tmm4, tmm6"
+    );
+}
+
+/// Many tokens find the rows, copied as tiles, in the second-level cache.
+///
+/// # Safety
+/// As [`few`].
+unsafe fn many(weight: &[bf16], k: usize, right: &Right<'_>, out: *mut f32, stride: usize) {
+    let steps = k.div_ceil(STEP);
     PACKED.with_borrow_mut(|packed| {
-        for first in (whole..rows).step_by(BLOCK) {
-            let count = BLOCK.min(rows - first);
-            pack(&weight[first * k..][..count * k], k, packed);
-            let left = Left { rows: packed.values().as_ptr(), stride: STEP, step: SIDE * STEP, count, steps };
-            // SAFETY: `count` rows, padded to whole groups, stand at `left`; `count` columns are written.
-            unsafe { block(left, &right, start.wrapping_add(first), stride) };
+        for (index, rows) in weight.chunks(BLOCK * k).enumerate() {
+            let count = rows.len() / k;
+            let tiles = packed.resize(count.next_multiple_of(SIDE) * steps * STEP);
+            for (row, from) in rows.chunks_exact(k).enumerate() {
+                let tiles = &mut tiles[row / SIDE * SIDE * steps * STEP..][..SIDE * steps * STEP];
+                // SAFETY: the row has `k` values, and its group of tiles room for 16 rows.
+                unsafe { copy_row(from, row % SIDE, tiles) };
+            }
+            let out = out.wrapping_add(index * BLOCK);
+            for group in (0..right.groups).step_by(2) {
+                let columns = (right.groups - group).min(2);
+                for row in (0..count).step_by(2 * SIDE) {
+                    let lines = (count - row).div_ceil(SIDE).min(2);
+                    let (a, b) = (tiles[row * steps * STEP..].as_ptr(), right.x[group * right.group..].as_ptr());
+                    // SAFETY: both factors have these tiles, and the output these rows.
+                    unsafe {
+                        let a_next = 2 * SIDE * steps * STEP;
+                        Sums::clear();
+                        right.way(a, a_next, b, steps).multiply(lines, columns);
+                        right.put(&Sums::take(right.width), [lines, columns], [row, group], (out, stride, count));
+                    }
+                }
+            }
         }
     });
 }
 
-/// Copies `rows` of `k` as tiles, `[groups of 16, steps, 16 rows, 32 k]`, padded with zeros.
-fn pack(rows: &[bf16], k: usize, packed: &mut Aligned<bf16>) {
-    let (steps, count) = (k.div_ceil(STEP), rows.len() / k);
-    let packed = packed.resize(count.next_multiple_of(SIDE) * steps * STEP);
-    if !k.is_multiple_of(STEP) || !count.is_multiple_of(SIDE) {
-        packed.fill(bf16::ZERO);
-    }
-    for (r, row) in rows.chunks_exact(k).enumerate() {
-        let tiles = packed[r / SIDE * steps * SIDE * STEP..].chunks_exact_mut(SIDE * STEP);
-        let (steps, rest) = row.as_chunks::<STEP>();
-        let lines = tiles.map(|tile| tile[r % SIDE * STEP..].first_chunk_mut::<STEP>().expect("a tile's row"));
-        for (line, values) in lines.zip(steps) {
-            *line = *values;
-        }
-        if !rest.is_empty() {
-            let last = (r / SIDE * steps.len() + r / SIDE + steps.len()) * SIDE * STEP + r % SIDE * STEP;
-            packed[last..][..rest.len()].copy_from_slice(rest);
+/// Copies a row into its place in the tiles of its group, `[steps, 16 rows, 32 k]`, and asks for what follows it.
+///
+/// # Safety
+/// The processor must have the instructions.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn copy_row(row: &[bf16], place: usize, tiles: &mut [bf16]) {
+    const AHEAD: usize = 1 << 10;
+    for (from, tile) in row.chunks(STEP).zip(tiles.chunks_exact_mut(SIDE * STEP)) {
+        let mask = ((1u64 << from.len()) - 1) as u32;
+        // SAFETY: masked values are not read, and what is asked for need not exist; a tile has 16 rows.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast::<i8>().wrapping_add(AHEAD));
+            let values = _mm512_maskz_loadu_epi16(mask, from.as_ptr().cast());
+            _mm512_storeu_si512(tile.as_mut_ptr().add(place * STEP).cast(), values);
         }
     }
-}
-
-/// Some rows of the weight, in whole groups of 16 but for the last, which is padded in memory.
-#[derive(Clone, Copy)]
-struct Left {
-    rows: *const bf16,
-    stride: usize, // from row to row
-    step: usize,   // from step to step
-    count: usize,
-    steps: usize,
 }
 
 /// The tokens.
@@ -163,53 +285,34 @@ struct Right<'a> {
     tokens: usize,
 }
 
-/// The products of some rows and all tokens.
-///
-/// # Safety
-/// `left` must have its rows, and `out` `[tokens, count]`, rows `stride` apart.
-unsafe fn block(left: Left, right: &Right<'_>, out: *mut f32, stride: usize) {
-    let mut sums = Sums([0f32; 4 * SIDE * SIDE]);
-    let mut group = 0;
-    while group < right.groups {
-        let columns = if group + 2 <= right.groups { 2 } else { 1 };
-        let mut row = 0;
-        while row < left.count {
-            let lines = if row + 2 * SIDE <= left.count { 2 } else { 1 };
-            // A group of rows has the same length either way.
-            let length = left.steps * STEP;
-            let a = left.rows.wrapping_add(row * length);
-            let ahead = a.wrapping_add(lines * SIDE * length);
-            let b = right.x[group * right.group..].as_ptr();
-            let loop_ = Loop {
-                a,
-                a_stride: 2 * left.stride,
-                a_step: 2 * left.step,
-                a_next: 2 * SIDE * length,
-                b,
-                b_stride: 4 * right.width,
-                b_next: 2 * right.group,
-                steps: left.steps,
-                ahead,
-            };
-            // SAFETY: both factors have `steps` of these tiles, and `sums` room for four.
-            unsafe {
-                match (lines, columns) {
-                    (2, 2) => loop_.two_by_two(&mut sums.0),
-                    (1, 2) => loop_.one_by_two(&mut sums.0),
-                    (2, _) => loop_.two_by_one(&mut sums.0),
-                    _ => loop_.one_by_one(&mut sums.0),
-                }
-            }
-            for (i, sums) in sums.0.chunks_exact(SIDE * SIDE).enumerate().take(lines * columns) {
-                let (r, g) = (row + i / columns * SIDE, group + i % columns);
-                let (rows, tokens) = (SIDE.min(left.count - r), right.width.min(right.tokens - g * SIDE));
+impl Right<'_> {
+    /// From two groups of rows at `a`, `a_next` bytes apart, and two groups of tokens at `b`.
+    fn way(&self, a: *const bf16, a_next: usize, b: *const bf16, steps: usize) -> Way {
+        Way { a, a_next, b, b_stride: 4 * self.width, b_next: 2 * self.group, steps }
+    }
+
+    /// Writes the sums of `lines` groups of rows and `columns` groups of tokens from `[row, group]` on to an
+    /// output of so many tokens, its stride, and its count of rows.
+    ///
+    /// # Safety
+    /// The output must have them.
+    unsafe fn put(
+        &self,
+        sums: &Sums,
+        [lines, columns]: [usize; 2],
+        [row, group]: [usize; 2],
+        (out, stride, count): (*mut f32, usize, usize),
+    ) {
+        for (i, sums) in sums.0.chunks_exact(SIDE * SIDE).enumerate() {
+            let (line, column) = (i / 2, i % 2);
+            if line < lines && column < columns {
+                let (r, g) = (row + line * SIDE, group + column);
+                let (rows, tokens) = (SIDE.min(count - r), self.width.min(self.tokens - g * SIDE));
                 let out = out.wrapping_add(g * SIDE * stride + r);
-                // SAFETY: these rows and tokens are the output's.
-                unsafe { put(&sums[..SIDE * right.width], out, stride, [tokens, rows]) };
+                // SAFETY: the caller's promise.
+                unsafe { put(&sums[..SIDE * self.width], out, stride, [tokens, rows]) };
             }
-            row += lines * SIDE;
         }
-        group += columns;
     }
 }
 
@@ -249,111 +352,141 @@ unsafe fn put_turned(sums: &[f32], out: *mut f32, stride: usize, [tokens, rows]:
     }
 }
 
-/// Four tiles of sums.
-#[repr(align(64))]
-struct Sums([f32; 4 * SIDE * SIDE]);
-
 /// The way of some tiles through k.
-struct Loop {
+struct Way {
     a: *const bf16,
-    a_stride: usize, // bytes
-    a_step: usize,   // bytes
-    a_next: usize,   // bytes from a group to the next
+    a_next: usize, // bytes from a group of rows to the next
     b: *const bf16,
-    b_stride: usize, // bytes
-    b_next: usize,   // bytes from a group to the next
+    b_stride: usize, // bytes from a pair of k to the next
+    b_next: usize,   // bytes from a group of tokens to the next
     steps: usize,
-    ahead: *const bf16, // asked for meanwhile
 }
 
-/// Defines a method of `Loop` : it asks for `$ahead` lines in a step; `$first` tiles are cleared, `$step` is done for every step of k, `$last` stores.
-macro_rules! tile_loop {
-    ($name:ident, ahead: $ahead:expr, [$($first:literal),*], [$($step:literal),*], [$($last:literal),*]) => {
+/// Defines a method of `Way` that does `$step` for every step of k.
+macro_rules! way {
+    ($name:ident, $($step:literal),*) => {
         /// # Safety
-        /// Both factors must have `steps` tiles; the shapes must be set.
+        /// As [`Way::multiply`].
         #[inline]
-        unsafe fn $name(&self, sums: &mut [f32; 4 * SIDE * SIDE]) {
-            let Self { a, a_stride, a_step, a_next, b, b_stride, b_next, steps, ahead } = *self;
-            // SAFETY: the caller's promise; a prefetch of an address that does not exist is ignored. Tiles are
-            // used by this file's assembly alone, and hold nothing when it ends.
+        unsafe fn $name(&self) {
+            let Self { a, a_next, b, b_stride, b_next, steps } = *self;
+            // SAFETY: the caller's promise. The compiler uses no tiles: sums stay in theirs from block to block.
             unsafe {
                 asm!(
-                    $($first,)*
                     "2:",
                     $($step,)*
-                    ".set line, 0",
-                    ".rept {ahead_lines}",
-                    "prefetcht1 [{ahead} + line]",
-                    ".set line, line + 64",
-                    ".endr",
-                    "add {ahead}, {ahead_lines} * 64",
-                    "add {a0}, {a_step}",
-                    "add {a1}, {a_step}",
+                    "add {a0}, {tile}",
+                    "add {a1}, {tile}",
                     "add {b0}, {b_step}",
                     "add {b1}, {b_step}",
                     "dec {steps}",
                     "jnz 2b",
-                    $($last,)*
                     a0 = inout(reg) a => _,
                     a1 = inout(reg) a.cast::<u8>().wrapping_add(a_next) => _,
                     b0 = inout(reg) b => _,
                     b1 = inout(reg) b.cast::<u8>().wrapping_add(b_next) => _,
-                    sa = in(reg) a_stride,
+                    tile = const SIDE * LINE,
+                    sa = in(reg) LINE,
                     sb = in(reg) b_stride,
                     b_step = in(reg) SIDE * b_stride,
-                    ahead_lines = const $ahead,
-                    a_step = in(reg) a_step,
                     steps = inout(reg) steps => _,
-                    ahead = inout(reg) ahead => _,
-                    out = in(reg) sums.as_mut_ptr(),
-                    options(nostack),
+                    options(nostack, readonly),
                 );
             }
         }
     };
 }
 
-impl Loop {
-    tile_loop!(two_by_two, ahead: 0,
-        ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
-        [
-            "tileloadd tmm4, [{a0} + {sa}*1]",
-            "tileloadd tmm6, [{b0} + {sb}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b1} + {sb}*1]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a1} + {sa}*1]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7"
-        ],
-        [
-            "tilestored [{out} + {sb}*1], tmm0",
-            "tilestored [{out} + {sb}*1 + 1024], tmm1",
-            "tilestored [{out} + {sb}*1 + 2048], tmm2",
-            "tilestored [{out} + {sb}*1 + 3072], tmm3"
-        ]);
-    tile_loop!(one_by_two, ahead: 0,
-        ["tilezero tmm0", "tilezero tmm1"],
-        [
-            "tileloadd tmm4, [{a0} + {sa}*1]",
-            "tileloadd tmm6, [{b0} + {sb}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b1} + {sb}*1]",
-            "tdpbf16ps tmm1, tmm4, tmm7"
-        ],
-        ["tilestored [{out} + {sb}*1], tmm0", "tilestored [{out} + {sb}*1 + 1024], tmm1"]);
-    tile_loop!(two_by_one, ahead: 2 * SIDE,
-        ["tilezero tmm0", "tilezero tmm2"],
-        [
-            "tileloadd tmm6, [{b0} + {sb}*1]",
-            "tileloadd tmm4, [{a0} + {sa}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a1} + {sa}*1]",
-            "tdpbf16ps tmm2, tmm5, tmm6"
-        ],
-        ["tilestored [{out} + {sb}*1], tmm0", "tilestored [{out} + {sb}*1 + 1024], tmm2"]);
-    tile_loop!(one_by_one, ahead: SIDE,
-        ["tilezero tmm0"],
-        ["tileloadd tmm6, [{b0} + {sb}*1]", "tileloadd tmm4, [{a0} + {sa}*1]", "tdpbf16ps tmm0, tmm4, tmm6"],
-        ["tilestored [{out} + {sb}*1], tmm0"]);
+impl Way {
+    /// Adds the products of `lines` groups of rows and `columns` groups of tokens, one or two of each, to the
+    /// tiles that hold sums.
+    ///
+    /// # Safety
+    /// Both factors must have `steps` tiles; the shapes must be set.
+    unsafe fn multiply(&self, lines: usize, columns: usize) {
+        if self.steps == 0 {
+            return;
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (lines, columns) {
+                (1, 1) => self.one_by_one(),
+                (1, _) => self.one_by_two(),
+                (_, 1) => self.two_by_one(),
+                _ => self.two_by_two(),
+            }
+        }
+    }
+
+    way!(
+        two_by_two,
+        "tileloadd tmm4, [{a0} + {sa}*1]",
+        "tileloadd tmm6, [{b0} + {sb}*1]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm7, [{b1} + {sb}*1]",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        "tileloadd tmm5, [{a1} + {sa}*1]",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        "tdpbf16ps tmm3, tmm5, tmm7"
+    );
+    way!(
+        one_by_two,
+        "tileloadd tmm4, [{a0} + {sa}*1]",
+        "tileloadd tmm6, [{b0} + {sb}*1]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm7, [{b1} + {sb}*1]",
+        "tdpbf16ps tmm1, tmm4, tmm7"
+    );
+    way!(
+        two_by_one,
+        "tileloadd tmm6, [{b0} + {sb}*1]",
+        "tileloadd tmm4, [{a0} + {sa}*1]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm5, [{a1} + {sa}*1]",
+        "tdpbf16ps tmm2, tmm5, tmm6"
+    );
+    way!(
+        one_by_one,
+        "tileloadd tmm6, [{b0} + {sb}*1]",
+        "tileloadd tmm4, [{a0} + {sa}*1]",
+        "tdpbf16ps tmm0, tmm4, tmm6"
+    );
+}
+
+/// Four tiles of sums: `[2 groups of rows, 2 groups of tokens]` of `[16, width]`.
+#[repr(align(64))]
+struct Sums([f32; 4 * SIDE * SIDE]);
+
+impl Sums {
+    /// Clears the tiles that hold sums.
+    ///
+    /// # Safety
+    /// The shapes must be set.
+    unsafe fn clear() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
+    }
+
+    /// What these tiles hold.
+    ///
+    /// # Safety
+    /// As [`Sums::clear`].
+    unsafe fn take(width: usize) -> Self {
+        let mut sums = Self([0.0; 4 * SIDE * SIDE]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!(
+                "tilestored [{sums} + {sb}*1], tmm0",
+                "tilestored [{sums} + {sb}*1 + 1024], tmm1",
+                "tilestored [{sums} + {sb}*1 + 2048], tmm2",
+                "tilestored [{sums} + {sb}*1 + 3072], tmm3",
+                sums = in(reg) sums.0.as_mut_ptr(),
+                sb = in(reg) 4 * width,
+                options(nostack),
+            );
+        }
+        sums
+    }
 }

@@ -83,7 +83,9 @@ struct Here {
 unsafe fn widen(strip: &[u8], out: &mut [u8]) {
     let low = _mm512_set1_epi8(15);
     let block = Codes::Int4.block_bytes();
-    for (block, out) in strip.chunks_exact(block).zip(out.chunks_exact_mut(Codes::Int4.block() / QUAD * CODES)) {
+    for (block, out) in
+        strip.chunks_exact(block).zip(out.chunks_exact_mut(Codes::Int4.block() / QUAD * CODES))
+    {
         for (two, out) in block.chunks_exact(CODES).zip(out.chunks_exact_mut(2 * CODES)) {
             for v in 0..CODES / LINE {
                 // SAFETY: `two` has `CODES` bytes and `out` twice as many.
@@ -104,7 +106,13 @@ unsafe fn widen(strip: &[u8], out: &mut [u8]) {
 /// # Safety
 /// Tokens and strip must have their blocks, `out` `[tokens, rows]`; shapes for `codes` must be set.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn group(codes: Codes, x: Quantised<'_>, right: Right<'_>, here: Here, (out, stride): (*mut f32, usize)) {
+unsafe fn group(
+    codes: Codes,
+    x: Quantised<'_>,
+    right: Right<'_>,
+    here: Here,
+    (out, stride): (*mut f32, usize),
+) {
     let Here { token, tokens, half, rows } = here;
     // A block is multiplied before the one before it is added: what a tile has stored cannot be loaded at once.
     let mut whole = [const { Whole([0; SIDE * SIDE]) }; 2]; // [tokens, rows]

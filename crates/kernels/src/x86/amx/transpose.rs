@@ -45,7 +45,8 @@ mod tests {
         if !is_x86_feature_detected!("avx512f") {
             return;
         }
-        let rows: [[u32; SIDE]; SIDE] = std::array::from_fn(|r| std::array::from_fn(|c| (100 * r + c) as u32));
+        let rows: [[u32; SIDE]; SIDE] =
+            std::array::from_fn(|r| std::array::from_fn(|c| (100 * r + c) as u32));
         // SAFETY: the processor has the instructions; vectors and arrays are of one size.
         let columns = unsafe {
             let turned = transpose(std::mem::transmute::<[[u32; SIDE]; SIDE], [__m512i; SIDE]>(rows));
