@@ -19,7 +19,8 @@ fn main() {
     println!("{threads} threads, {:.1} GB/s; GB/s of weights, then GFLOP/s, by tokens", probe.read() / 1e9);
     println!("{:6}{}", "", TOKENS.map(|tokens| format!("{tokens:>12}")).concat());
     let rows = 4096;
-    let values: Vec<f32> = (0..rows * FEATURES).map(|i| ((i * 7919 % 2001) as f32 - 1000.0) / 1000.0).collect();
+    let values: Vec<f32> =
+        (0..rows * FEATURES).map(|i| ((i * 7919 % 2001) as f32 - 1000.0) / 1000.0).collect();
     let narrow: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
     let strips = |codes: Codes| -> Vec<u8> {
         let mut strips = vec![0; codes.bytes(rows, FEATURES).expect("it fits")];

@@ -1,5 +1,8 @@
 //! Columns of an output that several threads write at once: each gets its own, and no other.
-#![allow(unsafe_code, reason = "columns of a row-major matrix interleave in memory: slices cannot divide them")]
+#![allow(
+    unsafe_code,
+    reason = "columns of a row-major matrix interleave in memory: slices cannot divide them"
+)]
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -136,7 +139,11 @@ mod tests {
             };
             std::thread::scope(|scope| (0..threads.min(4)).for_each(|t| drop(scope.spawn(move || work(t)))));
             let row: Vec<f32> = (1..=columns).map(|i| i as f32).collect();
-            assert_eq!(matrix, row.repeat(3), "{columns} columns by {unit}, {chunk} at a time, {threads} threads");
+            assert_eq!(
+                matrix,
+                row.repeat(3),
+                "{columns} columns by {unit}, {chunk} at a time, {threads} threads"
+            );
         }
     }
 

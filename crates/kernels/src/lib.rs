@@ -16,6 +16,7 @@
 //! [`gemm`], training's large products, keeps the first promise in an order of its own: an element is summed in
 //! increasing k, whatever the threads, the cut and the other rows.
 
+mod aligned;
 pub mod bandwidth;
 mod columns;
 pub mod convert;
@@ -30,8 +31,8 @@ pub mod team;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use half::bf16;
 pub use columns::{Claims, ColumnsMut};
+pub use half::bf16;
 pub use linear::{Job, Operand, Rows, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;

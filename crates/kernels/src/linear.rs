@@ -1,5 +1,6 @@
 //! The engine's products over its threads: one input, one or several weight matrices.
 
+use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
 use crate::strips::{Codes, Quantiser, STRIP, Strips};
 use crate::table::{Table, active};
@@ -36,7 +37,7 @@ impl Weight<'_> {
 /// A product of row-major factors: what a table's kernel is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, V> {
-    /// `[tokens, in_features]`
+    /// `[tokens, in_features]`, or as the table's operand is written
     pub x: &'a [V],
     /// `[rows, in_features]`
     pub weight: &'a [V],
@@ -69,7 +70,7 @@ pub struct Job<'a> {
 /// The input in the formats that weights ask for, in buffers kept from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct Operand {
-    bf16: Vec<bf16>,
+    bf16: Aligned<bf16>,
     int8: Quantiser,
     int4: Quantiser,
 }
@@ -79,8 +80,8 @@ impl Operand {
         match weight {
             Weight::F32(_) => {}
             Weight::Bf16(_) => {
-                self.bf16.resize(x.len(), bf16::ZERO);
-                (table.narrow)(x, &mut self.bf16);
+                let len = (table.operand_len)(x.len() / in_features, in_features);
+                (table.operand_bf16)(x, in_features, self.bf16.resize(len));
             }
             Weight::Strips(Codes::Int8, _) => self.int8.quantise(table, Codes::Int8, x, in_features),
             Weight::Strips(Codes::Int4, _) => self.int4.quantise(table, Codes::Int4, x, in_features),
@@ -103,7 +104,13 @@ pub fn linear(x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [
 ///
 /// # Panics
 /// As [`linear`].
-pub fn linear_with(table: &Table, x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [Job<'_>]) {
+pub fn linear_with(
+    table: &Table,
+    x: &[f32],
+    in_features: usize,
+    operand: &mut Operand,
+    jobs: &mut [Job<'_>],
+) {
     assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
     let tokens = x.len() / in_features;
     if tokens == 0 {
@@ -111,8 +118,10 @@ pub fn linear_with(table: &Table, x: &[f32], in_features: usize, operand: &mut O
     }
     for (j, job) in jobs.iter().enumerate() {
         let kind = std::mem::discriminant(&job.weight);
-        let codes = |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
-        let before = jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
+        let codes =
+            |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
+        let before =
+            jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
         if !before {
             operand.prepare(table, job.weight, x, in_features);
         }
@@ -166,7 +175,10 @@ impl Factors<'_> {
                 (table.product)(Rows { x, weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
-                (table.product_bf16)(Rows { x: &operand.bf16, weight: &weight[values], in_features }, out);
+                (table.product_bf16)(
+                    Rows { x: operand.bf16.values(), weight: &weight[values], in_features },
+                    out,
+                );
             }
             Weight::Strips(codes, weight) => {
                 let strip = codes.strip_bytes(in_features);

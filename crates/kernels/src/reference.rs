@@ -1,7 +1,7 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
-use crate::gemm::{Micro, portable};
 use crate::columns::ColumnsMut;
+use crate::gemm::{Micro, portable};
 use crate::lanes;
 use crate::linear::Rows;
 use crate::strips;
@@ -13,6 +13,8 @@ use half::bf16;
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
+    operand_bf16: |x, _, out| lanes::narrow::<false>(x, out),
+    operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
     product_strips: strips::lanes::product_strips::<false>,
     quantise: strips::quantise::<false>,

@@ -19,7 +19,7 @@ mod tests;
 pub use operand::{Quantised, Quantiser};
 pub use pack::{pack, unpack};
 
-pub(crate) use operand::quantise;
+pub(crate) use operand::{FEW, Places, quantise};
 
 /// Rows of a strip.
 pub const STRIP: usize = 32;

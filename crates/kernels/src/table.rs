@@ -3,7 +3,7 @@
 use crate::columns::ColumnsMut;
 use crate::gemm::Micro;
 use crate::linear::Rows;
-use crate::strips::{Codes, Strips};
+use crate::strips::{Codes, Places, Strips};
 use half::bf16;
 use std::ffi::OsString;
 use std::sync::OnceLock;
@@ -19,12 +19,17 @@ pub struct Table {
     /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, on one thread, each element in one fixed order. Here and
     /// below, `out` is `[tokens, rows]` or some of its columns.
     pub product: fn(Rows<'_, f32>, ColumnsMut<'_>),
-    /// As `product`, of factors in `bf16`; sums are `f32`.
+    /// Rounds tokens to `bf16` in the order in which this table's `product_bf16` reads them. Arguments: `x`
+    /// `[tokens, in_features]`, `in_features`, and room for [`Self::operand_len`] values.
+    pub operand_bf16: fn(&[f32], usize, &mut [bf16]),
+    /// Values of that order, for tokens and features: it may pad both.
+    pub operand_len: fn(usize, usize) -> usize,
+    /// As `product`, of factors in `bf16`, `x` as `operand_bf16` made it; sums are `f32`.
     pub product_bf16: fn(Rows<'_, bf16>, ColumnsMut<'_>),
     /// As `product`, of quantised factors; a block is summed in `i32`.
     pub product_strips: fn(Strips<'_>, ColumnsMut<'_>),
     /// Quantises one token; see [`Quantiser`](crate::strips::Quantiser).
-    pub quantise: Quantise,
+    pub(crate) quantise: Quantise,
     /// `Σ_k a[k] · b[k]`.
     pub dot: fn(&[f32], &[f32]) -> f32,
     /// `y += a · x`.
@@ -58,8 +63,8 @@ pub struct Table {
     pub adamw: AdamW,
 }
 
-/// A token, the weights' codes; its codes, and each block's scale and offset.
-type Quantise = fn(&[f32], Codes, &mut [i8], &mut [f32], &mut [i32]);
+/// A token, the weights' codes, the tokens between two blocks, and where its own codes and scales go.
+type Quantise = fn(&[f32], Codes, usize, Places<'_>);
 
 /// Step, parameters, gradients, first and second moments.
 type AdamW = fn(&AdamWStep, &mut [f32], &[f32], &mut [f32], &mut [f32]);

@@ -104,7 +104,8 @@ impl Team {
         for (index, member) in members.iter().enumerate() {
             member.thread.get_or_init(|| {
                 let named = std::thread::Builder::new().name(format!("offramp-{}", index + 1));
-                let thread = named.spawn(move || self.serve(index)).expect("the pool has its threads already");
+                let thread =
+                    named.spawn(move || self.serve(index)).expect("the pool has its threads already");
                 thread.thread().clone()
             });
         }

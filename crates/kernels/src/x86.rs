@@ -1,10 +1,12 @@
 //! Tables for x86-64, each handed out only where the processor has its instructions.
 
+mod amx;
 mod avx2;
 mod avx512;
 mod gemm2;
 mod gemm512;
 mod pack512;
+mod strips2;
 mod strips512;
 mod tiles;
 mod wiring;
@@ -21,6 +23,10 @@ pub(crate) fn tables() -> Vec<&'static Table> {
             && is_x86_feature_detected!("avx512vl");
         if avx512 {
             tables.push(&avx512::TABLE);
+            let products = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16");
+            if products && amx::available() {
+                tables.push(&amx::TABLE);
+            }
         }
     }
     tables

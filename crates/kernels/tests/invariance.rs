@@ -1,6 +1,9 @@
-//! Invariant 4: a token's result does not depend on how many tokens share the call, nor on threads.
+//! Invariant 4: a token's result does not depend on how many tokens share the call, on the cut of the rows, nor
+//! on threads.
 
-use offramp_kernels::{available, linear, pool};
+use offramp_kernels::strips::{Codes, Quantiser, STRIP, Strips, pack};
+use offramp_kernels::{ColumnsMut, Job, Operand, Rows, Table, Weight, available, bf16, linear_with, pool};
+use std::ops::Range;
 
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
@@ -13,30 +16,127 @@ fn numbers(len: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
+/// A product's factors in every format.
+struct Product {
+    rows: usize,
+    k: usize,
+    x: Vec<f32>,
+    f32: Vec<f32>,
+    bf16: Vec<bf16>,
+    int8: Vec<u8>,
+    int4: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Format {
+    F32,
+    Bf16,
+    Int8,
+    Int4,
+}
+
+const FORMATS: [Format; 4] = [Format::F32, Format::Bf16, Format::Int8, Format::Int4];
+
+impl Product {
+    fn new(tokens: usize, rows: usize, k: usize) -> Self {
+        let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+        let (x, weight) = (numbers(tokens * k, 1), numbers(rows * k, 2));
+        let strips = |codes: Codes| {
+            let mut strips = vec![0; codes.bytes(rows, k).unwrap()];
+            let each = strips.chunks_mut(codes.strip_bytes(k)).zip(weight.chunks(STRIP * k));
+            each.for_each(|(strip, rows)| pack(codes, rows, k, strip));
+            strips
+        };
+        let (int8, int4) = (strips(Codes::Int8), strips(Codes::Int4));
+        Self { rows, k, bf16: narrow(&weight), x, f32: weight, int8, int4 }
+    }
+
+    fn weight(&self, format: Format) -> Weight<'_> {
+        match format {
+            Format::F32 => Weight::F32(&self.f32),
+            Format::Bf16 => Weight::Bf16(&self.bf16),
+            Format::Int8 => Weight::Strips(Codes::Int8, &self.int8),
+            Format::Int4 => Weight::Strips(Codes::Int4, &self.int4),
+        }
+    }
+
+    /// Some rows by some tokens.
+    fn part(&self, table: &Table, format: Format, tokens: Range<usize>, first: usize, out: ColumnsMut<'_>) {
+        let in_features = self.k;
+        let tokens = tokens.start * in_features..tokens.end * in_features;
+        let values = first * in_features..(first + out.columns()) * in_features;
+        match self.weight(format) {
+            Weight::F32(weight) => {
+                (table.product)(Rows { x: &self.x[tokens], weight: &weight[values], in_features }, out);
+            }
+            Weight::Bf16(weight) => {
+                let len = (table.operand_len)(tokens.len() / in_features, in_features);
+                let mut x = vec![bf16::ZERO; len];
+                (table.operand_bf16)(&self.x[tokens], in_features, &mut x);
+                (table.product_bf16)(Rows { x: &x, weight: &weight[values], in_features }, out);
+            }
+            Weight::Strips(codes, weight) => {
+                let bytes = codes.strip_bytes(in_features);
+                let weight = &weight[first / STRIP * bytes..][..out.columns().div_ceil(STRIP) * bytes];
+                let mut quantiser = Quantiser::default();
+                quantiser.quantise(table, codes, &self.x[tokens], in_features);
+                (table.product_strips)(Strips { codes, x: quantiser.tokens(), weight }, out);
+            }
+        }
+    }
+
+    /// Everything, `batch` tokens at a time.
+    fn whole(&self, table: &Table, format: Format, batch: usize) -> Vec<u32> {
+        let tokens = self.x.len() / self.k;
+        let mut out = vec![f32::NAN; tokens * self.rows];
+        for (call, out) in out.chunks_mut(batch * self.rows).enumerate() {
+            let tokens = call * batch..tokens.min((call + 1) * batch);
+            self.part(table, format, tokens, 0, ColumnsMut::new(out, self.rows));
+        }
+        out.into_iter().map(f32::to_bits).collect()
+    }
+}
+
+/// Odd sizes; more rows than stay in the cache together, and rows longer than a stretch of them.
+const SIZES: [(usize, usize); 9] =
+    [(1, 1), (3, 7), (4, 16), (9, 33), (33, 100), (40, 257), (70, 130), (135, 64), (9, 1607)];
+
+fn each_table_and_format(check: impl Fn(&'static Table, Format)) {
+    available().into_iter().for_each(|table| FORMATS.iter().for_each(|&format| check(table, format)));
+}
+
 #[test]
 fn every_batch_gives_the_bits_of_one_token() {
-    for table in available() {
-        for (rows, k) in [(1, 1), (3, 7), (4, 16), (9, 33), (17, 100), (40, 257), (8, 2048)] {
-            let tokens = 23;
-            let (x, weight) = (numbers(tokens * k, 1), numbers(rows * k, 2));
-            let mut alone = vec![0.0; tokens * rows];
-            for (x, out) in x.chunks(k).zip(alone.chunks_mut(rows)) {
-                (table.product)(x, &weight, k, out);
+    for (rows, k) in SIZES {
+        let product = Product::new(40, rows, k);
+        each_table_and_format(|table, format| {
+            let alone = product.whole(table, format, 1);
+            for batch in 2..=40 {
+                let what = format!("{} {format:?}, {batch} tokens, {rows} rows of {k}", table.name);
+                assert!(product.whole(table, format, batch) == alone, "{what}");
             }
-            for batch in 1..=tokens {
-                let mut out = vec![0.0; tokens * rows];
-                for (x, out) in x.chunks(batch * k).zip(out.chunks_mut(batch * rows)) {
-                    (table.product)(x, &weight, k, out);
+        });
+    }
+}
+
+#[test]
+fn every_cut_of_the_rows_gives_the_same_bits() {
+    for (rows, k) in SIZES {
+        for tokens in [1, 5, 19] {
+            let product = Product::new(tokens, rows, k);
+            each_table_and_format(|table, format| {
+                let whole = product.whole(table, format, tokens);
+                let unit = if matches!(format, Format::Int8 | Format::Int4) { STRIP } else { 1 };
+                for cut in (unit..rows).step_by(unit) {
+                    let mut out = vec![f32::NAN; tokens * rows];
+                    let (low, high) = ColumnsMut::new(&mut out, rows).split_at(cut);
+                    product.part(table, format, 0..tokens, cut, high);
+                    product.part(table, format, 0..tokens, 0, low);
+                    let bits: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
+                    let what = format!("{} {format:?}, {tokens} tokens, row {cut} of {rows}", table.name);
+                    assert!(bits == whole, "{what}");
                 }
-                assert_eq!(out, alone, "{} at {batch} tokens, {rows} rows of {k}", table.name);
-            }
-            for cut in 1..rows {
-                let mut out = vec![0.0; rows];
-                let (low, high) = out.split_at_mut(cut);
-                (table.product)(&x[..k], &weight[..cut * k], k, low);
-                (table.product)(&x[..k], &weight[cut * k..], k, high);
-                assert_eq!(out, alone[..rows], "{} cut at row {cut} of {rows}", table.name);
-            }
+            });
         }
     }
 }
@@ -44,12 +144,23 @@ fn every_batch_gives_the_bits_of_one_token() {
 #[test]
 fn threads_do_not_change_a_bit() {
     pool::set_threads(3).expect("the first call of this process");
-    let table = offramp_kernels::active();
-    for (tokens, rows, k) in [(1, 1500, 300), (2, 900, 257), (7, 640, 129), (65, 300, 100)] {
-        let (x, weight) = (numbers(tokens * k, 3), numbers(rows * k, 4));
-        let (mut one, mut many) = (vec![0.0; tokens * rows], vec![0.0; tokens * rows]);
-        (table.product)(&x, &weight, k, &mut one);
-        linear(&x, &weight, k, &mut many);
-        assert_eq!(one, many, "{tokens} tokens, {rows} rows of {k}");
+    let sizes = [(1, 1500, 300), (2, 900, 257), (7, 640, 129), (40, 301, 100), (1, 5, 20)];
+    let mut operand = Operand::default(); // kept from call to call, as an engine does
+    for ((tokens, rows, k), table) in
+        sizes.iter().flat_map(|&size| available().into_iter().map(move |t| (size, t)))
+    {
+        let product = Product::new(tokens, rows, k);
+        for formats in [&FORMATS[..], &[Format::Int4, Format::F32, Format::Int4], &[Format::Bf16], &[]] {
+            let mut outs = vec![vec![f32::NAN; tokens * rows]; formats.len()];
+            let jobs = formats.iter().zip(&mut outs);
+            let mut jobs: Vec<_> =
+                jobs.map(|(&format, out)| Job { weight: product.weight(format), out }).collect();
+            linear_with(table, &product.x, k, &mut operand, &mut jobs);
+            for (&format, out) in formats.iter().zip(outs) {
+                let bits: Vec<u32> = out.into_iter().map(f32::to_bits).collect();
+                let what = format!("{} {format:?} of {formats:?}, {tokens} tokens, {rows} rows", table.name);
+                assert!(bits == product.whole(table, format, tokens), "{what}");
+            }
+        }
     }
 }

@@ -5,8 +5,14 @@ use crate::columns::ColumnsMut;
 use crate::lanes::fma;
 use half::bf16;
 
-/// One lane for each row of a strip.
-type Sums = [i32; STRIP];
+/// Rows whose sums stay in registers together, and their codes at four k.
+const ROWS: usize = 8;
+const CODES: usize = ROWS * QUAD;
+/// Steps of a block, which `i16` has room for.
+const STEPS: usize = Codes::Int8.block() / QUAD;
+const _: () = assert!(STEPS * 15 * 128 < 1 << 15);
+/// Four inputs twice: what 8 codes are multiplied by.
+type Inputs = [i16; 2 * QUAD];
 
 /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, one token and one strip at a time.
 #[inline(always)]
@@ -24,17 +30,15 @@ pub(crate) fn product_strips<const FMA: bool>(factors: Strips<'_>, mut out: Colu
 #[inline(always)]
 fn strip_sums<const FMA: bool>(factors: &Strips<'_>, strip: &[u8], token: usize) -> [f32; STRIP] {
     let Strips { codes, x, .. } = *factors;
-    let of_token = token * x.blocks..(token + 1) * x.blocks;
-    let scales = x.scales[of_token.clone()].iter().zip(&x.offsets[of_token]);
-    let inputs = x.codes[token * x.blocks * codes.block()..].chunks_exact(codes.block());
     let mut sums = [0f32; STRIP];
-    for ((block, inputs), (&scale, &offset)) in strip.chunks_exact(codes.block_bytes()).zip(inputs).zip(scales) {
+    for (index, block) in strip.chunks_exact(codes.block_bytes()).enumerate() {
+        let inputs = &x.codes(index, token)[..codes.block()];
+        let (scale, offset) = (x.scales(index, token)[0], x.offsets(index, token)[0]);
         let (stored, scales) = block.split_at(block.len() - super::SCALES);
-        let mut whole: Sums = [offset; STRIP];
-        match codes {
-            Codes::Int8 => int8(stored, inputs, &mut whole),
-            Codes::Int4 => int4(stored, inputs, &mut whole),
-        }
+        let whole = match codes {
+            Codes::Int8 => int8(stored, inputs, offset),
+            Codes::Int4 => int4(stored, inputs, offset),
+        };
         for (r, bytes) in scales.as_chunks::<2>().0.iter().enumerate() {
             let weight_scale = bf16::from_le_bytes(*bytes).to_f32();
             sums[r] = fma::<FMA>(weight_scale * scale, whole[r] as f32, sums[r]);
@@ -43,28 +47,55 @@ fn strip_sums<const FMA: bool>(factors: &Strips<'_>, strip: &[u8], token: usize)
     sums
 }
 
+/// A code of 8 bits is 16 times its upper half and once its lower.
 #[inline(always)]
-fn int8(stored: &[u8], inputs: &[i8], sums: &mut Sums) {
-    for (codes, x) in stored.as_chunks::<{ STRIP * QUAD }>().0.iter().zip(inputs.as_chunks::<QUAD>().0) {
-        add(codes, x, sums);
+fn int8(stored: &[u8], inputs: &[i8], offset: i32) -> [i32; STRIP] {
+    let quads = inputs.as_chunks::<QUAD>().0;
+    halves(stored, quads.iter().map(|quad| [quad; 2]), [offset, 1, 16])
+}
+
+/// The halves of a byte are codes of two quads.
+#[inline(always)]
+fn int4(stored: &[u8], inputs: &[i8], offset: i32) -> [i32; STRIP] {
+    let pairs = inputs.as_chunks::<QUAD>().0.as_chunks::<2>().0;
+    halves(stored, pairs.iter().map(|[low, high]| [low, high]), [offset, 1, 1])
+}
+
+/// `offset + low · Σ lower halves · inputs + high · Σ upper halves · inputs`, each sum exact in `i16`.
+#[inline(always)]
+fn halves<'a>(
+    stored: &[u8],
+    inputs: impl Iterator<Item = [&'a [i8; QUAD]; 2]>,
+    [offset, low, high]: [i32; 3],
+) -> [i32; STRIP] {
+    let mut wide = [[Inputs::default(); 2]; STEPS];
+    for (wide, quads) in wide.iter_mut().zip(inputs) {
+        *wide = quads.map(|quad| std::array::from_fn(|i| i16::from(quad[i % QUAD])));
     }
+    let mut sums = [0; STRIP];
+    for (group, sums) in sums.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+        let (mut lows, mut highs) = ([0i16; CODES], [0i16; CODES]);
+        for (codes, x) in stored.as_chunks::<{ STRIP * QUAD }>().0.iter().zip(&wide) {
+            let codes = codes.as_chunks::<CODES>().0[group];
+            multiply(&codes.map(|code| code & 15), &x[0], &mut lows);
+            multiply(&codes.map(|code| code >> 4), &x[1], &mut highs);
+        }
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let of_row =
+                |halves: &[i16; CODES]| halves[r * QUAD..][..QUAD].iter().map(|&x| i32::from(x)).sum::<i32>();
+            *sum = offset + low * of_row(&lows) + high * of_row(&highs);
+        }
+    }
+    sums
 }
 
 #[inline(always)]
-fn int4(stored: &[u8], inputs: &[i8], sums: &mut Sums) {
-    for (codes, x) in stored.as_chunks::<{ STRIP * QUAD }>().0.iter().zip(inputs.as_chunks::<{ 2 * QUAD }>().0) {
-        let (low, high) = x.split_at(QUAD);
-        add(&codes.map(|code| code & 15), low.first_chunk().expect("a quad"), sums);
-        add(&codes.map(|code| code >> 4), high.first_chunk().expect("a quad"), sums);
-    }
-}
-
-/// Four codes of each row by the four inputs.
-#[inline(always)]
-fn add(codes: &[u8; STRIP * QUAD], x: &[i8; QUAD], sums: &mut Sums) {
-    let x = x.map(i32::from);
-    for r in 0..STRIP {
-        let of_row: [i32; QUAD] = std::array::from_fn(|i| i32::from(codes[r * QUAD + i]) * x[i]);
-        sums[r] += of_row[0] + of_row[1] + of_row[2] + of_row[3];
+fn multiply(codes: &[u8; CODES], x: &Inputs, sums: &mut [i16; CODES]) {
+    for (codes, sums) in
+        codes.as_chunks::<{ 2 * QUAD }>().0.iter().zip(sums.as_chunks_mut::<{ 2 * QUAD }>().0)
+    {
+        for i in 0..2 * QUAD {
+            sums[i] += i16::from(codes[i]) * x[i];
+        }
     }
 }

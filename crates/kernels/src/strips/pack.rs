@@ -9,7 +9,9 @@ const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
 /// Quantises up to [`STRIP`] rows, `[rows, in_features]`, into one strip; rows that are missing are zeros.
 ///
 /// int8 takes the largest weight of a block to ±127. int4 tries scales around that of its largest weight
-/// and keeps the one with the least squared error (its least-squares fit; llama.cpp's way).
+/// and keeps the one with the least squared error (its least-squares fit; llama.cpp's way); never one that is
+/// worse than the plain scale, which takes that weight to −8. A weight that is not finite makes its block's
+/// scale NaN, so that no product hides it.
 ///
 /// # Panics
 /// If there are more rows, or `strip` is not [`Codes::strip_bytes`] long.
@@ -33,7 +35,8 @@ fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usiz
                 weights[..values.len()].copy_from_slice(values);
             }
             let scale = match codes {
-                Codes::Int8 => scale_of_largest(&weights, -127.0),
+                _ if !weights.iter().all(|weight| weight.is_finite()) => bf16::NAN,
+                Codes::Int8 => bf16::from_f32(largest(&weights).abs() / 127.0),
                 Codes::Int4 => fitted_scale(&weights),
             };
             let found = round_all(&weights, scale.to_f32(), codes);
@@ -68,41 +71,48 @@ fn largest(weights: &[f32]) -> f32 {
     weights.iter().fold(0f32, |most, &w| if w.abs() > most.abs() { w } else { most })
 }
 
-fn scale_of_largest(weights: &[f32], code: f32) -> bf16 {
-    bf16::from_f32(largest(weights).abs() / code.abs())
-}
-
 fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
     let largest = largest(weights);
+    if largest == 0.0 {
+        return bf16::ZERO;
+    }
+    // Whatever the magnitude, squares of shares neither vanish nor overflow.
+    let shares = weights.map(|weight| weight / largest);
     let mut best = (f32::NEG_INFINITY, 0.0);
     for tenths in TENTHS {
-        let inverse = -(8.0 + 0.1 * tenths as f32) / largest;
-        if !inverse.is_finite() {
-            break; // nothing but zeros, or as good as that
-        }
+        let inverse = -(8.0 + 0.1 * tenths as f32);
         let (mut along, mut square) = (0.0, 0.0);
-        for &weight in weights {
-            let code = round(weight * inverse).clamp(-8.0, 7.0);
-            along += weight * code;
+        for &share in &shares {
+            let code = round(share * inverse).clamp(-8.0, 7.0);
+            along += share * code;
             square += code * code;
         }
-        // Error = Σ w² − along² / square.
+        // Error = Σ share² − along² / square.
         let explained = along * along / square;
         if explained > best.0 {
             best = (explained, along / square);
         }
     }
-    bf16::from_f32(best.1)
+    // `bf16` moves a scale by up to its 512th part: where the fit gains less, the plain scale may be better.
+    let [fitted, plain] = [best.1, -0.125].map(|share| bf16::from_f32(share * largest));
+    let error = |scale: bf16| -> f32 {
+        let scale = scale.to_f32() / largest;
+        let codes = round_all(&shares, scale, Codes::Int4);
+        shares.iter().zip(codes).map(|(share, code)| (share - code as f32 * scale).powi(2)).sum()
+    };
+    if error(fitted) < error(plain) { fitted } else { plain }
 }
 
 fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: Codes) -> [i32; BLOCK] {
-    let inverse = 1.0 / scale;
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
     let (least, most) = match codes {
         Codes::Int8 => (-127.0, 127.0),
         Codes::Int4 => (-8.0, 7.0),
     };
-    weights.map(|weight| round(weight * inverse).clamp(least, most) as i32)
+    if scale == 0.0 {
+        return [0; BLOCK];
+    }
+    // Divided, because the smallest scales have no inverse.
+    weights.map(|weight| round(weight / scale).clamp(least, most) as i32)
 }
 
 /// To the nearest whole number, ties to even, for what is below 2²² (and what is above is clamped anyway).

@@ -5,7 +5,6 @@ use super::tiles::{self, ROWS, Vector};
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;
 use crate::strips::Strips;
-use crate::strips::lanes::product_strips as product_in_lanes;
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -32,12 +31,8 @@ fn product_bf16(factors: Rows<'_, bf16>, out: ColumnsMut<'_>) {
 }
 
 fn product_strips(factors: Strips<'_>, out: ColumnsMut<'_>) {
-    #[target_feature(enable = "avx2,fma")]
-    fn compiled(factors: Strips<'_>, out: ColumnsMut<'_>) {
-        product_in_lanes::<true>(factors, out);
-    }
     // SAFETY: this table is handed out only where the processor has its instructions.
-    unsafe { compiled(factors, out) }
+    unsafe { super::strips2::product(factors, out) }
 }
 
 /// 8 sums of `f32` products.

@@ -9,7 +9,12 @@ use crate::strips::lanes::product_strips as product_in_lanes;
 use half::bf16;
 use std::arch::x86_64::*;
 
-super::wiring::table!("avx512", "avx512f,avx512bw,avx512vl,avx2,fma", super::gemm512::F32, super::gemm512::BF16);
+super::wiring::table!(
+    "avx512",
+    "avx512f,avx512bw,avx512vl,avx2,fma",
+    super::gemm512::F32,
+    super::gemm512::BF16
+);
 
 /// Handed out by the AVX-512 table alone.
 fn product(factors: Rows<'_, f32>, out: ColumnsMut<'_>) {

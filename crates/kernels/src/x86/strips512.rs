@@ -113,19 +113,18 @@ unsafe fn multiply<S: Stored, const T: usize>(tile: Tile<'_>, strip: &[u8]) {
     let Tile { x, token, .. } = tile;
     let (blocks, codes) = (x.blocks, S::CODES);
     let steps = codes.block() / QUAD / S::QUADS;
-    let (inputs, scales) = (x.codes[token * blocks * codes.block()..].as_ptr(), &x.scales[token * blocks..]);
-    let offsets = &x.offsets[token * blocks..];
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; T];
     let mut stored = strip.as_ptr();
     for block in 0..blocks {
+        let inputs = x.codes(block, token).as_ptr();
+        let (scales, offsets) = (&x.scales(block, token)[..T], &x.offsets(block, token)[..T]);
         // SAFETY: the strip has `blocks` of `steps` pairs of vectors and a vector of scales, the tokens their
         // inputs; what is asked for ahead need not exist.
         unsafe {
             let mut whole = [[_mm512_setzero_si512(); VECTORS]; T];
             for t in 0..T {
-                whole[t] = [_mm512_set1_epi32(*offsets.get_unchecked(t * blocks + block)); VECTORS];
+                whole[t] = [_mm512_set1_epi32(offsets[t]); VECTORS];
             }
-            let inputs = inputs.add(block * codes.block());
             for step in 0..steps {
                 for v in 0..VECTORS {
                     let ahead = stored.wrapping_add(AHEAD + v * LINE);
@@ -133,23 +132,24 @@ unsafe fn multiply<S: Stored, const T: usize>(tile: Tile<'_>, strip: &[u8]) {
                 }
                 let vectors = [0, 1].map(|v: usize| _mm512_loadu_si512(stored.add(v * LINE).cast()));
                 for quad in 0..S::QUADS {
-                    let codes = [S::quad(vectors[0], quad), S::quad(vectors[1], quad)];
+                    let stored = [S::quad(vectors[0], quad), S::quad(vectors[1], quad)];
                     let at = (step * S::QUADS + quad) * QUAD;
                     for t in 0..T {
-                        let four = inputs.add(t * blocks * S::CODES.block() + at).cast::<i32>();
+                        let four = inputs.add(t * codes.block() + at).cast::<i32>();
                         let four = _mm512_set1_epi32(four.read_unaligned());
                         for v in 0..VECTORS {
-                            whole[t][v] = _mm512_dpbusd_epi32(whole[t][v], codes[v], four);
+                            whole[t][v] = _mm512_dpbusd_epi32(whole[t][v], stored[v], four);
                         }
                     }
                 }
                 stored = stored.add(CODES);
             }
             let halves = [0, 1].map(|v: usize| _mm256_loadu_si256(stored.add(v * LINE / 2).cast()));
-            let of_rows = halves.map(|h| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(h))));
+            let of_rows =
+                halves.map(|h| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(h))));
             stored = stored.add(LINE);
             for t in 0..T {
-                let scale = _mm512_set1_ps(*scales.get_unchecked(t * blocks + block));
+                let scale = _mm512_set1_ps(scales[t]);
                 for v in 0..VECTORS {
                     let scale = _mm512_mul_ps(of_rows[v], scale);
                     sums[t][v] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(whole[t][v]), sums[t][v]);

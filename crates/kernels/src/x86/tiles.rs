@@ -9,7 +9,7 @@
 
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
 /// The vector operations of an instruction set.
 pub(super) trait Vector: Copy {
@@ -45,6 +45,8 @@ const STRETCH: usize = 3 << 10;
 /// Groups of rows whose sums wait for the next stretch: with 2048 features of 4 bytes, 512 KiB of weights.
 const GROUPS: usize = 16;
 const LINE: usize = 64;
+/// Bytes by which a lone token asks for its row before.
+const NEAR: usize = 1 << 10;
 
 /// Some rows and tokens of a product, at some k.
 struct Part<V: Vector> {
@@ -92,15 +94,15 @@ pub(super) unsafe fn product<V: Vector>(factors: Rows<'_, V::Value>, mut out: Co
     unsafe { if tokens <= FEW_TOKENS { few(part, out, tokens, rows) } else { many(part, out, tokens, rows) } }
 }
 
-/// Reads each row once, and asks for the rows to come one after the other, so that memory sees one stream
-/// however many rows a tile has.
+/// Reads each row once, so that memory sees one stream: a lone token row by row, more of them four rows at a
+/// time, while the next four are asked for one after the other.
 ///
 /// # Safety
 /// Of this and what follows: `part` must have the tokens and rows, `out` their elements.
 #[inline(always)]
 unsafe fn few<V: Vector>(part: Part<V>, out: Out, tokens: usize, rows: usize) {
     let (k, tiles) = (part.len, tokens.div_ceil(V::TOKENS));
-    let whole = rows - rows % ROWS;
+    let whole = if tokens == 1 { 0 } else { rows - rows % ROWS };
     for row in (0..whole).step_by(ROWS).chain(whole..rows) {
         for tile in 0..tiles {
             // Tiles of like sizes: 8 tokens are 4 and 4.
@@ -111,6 +113,7 @@ unsafe fn few<V: Vector>(part: Part<V>, out: Out, tokens: usize, rows: usize) {
                 match (row < whole, tile == 0) {
                     (true, true) => with_tokens::<V, ROWS, true>(&part, out, end - first),
                     (true, false) => with_tokens::<V, ROWS, false>(&part, out, end - first),
+                    (false, true) => with_tokens::<V, 1, true>(&part, out, end - first),
                     (false, _) => with_tokens::<V, 1, false>(&part, out, end - first),
                 }
             }
@@ -203,7 +206,7 @@ unsafe fn block<V: Vector, const T: usize>(part: &Part<V>, out: Out, rows: usize
     }
 }
 
-/// Adds the products of `R` rows and `T` tokens to `sums`; `AHEAD` asks for as many bytes after these rows.
+/// Adds the products of `R` rows and `T` tokens to `sums`; `AHEAD` asks for what comes later.
 ///
 /// # Safety
 /// As [`few`].
@@ -213,14 +216,20 @@ unsafe fn multiply<V: Vector, const R: usize, const T: usize, const AHEAD: bool>
     sums: &mut [[V; T]; R],
 ) {
     let Part { x, weight, stride, len } = *part;
-    let (whole, ahead) = (len - len % V::LANES, weight.wrapping_add(R * stride));
+    let whole = len - len % V::LANES;
     for i in (0..whole).step_by(V::LANES) {
         // SAFETY: `i + LANES ≤ len`, and each row and token has so many values; what is asked for need not
         // exist.
         unsafe {
             if AHEAD {
+                let bytes = weight.wrapping_add(R * i).cast::<i8>();
                 for line in (0..R * V::LANES * size_of::<V::Value>()).step_by(LINE) {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(R * i).cast::<i8>().wrapping_add(line));
+                    if R == 1 {
+                        _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(NEAR + line));
+                    } else {
+                        let next = R * stride * size_of::<V::Value>();
+                        _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_add(next + line));
+                    }
                 }
             }
             let mut xs = [V::load(x.add(i)); T];

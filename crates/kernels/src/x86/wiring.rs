@@ -4,9 +4,14 @@
 macro_rules! table {
     ($name:literal, $features:literal, $gemm:expr, $gemm_bf16:expr) => {
         /// Handed out by `super::tables` alone, which asks the processor first.
-        pub(crate) static TABLE: $crate::table::Table = $crate::table::Table {
+        pub(crate) static TABLE: $crate::table::Table = FUNCTIONS;
+
+        /// As [`TABLE`], for tables that take most of it.
+        pub(crate) const FUNCTIONS: $crate::table::Table = $crate::table::Table {
             name: $name,
             product,
+            operand_bf16: |x, _, out| narrow(x, out),
+            operand_len: |tokens, in_features| tokens * in_features,
             product_bf16,
             product_strips,
             quantise,
@@ -30,9 +35,8 @@ macro_rules! table {
             fn quantise(
                 x: &[f32],
                 codes: $crate::strips::Codes,
-                row: &mut [i8],
-                scales: &mut [f32],
-                offsets: &mut [i32]
+                places: usize,
+                out: $crate::strips::Places<'_>
             );
             fn axpy(a: f32, x: &[f32], y: &mut [f32]);
             fn sum_of_squares(x: &[f32]) -> f64;

@@ -1,0 +1,221 @@
+//! Packing: how far a weight may move, and where every byte stands.
+
+use super::*;
+use half::bf16;
+use proptest::prelude::*;
+
+const CODES: [Codes; 2] = [Codes::Int8, Codes::Int4];
+/// What packing must overwrite.
+const DIRT: u8 = 0x5a;
+
+fn packed(codes: Codes, rows: &[f32], in_features: usize) -> Vec<u8> {
+    let mut strip = vec![DIRT; codes.strip_bytes(in_features)];
+    pack(codes, rows, in_features, &mut strip);
+    strip
+}
+
+fn unpacked(codes: Codes, strip: &[u8], rows: usize, in_features: usize) -> Vec<f32> {
+    let mut values = vec![f32::NAN; rows * in_features];
+    unpack(codes, strip, in_features, &mut values);
+    values
+}
+
+/// There and back.
+fn coded(codes: Codes, rows: &[f32], in_features: usize) -> Vec<f32> {
+    unpacked(codes, &packed(codes, rows, in_features), rows.len() / in_features, in_features)
+}
+
+fn scale(strip: &[u8], codes: Codes, block: usize, row: usize) -> bf16 {
+    let at = (block + 1) * codes.block_bytes() - SCALES + 2 * row;
+    bf16::from_le_bytes([strip[at], strip[at + 1]])
+}
+
+fn squares(weights: &[f32], coded: impl Iterator<Item = f64>) -> f64 {
+    weights.iter().zip(coded).map(|(&weight, coded)| (f64::from(weight) - coded).powi(2)).sum()
+}
+
+/// A few rows of one width, and of one of many magnitudes.
+fn rows() -> impl Strategy<Value = (usize, Vec<f32>)> {
+    let magnitudes = [1.0f32, f32::MAX, 1e30, 1e-30, 1e-36, 1e-38, 1e-40, 1e-44];
+    let magnitude = prop::sample::select(magnitudes.to_vec());
+    (1usize..=4, 1usize..150, magnitude).prop_flat_map(|(rows, width, magnitude)| {
+        let values = prop::collection::vec(-1.0f32..=1.0, rows * width);
+        values.prop_map(move |values| (width, values.into_iter().map(|x| x * magnitude).collect()))
+    })
+}
+
+proptest! {
+    #[test]
+    fn int8_moves_a_weight_by_half_a_scale((width, weights) in rows()) {
+        let strip = packed(Codes::Int8, &weights, width);
+        let coded = unpacked(Codes::Int8, &strip, weights.len() / width, width);
+        for (at, (&weight, coded)) in weights.iter().zip(coded).enumerate() {
+            let scale = f64::from(scale(&strip, Codes::Int8, at % width / 64, at / width).to_f32());
+            // The smallest scales are whole multiples of 2⁻¹³³, which 127 of them must make up for.
+            let bound = 0.500001 * scale + 127.0 * 2f64.powi(-134);
+            let error = (f64::from(weight) - f64::from(coded)).abs();
+            prop_assert!(error <= bound, "{weight:e} became {coded:e}, with a scale of {scale:e}");
+        }
+    }
+
+    #[test]
+    fn int4_is_never_worse_than_the_plain_scale((width, weights) in rows()) {
+        let strip = packed(Codes::Int4, &weights, width);
+        for (row, weights) in weights.chunks(width).enumerate() {
+            for (block, weights) in weights.chunks(32).enumerate() {
+                // In `f64`: −8 scales of the largest float may be beyond it.
+                let nearest = |scale: bf16| {
+                    let scale = f64::from(scale.to_f32());
+                    let code = move |w: f64| if scale == 0.0 { 0.0 } else { (w / scale).round().clamp(-8.0, 7.0) };
+                    squares(weights, weights.iter().map(|&w| code(f64::from(w)) * scale))
+                };
+                let largest = weights.iter().fold(0f32, |a, &w| if w.abs() > a.abs() { w } else { a });
+                let (found, plain) = (nearest(scale(&strip, Codes::Int4, block, row)), nearest(bf16::from_f32(largest / -8.0)));
+                let bound = plain + 1e-5 * f64::from(largest).powi(2);
+                prop_assert!(found <= bound, "{found:e} is more than {plain:e}, of {largest:e}");
+            }
+        }
+        if weights.iter().all(|w| w.abs() < 1e38) {
+            let coded = coded(Codes::Int4, &weights, width);
+            for (&weight, coded) in weights.iter().zip(&coded) {
+                prop_assert!(coded.is_finite(), "{weight:e} became {coded:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fit_is_better_than_the_plain_scale_where_it_can_be() {
+    let weights: Vec<f32> = (0..32).map(|i| (i as f32 * 1.7).sin()).collect();
+    let fitted = squares(&weights, coded(Codes::Int4, &weights, 32).into_iter().map(f64::from));
+    let largest = weights.iter().fold(0f32, |a, &w| if w.abs() > a.abs() { w } else { a });
+    let plain = f64::from(bf16::from_f32(largest / -8.0).to_f32());
+    let plain =
+        squares(&weights, weights.iter().map(|&w| (f64::from(w) / plain).round().clamp(-8.0, 7.0) * plain));
+    assert!(fitted < 0.98 * plain, "{fitted} and {plain}");
+}
+
+#[test]
+fn weights_on_the_grid_stay_what_they_are() {
+    for scale in [1.0f32, 0.0078125, 1.515625, 2f32.powi(100), 2f32.powi(-100)] {
+        for (codes, least, most) in [(Codes::Int8, -127, 127), (Codes::Int4, -8, 7)] {
+            let (span, width) = (most - least + 1, 3 * codes.block() - 5);
+            // Each block has the code that its scale is found by.
+            let code = |at: usize| {
+                if at.is_multiple_of(codes.block()) { least } else { least + (at * 37) as i32 % span }
+            };
+            let row: Vec<f32> = (0..width).map(|at| code(at) as f32 * scale).collect();
+            let turned: Vec<f32> = row.iter().map(|weight| -weight).collect();
+            let rows = [row, turned].concat();
+            assert_eq!(coded(codes, &rows, width), rows, "{codes:?} by {scale}");
+        }
+        // Without −8, too.
+        let sevens: Vec<f32> = (0..32).map(|at| (at % 15 - 7) as f32 * scale).collect();
+        assert_eq!(coded(Codes::Int4, &sevens, 32), sevens, "{scale}");
+    }
+}
+
+#[test]
+fn rows_of_zeros_and_rows_that_are_missing_are_zeros() {
+    for codes in CODES {
+        let (width, stored) = (70, [0x80, 0x88][usize::from(codes == Codes::Int4)]);
+        let mut weights = vec![-8.0; 3 * width];
+        weights[width..2 * width].fill(0.0);
+        weights[width + 1] = -0.0;
+        let strip = packed(codes, &weights, width);
+        let all = unpacked(codes, &strip, STRIP, width);
+        assert!(all[..width].iter().all(|x| (x + 8.0).abs() < 0.03), "{codes:?}");
+        assert_eq!(all[width..2 * width], [0.0; 70]);
+        assert!(all[3 * width..].iter().all(|&x| x.to_bits() == 0), "{codes:?}");
+        for row in (1..STRIP).filter(|&row| row != 2) {
+            for (b, block) in strip.chunks(codes.block_bytes()).enumerate() {
+                assert_eq!(scale(&strip, codes, b, row).to_bits(), 0, "{codes:?} row {row}");
+                assert!(
+                    (0..block.len() - SCALES)
+                        .all(|at| at % (STRIP * QUAD) / QUAD != row || block[at] == stored)
+                );
+            }
+        }
+        assert_eq!(unpacked(codes, &packed(codes, &[], width), STRIP, width), vec![0.0; STRIP * width]);
+    }
+}
+
+#[test]
+fn a_weight_that_is_not_finite_shows_in_its_block_alone() {
+    for (codes, bad) in
+        CODES.iter().flat_map(|&codes| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|x| (codes, x)))
+    {
+        let width = 3 * codes.block();
+        for place in [0, codes.block(), 2 * codes.block() - 1] {
+            let mut weights = vec![127.0; 2 * width];
+            weights[width + place] = bad;
+            let coded = coded(codes, &weights, width);
+            for (at, x) in coded.into_iter().enumerate() {
+                let within = at >= width && (at - width) / codes.block() == place / codes.block();
+                assert!(
+                    if within { !x.is_finite() } else { (x - 127.0).abs() < 0.5 },
+                    "{codes:?} {bad} at {place}: {x} at {at}"
+                );
+            }
+        }
+    }
+}
+
+/// The drawing at the module's head: for each block the codes of 32 rows, four k of a row side by side, then
+/// 32 scales. In 4 bits two such groups of four k share their bytes, the earlier one low.
+#[test]
+fn every_byte_stands_where_it_is_drawn() {
+    // Scale 1 in row 0, 2 in row 1, …; the code of (row, k) is unlike its neighbours'.
+    let code = |codes: Codes, row: usize, k: usize| match codes {
+        _ if k.is_multiple_of(codes.block()) => [-127, -8][usize::from(codes == Codes::Int4)],
+        Codes::Int8 => ((row * 31 + k * 7) % 255) as i32 - 127,
+        Codes::Int4 => ((row * 5 + k * 3) % 16) as i32 - 8,
+    };
+    for codes in CODES {
+        let width = 2 * codes.block();
+        let at = |at: usize| (code(codes, at / width, at % width) * (at / width + 1) as i32) as f32;
+        let weights: Vec<f32> = (0..STRIP * width).map(at).collect();
+        let strip = packed(codes, &weights, width);
+        let mut drawn = Vec::new();
+        for block in 0..2 {
+            let of = |row, k| (code(codes, row, block * codes.block() + k) + codes.zero()) as u8;
+            for first in (0..codes.block()).step_by(4 * 8 / codes.bits()) {
+                for (row, k) in (0..STRIP).flat_map(|row| (first..first + 4).map(move |k| (row, k))) {
+                    drawn.push(match codes {
+                        Codes::Int8 => of(row, k),
+                        Codes::Int4 => of(row, k) | of(row, k + 4) << 4,
+                    });
+                }
+            }
+            (1..=STRIP).for_each(|row| drawn.extend(bf16::from_f32(row as f32).to_le_bytes()));
+        }
+        assert_eq!(strip, drawn, "{codes:?}");
+        assert_eq!(strip.len() * 8, STRIP * width * codes.bits() + 2 * STRIP * 16, "{codes:?}");
+    }
+}
+
+#[test]
+fn bytes_are_counted_or_are_none() {
+    for (codes, strip) in [(Codes::Int8, 2 * 2112), (Codes::Int4, 3 * 576)] {
+        assert_eq!(codes.strip_bytes(65), strip);
+        assert_eq!([0, 1, 32, 33].map(|rows| codes.bytes(rows, 65)), [0, 1, 1, 2].map(|n| Some(n * strip)));
+        assert_eq!(codes.bytes(usize::MAX, usize::MAX), None);
+        assert_eq!(codes.bytes(usize::MAX, 1 << 40), None);
+    }
+}
+
+#[test]
+fn what_is_no_strip_is_refused() {
+    let fails = |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
+    for codes in CODES {
+        let bytes = codes.strip_bytes(10);
+        for (rows, width, bytes) in
+            [(33 * 10, 10, bytes), (15, 10, bytes), (20, 10, bytes - 1), (20, 10, bytes + 1)]
+        {
+            let mut values = vec![0.0; rows];
+            assert!(fails(&|| pack(codes, &values, width, &mut vec![0; bytes])), "{rows} values by {width}");
+            let values = std::cell::RefCell::new(&mut values);
+            assert!(fails(&|| unpack(codes, &vec![0; bytes], width, &mut values.borrow_mut())), "{rows}");
+        }
+    }
+}
