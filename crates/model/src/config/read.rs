@@ -173,12 +173,14 @@ impl<'a> Block<'a> {
         let quantization = quantization.ok_or_else(|| block.fault("layers", "int8 or int4, or the head"))?;
         let json = quantization.json();
         // Nothing less, nothing else: what it says is how the bytes will be read.
-        let keys = json.as_object().into_iter().flatten().map(|(key, _)| key).chain(block.map.keys());
-        for key in keys.filter(|&key| block.map.get(key) != json.get(key)) {
-            let expected = json.get(key).map_or("absent".to_owned(), Value::to_string);
-            return Err(block.fault(key, format!("{expected}: quantize the float model again")));
+        let mut keys = json.as_object().into_iter().flatten().map(|(key, _)| key).chain(block.map.keys());
+        match keys.find(|&key| block.map.get(key) != json.get(key)) {
+            None => Ok(Some(quantization)),
+            Some(key) => {
+                let expected = json.get(key).map_or("absent".to_owned(), Value::to_string);
+                Err(block.fault(key, format!("{expected}: quantize the float model again")))
+            }
         }
-        Ok(Some(quantization))
     }
 
     /// Rotary positions from `rope_parameters` (transformers 5), `rope_scaling` beside `rope_theta`
