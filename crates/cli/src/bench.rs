@@ -1,23 +1,47 @@
-//! `offramp bench`: tokens per second at every exit.
+//! `offramp bench`: tokens per second at every exit, in every number format.
 
-use crate::number::{bytes, rate};
-use crate::output::{self, Table};
+mod describe;
+
+use crate::formats::Parts;
+use crate::number::rate;
 use crate::progress::Progress;
+use crate::{output, shape};
 use anyhow::Result;
-use offramp_eval::{SpeedOptions, SpeedReport, Spread, peak_memory, speed};
-use offramp_model::{Config, Formats, Llama, checkpoint};
+use offramp_eval::{SpeedOptions, SpeedReport, Spread, speed};
+use offramp_model::{Config, Format, Formats, Llama, checkpoint};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Measure tokens per second at every exit
+/// Passes of `--probe`.
+const PASSES: usize = 9;
+/// Of the weights that are made up.
+const SEED: u64 = 0;
+
+/// Measure tokens per second at every exit, in every number format
 ///
-/// Batch 1, greedy: a prompt, then new tokens one by one. The exits take turns in every round; the first round is
-/// not counted. Medians, with the least and the most.
+/// Batch 1, greedy: a prompt, then new tokens one by one, at every exit in turn. The memory's bandwidth is probed
+/// before and after every decode sample; a sample counts only if the two agree within 10 %, otherwise it is taken
+/// again. Medians, with the least and the most.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  offramp bench runs/first-light --exits 6,12,18,24")]
+#[command(after_help = "Example:\n  offramp bench runs/first-light --exits 6,12,18,24\n  \
+                  offramp bench --config recipes/llama3-earlyexit.toml --format bf16,int8,int4 --threads 1\n  \
+                  offramp bench --probe")]
 pub(crate) struct Arguments {
     /// A model folder, or a run folder
-    model: PathBuf,
+    #[arg(required_unless_present_any = ["config", "probe"])]
+    model: Option<PathBuf>,
+    /// A recipe (.toml) or a config.json: random weights in that shape, and as much context as is asked for
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    config: Option<PathBuf>,
+    /// Only read the memory, on all threads, and say how fast that was
+    #[arg(long, conflicts_with_all = ["model", "config"])]
+    probe: bool,
+    /// Number formats of the weights, separated by commas: f32, bf16, int8, int4 [default: as the folder holds
+    /// them, or f32]
+    #[arg(long, value_name = "F,…", value_delimiter = ',')]
+    format: Vec<Format>,
+    #[command(flatten)]
+    parts: Parts,
     /// Exit layers, separated by commas [default: each quarter of the depth]
     #[arg(long, value_name = "E,…", value_delimiter = ',')]
     exits: Vec<usize>,
@@ -27,74 +51,91 @@ pub(crate) struct Arguments {
     /// Tokens decoded after it
     #[arg(long, value_name = "N", default_value_t = 128)]
     new_tokens: usize,
-    /// Counted runs of each exit
+    /// Counted samples of each exit
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
+    /// Time a call for so many tokens after the prompt too, against one token; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    verify: usize,
 }
 
 #[derive(Serialize)]
 struct Answer<'a> {
-    model: &'a Path,
-    #[serde(flatten)]
-    report: &'a SpeedReport,
-    peak_memory: Option<u64>,
+    model: PathBuf,
+    reports: &'a [SpeedReport],
+}
+
+/// What `--probe` says.
+#[derive(Serialize)]
+struct ProbeAnswer {
+    /// Bytes per second.
+    bandwidth: Spread,
+    samples: Vec<f64>,
+    threads: usize,
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let folder = checkpoint::resolve(&arguments.model)?;
-    let model = Llama::load(&folder, &Formats::default())?;
-    let exits = match arguments.exits.is_empty() {
-        true => Config::quarters(model.config().num_hidden_layers),
-        false => arguments.exits.clone(),
+    if arguments.probe {
+        return probe(json);
+    }
+    let (path, config) = match (&arguments.model, &arguments.config) {
+        (_, Some(file)) => (file.clone(), shape::read(file)?),
+        (model, None) => {
+            let folder = checkpoint::resolve(model.as_deref().unwrap_or(".".as_ref()))?;
+            let config = Config::read(&folder.join("config.json"))?;
+            (folder, config)
+        }
     };
-    let Arguments { prompt_tokens, new_tokens, runs, .. } = *arguments;
-    let options = SpeedOptions { exits, prompt_tokens, new_tokens, runs };
-    let mut progress = Progress::new(1);
-    let mut show = |done: usize, total: usize| {
-        progress.set_total(total as u64);
-        let remaining = progress.remaining(done as u64, total as u64);
-        progress.set(done as u64, || format!("{done} of {total} runs, {remaining} left"));
-    };
-    let report = speed(&model, &options, &mut show)?;
-    drop(progress);
-    let peak_memory = peak_memory();
+    let options = options(arguments, &config);
+    let mut reports = Vec::new();
+    for formats in formats(arguments) {
+        let load = || match arguments.config {
+            None => Llama::load(&path, &formats),
+            Some(_) => {
+                let needed = options.positions().max(config.max_position_embeddings);
+                Llama::random(Config { max_position_embeddings: needed, ..config.clone() }, SEED, &formats)
+            }
+        };
+        let mut progress = Progress::new(1);
+        let mut show = |done: usize, total: usize| {
+            progress.set_total(total as u64);
+            let remaining = progress.remaining(done as u64, total as u64);
+            let name = formats.layers.map_or("", Format::name);
+            progress.set(done as u64, || format!("{name} {done} of {total} samples, {remaining} left"));
+        };
+        reports.push(speed(|| Ok(load()?), &options, &mut show)?);
+    }
     match json {
-        true => output::json(&Answer { model: &folder, report: &report, peak_memory })?,
-        false => output::text(&describe(&report, peak_memory))?,
+        true => output::json(&Answer { model: path, reports: &reports })?,
+        false => output::text(&describe::table(&reports))?,
     }
     Ok(())
 }
 
-fn describe(report: &SpeedReport, peak_memory: Option<u64>) -> String {
-    let spread =
-        |spread: &Spread| format!("{} ({}–{})", rate(spread.median), rate(spread.min), rate(spread.max));
-    let mut table = Table::new([
-        "exit",
-        "decode tokens/s",
-        "speed-up",
-        "prefill tokens/s",
-        "first token",
-        "bytes/token",
-        "of bandwidth",
-    ]);
-    for exit in &report.exits {
-        table.row([
-            exit.exit_layer.to_string(),
-            spread(&exit.decode),
-            format!("{:.2}×", exit.speed_up),
-            spread(&exit.prefill),
-            format!("{:.1} ms", 1e3 * exit.first_token.median),
-            bytes(exit.bytes_per_token),
-            format!("{:.0} %", 100.0 * exit.bandwidth_share),
-        ]);
+fn options(arguments: &Arguments, config: &Config) -> SpeedOptions {
+    let exits = match arguments.exits.is_empty() {
+        true => Config::quarters(config.num_hidden_layers),
+        false => arguments.exits.clone(),
+    };
+    let Arguments { prompt_tokens, new_tokens, runs, verify, .. } = *arguments;
+    SpeedOptions { exits, prompt_tokens, new_tokens, runs, verify }
+}
+
+/// One of each, as asked.
+fn formats(arguments: &Arguments) -> Vec<Formats> {
+    match arguments.format.is_empty() {
+        true => vec![arguments.parts.formats(arguments.config.is_some().then_some(Format::F32))],
+        false => arguments.format.iter().map(|&format| arguments.parts.formats(Some(format))).collect(),
     }
-    let SpeedReport { bandwidth, kernels, threads, prompt_tokens, new_tokens, runs, .. } = report;
-    let gigabytes = |bytes: f64| format!("{:.1}", bytes / 1e9);
-    let [median, min, max] = [bandwidth.median, bandwidth.min, bandwidth.max].map(gigabytes);
-    let memory = peak_memory.map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
-    table.render()
-        + &format!(
-            "prompt {prompt_tokens}, new {new_tokens}, median of {runs} (least–most); {kernels}, {threads} threads; \
-             memory read at {median} GB/s ({min}–{max}){memory}\n"
-        )
+}
+
+fn probe(json: bool) -> Result<()> {
+    let probe = offramp_engine::bandwidth::Probe::default();
+    let samples: Vec<f64> = (0..PASSES).map(|_| probe.read()).collect();
+    let (bandwidth, threads) = (Spread::of(samples.clone()), offramp_engine::threads());
+    if json {
+        return Ok(output::json(&ProbeAnswer { bandwidth, samples, threads })?);
+    }
+    let [median, min, max] = [bandwidth.median, bandwidth.min, bandwidth.max].map(|bytes| rate(bytes / 1e9));
+    Ok(output::text(&format!("memory read at {median} GB/s ({min}–{max}), threads {threads}\n"))?)
 }

@@ -1,11 +1,12 @@
 //! `offramp eval`: perplexity, bits per byte and agreement at every exit.
 
+use crate::formats;
 use crate::number::grouped;
 use crate::output::{self, Table};
 use crate::progress::Progress;
 use anyhow::Result;
 use offramp_eval::{ExitScore, PerplexityOptions};
-use offramp_model::{Formats, Llama, checkpoint};
+use offramp_model::{Llama, checkpoint};
 use offramp_text::{TokenStream, Tokenizer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub(crate) struct Arguments {
     /// Score at most about so many tokens
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
+    #[command(flatten)]
+    formats: formats::Arguments,
 }
 
 #[derive(Serialize)]
@@ -46,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     // One more than are scored: the first token is not predicted.
     let most = arguments.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_add(1));
     let stream = offramp_eval::open_data(&arguments.data, &tokenizer, most)?;
-    let model = Llama::load(&folder, &Formats::default())?;
+    let model = Llama::load(&folder, &arguments.formats.formats())?;
     let options = PerplexityOptions {
         exits: arguments.exits.clone(),
         context: arguments.context,

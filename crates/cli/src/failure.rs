@@ -1,5 +1,6 @@
 //! Which errors are a user's mistake and which are a failure: exit code 2, and 1.
 
+use clap::error::ErrorKind;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
@@ -12,6 +13,25 @@ const MISTAKE: u8 = 2;
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {}", one_line(error));
     ExitCode::from(exit_code(error))
+}
+
+/// Answers arguments that are none: help as it is asked for, a mistake in one line.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    if error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Where there is no reader, there is nobody to tell.
+        let _ = error.print();
+    } else {
+        eprintln!("{}", one_line_of_usage(&error.render().to_string()));
+    }
+    ExitCode::from(if error.exit_code() == 0 { 0 } else { MISTAKE })
+}
+
+/// The first paragraph, which says what is wrong, and the tip, where there is one.
+fn one_line_of_usage(rendered: &str) -> String {
+    let paragraphs = rendered.split("\n\n").enumerate();
+    let told = paragraphs.filter(|(index, text)| *index == 0 || text.trim_start().starts_with("tip:"));
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    told.map(|(_, text)| words(text)).collect::<Vec<_>>().join("; ")
 }
 
 /// Runs `work`; a panic ends it as an error would, in one line and with the exit code of a failure.
@@ -123,6 +143,20 @@ mod tests {
         assert_eq!(line.matches(&reason).count(), 1, "{line}");
         let nested = anyhow::anyhow!("the\n  disk").context("while writing");
         assert_eq!(one_line(&nested), "while writing: the disk");
+    }
+
+    #[test]
+    fn usage_is_said_in_one_line() {
+        let rendered = "error: unexpected argument '--exit' found\n\n  tip: a similar argument exists: '--exits'\n\n\
+                        Usage: offramp bench\n\nFor more information, try '--help'.\n";
+        let line = one_line_of_usage(rendered);
+        assert_eq!(
+            line,
+            "error: unexpected argument '--exit' found; tip: a similar argument exists: '--exits'"
+        );
+        let rendered =
+            "error: required arguments were not provided:\n  <MODEL>\n\nUsage: offramp eval <MODEL>\n";
+        assert_eq!(one_line_of_usage(rendered), "error: required arguments were not provided: <MODEL>");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `offramp generate`: a text, from any exit.
 
 use crate::number::rate;
-use crate::output;
+use crate::{formats, output};
 use anyhow::{Context, Result};
 use offramp_engine::{
     GenerateOptions, Generation, SamplingOptions, Session, Statistics, StopReason, generate,
 };
-use offramp_model::{Formats, Llama, checkpoint};
+use offramp_model::{Llama, checkpoint};
 use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -26,6 +26,8 @@ pub(crate) struct Arguments {
     /// Leave after so many layers [default: all]
     #[arg(long, value_name = "E")]
     exit_layer: Option<usize>,
+    #[command(flatten)]
+    formats: formats::Arguments,
     /// At most so many new tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
@@ -62,7 +64,7 @@ struct Answer<'a> {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let folder = checkpoint::resolve(&arguments.model)?;
     let tokenizer = Tokenizer::from_folder(&folder)?;
-    let model = Llama::load(&folder, &Formats::default())?;
+    let model = Llama::load(&folder, &arguments.formats.formats())?;
     let exit_layer = arguments.exit_layer.unwrap_or(model.config().num_hidden_layers);
     let sampling = SamplingOptions {
         temperature: arguments.temperature,

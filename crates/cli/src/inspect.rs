@@ -1,12 +1,11 @@
 //! `offramp inspect`: what is in a checkpoint, or what a recipe would make.
 
 use crate::number::{bytes, grouped};
-use crate::output;
+use crate::{output, shape};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
 use offramp_model::{Config, Weights, checkpoint};
-use offramp_text::{PrepareSummary, Tokenizer};
-use offramp_train::Recipe;
+use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,8 +54,8 @@ struct Training {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let path = &arguments.path;
-    let answer = match path.extension().is_some_and(|extension| extension == "toml") {
-        true => of_recipe(path)?,
+    let answer = match shape::is_recipe(path) {
+        true => answer(path.clone(), &shape::read(path)?),
         false => of_checkpoint(path)?,
     };
     match json {
@@ -64,23 +63,6 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         false => output::text(&describe(&answer))?,
     }
     Ok(())
-}
-
-fn of_recipe(path: &Path) -> Result<Answer> {
-    let recipe = Recipe::read(path)?;
-    let data = &recipe.data;
-    let prepared = data.corpus.as_deref().and_then(|folder| PrepareSummary::read(folder).ok());
-    let vocabulary = match (recipe.model.vocab_size, data.vocab_size, prepared) {
-        (0, Some(size), _) => size,
-        (0, None, Some(corpus)) => corpus.vocab_size,
-        (0, None, None) if data.tokenizer.as_deref() == Some("gpt2") => Tokenizer::gpt2()?.vocab_size(),
-        (0, None, None) => anyhow::bail!(
-            "{}: the vocabulary is not known yet: prepare the corpus first, or set model.vocab_size",
-            path.display()
-        ),
-        (size, ..) => size,
-    };
-    Ok(answer(path.to_owned(), &recipe.config(vocabulary, None)?))
 }
 
 fn of_checkpoint(path: &Path) -> Result<Answer> {

@@ -7,6 +7,7 @@ mod bench;
 mod dashboard;
 mod eval;
 mod failure;
+mod formats;
 mod generate;
 mod inspect;
 mod live;
@@ -16,7 +17,9 @@ mod plot;
 mod prepare;
 mod profile;
 mod progress;
+mod quantize;
 mod screen;
+mod shape;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -41,7 +44,7 @@ struct Global {
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// How many threads work [default: one per processor]
+    /// How many threads work [default: one per physical core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -54,19 +57,22 @@ enum Command {
     Bench(bench::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
+    Quantize(quantize::Arguments),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::report_usage(&error),
+    };
     failure::guarded(|| run(&arguments).unwrap_or_else(|error| failure::report(&error)))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Before anything computes: later neither could be refused.
     offramp_kernels::choose()?;
-    if let Some(threads) = arguments.global.threads {
-        offramp_engine::set_threads(threads.into())?;
-    }
+    let threads = arguments.global.threads.map_or_else(offramp_engine::physical_cores, usize::from);
+    offramp_engine::set_threads(threads)?;
     let json = arguments.global.json;
     match &arguments.command {
         Command::Prepare(arguments) => prepare::run(arguments, json)?,
@@ -75,6 +81,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Bench(arguments) => bench::run(arguments, json)?,
         Command::Generate(arguments) => generate::run(arguments, json)?,
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
+        Command::Quantize(arguments) => quantize::run(arguments, json)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ pub use generate::{GenerateOptions, Generation, Statistics, StopReason, generate
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.
-pub use offramp_kernels::pool::{set_threads, threads};
+pub use offramp_kernels::pool::{physical_cores, set_threads, threads};
 pub use sampler::{Sampler, SamplingOptions};
 pub use score::{TokenScore, argmax, score};
 pub use session::Session;

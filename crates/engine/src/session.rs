@@ -76,6 +76,23 @@ impl<'m> Session<'m> {
     /// If there is no token at all, one is not in the vocabulary, or they do not fit; then the session
     /// is as it was.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.run(tokens, 1)
+    }
+
+    /// As [`Session::feed`], but returns the logits after each of `tokens`, `[tokens, vocab]`: what they are
+    /// verified by.
+    ///
+    /// # Errors
+    /// As [`Session::feed`]; here too if `tokens` is empty.
+    pub fn feed_each(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        if tokens.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        self.run(tokens, tokens.len())
+    }
+
+    /// Appends `tokens`; the logits after the last `rows`.
+    fn run(&mut self, tokens: &[u32], rows: usize) -> Result<&[f32]> {
         let (before, after) = (self.tokens.len(), self.tokens.len() + tokens.len());
         if after > self.capacity() {
             return Err(Error::ContextFull { tokens: after, context: self.capacity() });
@@ -83,8 +100,9 @@ impl<'m> Session<'m> {
         if after == 0 {
             return Err(Error::NoTokens);
         }
-        // The last token always runs, for its logits, even if it is known at this depth.
-        let known = (0..self.exit_layer).map(|layer| self.cache.len(layer)).min().unwrap_or(0).min(after - 1);
+        // Those whose logits are read always run, even if they are known at this depth.
+        let known =
+            (0..self.exit_layer).map(|layer| self.cache.len(layer)).min().unwrap_or(0).min(after - rows);
         self.tokens.extend_from_slice(tokens);
         if let Err(error) = self.model.embed(&self.tokens[known..], &mut self.hidden) {
             self.tokens.truncate(before);
@@ -92,8 +110,8 @@ impl<'m> Session<'m> {
         }
         self.cache.truncate(known);
         self.model.forward(0..self.exit_layer, &mut self.hidden, &mut self.cache)?;
-        let last = self.hidden.tokens() - 1;
-        self.model.head(&mut self.hidden, last..last + 1, &mut self.logits);
+        let all = self.hidden.tokens();
+        self.model.head(&mut self.hidden, all - rows..all, &mut self.logits);
         Ok(&self.logits)
     }
 

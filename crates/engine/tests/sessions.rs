@@ -179,3 +179,14 @@ fn ids_that_stand_for_no_text_are_never_chosen() {
         assert_eq!(chosen(Some(99)), chosen(None));
     }
 }
+
+#[test]
+fn tokens_that_are_verified_together_have_the_logits_of_one_by_one() {
+    let model = model();
+    let tokens: Vec<u32> = (0..9).map(|i| i * 5 % 23).collect();
+    let mut session = Session::new(&model, 40).expect("within the context");
+    session.feed(&tokens[..3]).expect("room");
+    let one_by_one: Vec<f32> = (4..=9).flat_map(|end| fresh(&model, 6, &tokens[..end])).collect();
+    assert_eq!(session.feed_each(&tokens[3..]).expect("room"), one_by_one);
+    assert!(matches!(session.feed_each(&[]), Err(Error::NoTokens)));
+}

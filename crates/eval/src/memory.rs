@@ -19,6 +19,12 @@ pub fn peak_memory() -> Option<u64> {
     Some(memory()?.peak)
 }
 
+/// Lets the peak begin anew at what is resident now, where the system can.
+pub(crate) fn forget_peak() {
+    // Where it cannot, the peak is that of the whole process.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 fn parse(status: &str) -> Option<Memory> {
     let bytes = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;

@@ -1,13 +1,17 @@
-//! Tokens per second at every exit: batch 1, greedy, one warm-up, then several runs.
+//! Tokens per second at every exit: batch 1, greedy, one warm-up, then several samples.
 //!
-//! Machines are shared and drift, so the exits take turns within each round, and the memory's
-//! bandwidth is probed before the first round and after each.
+//! Machines are shared and drift, so the exits take turns within each round, and the memory's bandwidth is
+//! probed before and after every decode sample: one during which it changed is taken again.
 
-use crate::{Error, Result};
-use offramp_engine::{Session, argmax, bandwidth};
-use offramp_model::Llama;
+mod timing;
+
+use crate::{Error, Result, memory};
+use offramp_engine::bandwidth::Probe;
+use offramp_model::{Formats, Llama};
 use serde::Serialize;
-use std::time::Instant;
+
+/// Rounds for each that is asked for: repeated samples must come to an end.
+const PATIENCE: usize = 3;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -18,13 +22,22 @@ pub struct SpeedOptions {
     pub prompt_tokens: usize,
     /// Tokens decoded after it.
     pub new_tokens: usize,
-    /// Counted runs of each exit.
+    /// Counted samples of each exit.
     pub runs: usize,
+    /// Tokens of a call that verifies; 0 times none.
+    pub verify: usize,
 }
 
 impl Default for SpeedOptions {
     fn default() -> Self {
-        Self { exits: Vec::new(), prompt_tokens: 128, new_tokens: 128, runs: 5 }
+        Self { exits: Vec::new(), prompt_tokens: 128, new_tokens: 128, runs: 5, verify: 6 }
+    }
+}
+
+impl SpeedOptions {
+    /// Positions that a session must have room for.
+    pub fn positions(&self) -> usize {
+        self.prompt_tokens.saturating_add(self.new_tokens.max(self.verify))
     }
 }
 
@@ -49,32 +62,97 @@ impl Spread {
     }
 }
 
-/// How fast one exit is.
+/// New tokens, one by one, between two probes of the memory.
 #[derive(Clone, Copy, Debug, Serialize)]
+pub struct DecodeSample {
+    /// What the tokens took.
+    pub seconds: f64,
+    /// Bytes per second that the memory gave before.
+    pub bandwidth_before: f64,
+    /// And after.
+    pub bandwidth_after: f64,
+    /// Whether the two agree.
+    pub counted: bool,
+}
+
+impl DecodeSample {
+    /// Probes further apart than a tenth of the larger say that the machine changed in between.
+    const AGREEMENT: f64 = 0.1;
+
+    fn new(seconds: f64, [before, after]: [f64; 2]) -> Self {
+        let counted = (before - after).abs() <= Self::AGREEMENT * before.max(after);
+        Self { seconds, bandwidth_before: before, bandwidth_after: after, counted }
+    }
+
+    fn bandwidth(&self) -> f64 {
+        (self.bandwidth_before + self.bandwidth_after) / 2.0
+    }
+}
+
+/// One call for several tokens after the prompt, beside one for the first of them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct VerifySample {
+    /// What one token took, in seconds.
+    pub one: f64,
+    /// What all of them took, in seconds.
+    pub all: f64,
+}
+
+/// How fast one exit is.
+#[derive(Clone, Debug, Serialize)]
 pub struct ExitSpeed {
     /// Layers run.
     pub exit_layer: usize,
     /// Prompt tokens per second.
     pub prefill: Spread,
-    /// Decoded tokens per second.
-    pub decode: Spread,
     /// Seconds from the prompt to its first token.
     pub first_token: Spread,
-    /// Bytes of weights, keys and values that a decoded token reads, on average.
+    /// Decoded tokens per second.
+    pub decode: Spread,
+    /// Bytes of weights (codes and scales), keys and values that a decoded token reads, on average.
     pub bytes_per_token: u64,
-    /// `bytes_per_token` · decoded tokens per second, over the probed bandwidth.
-    pub bandwidth_share: f64,
+    /// Bytes that decoding reads per second.
+    pub bytes_per_second: Spread,
+    /// The same over what the memory gave beside each sample.
+    pub bandwidth_share: Spread,
     /// Decoded tokens per second over those of the deepest exit timed.
     pub speed_up: f64,
+    /// How many times as long as one token several take in one call; none if that was not timed.
+    pub verify: Option<Spread>,
+    /// Decode samples that were taken again because the memory changed while they ran.
+    pub repeated: usize,
+    /// Whether any sample had a steady memory; if none had, all of them count.
+    pub steady: bool,
+    /// Every prompt's seconds.
+    pub prefill_samples: Vec<f64>,
+    /// Every decode sample, those that do not count among them.
+    pub decode_samples: Vec<DecodeSample>,
+    /// Every pair of calls.
+    pub verify_samples: Vec<VerifySample>,
+}
+
+/// Bytes of memory.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct MemoryUse {
+    /// All weights.
+    pub weights: u64,
+    /// Keys and values of all positions.
+    pub kv_cache: u64,
+    /// The most that the process held from loading to the end of the warm-up, where the system tells.
+    pub peak: Option<u64>,
 }
 
 /// What a bench found.
 #[derive(Clone, Debug, Serialize)]
 pub struct SpeedReport {
+    /// Of the layers, the head and the cache.
+    pub formats: Formats,
     /// One entry for each exit, as asked.
     pub exits: Vec<ExitSpeed>,
-    /// Bytes per second that the memory gave, probed in the same run.
+    /// Bytes per second that the memory gave, over all probes.
     pub bandwidth: Spread,
+    /// What the model takes, without the probe's own buffer.
+    pub memory: MemoryUse,
     /// The instruction set in use.
     pub kernels: &'static str,
     /// Threads that shared the work.
@@ -83,56 +161,55 @@ pub struct SpeedReport {
     pub prompt_tokens: usize,
     /// Tokens decoded after it.
     pub new_tokens: usize,
-    /// Counted runs of each exit.
+    /// Tokens of a call that verifies.
+    pub verify_tokens: usize,
+    /// Samples of each exit that were asked for.
     pub runs: usize,
 }
 
-/// One run of one exit, in seconds.
-struct Sample {
-    prefill: f64,
-    decode: f64,
-}
-
-/// Times `model` at every exit asked for; `progress` hears runs done and to do.
+/// Times a model at every exit asked for; `progress` hears samples taken and to take.
+///
+/// `load` gives the model; it is called first, so that the memory that it takes is counted.
 ///
 /// # Errors
-/// If an exit does not exist, or the tokens do not fit the model's context.
+/// If there is no model, an exit does not exist, or the tokens do not fit the model's context.
 pub fn speed(
-    model: &Llama,
+    load: impl FnOnce() -> Result<Llama>,
     options: &SpeedOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<SpeedReport> {
-    let exits = checked(model, options)?;
-    let probe = bandwidth::Probe::default();
-    let mut bandwidths = vec![probe.read()];
-    let mut samples: Vec<Vec<Sample>> = exits.iter().map(|_| Vec::new()).collect();
-    let rounds = options.runs + 1;
-    for round in 0..rounds {
-        for (e, &exit) in exits.iter().enumerate() {
-            let sample = run(model, exit, options)?;
-            // The first round warms caches and threads up.
-            if round > 0 {
-                samples[e].push(sample);
-            }
-            progress(round * exits.len() + e + 1, rounds * exits.len());
+    memory::forget_peak();
+    let model = load()?;
+    let exits = checked(&model, options)?;
+    let mut timed = timing::Timed::new(&model, options, &exits)?;
+    timed.warm_up()?;
+    let layers = model.config().num_hidden_layers;
+    let memory = MemoryUse {
+        weights: model.bytes(),
+        kv_cache: options.positions() as u64 * model.kv_bytes_per_position(layers),
+        peak: memory::peak_memory(),
+    };
+    let probe = Probe::default();
+    for round in 0..PATIENCE * options.runs {
+        if timed.is_complete() {
+            break;
         }
-        bandwidths.push(probe.read());
+        timed.round(round, &probe, progress)?;
     }
-    let bandwidth = Spread::of(bandwidths);
-    let mut timed: Vec<ExitSpeed> = exits
-        .iter()
-        .zip(&samples)
-        .map(|(&exit, samples)| summary(model, exit, options, samples, bandwidth.median))
-        .collect();
-    let deepest = timed.iter().max_by_key(|exit| exit.exit_layer).map_or(1.0, |exit| exit.decode.median);
-    timed.iter_mut().for_each(|exit| exit.speed_up = exit.decode.median / deepest);
+    let bandwidth = Spread::of(timed.bandwidths());
+    let mut found: Vec<_> = timed.into_exits().map(|samples| samples.summary(&model, options)).collect();
+    let deepest = found.iter().max_by_key(|exit| exit.exit_layer).map_or(1.0, |exit| exit.decode.median);
+    found.iter_mut().for_each(|exit| exit.speed_up = exit.decode.median / deepest);
     Ok(SpeedReport {
-        exits: timed,
+        formats: model.formats(),
+        exits: found,
         bandwidth,
+        memory,
         kernels: offramp_engine::kernels(),
         threads: offramp_engine::threads(),
         prompt_tokens: options.prompt_tokens,
         new_tokens: options.new_tokens,
+        verify_tokens: options.verify,
         runs: options.runs,
     })
 }
@@ -140,67 +217,37 @@ pub fn speed(
 fn checked(model: &Llama, options: &SpeedOptions) -> Result<Vec<usize>> {
     let config = model.config();
     options.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
-    let (prompt, new) = (options.prompt_tokens, options.new_tokens);
-    if prompt == 0 || new == 0 || options.runs == 0 {
+    let SpeedOptions { prompt_tokens: prompt, new_tokens: new, verify, runs, .. } = *options;
+    if prompt == 0 || new == 0 || runs == 0 {
         let message = "prompt tokens, new tokens and runs must be at least 1 each".to_string();
         return Err(Error::Options(message));
     }
     let limit = config.max_position_embeddings;
-    if prompt.saturating_add(new) > limit {
-        let message =
-            format!("{prompt} prompt and {new} new tokens do not fit the model's context of {limit}");
+    if options.positions() > limit {
+        let message = format!(
+            "{prompt} prompt and {} new tokens do not fit the model's context of {limit}: ask for fewer",
+            new.max(verify)
+        );
         return Err(Error::Options(message));
     }
     Ok(if options.exits.is_empty() { vec![config.num_hidden_layers] } else { options.exits.clone() })
 }
 
-fn run(model: &Llama, exit_layer: usize, options: &SpeedOptions) -> Result<Sample> {
-    let vocab = model.config().vocab_size;
-    let mut session = Session::new(model, options.prompt_tokens + options.new_tokens)?;
-    session.set_exit_layer(exit_layer)?;
-    // Speed does not depend on which tokens they are; these are spread over the vocabulary.
-    let prompt: Vec<u32> = (0..options.prompt_tokens).map(|i| (i * 7919 % vocab) as u32).collect();
-    let start = Instant::now();
-    let mut next = argmax(session.feed(&prompt)?);
-    let prefill = start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    for _ in 0..options.new_tokens {
-        next = argmax(session.feed(&[next])?);
-    }
-    Ok(Sample { prefill, decode: start.elapsed().as_secs_f64() })
-}
-
-fn summary(
-    model: &Llama,
-    exit_layer: usize,
-    options: &SpeedOptions,
-    samples: &[Sample],
-    bandwidth: f64,
-) -> ExitSpeed {
-    let spread = |of: &dyn Fn(&Sample) -> f64| Spread::of(samples.iter().map(of).collect());
-    let decode = spread(&|sample| options.new_tokens as f64 / sample.decode);
-    let positions = (options.prompt_tokens + options.new_tokens / 2) as u64;
-    let cache = positions * model.kv_bytes_per_position(exit_layer);
-    let bytes_per_token = model.bytes_per_token(exit_layer) + cache;
-    ExitSpeed {
-        exit_layer,
-        prefill: spread(&|sample| options.prompt_tokens as f64 / sample.prefill),
-        decode,
-        first_token: spread(&|sample| sample.prefill),
-        bytes_per_token,
-        bandwidth_share: bytes_per_token as f64 * decode.median / bandwidth,
-        speed_up: 1.0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Spread;
+    use super::{DecodeSample, Spread};
 
     #[test]
     fn a_spread_is_its_middle_and_ends() {
         let odd = Spread::of(vec![3.0, 1.0, 2.0]);
         assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
         assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]).median, 2.5);
+    }
+
+    #[test]
+    fn a_sample_counts_if_the_memory_was_steady() {
+        let counted = |probes| DecodeSample::new(1.0, probes).counted;
+        assert!(counted([30.0, 27.5]) && counted([27.5, 30.0]));
+        assert!(!counted([30.0, 26.5]) && !counted([26.5, 30.0]));
     }
 }

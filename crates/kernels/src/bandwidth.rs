@@ -1,11 +1,21 @@
 //! How fast this machine reads memory: the limit of decoding.
 
-use rayon::prelude::*;
+use crate::linear::{Job, Operand, Weight, linear};
+use crate::{pool, team};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Larger than any last-level cache, so that what is read comes from memory.
-const BYTES: usize = 256 << 20;
+/// More than a last-level cache keeps of a buffer that is read from end to end again and again.
+const BYTES: usize = 512 << 20;
+/// Length of a row, where the buffer is read as a matrix.
+const ROW: usize = 4096;
+/// Floats of a cache line.
+const LINE: usize = 16;
+/// Places of a thread's part that are read in turn: more pages are under way than at one.
+const STREAMS: usize = 4;
+/// Passes of each kind.
+const PASSES: usize = 2;
 
 /// A buffer to read from, written once (a first touch would measure the operating system).
 #[derive(Debug)]
@@ -20,24 +30,77 @@ impl Default for Probe {
 }
 
 impl Probe {
-    /// Bytes per second that all threads of the pool read together, one sequential stream each: the
-    /// best of a few passes.
+    /// Bytes per second that the memory gives to all threads together.
+    ///
+    /// The buffer is read twice as a product reads its weights, which asks for lines ahead of time, and twice by
+    /// plain sums over several streams, which leave that to the processor. Which is faster depends on the
+    /// machine; the best pass counts, as a limit is not what something else on the machine left of it.
     pub fn read(&self) -> f64 {
-        let share = self.floats.len().div_ceil(crate::pool::threads());
-        let dot = crate::active().dot;
-        let pass = || {
-            let start = Instant::now();
-            // A short vector against itself would stay in the cache; a dot with its own slice reads
-            // every byte once.
-            let total: f32 = self
-                .floats
-                .par_chunks(share)
-                .map(|part| part.chunks(4096).map(|c| dot(c, c)).sum::<f32>())
-                .sum();
-            black_box(total);
-            start.elapsed()
+        let (x, mut out) = ([1.0; ROW], vec![0.0; self.floats.len() / ROW]);
+        let mut operand = Operand::default();
+        let mut product = || {
+            let job = Job { weight: Weight::F32(&self.floats), out: &mut out };
+            linear(&x, ROW, &mut operand, &mut [job]);
         };
-        let best = (0..5).map(|_| pass()).min().unwrap_or(Duration::MAX);
+        let mut best = Duration::MAX;
+        for _ in 0..PASSES {
+            best = best.min(time(&mut product)).min(time(&mut || self.sum()));
+        }
+        black_box(out);
         BYTES as f64 / best.as_secs_f64()
+    }
+
+    /// Reads everything once, each thread its own part.
+    fn sum(&self) {
+        let (lines, _) = self.floats.as_chunks::<LINE>();
+        let threads = pool::threads();
+        let (next, total) = (AtomicU64::new(0), AtomicU64::new(0));
+        // A thread takes parts while there are any: the team may be smaller than the pool.
+        team::together(threads, &|_| {
+            while let Some(part) = lines.chunks(lines.len().div_ceil(threads)).nth(take(&next)) {
+                total.fetch_add(sum_of(part), Ordering::Relaxed);
+            }
+        });
+        black_box(total);
+    }
+}
+
+fn take(next: &AtomicU64) -> usize {
+    next.fetch_add(1, Ordering::Relaxed) as usize
+}
+
+fn time(pass: &mut dyn FnMut()) -> Duration {
+    let start = Instant::now();
+    pass();
+    start.elapsed()
+}
+
+/// The sum of all bits, as integers: sums in any order, and so in vectors.
+fn sum_of(lines: &[[f32; LINE]]) -> u64 {
+    let length = lines.len() / STREAMS;
+    let streams: [_; STREAMS] = std::array::from_fn(|s| &lines[s * length..][..length]);
+    let mut sums = [[0u32; LINE]; STREAMS];
+    for line in 0..length {
+        for (sums, stream) in sums.iter_mut().zip(streams) {
+            for (sum, value) in sums.iter_mut().zip(stream[line]) {
+                *sum = sum.wrapping_add(value.to_bits());
+            }
+        }
+    }
+    sums.iter().flatten().map(|&sum| u64::from(sum)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_every_stream_is_read() {
+        let mut lines = vec![[0.0; LINE]; 3 * STREAMS];
+        for i in 0..lines.len() * LINE {
+            lines[i / LINE][i % LINE] = f32::from_bits(1 + i as u32);
+        }
+        let count = (lines.len() * LINE) as u64;
+        assert_eq!(sum_of(&lines), count * (count + 1) / 2);
     }
 }

@@ -1,6 +1,8 @@
 //! How many threads work: the one pool that every room shares.
 
+use std::collections::HashSet;
 use std::error::Error;
+use std::path::Path;
 
 /// The pool cannot have the number of threads that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,33 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// Cores that this process may use, each counted once however many threads it runs at a time: decoding waits
+/// for memory and arithmetic units, of which a second thread on a core brings no more.
+pub fn physical_cores() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // Where the system does not tell, every processor is a core.
+    cores(Path::new("/sys/devices/system/cpu")).map_or(processors, |cores| cores.clamp(1, processors))
+}
+
+/// Cores of the processors that Linux lists in `folder`.
+fn cores(folder: &Path) -> Option<usize> {
+    let mut found = HashSet::new();
+    for entry in std::fs::read_dir(folder).ok()? {
+        let entry = entry.ok()?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
+        if number.is_none_or(|number| number.parse::<u32>().is_err()) {
+            continue; // `cpufreq`, `cpuidle`, …
+        }
+        let topology = entry.path().join("topology");
+        // Its older name on older systems. A processor that is switched off has neither.
+        let names = ["core_cpus_list", "thread_siblings_list"];
+        let list = names.iter().find_map(|name| std::fs::read_to_string(topology.join(name)).ok());
+        found.extend(list.map(|list| list.trim().to_owned()));
+    }
+    Some(found.len()).filter(|&cores| cores > 0)
+}
+
 /// Sets the number of threads; possible once, before the first computation.
 ///
 /// # Errors
@@ -37,5 +66,36 @@ pub fn set_threads(threads: usize) -> Result<(), PoolError> {
         Some(reason) => Err(PoolError::NotGiven { threads, reason: reason.to_string() }),
         None if self::threads() == threads => Ok(()),
         None => Err(PoolError::AlreadyRunning(self::threads())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_core_is_counted_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(cores(folder.path()), None, "a system that does not tell");
+        let write = |processor: &str, file: &str, list: &str| {
+            let topology = folder.path().join(processor).join("topology");
+            fs::create_dir_all(&topology).expect("a folder");
+            fs::write(topology.join(file), list).expect("a file");
+        };
+        write("cpu0", "core_cpus_list", "0,2\n");
+        write("cpu2", "core_cpus_list", "0,2\n");
+        write("cpu1", "thread_siblings_list", "1,3\n");
+        write("cpu3", "thread_siblings_list", "1,3\n");
+        write("cpufreq", "core_cpus_list", "9\n");
+        fs::create_dir(folder.path().join("cpu4")).expect("a folder"); // switched off
+        assert_eq!(cores(folder.path()), Some(2));
+        assert_eq!(cores(&folder.path().join("none")), None);
+    }
+
+    #[test]
+    fn there_are_no_more_cores_than_processors() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        assert!((1..=processors).contains(&physical_cores()));
     }
 }

@@ -1,5 +1,6 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
+use crate::attend;
 use crate::columns::ColumnsMut;
 use crate::gemm::{Micro, portable};
 use crate::lanes;
@@ -13,7 +14,7 @@ use half::bf16;
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
-    operand_bf16: |x, _, out| lanes::narrow::<false>(x, out),
+    operand_bf16: |x, _, _, out| lanes::narrow::<false>(x, out),
     operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
     product_strips: strips::lanes::product_strips::<false>,
@@ -25,6 +26,7 @@ pub(crate) static TABLE: Table = Table {
     rms_norm_backward: lanes::rms_norm_backward::<false>,
     softmax: lanes::softmax::<false>,
     narrow: lanes::narrow::<false>,
+    attend: attend::lanes::attend::<[f32; 16], 2, 1>,
     weighted_sum: lanes::weighted_sum::<false>,
     silu_mul: lanes::silu_mul::<false>,
     silu_mul_backward: lanes::silu_mul_backward::<false>,

@@ -71,6 +71,23 @@ pub fn together(threads: usize, work: &Work<'_>) {
     }
 }
 
+/// Hands `items` out to up to `threads` threads, each as it has time, and returns when all are done.
+///
+/// # Panics
+/// If `work` does.
+pub fn share<I>(threads: usize, items: I, work: impl Fn(I::Item) + Sync)
+where
+    I: Iterator + Send,
+{
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    together(threads, &|_| {
+        while let Some(item) = next() {
+            work(item);
+        }
+    });
+}
+
 impl Team {
     /// Unless another call has it.
     fn lead(&self) -> Option<MutexGuard<'_, ()>> {

@@ -70,9 +70,9 @@ impl Product {
                 (table.product)(Rows { x: &self.x[tokens], weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
-                let len = (table.operand_len)(tokens.len() / in_features, in_features);
-                let mut x = vec![bf16::ZERO; len];
-                (table.operand_bf16)(&self.x[tokens], in_features, &mut x);
+                let count = tokens.len() / in_features;
+                let mut x = vec![bf16::ZERO; (table.operand_len)(count, in_features)];
+                (table.operand_bf16)(&self.x[tokens], in_features, count, &mut x);
                 (table.product_bf16)(Rows { x: &x, weight: &weight[values], in_features }, out);
             }
             Weight::Strips(codes, weight) => {

@@ -32,7 +32,7 @@ fn product_f32(table: &Table, x: &[f32], weight: &[f32], in_features: usize) -> 
 fn product_bf16(table: &Table, x: &[f32], weight: &[bf16], in_features: usize) -> Vec<f32> {
     let rows = weight.len() / in_features;
     let mut operand = vec![bf16::ZERO; (table.operand_len)(x.len() / in_features, in_features)];
-    (table.operand_bf16)(x, in_features, &mut operand);
+    (table.operand_bf16)(x, in_features, x.len() / in_features, &mut operand);
     let mut out = vec![f32::NAN; x.len() / in_features * rows];
     (table.product_bf16)(Rows { x: &operand, weight, in_features }, ColumnsMut::new(&mut out, rows));
     out

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How a matrix of weights is held. `Ternary` will join; [`Linear`](crate::Linear) has a variant for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// 32-bit floats.

@@ -47,6 +47,7 @@ impl Llama {
     /// # Errors
     /// If there can be no such model, or no memory for it.
     pub fn random(config: Config, seed: u64, formats: &Formats) -> Result<Self> {
+        let config = Config { quantization: None, ..config };
         config.validate(Path::new("config"))?;
         let embedding = config.new_embedding(formats.layers, formats.of_head());
         Self::build(config, &mut Random { seed, embedding }, formats)
@@ -57,6 +58,7 @@ impl Llama {
     /// # Errors
     /// What `take` returns, or a tensor of the wrong length.
     pub fn from_weights(config: Config, take: impl FnMut(&TensorSpec) -> Result<Vec<f32>>) -> Result<Self> {
+        let config = Config { quantization: None, ..config };
         config.validate(Path::new("config"))?;
         Self::build(config, &mut Given(take), &Formats::default())
     }
@@ -104,7 +106,7 @@ impl Llama {
     /// An empty cache for `capacity` positions; [`Llama::forward`] asks for their memory.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
         let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
-        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity)
+        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity, self.kv_cache)
     }
 
     /// Starts the residual stream of `tokens`; what `hidden` held before is gone. `hidden` stays with

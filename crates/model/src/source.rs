@@ -45,10 +45,10 @@ pub(crate) fn storage<V: Pod>(
     spec: &TensorSpec,
     format: Format,
 ) -> Result<Storage<V>> {
-    if source.format(spec)? == format {
-        if let Some(storage) = source.mapped(spec)?.and_then(Storage::mapped) {
-            return Ok(storage);
-        }
+    if source.format(spec)? == format
+        && let Some(storage) = source.mapped(spec)?.and_then(Storage::mapped)
+    {
+        return Ok(storage);
     }
     let layout = Layout::new(spec, format);
     let bytes = layout.checked_bytes(spec)?;

@@ -1,6 +1,6 @@
 //! One forward for every depth and every split of the tokens, bit for bit.
 
-use offramp_model::{Config, Error, KvCache, Llama};
+use offramp_model::{Config, Error, Format, Formats, KvCache, Llama, checkpoint};
 use std::path::Path;
 
 const CONFIG: &str = r#"{
@@ -10,20 +10,40 @@ const CONFIG: &str = r#"{
 }"#;
 const LAYERS: usize = 5;
 
-/// A model with weights from a small generator: of all sizes, so that orders of summation show.
-fn model() -> Llama {
-    let config = Config::from_json(CONFIG, Path::new("config.json")).expect("a valid config");
+fn config() -> Config {
+    Config::from_json(CONFIG, Path::new("config.json")).expect("a valid config")
+}
+
+/// Weights from a small generator: of all sizes, so that orders of summation show.
+fn weights() -> impl FnMut(usize) -> Vec<f32> {
     let mut state = 7u32;
-    let weights = |len: usize| {
+    move |len| {
         (0..len)
             .map(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (state >> 8) as f32 / (1 << 24) as f32 - 0.5
             })
             .collect()
+    }
+}
+
+fn model() -> Llama {
+    let mut weights = weights();
+    Llama::from_weights(config(), |spec| Ok(weights(spec.len()))).expect("weights of the right sizes")
+}
+
+/// The model in every format, alone and with a head in another.
+fn models() -> Vec<(String, Llama)> {
+    let (folder, mut weights) = (tempfile::tempdir().expect("a folder"), weights());
+    checkpoint::save(folder.path(), &config(), &mut |spec| weights(spec.len()).into()).expect("room");
+    let others = [(Format::Int4, Format::Int8), (Format::Bf16, Format::Int4), (Format::Int8, Format::F32)];
+    let pairs = Format::ALL.map(|format| (format, format)).into_iter().chain(others);
+    let load = |(layers, head): (Format, Format)| {
+        let formats = Formats { layers: Some(layers), head: Some(head), ..Formats::default() };
+        let model = Llama::load(folder.path(), &formats).expect("a good folder");
+        (format!("{layers} with a head in {head}"), model)
     };
-    let mut weights = weights;
-    Llama::from_weights(config, |spec| Ok(weights(spec.len()))).expect("weights of the right sizes")
+    pairs.map(load).collect()
 }
 
 fn tokens(len: usize) -> Vec<u32> {
@@ -48,27 +68,31 @@ fn logits(model: &Llama, tokens: &[u32], piece: usize, cuts: &[usize], cache: &m
 
 #[test]
 fn prefill_and_decode_are_one_full_pass() {
-    let (model, tokens) = (model(), tokens(40));
-    for exit in 1..=LAYERS {
-        let whole = logits(&model, &tokens, 40, &[exit], &mut model.new_cache(40));
-        assert!(whole.iter().all(|logit| logit.is_finite()));
-        for piece in [1, 2, 3, 7, 39] {
-            let pieces = logits(&model, &tokens, piece, &[exit], &mut model.new_cache(48));
-            assert_eq!(pieces, whole, "exit {exit}, {piece} tokens at a time");
+    let tokens = tokens(40);
+    for (format, model) in models() {
+        for exit in 1..=LAYERS {
+            let whole = logits(&model, &tokens, 40, &[exit], &mut model.new_cache(40));
+            assert!(whole.iter().all(|logit| logit.is_finite()));
+            for piece in [1, 2, 3, 7, 17, 39] {
+                let pieces = logits(&model, &tokens, piece, &[exit], &mut model.new_cache(48));
+                assert!(pieces == whole, "{format}, exit {exit}, {piece} tokens at a time");
+            }
         }
     }
 }
 
 #[test]
 fn a_depth_reached_in_steps_is_the_same_depth() {
-    let (model, tokens) = (model(), tokens(20));
-    let whole = logits(&model, &tokens, 20, &[LAYERS], &mut model.new_cache(20));
-    for cuts in [vec![1, 2, 3, 4, 5], vec![2, 5], vec![4, 5], vec![3, 3, 5]] {
-        let steps = logits(&model, &tokens, 20, &cuts, &mut model.new_cache(20));
-        assert_eq!(steps, whole, "through {cuts:?}");
+    let tokens = tokens(20);
+    for (format, model) in models() {
+        let whole = logits(&model, &tokens, 20, &[LAYERS], &mut model.new_cache(20));
+        for cuts in [vec![1, 2, 3, 4, 5], vec![2, 5], vec![4, 5], vec![3, 3, 5]] {
+            let steps = logits(&model, &tokens, 20, &cuts, &mut model.new_cache(20));
+            assert!(steps == whole, "{format}, through {cuts:?}");
+        }
+        let shallow = logits(&model, &tokens, 20, &[2], &mut model.new_cache(20));
+        assert_ne!(shallow, whole, "an exit is another function");
     }
-    let shallow = logits(&model, &tokens, 20, &[2], &mut model.new_cache(20));
-    assert_ne!(shallow, whole, "an exit is another function");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The table for AVX2 with fused multiply-add.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
+use super::attend::avx2 as attend;
 use super::tiles::{self, ROWS, Vector};
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;

@@ -1,6 +1,7 @@
 //! The table for AVX-512 (F, BW and VL), with BF16 and VNNI where the processor has them.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
+use super::attend::avx512 as attend;
 use super::tiles::{self, ROWS, Vector};
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;

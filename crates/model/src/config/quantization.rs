@@ -19,7 +19,7 @@ pub struct Quantization {
     pub head: Format,
 }
 
-const METHOD: &str = "offramp";
+pub(super) const METHOD: &str = "offramp";
 
 impl Quantization {
     /// Of these formats; none if neither is quantised.
@@ -40,26 +40,6 @@ impl Quantization {
             "head": part(self.head),
             "strip_rows": STRIP,
         })
-    }
-
-    /// Reads the block; where it is not what [`Quantization::json`] writes, says what it should be.
-    pub(super) fn parse(block: &Value) -> std::result::Result<Self, String> {
-        if block["quant_method"] != METHOD {
-            return Err("one of quant_method \"offramp\": quantize the float model with `offramp quantize`"
-                .to_owned());
-        }
-        let format = |part: &str| block[part]["format"].as_str().and_then(|name| name.parse().ok());
-        let parts = format("layers").zip(format("head"));
-        let Some(quantization) = parts.and_then(|(layers, head)| Self::of(layers, head)) else {
-            let names = Format::ALL.map(Format::name).join(", ");
-            return Err(format!(
-                "a block whose layers and head have a format of {names}, one of them an int"
-            ));
-        };
-        match quantization.json() {
-            json if json == *block => Ok(quantization),
-            json => Err(format!("{json}: quantize the float model again, with this version")),
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
 
-use super::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling};
+use super::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling, quantization};
 use crate::error::{Error, Result, legible, open_regular};
+use crate::format::Format;
 use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
@@ -158,9 +159,28 @@ impl<'a> Block<'a> {
     }
 
     fn quantization(&self) -> Result<Option<Quantization>> {
-        let Some(value) = self.get("quantization_config") else { return Ok(None) };
-        let parsed = Quantization::parse(value);
-        parsed.map(Some).map_err(|expected| self.fault("quantization_config", expected))
+        let Some(block) = self.block("quantization_config", "quantization_config.")? else { return Ok(None) };
+        if block.get("quant_method").and_then(Value::as_str) != Some(quantization::METHOD) {
+            let expected = "\"offramp\": quantize the float model with `offramp quantize`";
+            return Err(block.fault("quant_method", expected));
+        }
+        let format = |key| {
+            let format = block.get(key).and_then(|part| part["format"].as_str()?.parse::<Format>().ok());
+            let expected = || format!("a block whose format is {}", Format::ALL.map(Format::name).join(", "));
+            format.ok_or_else(|| block.fault(key, expected()))
+        };
+        let quantization = Quantization::of(format("layers")?, format("head")?);
+        let quantization = quantization.ok_or_else(|| block.fault("layers", "int8 or int4, or the head"))?;
+        let json = quantization.json();
+        // Nothing less, nothing else: what it says is how the bytes will be read.
+        let mut keys = json.as_object().into_iter().flatten().map(|(key, _)| key).chain(block.map.keys());
+        match keys.find(|&key| block.map.get(key) != json.get(key)) {
+            None => Ok(Some(quantization)),
+            Some(key) => {
+                let expected = json.get(key).map_or("absent".to_owned(), Value::to_string);
+                Err(block.fault(key, format!("{expected}: quantize the float model again")))
+            }
+        }
     }
 
     /// Rotary positions from `rope_parameters` (transformers 5), `rope_scaling` beside `rope_theta`

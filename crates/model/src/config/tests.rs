@@ -178,7 +178,7 @@ fn another_model_is_refused_by_name() {
         ("attention_bias", json!(true)),
         ("mlp_bias", json!(true)),
         ("mlp_bias", json!("no")),
-        ("quantization_config", json!({ "quant_method": "bitnet" })),
+        ("quantization_config", json!("int8")),
         ("early_exit", json!({ "curriculum": "all" })),
         ("tie_word_embeddings", json!(1)),
     ] {
@@ -188,6 +188,32 @@ fn another_model_is_refused_by_name() {
     let fine =
         json!({ "hidden_act": "silu", "mlp_bias": false, "quantization_config": null, "new_key": [1] });
     with(fine).unwrap();
+}
+
+#[test]
+fn a_quantization_survives_its_block_and_another_is_refused() {
+    let formats = Format::ALL.into_iter().flat_map(|layers| Format::ALL.map(|head| (layers, head)));
+    for (layers, head) in formats {
+        let config = Config { quantization: Quantization::of(layers, head), ..card() };
+        assert_eq!(config.quantization.is_some(), layers >= Format::Int8 || head >= Format::Int8);
+        assert_eq!(Config::from_json(&config.to_json(), origin()).unwrap(), config);
+    }
+    let good = Quantization::of(Format::Int8, Format::Bf16).unwrap().json();
+    let refused = |change: &dyn Fn(&mut Value), expected: &str| {
+        let mut block = good.clone();
+        change(&mut block);
+        let message = message(json!({ "quantization_config": block }));
+        assert!(message.contains(&format!("json: quantization_config.{expected}")), "{message}");
+    };
+    let method = "quant_method is \"bitnet\": it must be \"offramp\": quantize the float model";
+    refused(&|block| block["quant_method"] = json!("bitnet"), method);
+    refused(&|block| block["quant_method"] = Value::Null, "quant_method is missing");
+    refused(&|block| block["layers"]["format"] = json!("int3"), "layers is {");
+    refused(&|block| block["layers"] = json!("int8"), "layers is \"int8\": it must be a block whose format");
+    refused(&|block| block["layers"]["block_size"] = json!(128), "layers is {");
+    refused(&|block| block["layers"] = block["head"].clone(), "layers is {\"format\":\"bf16\"}");
+    refused(&|block| block["strip_rows"] = json!(16), "strip_rows is 16: it must be 32: quantize the float");
+    refused(&|block| block["transposed"] = json!(true), "transposed is true: it must be absent");
 }
 
 #[test]

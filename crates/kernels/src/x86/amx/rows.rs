@@ -33,9 +33,10 @@ pub(super) fn operand_len(tokens: usize, in_features: usize) -> usize {
 
 /// Rounds `x` `[tokens, in_features]` to `bf16` and writes it for [`product`]: `[groups, steps, pairs of k,
 /// tokens of a group, 2]`, padded with zeros.
-pub(super) fn operand(x: &[f32], in_features: usize, out: &mut [bf16]) {
+pub(super) fn operand(x: &[f32], in_features: usize, all: usize, out: &mut [bf16]) {
     let tokens = x.len() / in_features;
-    let (width, groups) = groups(tokens);
+    let (width, _) = groups(all);
+    let groups = tokens.div_ceil(width);
     let steps = in_features.div_ceil(STEP);
     assert_eq!(out.len(), groups * steps * STEP * width, "room for whole tiles");
     let group = steps * STEP * width;

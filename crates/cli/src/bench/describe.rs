@@ -1,0 +1,83 @@
+//! A bench as a person reads it.
+
+use crate::formats;
+use crate::number::{bytes, rate};
+use crate::output::Table;
+use offramp_eval::{ExitSpeed, SpeedReport, Spread};
+
+/// A row for each format and exit, and what was the same for all of them.
+pub(super) fn table(reports: &[SpeedReport]) -> String {
+    let mut table = Table::new([
+        "format",
+        "exit",
+        "decode tokens/s",
+        "speed-up",
+        "prefill tokens/s",
+        "first token",
+        "bytes/token",
+        "GB/s",
+        "of bandwidth",
+        "verify",
+    ]);
+    for report in reports {
+        for exit in &report.exits {
+            table.row(row(report, exit));
+        }
+    }
+    let notes: String = reports.iter().map(note).collect();
+    table.render() + &reports.first().map_or(String::new(), common) + &notes
+}
+
+fn row(report: &SpeedReport, exit: &ExitSpeed) -> [String; 10] {
+    [
+        formats::name(&report.formats),
+        exit.exit_layer.to_string(),
+        spread(&exit.decode),
+        format!("{:.2}×", exit.speed_up),
+        spread(&exit.prefill),
+        format!("{:.1} ms", 1e3 * exit.first_token.median),
+        bytes(exit.bytes_per_token),
+        rate(exit.bytes_per_second.median / 1e9),
+        format!("{:.0} %", 100.0 * exit.bandwidth_share.median),
+        exit.verify.map_or("–".to_owned(), |ratio| format!("{:.2}×", ratio.median)),
+    ]
+}
+
+fn spread(spread: &Spread) -> String {
+    format!("{} ({}–{})", rate(spread.median), rate(spread.min), rate(spread.max))
+}
+
+fn common(report: &SpeedReport) -> String {
+    let SpeedReport { kernels, threads, prompt_tokens, new_tokens, verify_tokens, runs, .. } = report;
+    let verify = match verify_tokens {
+        0 => String::new(),
+        tokens => format!("; verify: {tokens} tokens in one call against one"),
+    };
+    format!(
+        "prompt {prompt_tokens}, new {new_tokens}, median of {runs} (least–most); {kernels}, threads {threads}{verify}\n"
+    )
+}
+
+/// What is one format's alone: memory, and how often that of the machine changed.
+fn note(report: &SpeedReport) -> String {
+    let SpeedReport { bandwidth, memory, exits, .. } = report;
+    let [median, min, max] = [bandwidth.median, bandwidth.min, bandwidth.max].map(|bytes| rate(bytes / 1e9));
+    let peak = memory.peak.map_or(String::new(), |peak| format!(", peak {}", bytes(peak)));
+    let (weights, cache) = (bytes(memory.weights), bytes(memory.kv_cache));
+    let repeated: usize = exits.iter().map(|exit| exit.repeated).sum();
+    let repeats = match repeated {
+        0 => String::new(),
+        1 => "; 1 sample did not count, the memory's speed changed during it".to_owned(),
+        count => format!("; {count} samples did not count, the memory's speed changed during them"),
+    };
+    let unsteady: Vec<_> =
+        exits.iter().filter(|exit| !exit.steady).map(|exit| exit.exit_layer.to_string()).collect();
+    let unsteady = match unsteady.is_empty() {
+        true => String::new(),
+        false => format!("; none did at exit {}: there all are counted", unsteady.join(", ")),
+    };
+    format!(
+        "{}: memory read at {median} GB/s ({min}–{max}); weights {weights}, keys and values {cache}{peak}{repeats}{unsteady}\n",
+        formats::name(&report.formats)
+    )
+}

@@ -1,0 +1,37 @@
+//! A model's shape without its weights: what a recipe would make, or what a `config.json` says.
+
+use anyhow::Result;
+use offramp_model::Config;
+use offramp_text::{PrepareSummary, Tokenizer};
+use offramp_train::Recipe;
+use std::path::Path;
+
+/// Whether a path is a recipe's.
+pub(crate) fn is_recipe(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
+}
+
+/// The model that a recipe (`.toml`) makes, or that a `config.json` describes.
+pub(crate) fn read(path: &Path) -> Result<Config> {
+    match is_recipe(path) {
+        true => of_recipe(path),
+        false => Ok(Config::read(path)?),
+    }
+}
+
+fn of_recipe(path: &Path) -> Result<Config> {
+    let recipe = Recipe::read(path)?;
+    let data = &recipe.data;
+    let prepared = data.corpus.as_deref().and_then(|folder| PrepareSummary::read(folder).ok());
+    let vocabulary = match (recipe.model.vocab_size, data.vocab_size, prepared) {
+        (0, Some(size), _) => size,
+        (0, None, Some(corpus)) => corpus.vocab_size,
+        (0, None, None) if data.tokenizer.as_deref() == Some("gpt2") => Tokenizer::gpt2()?.vocab_size(),
+        (0, None, None) => anyhow::bail!(
+            "{}: the vocabulary is not known yet: prepare the corpus first, or set model.vocab_size",
+            path.display()
+        ),
+        (size, ..) => size,
+    };
+    Ok(recipe.config(vocabulary, None)?)
+}
