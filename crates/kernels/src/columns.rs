@@ -97,12 +97,15 @@ impl<'a> Claims<'a> {
     pub fn new(whole: ColumnsMut<'a>, unit: usize, chunk: usize, threads: usize) -> Self {
         let (unit, segments) = (unit.max(1), threads.clamp(1, SEGMENTS));
         let taken = [const { AtomicUsize::new(0) }; SEGMENTS];
-        Self { whole, unit, chunk: chunk.div_ceil(unit).max(1), segments, taken }
+        // No more than there are, so that no sum of them overflows.
+        let chunk = chunk.div_ceil(unit).clamp(1, whole.columns.div_ceil(unit).max(1));
+        Self { whole, unit, chunk, segments, taken }
     }
 
     /// Columns that nobody has had: where they begin, and they themselves.
     pub fn claim(&self, thread: usize) -> Option<(usize, ColumnsMut<'_>)> {
-        let range = (0..self.segments).find_map(|i| self.claim_of((thread + i) % self.segments))?;
+        let range =
+            (0..self.segments).find_map(|i| self.claim_of((thread % self.segments + i) % self.segments))?;
         let ColumnsMut { start, rows, stride, .. } = self.whole;
         let start = start.wrapping_add(range.start);
         Some((range.start, ColumnsMut { start, rows, columns: range.len(), stride, matrix: PhantomData }))
@@ -111,10 +114,12 @@ impl<'a> Claims<'a> {
     fn claim_of(&self, segment: usize) -> Option<Range<usize>> {
         let units = self.whole.columns.div_ceil(self.unit);
         let [first, end] = [segment, segment + 1].map(|s| units * s / self.segments);
-        // The counter may run past the end by a chunk for each attempt; no more than that are made.
-        let taken = first + self.taken[segment].fetch_add(self.chunk, Ordering::Relaxed);
-        let columns = taken * self.unit..((taken + self.chunk).min(end) * self.unit).min(self.whole.columns);
-        (taken < end).then_some(columns)
+        // A counter that stops at its end can never come round to columns that somebody has.
+        let more = |taken: usize| (taken < end - first).then(|| (taken + self.chunk).min(end - first));
+        let taken = self.taken[segment].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let [from, to] =
+            [taken, (taken + self.chunk).min(end - first)].map(|units| (first + units) * self.unit);
+        Some(from..to.min(self.whole.columns))
     }
 }
 
@@ -144,6 +149,20 @@ mod tests {
                 row.repeat(3),
                 "{columns} columns by {unit}, {chunk} at a time, {threads} threads"
             );
+        }
+    }
+
+    /// A counter that ran on would come round, and hand out the first columns once more.
+    #[test]
+    fn who_asks_too_often_or_for_too_much_gets_nothing() {
+        let mut matrix = vec![0.0; 10];
+        for (unit, chunk) in
+            [(1, 1 << (usize::BITS - 1)), (1, usize::MAX), (usize::MAX, 1), (4, usize::MAX - 2)]
+        {
+            let claims = Claims::new(ColumnsMut::new(&mut matrix, 5), unit, chunk, 1);
+            let claimed =
+                [usize::MAX, 0, 1, 2, 3, 4].map(|thread| claims.claim(thread).map(|(_, p)| p.columns()));
+            assert_eq!(claimed, [Some(5), None, None, None, None, None], "{unit} {chunk}");
         }
     }
 

@@ -32,7 +32,7 @@ fn sum(mut lanes: Lanes) -> f32 {
 
 /// Reduces `(a, b)` pairwise into lanes by `step(accumulator, a, b)`, in increasing index.
 #[inline(always)]
-fn reduce(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32) -> Lanes {
+fn reduce<const FMA: bool>(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32) -> Lanes {
     assert_eq!(a.len(), b.len(), "two vectors of one length");
     let mut lanes = [start; LANES];
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
@@ -42,6 +42,9 @@ fn reduce(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32)
             lanes[i] = step(lanes[i], a[i], b[i]);
         }
     }
+    // Where vectors are narrow the compiler takes the lanes apart, for the sake of what comes after the loop,
+    // unless they pass through memory.
+    lanes = if FMA { lanes } else { std::hint::black_box(lanes) };
     for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[i] = step(lanes[i], a, b);
     }
@@ -50,26 +53,7 @@ fn reduce(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32)
 
 #[inline(always)]
 pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    sum(reduce(a, b, 0.0, |sum, a, b| fma::<FMA>(a, b, sum)))
-}
-
-/// As [`dot`], of values that widen exactly.
-#[inline(always)]
-pub(crate) fn dot_bf16<const FMA: bool>(a: &[bf16], b: &[bf16]) -> f32 {
-    assert_eq!(a.len(), b.len(), "two vectors of one length");
-    let mut lanes = [0.0; LANES];
-    let wide = |value: bf16| f32::from_bits(u32::from(value.to_bits()) << 16);
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for i in 0..LANES {
-            lanes[i] = fma::<FMA>(wide(a[i]), wide(b[i]), lanes[i]);
-        }
-    }
-    for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
-        lanes[i] = fma::<FMA>(wide(a), wide(b), lanes[i]);
-    }
-    sum(lanes)
+    sum(reduce::<FMA>(a, b, 0.0, |sum, a, b| fma::<FMA>(a, b, sum)))
 }
 
 #[inline(always)]
@@ -155,7 +139,7 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
 
 #[inline(always)]
 pub(crate) fn softmax<const FMA: bool>(x: &mut [f32]) -> f32 {
-    let lanes = reduce(x, x, f32::NEG_INFINITY, |max, x, _| if x > max { x } else { max });
+    let lanes = reduce::<FMA>(x, x, f32::NEG_INFINITY, |max, x, _| if x > max { x } else { max });
     let max = lanes.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
     let mut lanes = [0f32; LANES];
     let (chunks, rest) = x.as_chunks_mut::<LANES>();

@@ -17,6 +17,7 @@
 //! increasing k, whatever the threads, the cut and the other rows.
 
 mod aligned;
+pub mod attend;
 pub mod bandwidth;
 mod columns;
 pub mod convert;
@@ -32,8 +33,8 @@ pub mod team;
 mod x86;
 
 pub use columns::{Claims, ColumnsMut};
-pub use half::bf16;
+pub use half::{bf16, f16};
 pub use linear::{Job, Operand, Rows, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
-pub use table::{AdamWStep, NormRow, Table, UnknownTable, active, available, choose};
+pub use table::{AdamWStep, TILE_TOKENS, NormRow, Table, UnknownTable, active, available, choose};

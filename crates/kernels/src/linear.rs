@@ -3,12 +3,14 @@
 use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
 use crate::strips::{Codes, Quantiser, STRIP, Strips};
-use crate::table::{Table, active};
+use crate::table::{TILE_TOKENS, Table, active};
 use crate::{pool, team};
 use half::bf16;
 
 /// Bytes of weights below which a thread is not worth calling: it comes within a microsecond.
 const WORTH_A_THREAD: usize = 32 << 10;
+/// Values of the input below which it is not worth calling threads to convert them.
+const CONVERTED_ALONE: usize = 32 << 10;
 /// Bytes of weights that a thread takes at a time: long enough a stream, and a part of its second-level cache.
 const CHUNK: usize = 256 << 10;
 
@@ -77,14 +79,19 @@ pub struct Operand {
 
 impl Operand {
     fn prepare(&mut self, table: &Table, weight: Weight<'_>, x: &[f32], in_features: usize) {
+        let threads = if x.len() < CONVERTED_ALONE { 1 } else { pool::threads() };
         match weight {
             Weight::F32(_) => {}
             Weight::Bf16(_) => {
-                let len = (table.operand_len)(x.len() / in_features, in_features);
-                (table.operand_bf16)(x, in_features, self.bf16.resize(len));
+                let (tokens, group) = (x.len() / in_features, TILE_TOKENS.min(x.len() / in_features));
+                let out = self.bf16.resize((table.operand_len)(tokens, in_features));
+                let parts = out.chunks_mut((table.operand_len)(group, in_features));
+                team::share(threads, x.chunks(group * in_features).zip(parts), |(x, out)| {
+                    (table.operand_bf16)(x, in_features, tokens, out);
+                });
             }
-            Weight::Strips(Codes::Int8, _) => self.int8.quantise(table, Codes::Int8, x, in_features),
-            Weight::Strips(Codes::Int4, _) => self.int4.quantise(table, Codes::Int4, x, in_features),
+            Weight::Strips(Codes::Int8, _) => self.int8.quantise_on(threads, table, (Codes::Int8, x, in_features)),
+            Weight::Strips(Codes::Int4, _) => self.int4.quantise_on(threads, table, (Codes::Int4, x, in_features)),
         }
     }
 }

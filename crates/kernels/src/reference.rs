@@ -1,5 +1,6 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
+use crate::attend;
 use crate::columns::ColumnsMut;
 use crate::gemm::{Micro, portable};
 use crate::lanes;
@@ -13,7 +14,7 @@ use half::bf16;
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
-    operand_bf16: |x, _, out| lanes::narrow::<false>(x, out),
+    operand_bf16: |x, _, _, out| lanes::narrow::<false>(x, out),
     operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
     product_strips: strips::lanes::product_strips::<false>,
@@ -25,6 +26,7 @@ pub(crate) static TABLE: Table = Table {
     rms_norm_backward: lanes::rms_norm_backward::<false>,
     softmax: lanes::softmax::<false>,
     narrow: lanes::narrow::<false>,
+    attend: attend::lanes::attend::<[f32; 16], 2, 1>,
     weighted_sum: lanes::weighted_sum::<false>,
     silu_mul: lanes::silu_mul::<false>,
     silu_mul_backward: lanes::silu_mul_backward::<false>,
@@ -45,21 +47,34 @@ static GEMM_BF16: Micro = Micro {
     tile: portable::tile_bf16::<false, 4, 16>,
 };
 
-fn product(factors: Rows<'_, f32>, out: ColumnsMut<'_>) {
-    each(factors, out, lanes::dot::<false>);
-}
-
-fn product_bf16(factors: Rows<'_, bf16>, out: ColumnsMut<'_>) {
-    each(factors, out, lanes::dot_bf16::<false>);
-}
-
-/// Every element by itself.
-fn each<V>(factors: Rows<'_, V>, mut out: ColumnsMut<'_>, dot: impl Fn(&[V], &[V]) -> f32) {
+fn product(factors: Rows<'_, f32>, mut out: ColumnsMut<'_>) {
     factors.check(out.rows(), out.columns());
     let Rows { x, weight, in_features } = factors;
-    for (t, x) in x.chunks_exact(in_features).enumerate() {
-        for (out, weight) in out.row(t).iter_mut().zip(weight.chunks_exact(in_features)) {
-            *out = dot(x, weight);
+    for (r, weight) in weight.chunks_exact(in_features).enumerate() {
+        by_all(x, weight, r, &mut out);
+    }
+}
+
+/// Widened first, which is exact: the products are those of `f32`.
+fn product_bf16(factors: Rows<'_, bf16>, mut out: ColumnsMut<'_>) {
+    factors.check(out.rows(), out.columns());
+    let Rows { x, weight, in_features } = factors;
+    let widen = |narrow: &[bf16], wide: &mut [f32]| {
+        for (wide, narrow) in wide.iter_mut().zip(narrow) {
+            *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
         }
+    };
+    let (mut tokens, mut row) = (vec![0.0; x.len()], vec![0.0; in_features]);
+    widen(x, &mut tokens);
+    for (r, weight) in weight.chunks_exact(in_features).enumerate() {
+        widen(weight, &mut row);
+        by_all(&tokens, &row, r, &mut out);
+    }
+}
+
+/// One row by all tokens.
+fn by_all(x: &[f32], row: &[f32], r: usize, out: &mut ColumnsMut<'_>) {
+    for (t, x) in x.chunks_exact(row.len()).enumerate() {
+        out.row(t)[r] = lanes::dot::<false>(x, row);
     }
 }

@@ -1,5 +1,6 @@
 //! One set of functions per instruction set, chosen once at run time.
 
+use crate::attend::Attend;
 use crate::columns::ColumnsMut;
 use crate::gemm::Micro;
 use crate::linear::Rows;
@@ -7,6 +8,9 @@ use crate::strips::{Codes, Places, Strips};
 use half::bf16;
 use std::ffi::OsString;
 use std::sync::OnceLock;
+
+/// Tokens that some tables keep together.
+pub const TILE_TOKENS: usize = 16;
 
 /// The arithmetic of one instruction set. See the crate's head for what every table promises.
 ///
@@ -20,8 +24,9 @@ pub struct Table {
     /// below, `out` is `[tokens, rows]` or some of its columns.
     pub product: fn(Rows<'_, f32>, ColumnsMut<'_>),
     /// Rounds tokens to `bf16` in the order in which this table's `product_bf16` reads them. Arguments: `x`
-    /// `[tokens, in_features]`, `in_features`, and room for [`Self::operand_len`] values.
-    pub operand_bf16: fn(&[f32], usize, &mut [bf16]),
+    /// `[tokens, in_features]`, `in_features`, the number of tokens of the whole product, of which these may be
+    /// some groups of [`TILE_TOKENS`], and room for their [`Self::operand_len`] values.
+    pub operand_bf16: fn(&[f32], usize, usize, &mut [bf16]),
     /// Values of that order, for tokens and features: it may pad both.
     pub operand_len: fn(usize, usize) -> usize,
     /// As `product`, of factors in `bf16`, `x` as `operand_bf16` made it; sums are `f32`.
@@ -48,6 +53,9 @@ pub struct Table {
     /// `out = Σ_j weights[j] · values[j]`, in increasing j. Shapes: `weights` `[count]`, `values`
     /// `[count, dim]`, `out` `[dim]`.
     pub weighted_sum: fn(&[f32], &[f32], &mut [f32]),
+    /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some of
+    /// its columns.
+    pub attend: fn(&Attend<'_>, ColumnsMut<'_>),
     /// `out = silu(gate) · up`, `silu(z) = z / (1 + e^−z)`. Arguments: `gate`, `up`, `out`.
     pub silu_mul: fn(&[f32], &[f32], &mut [f32]),
     /// Replaces `gate` and `up` by their gradients, given `d_out` (third argument).

@@ -5,13 +5,14 @@
 #![allow(unsafe_code, reason = "the work of a call is borrowed by threads that outlive it")]
 
 use crate::pool;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::{Thread, available_parallelism};
 use std::time::{Duration, Instant};
 
-/// How long a thread waits awake.
+/// How long a thread that has worked waits awake.
 const AWAKE: Duration = Duration::from_micros(400);
 /// Attempts between two looks at the clock, each some tens of nanoseconds.
 const ATTEMPTS: usize = 64;
@@ -24,17 +25,22 @@ struct Team {
     lead: Mutex<()>,
     /// Counts the calls in its upper bits; below them stands the number of threads of the newest.
     call: AtomicU64,
-    /// The newest call's work; valid until `pending` is 0.
-    work: Mutex<Option<&'static Work<'static>>>,
+    task: Mutex<Task>,
     /// Threads still at it.
     pending: AtomicUsize,
-    panicked: AtomicBool,
     members: OnceLock<Vec<Member>>,
+}
+
+struct Task {
+    /// The newest call's work; valid until `pending` is 0.
+    work: Option<&'static Work<'static>>,
+    /// What a thread other than the caller panicked with.
+    panic: Option<Box<dyn Any + Send>>,
 }
 
 struct Member {
     asleep: AtomicBool,
-    thread: OnceLock<Thread>,
+    thread: Thread,
 }
 
 /// Bits of `Team::call` that hold a number of threads.
@@ -43,9 +49,8 @@ const THREADS: u64 = 0xffff;
 static TEAM: Team = Team {
     lead: Mutex::new(()),
     call: AtomicU64::new(0),
-    work: Mutex::new(None),
+    task: Mutex::new(Task { work: None, panic: None }),
     pending: AtomicUsize::new(0),
-    panicked: AtomicBool::new(false),
     members: OnceLock::new(),
 };
 
@@ -59,88 +64,116 @@ static TEAM: Team = Team {
 /// If `work` does.
 pub fn together(threads: usize, work: &Work<'_>) {
     let threads = threads.min(pool::threads());
-    let lead = if threads > 1 { TEAM.lead.try_lock().ok() } else { None };
+    let lead = if threads > 1 { TEAM.lead() } else { None };
     match lead {
         Some(_lead) => TEAM.run(threads, work),
         None => work(0),
     }
 }
 
+/// Hands `items` out to up to `threads` threads, each as it has time, and returns when all are done.
+///
+/// # Panics
+/// If `work` does.
+pub fn share<I>(threads: usize, items: I, work: impl Fn(I::Item) + Sync)
+where
+    I: Iterator + Send,
+{
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    together(threads, &|_| {
+        while let Some(item) = next() {
+            work(item);
+        }
+    });
+}
+
 impl Team {
+    /// Unless another call has it.
+    fn lead(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.lead.try_lock() {
+            Ok(lead) => Some(lead),
+            // A call that panicked left nothing behind that the next one needs.
+            Err(TryLockError::Poisoned(lead)) => Some(lead.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn task(&self) -> MutexGuard<'_, Task> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn run(&'static self, threads: usize, work: &Work<'_>) {
         let members = self.members();
         let others = (threads - 1).min(members.len());
         // SAFETY: only the lifetime changes. The reference is gone before this function returns or
         // unwinds: `Done` waits until no thread holds it.
         let work_of_all = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
-        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work_of_all);
+        *self.task() = Task { work: Some(work_of_all), panic: None };
         self.pending.store(others, Ordering::Relaxed);
         let call = (self.call.load(Ordering::Relaxed) | THREADS) + 1 + others as u64;
         let done = Done(self);
         self.call.store(call, Ordering::SeqCst);
         for member in &members[..others] {
             // A member says that it sleeps before it looks at `call` for the last time.
-            if member.asleep.load(Ordering::SeqCst)
-                && let Some(thread) = member.thread.get()
-            {
-                thread.unpark();
+            if member.asleep.load(Ordering::SeqCst) {
+                member.thread.unpark();
             }
         }
         work(0);
         drop(done);
-        if self.panicked.swap(false, Ordering::Relaxed) {
-            panic!("a thread of the team panicked: its message stands above");
+        let panic = self.task().panic.take();
+        if let Some(panic) = panic {
+            resume_unwind(panic)
         }
     }
 
-    /// All threads but the caller's, started by the first call.
+    /// All threads but the caller's, started by the first call; fewer, if the system gives no more.
     fn members(&'static self) -> &'static [Member] {
         self.members.get_or_init(|| {
-            let member = |_| Member { asleep: AtomicBool::new(false), thread: OnceLock::new() };
-            let others = (pool::threads() - 1).min(THREADS as usize);
-            (0..others).map(member).collect()
-        });
-        let members = self.members.get().expect("set above");
-        for (index, member) in members.iter().enumerate() {
-            member.thread.get_or_init(|| {
+            let start = |index: usize| {
                 let named = std::thread::Builder::new().name(format!("offramp-{}", index + 1));
-                let thread =
-                    named.spawn(move || self.serve(index)).expect("the pool has its threads already");
-                thread.thread().clone()
-            });
-        }
-        members
+                let thread = named.spawn(move || self.serve(index)).ok()?.thread().clone();
+                Some(Member { asleep: AtomicBool::new(false), thread })
+            };
+            (0..(pool::threads() - 1).min(THREADS as usize)).map_while(start).collect()
+        })
     }
 
     /// What thread `index + 1` does for the rest of the process.
     fn serve(&self, index: usize) {
-        let mut seen = 0;
+        let member = &self.members.wait()[index];
+        // Where there are fewer processors than threads, waiting awake would keep others from work.
+        let enough = available_parallelism().is_ok_and(|processors| pool::threads() <= processors.get());
+        let awake = if enough { AWAKE } else { Duration::ZERO };
+        let (mut seen, mut until) = (0, Instant::now() + awake);
         loop {
-            seen = self.wait(index, seen);
+            seen = self.wait(member, seen, until);
             if (seen & THREADS) as usize <= index {
                 continue; // the call wants fewer
             }
-            let work = *self.work.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(work) = work
-                && catch_unwind(AssertUnwindSafe(|| work(index + 1))).is_err()
-            {
-                self.panicked.store(true, Ordering::Relaxed);
+            let work = self.task().work;
+            let done = catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| work(index + 1))));
+            if let Err(panic) = done {
+                self.task().panic = Some(panic);
             }
             self.pending.fetch_sub(1, Ordering::Release);
+            until = Instant::now() + awake;
         }
     }
 
     /// Waits for a call after `seen`, awake at first and then asleep.
-    fn wait(&self, index: usize, seen: u64) -> u64 {
-        let member = &self.members.get().expect("a member runs")[index];
+    fn wait(&self, member: &Member, seen: u64, until: Instant) -> u64 {
         let news = || Some(self.call.load(Ordering::SeqCst)).filter(|&call| call != seen);
-        let since = Instant::now();
-        while since.elapsed() < AWAKE {
+        loop {
             for _ in 0..ATTEMPTS {
                 if let Some(call) = news() {
                     return call;
                 }
                 std::hint::spin_loop();
+            }
+            if Instant::now() >= until {
+                break;
             }
         }
         member.asleep.store(true, Ordering::SeqCst);
@@ -166,46 +199,6 @@ impl Drop for Done<'_> {
             // Where there are fewer processors than threads, one of them waits for this one.
             if attempts % (16 * ATTEMPTS) == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
-        *self.0.work.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    #[test]
-    fn every_thread_is_called_once_and_all_are_waited_for() {
-        pool::set_threads(3).expect("the first call of this process, or the same number");
-        for round in 0..2000 {
-            let called = [const { AtomicUsize::new(0) }; 3];
-            let threads = 1 + round % 3;
-            together(threads, &|thread| {
-                called[thread].fetch_add(1, Ordering::Relaxed);
-            });
-            let total: usize = called.iter().map(|c| c.load(Ordering::Relaxed)).sum();
-            // Another test's call may be at work, and then this thread is alone.
-            assert!(total == threads || total == 1, "{total} of {threads}");
-            if round % 500 == 0 {
-                std::thread::sleep(2 * AWAKE); // so that they are called from sleep too
-            }
-        }
-    }
-
-    #[test]
-    fn a_call_within_a_call_is_done_by_its_thread() {
-        let called = AtomicUsize::new(0);
-        together(2, &|_| together(2, &|_| drop(called.fetch_add(1, Ordering::Relaxed))));
-        assert!((1..=2).contains(&called.load(Ordering::Relaxed)));
-    }
-
-    #[test]
-    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
-        let caught = catch_unwind(|| together(2, &|thread| assert_eq!(thread, 2, "all of them fail")));
-        assert!(caught.is_err());
-        let called = AtomicUsize::new(0);
-        together(2, &|_| drop(called.fetch_add(1, Ordering::Relaxed)));
-        assert!(called.load(Ordering::Relaxed) >= 1);
+        self.0.task().work = None;
     }
 }

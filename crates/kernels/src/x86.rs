@@ -1,6 +1,7 @@
 //! Tables for x86-64, each handed out only where the processor has its instructions.
 
 mod amx;
+mod attend;
 mod avx2;
 mod avx512;
 mod gemm2;
@@ -16,7 +17,11 @@ use crate::table::Table;
 /// The tables that this processor can run, the fastest last.
 pub(crate) fn tables() -> Vec<&'static Table> {
     let mut tables = Vec::new();
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    // Every processor with AVX2 has F16C.
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    if avx2 {
         tables.push(&avx2::TABLE);
         let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")

@@ -42,7 +42,7 @@ impl Product {
         let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
         let (x, weight) = (numbers(tokens * k, 1), numbers(rows * k, 2));
         let strips = |codes: Codes| {
-            let mut strips = vec![0; codes.bytes(rows, k).unwrap()];
+            let mut strips = vec![0; codes.bytes(rows, k).expect("it fits")];
             let each = strips.chunks_mut(codes.strip_bytes(k)).zip(weight.chunks(STRIP * k));
             each.for_each(|(strip, rows)| pack(codes, rows, k, strip));
             strips
@@ -70,9 +70,9 @@ impl Product {
                 (table.product)(Rows { x: &self.x[tokens], weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
-                let len = (table.operand_len)(tokens.len() / in_features, in_features);
-                let mut x = vec![bf16::ZERO; len];
-                (table.operand_bf16)(&self.x[tokens], in_features, &mut x);
+                let count = tokens.len() / in_features;
+                let mut x = vec![bf16::ZERO; (table.operand_len)(count, in_features)];
+                (table.operand_bf16)(&self.x[tokens], in_features, count, &mut x);
                 (table.product_bf16)(Rows { x: &x, weight: &weight[values], in_features }, out);
             }
             Weight::Strips(codes, weight) => {

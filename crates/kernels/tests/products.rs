@@ -32,7 +32,7 @@ fn product_f32(table: &Table, x: &[f32], weight: &[f32], in_features: usize) -> 
 fn product_bf16(table: &Table, x: &[f32], weight: &[bf16], in_features: usize) -> Vec<f32> {
     let rows = weight.len() / in_features;
     let mut operand = vec![bf16::ZERO; (table.operand_len)(x.len() / in_features, in_features)];
-    (table.operand_bf16)(x, in_features, &mut operand);
+    (table.operand_bf16)(x, in_features, x.len() / in_features, &mut operand);
     let mut out = vec![f32::NAN; x.len() / in_features * rows];
     (table.product_bf16)(Rows { x: &operand, weight, in_features }, ColumnsMut::new(&mut out, rows));
     out
@@ -60,7 +60,7 @@ fn check_rows(what: &str, out: &[f32], x: &[f32], weight: &[f32], k: usize) {
 /// Rows packed as strips.
 fn strips_of(codes: Codes, weight: &[f32], in_features: usize) -> Vec<u8> {
     let rows = weight.len() / in_features;
-    let mut strips = vec![0xa5; codes.bytes(rows, in_features).unwrap()];
+    let mut strips = vec![0xa5; codes.bytes(rows, in_features).expect("it fits")];
     let each = strips.chunks_mut(codes.strip_bytes(in_features)).zip(weight.chunks(STRIP * in_features));
     each.for_each(|(strip, rows)| pack(codes, rows, in_features, strip));
     strips
@@ -136,7 +136,7 @@ proptest! {
     fn strips_of_any_bytes((tokens, rows, k) in (1usize..9, 1usize..70, width()), seed in any::<u32>()) {
         let x = numbers(tokens * k, seed);
         for codes in CODES {
-            let bytes = numbers(codes.bytes(rows, k).unwrap(), !seed).iter().map(|n| n.to_bits() as u8).collect();
+            let bytes = numbers(codes.bytes(rows, k).expect("it fits"), !seed).iter().map(|n| n.to_bits() as u8).collect();
             check_strips(codes, &x, &with_scales(codes, bytes, 0.75), rows, k);
         }
     }
@@ -164,7 +164,7 @@ fn the_largest_codes_do_not_overflow() {
         let x = [x.clone(), x.iter().map(|x| -x).collect(), x.repeat(5)].concat();
         for codes in CODES {
             for byte in [0x00, 0x01, 0x0f, 0x7f, 0x80, 0xf0, 0xff] {
-                let strips = vec![byte; codes.bytes(rows, k).unwrap()];
+                let strips = vec![byte; codes.bytes(rows, k).expect("it fits")];
                 check_strips(codes, &x, &with_scales(codes, strips, 1.0), rows, k);
             }
             let weight: Vec<f32> = (0..rows * k).map(pattern).collect();
@@ -229,7 +229,7 @@ fn factors_that_do_not_fit_are_refused() {
         for codes in CODES {
             let mut quantiser = Quantiser::default();
             quantiser.quantise(table, codes, &[1.0; 200], 100);
-            let bytes = codes.bytes(2, 100).unwrap();
+            let bytes = codes.bytes(2, 100).expect("it fits");
             let call = |codes, bytes, rows| {
                 let mut out = vec![0.0; 2 * rows];
                 let factors = Strips { codes, x: quantiser.tokens(), weight: &[0; 20_000][..bytes] };

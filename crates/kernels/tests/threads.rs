@@ -1,6 +1,9 @@
-//! Asking for threads: how many there are, and what is said when there cannot be as many.
+//! Asking for threads: how many there are, what is said when there cannot be as many, and that idle ones sleep.
 
 use offramp_kernels::pool::{PoolError, set_threads, threads};
+use offramp_kernels::team::together;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_number_is_set_once() {
@@ -33,4 +36,34 @@ fn more_threads_than_the_system_gives_are_an_error() {
         .output()
         .expect("a shell");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Time of this process's threads on a processor, in hundredths of a second.
+#[cfg(target_os = "linux")]
+fn processor_time() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has it");
+    let fields = stat.rsplit(')').next().expect("after the name").split_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
+/// Two threads, so that they wait awake where there are two processors.
+#[cfg(target_os = "linux")]
+#[test]
+fn idle_threads_sleep() {
+    set_threads(2).expect("all tests of this process want as many");
+    for _ in 0..2 {
+        let until = Instant::now() + Duration::from_millis(5);
+        while Instant::now() < until {
+            let called = AtomicUsize::new(0);
+            together(2, &|_| {
+                called.fetch_add(1, Relaxed);
+            });
+            assert_eq!(called.into_inner(), 2);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        let before = processor_time();
+        std::thread::sleep(Duration::from_millis(200));
+        let ticks = processor_time() - before;
+        assert!(ticks <= 5, "{ticks} hundredths of a second in 20: one thread awake would take all");
+    }
 }

@@ -3,8 +3,8 @@
 use crate::hidden::{Angles, Scratch};
 use crate::kv_cache::LayerCache;
 use crate::linear::{Linear, together};
-use offramp_kernels::rayon::prelude::*;
-use offramp_kernels::{ColumnsMut, Rows, Table, active};
+use offramp_kernels::attend::Attend;
+use offramp_kernels::{Claims, ColumnsMut, active, pool, team};
 
 /// `self_attn` of one layer.
 #[derive(Clone, Debug)]
@@ -16,8 +16,11 @@ pub(crate) struct Attention {
     pub(crate) head_dim: usize,
 }
 
-/// Multiply-adds below which the pool is not worth waking.
-const WORTH_A_THREAD: usize = 1 << 18;
+/// Multiply-adds of scores below which a thread is not worth calling.
+const WORTH_A_THREAD: usize = 1 << 16;
+/// Tokens that are worth a part of their own, and the most parts that a call is cut into.
+const PART: usize = 64;
+const PARTS: usize = 8;
 
 impl Attention {
     /// Attends from the tokens in `scratch.normed` to the cache and themselves, appending them to
@@ -54,42 +57,30 @@ impl Attention {
     /// Token `t` sees positions `0..=before + t`. One token's arithmetic is the same however many
     /// tokens and threads share the call.
     fn attend(&self, queries: &[f32], cache: &LayerCache, before: usize, attended: &mut [f32]) {
-        let row = self.q_proj.out_features();
+        let table = active();
+        let (row, head_dim) = (self.q_proj.out_features(), self.head_dim);
         let tokens = queries.len() / row;
-        let one = |scores: &mut Vec<f32>, t: usize, out: &mut [f32]| {
-            self.attend_one(&queries[t * row..][..row], cache, (before + t + 1, scores), out);
-        };
-        if tokens > 1 && tokens * row * cache.len() > WORTH_A_THREAD {
-            let rows = attended.par_chunks_exact_mut(row).enumerate();
-            rows.for_each_init(Vec::new, |scores, (t, out)| one(scores, t, out));
-        } else {
-            let mut scores = Vec::new();
-            attended.chunks_exact_mut(row).enumerate().for_each(|(t, out)| one(&mut scores, t, out));
-        }
-    }
-
-    /// One token: `queries` and `out` `[heads, head_dim]`, `visible` positions, `scores` to work in.
-    fn attend_one(
-        &self,
-        queries: &[f32],
-        cache: &LayerCache,
-        (visible, scores): (usize, &mut Vec<f32>),
-        out: &mut [f32],
-    ) {
-        let table: &Table = active();
-        let kv_heads = self.k_proj.out_features() / self.head_dim;
         // The query heads of a group share one key head and follow one another.
-        let group = queries.len() / kv_heads;
-        scores.resize(group / self.head_dim * visible, 0.0); // [heads of the group, visible]
-        for (kv_head, out) in out.chunks_exact_mut(group).enumerate() {
-            let (keys, values) = cache.head(kv_head, visible);
-            let x = &queries[kv_head * group..][..group];
-            let factors = Rows { x, weight: keys, in_features: self.head_dim };
-            (table.product)(factors, ColumnsMut::new(scores, visible));
-            for (weights, out) in scores.chunks_exact_mut(visible).zip(out.chunks_exact_mut(self.head_dim)) {
-                (table.softmax)(weights);
-                (table.weighted_sum)(weights, values, out);
+        let (kv_heads, group) = (cache.kv_heads(), row / cache.kv_heads());
+        let worth = queries.len().saturating_mul(cache.len()) / WORTH_A_THREAD;
+        let parts = if worth > 1 { tokens.div_ceil(PART).clamp(1, PARTS) } else { 1 };
+        let threads = worth.min(kv_heads * parts).clamp(1, pool::threads());
+        let tokens_of_part = tokens.div_ceil(parts);
+        let mut outs = attended.chunks_mut(tokens_of_part * row);
+        let shared: [_; PARTS] = std::array::from_fn(|_| {
+            outs.next().map(|out| Claims::new(ColumnsMut::new(out, row), group, group, threads))
+        });
+        team::together(threads, &|thread| {
+            // The last tokens see most: whoever is done early finds something short to help with.
+            for (part, claims) in shared.iter().enumerate().rev() {
+                let first = part * tokens_of_part;
+                while let Some((column, out)) = claims.as_ref().and_then(|claims| claims.claim(thread)) {
+                    let queries = &queries[first * row + column..];
+                    let cache = cache.head(column / group);
+                    let job = Attend { queries, stride: row, head_dim, first: before + first, cache };
+                    (table.attend)(&job, out);
+                }
             }
-        }
+        });
     }
 }

@@ -1,6 +1,9 @@
 //! Keys and values of the positions so far, layer by layer.
 
 use crate::error::{Error, Result};
+use crate::format::CacheFormat;
+use offramp_kernels::attend::{BLOCK, Blocks, BlocksMut, block_len};
+use offramp_kernels::f16;
 
 /// The cache that [`Llama::forward`](crate::Llama::forward) appends to.
 ///
@@ -9,28 +12,50 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct KvCache {
     capacity: usize,
+    format: CacheFormat,
     layers: Vec<LayerCache>,
 }
 
-/// One layer's share. A head's positions lie in one stream.
+/// One layer's share: whole blocks, of which `len` positions count. A head's blocks lie in one stream.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerCache {
     capacity: usize,
     head_dim: usize,
-    keys: Vec<Vec<f32>>,   // per head, [positions, head_dim]
-    values: Vec<Vec<f32>>, // per head, [positions, head_dim]
+    len: usize,
+    heads: Heads,
+}
+
+/// Per head, `[blocks, block_len(head_dim)]`.
+#[derive(Clone, Debug)]
+enum Heads {
+    F32(Vec<Vec<f32>>),
+    F16(Vec<Vec<f16>>),
 }
 
 impl KvCache {
-    pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize, capacity: usize) -> Self {
-        let heads = vec![Vec::new(); kv_heads];
-        let layer = LayerCache { capacity, head_dim, keys: heads.clone(), values: heads };
-        Self { capacity, layers: vec![layer; layers] }
+    pub(crate) fn new(
+        layers: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        capacity: usize,
+        format: CacheFormat,
+    ) -> Self {
+        let heads = match format {
+            CacheFormat::F32 => Heads::F32(vec![Vec::new(); kv_heads]),
+            CacheFormat::F16 => Heads::F16(vec![Vec::new(); kv_heads]),
+        };
+        let layer = LayerCache { capacity, head_dim, len: 0, heads };
+        Self { capacity, format, layers: vec![layer; layers] }
     }
 
     /// Positions that fit.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// How keys and values are kept.
+    pub fn format(&self) -> CacheFormat {
+        self.format
     }
 
     /// Positions that `layer` holds.
@@ -48,10 +73,8 @@ impl KvCache {
 
     /// Forgets every position from `len` on, in all layers; shorter layers stay as they are.
     pub fn truncate(&mut self, len: usize) {
-        for layer in &mut self.layers {
-            let floats = layer.len().min(len) * layer.head_dim;
-            layer.keys.iter_mut().chain(&mut layer.values).for_each(|head| head.truncate(floats));
-        }
+        // What is behind the length is not read, and overwritten by the positions to come.
+        self.layers.iter_mut().for_each(|layer| layer.len = layer.len.min(len));
     }
 
     /// Forgets everything.
@@ -61,8 +84,8 @@ impl KvCache {
 
     /// Bytes of keys and values held now: what attention reads for the next token at full depth.
     pub fn bytes(&self) -> u64 {
-        let heads = self.layers.iter().flat_map(|layer| layer.keys.iter().chain(&layer.values));
-        heads.map(|head| size_of_val(&head[..]) as u64).sum()
+        let elements = self.layers.iter().map(|layer| 2 * layer.len * layer.kv_heads() * layer.head_dim);
+        (elements.sum::<usize>() * self.format.bytes()) as u64
     }
 
     pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut LayerCache {
@@ -72,7 +95,14 @@ impl KvCache {
 
 impl LayerCache {
     pub(crate) fn len(&self) -> usize {
-        self.keys[0].len() / self.head_dim // a valid config has a head
+        self.len
+    }
+
+    pub(crate) fn kv_heads(&self) -> usize {
+        match &self.heads {
+            Heads::F32(heads) => heads.len(),
+            Heads::F16(heads) => heads.len(),
+        }
     }
 
     /// Makes sure of the memory for all positions: [`append`](Self::append) could not refuse.
@@ -82,9 +112,12 @@ impl LayerCache {
     pub(crate) fn reserve(&mut self) -> Result<()> {
         let positions = self.capacity;
         let too_much = || Error::CacheMemory { positions };
-        let floats = positions.checked_mul(self.head_dim).ok_or_else(too_much)?;
-        let mut heads = self.keys.iter_mut().chain(&mut self.values);
-        heads.try_for_each(|head| head.try_reserve_exact(floats - head.len()).map_err(|_| too_much()))
+        let needed = positions.div_ceil(BLOCK).checked_mul(block_len(self.head_dim)).ok_or_else(too_much)?;
+        let reserved = match &mut self.heads {
+            Heads::F32(heads) => reserve(heads, needed),
+            Heads::F16(heads) => reserve(heads, needed),
+        };
+        reserved.ok_or_else(too_much)
     }
 
     /// Appends positions; `keys` and `values` are `[tokens, kv_heads, head_dim]`.
@@ -92,19 +125,47 @@ impl LayerCache {
     /// # Panics
     /// If they do not fit: [`Llama::forward`](crate::Llama::forward) asks first.
     pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
-        let width = self.keys.len() * self.head_dim;
-        assert!(self.len() + keys.len() / width <= self.capacity, "the cache is full");
-        for (heads, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            for token in new.chunks_exact(width) {
-                let rows = token.chunks_exact(self.head_dim);
-                heads.iter_mut().zip(rows).for_each(|(head, row)| head.extend_from_slice(row));
+        let (before, new) = (self.len, keys.len() / (self.kv_heads() * self.head_dim));
+        assert!(before + new <= self.capacity, "the cache is full");
+        let (head_dim, width) = (self.head_dim, self.kv_heads() * self.head_dim);
+        let held = (before + new).div_ceil(BLOCK) * block_len(head_dim);
+        let write = |head: usize, mut blocks: BlocksMut<'_>| {
+            let of_head = head * head_dim..(head + 1) * head_dim;
+            for (position, (keys, values)) in
+                (before..).zip(keys.chunks_exact(width).zip(values.chunks_exact(width)))
+            {
+                blocks.put(position, &keys[of_head.clone()], &values[of_head.clone()]);
             }
+        };
+        match &mut self.heads {
+            Heads::F32(heads) => heads.iter_mut().enumerate().for_each(|(index, head)| {
+                grow(head, held);
+                write(index, BlocksMut::F32(head));
+            }),
+            Heads::F16(heads) => heads.iter_mut().enumerate().for_each(|(index, head)| {
+                grow(head, held);
+                write(index, BlocksMut::F16(head));
+            }),
         }
+        self.len += new;
     }
 
-    /// The first `positions` keys and values of one head, `[positions, head_dim]` each.
-    pub(crate) fn head(&self, head: usize, positions: usize) -> (&[f32], &[f32]) {
-        let floats = positions * self.head_dim;
-        (&self.keys[head][..floats], &self.values[head][..floats])
+    /// The blocks of one head.
+    pub(crate) fn head(&self, head: usize) -> Blocks<'_> {
+        match &self.heads {
+            Heads::F32(heads) => Blocks::F32(&heads[head]),
+            Heads::F16(heads) => Blocks::F16(&heads[head]),
+        }
+    }
+}
+
+fn reserve<T>(heads: &mut [Vec<T>], needed: usize) -> Option<()> {
+    heads.iter_mut().try_for_each(|head| head.try_reserve_exact(needed.saturating_sub(head.len()))).ok()
+}
+
+/// Blocks of zeros, until there are `len` elements.
+fn grow<T: Clone + Default>(head: &mut Vec<T>, len: usize) {
+    if head.len() < len {
+        head.resize(len, T::default());
     }
 }

@@ -106,7 +106,7 @@ impl Llama {
     /// An empty cache for `capacity` positions; [`Llama::forward`] asks for their memory.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
         let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
-        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity)
+        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity, self.kv_cache)
     }
 
     /// Starts the residual stream of `tokens`; what `hidden` held before is gone. `hidden` stays with

@@ -80,6 +80,8 @@ fn halves<'a>(
             multiply(&codes.map(|code| code & 15), &x[0], &mut lows);
             multiply(&codes.map(|code| code >> 4), &x[1], &mut highs);
         }
+        // The compiler takes the lanes apart, for the sake of the sums below, unless they pass through memory.
+        let (lows, highs) = std::hint::black_box((lows, highs));
         for (r, sum) in sums.iter_mut().enumerate() {
             let of_row =
                 |halves: &[i16; CODES]| halves[r * QUAD..][..QUAD].iter().map(|&x| i32::from(x)).sum::<i32>();

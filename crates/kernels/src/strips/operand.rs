@@ -5,10 +5,9 @@ mod tests;
 
 use super::Codes;
 use crate::aligned::Aligned;
-use crate::table::Table;
+use crate::table::{TILE_TOKENS, Table};
+use crate::team;
 
-/// Room is made for whole groups of so many tokens, which some tables read.
-const TILE: usize = 16;
 /// Up to so many tokens it is not made: no table reads them in tiles.
 pub(crate) const FEW: usize = 8;
 
@@ -67,17 +66,34 @@ impl Quantiser {
     /// # Panics
     /// If `x` has not this shape.
     pub fn quantise(&mut self, table: &Table, codes: Codes, x: &[f32], in_features: usize) {
+        self.quantise_on(1, table, (codes, x, in_features));
+    }
+
+    /// As [`Quantiser::quantise`], on some threads.
+    pub(crate) fn quantise_on(
+        &mut self,
+        threads: usize,
+        table: &Table,
+        (codes, x, in_features): (Codes, &[f32], usize),
+    ) {
         assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
         let (tokens, blocks, block) = (x.len() / in_features, codes.blocks(in_features), codes.block());
-        let places = if tokens > FEW { tokens.next_multiple_of(TILE) } else { tokens };
+        let places = if tokens > FEW { tokens.next_multiple_of(TILE_TOKENS) } else { tokens };
         (self.blocks, self.places, self.block) = (blocks, places, block);
         let all = self.codes.resize(blocks * places * block);
         self.scales.resize(blocks * places, 0.0);
         self.offsets.resize(blocks * places, 0);
-        for (token, x) in x.chunks_exact(in_features).enumerate() {
-            let (first, scales) = (&mut all[token * block..], &mut self.scales[token..]);
-            (table.quantise)(x, codes, places, (first, scales, &mut self.offsets[token..]));
-        }
+        // Some blocks of all tokens at a time.
+        let some = if threads > 1 { 4 } else { blocks };
+        let scales = self.scales.chunks_mut(some * places).zip(self.offsets.chunks_mut(some * places));
+        let parts = all.chunks_mut(some * places * block).zip(scales).enumerate();
+        team::share(threads, parts, |(part, (codes_of_all, (scales, offsets)))| {
+            let columns = part * some * block..in_features.min((part + 1) * some * block);
+            for (token, x) in x.chunks_exact(in_features).enumerate() {
+                let (first, scales) = (&mut codes_of_all[token * block..], &mut scales[token..]);
+                (table.quantise)(&x[columns.clone()], codes, places, (first, scales, &mut offsets[token..]));
+            }
+        });
     }
 
     /// The tokens of the last call.

@@ -1,6 +1,7 @@
 //! The table for AVX2 with fused multiply-add.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
+use super::attend::avx2 as attend;
 use super::tiles::{self, ROWS, Vector};
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;
@@ -55,32 +56,37 @@ macro_rules! vector {
 
             #[inline(always)]
             unsafe fn zero() -> Self {
-                // SAFETY: of all these: the promises of `Vector`.
+                // SAFETY: the caller's promise.
                 Self(unsafe { _mm256_setzero_ps() })
             }
 
             #[inline(always)]
             unsafe fn load(from: *const $value) -> $factor {
+                // SAFETY: the caller's promise.
                 unsafe { $load(from) }
             }
 
             #[inline(always)]
             unsafe fn load_some(from: *const $value, count: usize) -> $factor {
+                // SAFETY: the caller's promise.
                 unsafe { $load_some(from, count) }
             }
 
             #[inline(always)]
             unsafe fn multiply_add(self, weight: $factor, x: $factor) -> Self {
+                // SAFETY: the caller's promise.
                 Self(unsafe { $multiply_add(self.0, weight, x) })
             }
 
             #[inline(always)]
             unsafe fn total(self) -> f32 {
+                // SAFETY: the caller's promise.
                 unsafe { total(self.0) }
             }
 
             #[inline(always)]
             unsafe fn totals(four: [Self; ROWS]) -> [f32; ROWS] {
+                // SAFETY: the caller's promise.
                 unsafe { four.map(|sums| total(sums.0)) }
             }
         }

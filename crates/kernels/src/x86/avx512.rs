@@ -1,6 +1,7 @@
 //! The table for AVX-512 (F, BW and VL), with BF16 and VNNI where the processor has them.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
+use super::attend::avx512 as attend;
 use super::tiles::{self, ROWS, Vector};
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;
@@ -68,32 +69,37 @@ macro_rules! vector {
 
             #[inline(always)]
             unsafe fn zero() -> Self {
-                // SAFETY: of all these: the promises of `Vector`.
+                // SAFETY: the caller's promise.
                 Self(unsafe { _mm512_setzero_ps() })
             }
 
             #[inline(always)]
             unsafe fn load(from: *const $value) -> $factor {
+                // SAFETY: the caller's promise.
                 unsafe { $load(from) }
             }
 
             #[inline(always)]
             unsafe fn load_some(from: *const $value, count: usize) -> $factor {
+                // SAFETY: the caller's promise.
                 unsafe { $load_some(from, count) }
             }
 
             #[inline(always)]
             unsafe fn multiply_add(self, weight: $factor, x: $factor) -> Self {
+                // SAFETY: the caller's promise.
                 Self(unsafe { $multiply_add(self.0, weight, x) })
             }
 
             #[inline(always)]
             unsafe fn total(self) -> f32 {
+                // SAFETY: the caller's promise.
                 unsafe { total(self.0) }
             }
 
             #[inline(always)]
             unsafe fn totals(four: [Self; ROWS]) -> [f32; ROWS] {
+                // SAFETY: the caller's promise.
                 unsafe { totals([four[0].0, four[1].0, four[2].0, four[3].0]) }
             }
         }

@@ -3,6 +3,7 @@
 //! Pairs of int8 fill 16 bits, and are added to 32 at once. Pairs of a nibble and a byte are at most
 //! 2 · 15 · 127 = 3810, so that the eight of a block are added in 16 bits. Either way a block's sum is exact.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
+#![allow(clippy::needless_range_loop, reason = "counts of registers, fixed for the compiler")]
 
 use crate::columns::ColumnsMut;
 use crate::strips::{Codes, QUAD, Quantised, STRIP, Strips};
@@ -82,7 +83,7 @@ impl Stored for Int8 {
 
     #[inline(always)]
     unsafe fn ready(stored: __m256i, _: usize) -> [__m256i; 2] {
-        // SAFETY: of all these: the caller's promise.
+        // SAFETY: the caller's promise.
         unsafe {
             let signed = _mm256_xor_si256(stored, _mm256_set1_epi8(i8::MIN));
             [signed, _mm256_abs_epi8(signed)]
@@ -92,6 +93,7 @@ impl Stored for Int8 {
     #[inline(always)]
     unsafe fn add(sum: __m256i, [signed, unsigned]: [__m256i; 2], four: __m256i) -> __m256i {
         // At most 2 · 128 · 127 < 2¹⁵.
+        // SAFETY: the caller's promise.
         unsafe {
             let pairs = _mm256_maddubs_epi16(unsigned, _mm256_sign_epi8(four, signed));
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -111,6 +113,7 @@ impl Stored for Int4 {
 
     #[inline(always)]
     unsafe fn ready(stored: __m256i, quad: usize) -> __m256i {
+        // SAFETY: the caller's promise.
         unsafe {
             let low = _mm256_set1_epi8(15);
             match quad {
@@ -122,11 +125,13 @@ impl Stored for Int4 {
 
     #[inline(always)]
     unsafe fn add(sum: __m256i, codes: __m256i, four: __m256i) -> __m256i {
+        // SAFETY: the caller's promise.
         unsafe { _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, four)) }
     }
 
     #[inline(always)]
     unsafe fn total(sum: __m256i, offset: i32) -> __m256i {
+        // SAFETY: the caller's promise.
         unsafe { _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), _mm256_set1_epi32(offset)) }
     }
 }

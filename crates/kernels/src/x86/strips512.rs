@@ -1,5 +1,6 @@
 //! Products of strips for AVX-512 with VNNI: four codes by four inputs in each of 16 lanes.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
+#![allow(clippy::needless_range_loop, reason = "counts of registers, fixed for the compiler")]
 
 use crate::columns::ColumnsMut;
 use crate::strips::{Codes, QUAD, Quantised, STRIP, Strips};

@@ -6,6 +6,7 @@
 //!
 //! Everything here is inlined into a function of one instruction set, which gives it its instructions.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
+#![allow(clippy::needless_range_loop, reason = "counts of registers, fixed for the compiler")]
 
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;

@@ -10,7 +10,7 @@ macro_rules! table {
         pub(crate) const FUNCTIONS: $crate::table::Table = $crate::table::Table {
             name: $name,
             product,
-            operand_bf16: |x, _, out| narrow(x, out),
+            operand_bf16: |x, _, _, out| narrow(x, out),
             operand_len: |tokens, in_features| tokens * in_features,
             product_bf16,
             product_strips,
@@ -23,6 +23,7 @@ macro_rules! table {
             softmax,
             narrow,
             weighted_sum,
+            attend,
             silu_mul,
             silu_mul_backward,
             rope,

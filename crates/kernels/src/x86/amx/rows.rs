@@ -33,9 +33,10 @@ pub(super) fn operand_len(tokens: usize, in_features: usize) -> usize {
 
 /// Rounds `x` `[tokens, in_features]` to `bf16` and writes it for [`product`]: `[groups, steps, pairs of k,
 /// tokens of a group, 2]`, padded with zeros.
-pub(super) fn operand(x: &[f32], in_features: usize, out: &mut [bf16]) {
+pub(super) fn operand(x: &[f32], in_features: usize, all: usize, out: &mut [bf16]) {
     let tokens = x.len() / in_features;
-    let (width, groups) = groups(tokens);
+    let (width, _) = groups(all);
+    let groups = tokens.div_ceil(width);
     let steps = in_features.div_ceil(STEP);
     assert_eq!(out.len(), groups * steps * STEP * width, "room for whole tiles");
     let group = steps * STEP * width;
@@ -125,7 +126,8 @@ unsafe fn few(weight: &[bf16], k: usize, right: &Right<'_>, out: *mut f32, strid
             Sums::clear();
             let along = steps.saturating_sub(AHEAD);
             let a = rows.as_ptr();
-            Stream { a, stride: 2 * k, ahead: AHEAD * LINE, b: right.x.as_ptr(), right, steps: along }.multiply();
+            Stream { a, stride: 2 * k, ahead: AHEAD * LINE, b: right.x.as_ptr(), right, steps: along }
+                .multiply();
             let (a, b) = (a.add(along * STEP), right.x[along * STEP * right.width..].as_ptr());
             let ahead = SIDE * 2 * k - along * LINE;
             Stream { a, stride: 2 * k, ahead, b, right, steps: steps - along }.multiply();
@@ -244,13 +246,19 @@ unsafe fn many(weight: &[bf16], k: usize, right: &Right<'_>, out: *mut f32, stri
                 let columns = (right.groups - group).min(2);
                 for row in (0..count).step_by(2 * SIDE) {
                     let lines = (count - row).div_ceil(SIDE).min(2);
-                    let (a, b) = (tiles[row * steps * STEP..].as_ptr(), right.x[group * right.group..].as_ptr());
+                    let (a, b) =
+                        (tiles[row * steps * STEP..].as_ptr(), right.x[group * right.group..].as_ptr());
                     // SAFETY: both factors have these tiles, and the output these rows.
                     unsafe {
                         let a_next = 2 * SIDE * steps * STEP;
                         Sums::clear();
                         right.way(a, a_next, b, steps).multiply(lines, columns);
-                        right.put(&Sums::take(right.width), [lines, columns], [row, group], (out, stride, count));
+                        right.put(
+                            &Sums::take(right.width),
+                            [lines, columns],
+                            [row, group],
+                            (out, stride, count),
+                        );
                     }
                 }
             }

@@ -1,0 +1,62 @@
+//! How fast this machine attends, in one thread: `cargo run --release -p offramp-kernels --example attention_rate`.
+//!
+//! Heads as the card's: 32 of 64 floats over 8 with keys and values. Each of several layers has a cache of its
+//! own, so that decoding does not find it in a near cache.
+
+use offramp_kernels::attend::{Attend, BLOCK, Blocks, BlocksMut, block_len};
+use offramp_kernels::{ColumnsMut, active, bandwidth, f16, pool};
+use std::time::Instant;
+
+const HEAD_DIM: usize = 64;
+const KV_HEADS: usize = 8;
+const GROUP: usize = 4;
+const LAYERS: usize = 24;
+
+fn main() {
+    pool::set_threads(1).expect("the first call");
+    println!("{}, {:.1} GB/s", active().name, bandwidth::Probe::default().read() / 1e9);
+    for positions in [128, 512, 2048] {
+        let blocks = positions / BLOCK * block_len(HEAD_DIM);
+        let key: Vec<f32> = (0..HEAD_DIM).map(|d| (d as f32).sin()).collect();
+        let mut f32s = vec![0.0; blocks * KV_HEADS * LAYERS];
+        let mut f16s = vec![f16::ZERO; f32s.len()];
+        for (f32s, f16s) in f32s.chunks_mut(blocks).zip(f16s.chunks_mut(blocks)) {
+            for position in 0..positions {
+                BlocksMut::F32(f32s).put(position, &key, &key);
+                BlocksMut::F16(f16s).put(position, &key, &key);
+            }
+        }
+        let in_f32: Vec<_> = f32s.chunks(blocks).map(Blocks::F32).collect();
+        let in_f16: Vec<_> = f16s.chunks(blocks).map(Blocks::F16).collect();
+        for (name, caches) in [("f32", in_f32), ("f16", in_f16)] {
+            let decode = seconds(&caches, positions - 1, 1) / LAYERS as f64;
+            let prefill = seconds(&caches[..KV_HEADS], 0, positions);
+            let flops = (4 * HEAD_DIM * KV_HEADS * GROUP * positions * (positions + 1) / 2) as f64;
+            println!(
+                "{positions:5} positions in {name}: a token {:7.1} µs a layer; prefill {:6.1} GFLOP/s",
+                decode * 1e6,
+                flops / prefill / 1e9
+            );
+        }
+    }
+}
+
+/// The median time that `tokens` from position `first` on need for all caches.
+fn seconds(caches: &[Blocks<'_>], first: usize, tokens: usize) -> f64 {
+    let stride = KV_HEADS * GROUP * HEAD_DIM;
+    let queries: Vec<f32> = (0..tokens * stride).map(|i| (i as f32).sin() / 8.0).collect();
+    let mut out = vec![0.0; tokens * GROUP * HEAD_DIM];
+    let mut times: Vec<f64> = (0..9)
+        .map(|_| {
+            let began = Instant::now();
+            for (head, &cache) in (0..KV_HEADS).cycle().zip(caches) {
+                let queries = &queries[head * GROUP * HEAD_DIM..];
+                let job = Attend { queries, stride, head_dim: HEAD_DIM, first, cache };
+                (active().attend)(&job, ColumnsMut::new(&mut out, GROUP * HEAD_DIM));
+            }
+            began.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
