@@ -28,7 +28,6 @@ const SEED: u64 = 0;
                   offramp bench --probe")]
 pub(crate) struct Arguments {
     /// A model folder, or a run folder
-    #[arg(required_unless_present_any = ["config", "probe"])]
     model: Option<PathBuf>,
     /// A recipe (.toml) or a config.json: random weights in that shape, and as much context as is asked for
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
@@ -80,11 +79,12 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     }
     let (path, config) = match (&arguments.model, &arguments.config) {
         (_, Some(file)) => (file.clone(), shape::read(file)?),
-        (model, None) => {
-            let folder = checkpoint::resolve(model.as_deref().unwrap_or(".".as_ref()))?;
+        (Some(model), None) => {
+            let folder = checkpoint::resolve(model)?;
             let config = Config::read(&folder.join("config.json"))?;
             (folder, config)
         }
+        (None, None) => anyhow::bail!("nothing to measure: give a model folder, or a shape with --config"),
     };
     let options = options(arguments, &config);
     let mut reports = Vec::new();

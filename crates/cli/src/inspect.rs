@@ -37,6 +37,8 @@ struct Answer {
 #[derive(Serialize)]
 struct WeightFiles {
     bytes: u64,
+    /// Of the files, over parameters.
+    bits_per_weight: f64,
     formats: BTreeMap<String, u64>,
 }
 
@@ -73,7 +75,11 @@ fn of_checkpoint(path: &Path) -> Result<Answer> {
         folder.join("tokenizer.json").exists().then(|| Tokenizer::from_folder(&folder)).transpose()?;
     let journal = path.join("journal.jsonl");
     Ok(Answer {
-        weights: Some(WeightFiles { bytes: weights.bytes(), formats: weights.formats() }),
+        weights: Some(WeightFiles {
+            bytes: weights.bytes(),
+            bits_per_weight: 8.0 * weights.bytes() as f64 / config.parameter_count() as f64,
+            formats: weights.formats(),
+        }),
         tokenizer_vocab_size: tokenizer.map(|tokenizer| tokenizer.vocab_size()),
         training: journal.exists().then(|| training(&journal)).transpose()?.flatten(),
         ..answer(folder, &config)
@@ -148,7 +154,8 @@ fn describe(answer: &Answer) -> String {
     if let Some(weights) = &answer.weights {
         let formats: Vec<_> =
             weights.formats.iter().map(|(name, values)| format!("{} in {name}", grouped(*values))).collect();
-        lines.push(("weights", format!("{}: {}", bytes(weights.bytes), formats.join(", "))));
+        let (size, bits) = (bytes(weights.bytes), weights.bits_per_weight);
+        lines.push(("weights", format!("{size}, {bits:.2} bits a weight: {}", formats.join(", "))));
     }
     if let Some(size) = answer.tokenizer_vocab_size {
         lines.push(("tokenizer", format!("{} tokens", grouped(size as u64))));

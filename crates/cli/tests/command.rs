@@ -4,6 +4,8 @@
 
 #[path = "command/documents.rs"]
 mod documents;
+#[path = "command/formats.rs"]
+mod formats;
 #[path = "command/interrupted.rs"]
 mod interrupted;
 #[path = "command/killed.rs"]

@@ -20,9 +20,10 @@ fn stories_become_a_model_that_is_measured_and_tells_one() {
     let prepared = place.json(&["eval", "run/model", "--data", "corpus", "--threads", "1"]);
     assert_eq!(prepared["exits"], scores["exits"]);
 
-    let bench = ["bench", "run", "--prompt-tokens", "8", "--new-tokens", "4", "--runs", "2"];
+    let bench = ["bench", "run", "--prompt-tokens", "8", "--new-tokens", "4", "--runs", "1"];
     let speed = place.json(&bench);
-    let exits: Vec<_> = speed["exits"].as_array().unwrap().iter().map(|exit| &exit["exit_layer"]).collect();
+    let exits: Vec<_> =
+        speed["reports"][0]["exits"].as_array().unwrap().iter().map(|exit| &exit["exit_layer"]).collect();
     assert_eq!(exits, [1, 2, 3, 4]);
     assert!(place.good(&bench).contains("speed-up"));
 
@@ -138,7 +139,7 @@ fn an_empty_prompt_lets_the_model_begin() {
 fn every_command_has_a_help_with_an_example() {
     let place = Place::new();
     let help = place.good(&["--help"]);
-    for command in ["prepare", "train", "eval", "bench", "generate", "inspect"] {
+    for command in ["prepare", "train", "eval", "bench", "generate", "inspect", "quantize"] {
         assert!(help.contains(command), "{help}");
         let help = place.good(&[command, "--help"]);
         assert!(help.contains(&format!("Example:\n  offramp {command} ")), "{help}");

@@ -1,0 +1,108 @@
+//! Number formats: asked for while loading, written to a folder, measured.
+
+use crate::place::{LAYERS, Place};
+
+const MISTAKE: i32 = 2;
+
+#[test]
+fn a_quantised_folder_is_a_model_like_any_other() {
+    let place = Place::trained();
+    let made =
+        place.json(&["quantize", "run", "--to", "int4", "--head-format", "int8", "--out", "small/int4"]);
+    assert_eq!((&made["layers"], &made["head"]), (&"int4".into(), &"int8".into()));
+    let [before, after] = ["bytes_before", "bytes_after"].map(|key| made[key].as_u64().unwrap());
+    assert!(after < before / 2, "{made}");
+
+    let inside = place.json(&["inspect", "small/int4"]);
+    let formats = &inside["weights"]["formats"];
+    assert!(formats["INT4"].as_u64() > Some(0) && formats["INT8"].as_u64() > Some(0), "{inside}");
+    assert!(inside["weights"]["bits_per_weight"].as_f64().unwrap() < 32.0);
+    assert!(place.good(&["inspect", "small/int4"]).contains("bits a weight: "));
+
+    // As good as the same formats while loading, to the letter.
+    let generate = |model: &[&str]| {
+        let words = ["generate", "--prompt", "The heron", "--max-new-tokens", "9", "--temperature", "0"];
+        place.good(&[&words, model].concat())
+    };
+    let while_loading = ["run", "--format", "int4", "--head-format", "int8"];
+    assert_eq!(generate(&["small/int4"]), generate(&while_loading));
+    let scores =
+        |model: &[&str]| place.json(&[&["eval", "--data", "valid.txt"], model].concat())["exits"].clone();
+    assert_eq!(scores(&["small/int4"]), scores(&while_loading));
+    let (full, half) = (scores(&["run"]), scores(&["run", "--format", "bf16", "--kv-cache", "f16"]));
+    let perplexity = |exits: &serde_json::Value| exits[LAYERS - 1]["perplexity"].as_f64().unwrap();
+    assert!((perplexity(&half) / perplexity(&full) - 1.0).abs() < 0.02, "{full} {half}");
+    assert_ne!(full, half);
+
+    let told = place.good(&["quantize", "small/int4", "--to", "bf16", "--out", "back"]);
+    assert!(told.starts_with("back: bf16; ") && told.contains(" became "), "{told}");
+    generate(&["back"]);
+}
+
+#[test]
+fn a_shape_is_measured_in_every_format() {
+    let place = Place::new();
+    let tokens = ["--prompt-tokens", "80", "--new-tokens", "3", "--runs", "1", "--exits", "2,4"];
+    let bench = ["bench", "--config", "recipe.toml", "--format", "f32,int4", "--head-format", "int8"];
+    let answer = place.json(&[&bench[..], &tokens].concat());
+    let reports = answer["reports"].as_array().unwrap();
+    assert_eq!(reports.len(), 2);
+    for (report, layers) in reports.iter().zip(["f32", "int4"]) {
+        assert_eq!(
+            (&report["formats"]["layers"], &report["formats"]["head"]),
+            (&layers.into(), &"int8".into())
+        );
+        assert!(
+            report["memory"]["weights"].as_u64() > Some(0) && report["memory"]["kv_cache"].as_u64() > Some(0)
+        );
+        assert!(report["bandwidth"]["median"].as_f64() > Some(1e8));
+        assert_eq!(report["exits"].as_array().unwrap().len(), 2);
+        for exit in report["exits"].as_array().unwrap() {
+            let samples = exit["decode_samples"].as_array().unwrap();
+            let counted = samples.iter().filter(|sample| sample["counted"] == true).count();
+            assert_eq!(samples.len(), counted + exit["repeated"].as_u64().unwrap() as usize);
+            assert_eq!(exit["steady"], counted > 0);
+            assert!(
+                exit["verify"]["median"].as_f64() > Some(0.0) && exit["decode"]["min"].as_f64() > Some(0.0)
+            );
+        }
+        assert!(
+            report["exits"][0]["bytes_per_token"].as_u64() < report["exits"][1]["bytes_per_token"].as_u64()
+        );
+        assert_eq!(report["exits"][1]["speed_up"], 1.0);
+    }
+    let bytes = |report: usize| reports[report]["exits"][1]["bytes_per_token"].as_u64().unwrap();
+    assert!(bytes(1) < bytes(0));
+}
+
+#[test]
+fn the_memory_alone_is_probed() {
+    let answer = Place::empty().json(&["bench", "--probe", "--threads", "1"]);
+    assert_eq!(answer["threads"], 1);
+    let [min, median] = ["min", "median"].map(|key| answer["bandwidth"][key].as_f64().unwrap());
+    assert!(1e8 < min && min <= median && median < 1e13, "{answer}");
+}
+
+#[test]
+fn formats_that_cannot_be() {
+    let place = Place::trained();
+    place.good(&["quantize", "run", "--to", "int8", "--out", "int8"]);
+    for (arguments, expected) in [
+        (&["generate", "run", "--format", "q4"][..], &["q4", "f32, bf16, int8, int4"][..]),
+        (&["eval", "run", "--data", "valid.txt", "--kv-cache", "int8"], &["int8", "f32, f16"]),
+        (&["bench", "run", "--format", "int8,none"], &["none", "int4"]),
+        (&["bench", "run", "--config", "recipe.toml"], &["--config"]),
+        (&["bench", "run", "--probe"], &["--probe"]),
+        (&["bench"], &["--config", "folder"]),
+        (&["bench", "--config", "nowhere.toml"], &["nowhere.toml"]),
+        (&["quantize", "run", "--to", "int3", "--out", "other"], &["int3", "int4"]),
+        (&["quantize", "run", "--to", "int4"], &["--out"]),
+        (&["quantize", "nowhere", "--to", "int4", "--out", "other"], &["nowhere"]),
+        (&["quantize", "run", "--to", "int4", "--out", "int8"], &["int8", "already"]),
+        (&["quantize", "int8", "--to", "int4", "--out", "other"], &["int8"]),
+        (&["generate", "int8", "--format", "int4"], &["int8"]),
+    ] {
+        place.run(arguments).assert_error(MISTAKE, expected);
+    }
+    assert!(!place.path("other").exists());
+}
