@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
 use offramp_engine::Session;
-use offramp_model::{Formats, Llama};
+use offramp_model::{Format, Formats, Llama};
 use offramp_tests::golden::{Fixture, MODELS, Tensors, assert_close, largest, numbers};
 use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table, exits, recipe};
 use offramp_train::dropout::Chances;
@@ -46,7 +46,7 @@ fn engine_logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
 fn training_and_the_engine_agree_at_every_exit() {
     for name in MODELS {
         let fixture = Fixture::new(name);
-        let model = Llama::load(fixture.folder(), &Formats::default()).unwrap();
+        let model = Llama::load(fixture.folder(), &Formats::all(Format::F32)).unwrap();
         let tensors = fixture.tensors();
         let (shape, inputs) = tensors.ids("input_ids");
         let mut trainee = Trainee::new(name, shape[0], shape[1]);

@@ -4,7 +4,7 @@
 
 use offramp_engine::Session;
 use offramp_kernels as kernels;
-use offramp_model::{Formats, Llama, Weights, checkpoint};
+use offramp_model::{Format, Formats, Llama, Weights, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ fn sequences(name: &str) -> Vec<(Vec<u32>, Vec<Vec<f32>>)> {
 #[test]
 fn logits_at_every_exit_are_pytorchs() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
+        let model = Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap();
         for (row, (tokens, exits)) in sequences(name).into_iter().enumerate() {
             assert_eq!(exits.len(), model.config().num_hidden_layers);
             for (index, expected) in exits.iter().enumerate() {
@@ -53,6 +53,17 @@ fn logits_at_every_exit_are_pytorchs() {
                 assert_close(&what, &logits(&model, &tokens, index + 1), expected, TOLERANCE);
             }
         }
+    }
+}
+
+/// Where the folder's own format is computed in, the input of each product is rounded too.
+#[test]
+fn logits_of_a_bf16_folder_as_it_stands_are_nearly_pytorchs() {
+    let model = Llama::load(Fixture::new("bf16-sharded").folder(), &Formats::default()).unwrap();
+    assert_eq!(model.formats().layers, Some(Format::Bf16));
+    let (tokens, exits) = sequences("bf16-sharded").remove(0);
+    for (index, expected) in exits.iter().enumerate() {
+        assert_close("bf16-sharded", &logits(&model, &tokens, index + 1), expected, 0.05);
     }
 }
 
@@ -97,7 +108,7 @@ fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
 
 #[test]
 fn truncating_the_cache_leaves_no_trace() {
-    let model = Llama::load(Fixture::new("gqa-untied").folder(), &Formats::default()).unwrap();
+    let model = Llama::load(Fixture::new("gqa-untied").folder(), &Formats::all(Format::F32)).unwrap();
     let layers = model.config().num_hidden_layers;
     let (tokens, _) = sequences("gqa-untied").remove(0);
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
@@ -120,7 +131,7 @@ fn truncating_the_cache_leaves_no_trace() {
 #[test]
 fn a_session_that_changes_its_exit_at_every_token_says_what_pytorch_says() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
+        let model = Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap();
         let (layers, vocab) = (model.config().num_hidden_layers, model.config().vocab_size);
         for (tokens, exits) in sequences(name) {
             let mut session = Session::new(&model, tokens.len()).unwrap();
@@ -145,7 +156,7 @@ fn with_config(name: &str, config: &Value, folder: &Path) -> Llama {
     let weights = Fixture::new(name).folder().join("model.safetensors");
     std::fs::copy(weights, folder.join("model.safetensors")).unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    Llama::load(folder, &Formats::default()).unwrap()
+    Llama::load(folder, &Formats::all(Format::F32)).unwrap()
 }
 
 #[test]
@@ -182,7 +193,7 @@ fn rope_keys_old_and_new_mean_the_same() {
 fn assert_same_logits(name: &str, config: &Value) {
     let folder = tempfile::tempdir().unwrap();
     let rewritten = with_config(name, config, folder.path());
-    let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
+    let model = Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap();
     let layers = model.config().num_hidden_layers;
     let (tokens, _) = sequences(name).remove(0);
     assert!(
@@ -195,14 +206,14 @@ fn assert_same_logits(name: &str, config: &Value) {
 fn what_transformers_wrote_is_saved_again_without_loss() {
     for name in MODELS {
         let fixture = Fixture::new(name);
-        let model = Llama::load(fixture.folder(), &Formats::default()).unwrap();
+        let model = Llama::load(fixture.folder(), &Formats::all(Format::F32)).unwrap();
         let weights = Weights::open(fixture.folder(), model.config()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         checkpoint::save(folder.path(), model.config(), &mut |spec| {
             Cow::Owned(weights.take(spec).unwrap().as_slice().to_vec())
         })
         .unwrap();
-        let again = Llama::load(folder.path(), &Formats::default()).unwrap();
+        let again = Llama::load(folder.path(), &Formats::all(Format::F32)).unwrap();
         assert_eq!(again.config(), model.config(), "{name}");
         let (tokens, _) = sequences(name).remove(0);
         let layers = model.config().num_hidden_layers;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
 use offramp_eval::{ExitScore, PerplexityOptions, perplexity};
-use offramp_model::{Formats, Llama};
+use offramp_model::{Format, Formats, Llama};
 use offramp_tests::golden::{Fixture, assert_near, ids, number};
 use offramp_text::TokenStream;
 use serde_json::Value;
@@ -14,7 +14,8 @@ const TOLERANCE: f64 = 1e-6;
 /// Measures the fixture's stream with its model, in its context.
 fn measure(expected: &Value, options: PerplexityOptions) -> Vec<ExitScore> {
     let model =
-        Llama::load(Fixture::new(expected["model"].as_str().unwrap()).folder(), &Formats::default()).unwrap();
+        Llama::load(Fixture::new(expected["model"].as_str().unwrap()).folder(), &Formats::all(Format::F32))
+            .unwrap();
     let stream = TokenStream::from_tokens(ids(&expected["tokens"]), model.config().vocab_size).unwrap();
     let lengths = ids(&expected["byte_lengths"]);
     let context = Some(number(&expected["context"]) as usize);

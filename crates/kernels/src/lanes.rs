@@ -8,7 +8,7 @@ use half::bf16;
 
 /// Partial sums kept side by side; one AVX-512 register, two AVX2, four SSE.
 const LANES: usize = 16;
-pub(crate) use crate::strips::quantise;
+pub(crate) use crate::strips::{pack_strip, quantise};
 
 type Lanes = [f32; LANES];
 

@@ -37,4 +37,4 @@ pub use half::{bf16, f16};
 pub use linear::{Job, Operand, Rows, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
-pub use table::{AdamWStep, TILE_TOKENS, NormRow, Table, UnknownTable, active, available, choose};
+pub use table::{AdamWStep, NormRow, TILE_TOKENS, Table, UnknownTable, active, available, choose};

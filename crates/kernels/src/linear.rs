@@ -90,8 +90,12 @@ impl Operand {
                     (table.operand_bf16)(x, in_features, tokens, out);
                 });
             }
-            Weight::Strips(Codes::Int8, _) => self.int8.quantise_on(threads, table, (Codes::Int8, x, in_features)),
-            Weight::Strips(Codes::Int4, _) => self.int4.quantise_on(threads, table, (Codes::Int4, x, in_features)),
+            Weight::Strips(Codes::Int8, _) => {
+                self.int8.quantise_on(threads, table, (Codes::Int8, x, in_features))
+            }
+            Weight::Strips(Codes::Int4, _) => {
+                self.int4.quantise_on(threads, table, (Codes::Int4, x, in_features))
+            }
         }
     }
 }

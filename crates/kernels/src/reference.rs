@@ -18,6 +18,7 @@ pub(crate) static TABLE: Table = Table {
     operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
     product_strips: strips::lanes::product_strips::<false>,
+    pack: strips::pack_strip::<false>,
     quantise: strips::quantise::<false>,
     dot: lanes::dot::<false>,
     axpy: lanes::axpy::<false>,

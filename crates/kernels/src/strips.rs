@@ -17,6 +17,7 @@ mod pack;
 mod tests;
 
 pub use operand::{Quantised, Quantiser};
+pub(crate) use pack::pack_strip;
 pub use pack::{pack, unpack};
 
 pub(crate) use operand::{FEW, Places, quantise};

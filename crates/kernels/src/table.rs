@@ -33,6 +33,9 @@ pub struct Table {
     pub product_bf16: fn(Rows<'_, bf16>, ColumnsMut<'_>),
     /// As `product`, of quantised factors; a block is summed in `i32`.
     pub product_strips: fn(Strips<'_>, ColumnsMut<'_>),
+    /// Packs rows into one strip: codes, `[rows, in_features]`, `in_features`, the strip. See
+    /// [`pack`](crate::strips::pack).
+    pub(crate) pack: fn(Codes, &[f32], usize, &mut [u8]),
     /// Quantises one token; see [`Quantiser`](crate::strips::Quantiser).
     pub(crate) quantise: Quantise,
     /// `Σ_k a[k] · b[k]`.

@@ -63,7 +63,8 @@ static TEAM: Team = Team {
 /// # Panics
 /// If `work` does.
 pub fn together(threads: usize, work: &Work<'_>) {
-    let threads = threads.min(pool::threads());
+    // Who asks for one thread does not settle how many there are.
+    let threads = if threads > 1 { threads.min(pool::threads()) } else { 1 };
     let lead = if threads > 1 { TEAM.lead() } else { None };
     match lead {
         Some(_lead) => TEAM.run(threads, work),

@@ -39,6 +39,7 @@ const FORMATS: [Format; 4] = [Format::F32, Format::Bf16, Format::Int8, Format::I
 
 impl Product {
     fn new(tokens: usize, rows: usize, k: usize) -> Self {
+        pool::set_threads(3).expect("all tests of this process want as many");
         let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
         let (x, weight) = (numbers(tokens * k, 1), numbers(rows * k, 2));
         let strips = |codes: Codes| {
@@ -143,7 +144,6 @@ fn every_cut_of_the_rows_gives_the_same_bits() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    pool::set_threads(3).expect("the first call of this process");
     let sizes = [(1, 1500, 300), (2, 900, 257), (7, 640, 129), (40, 301, 100), (1, 5, 20)];
     let mut operand = Operand::default(); // kept from call to call, as an engine does
     for ((tokens, rows, k), table) in

@@ -1,8 +1,13 @@
 //! Floats become strips, and strips floats again.
 
 use super::{Codes, QUAD, STRIP};
+use crate::table::active;
 use half::bf16;
 
+/// Added and taken away again it rounds a float below 2²² to a whole number, ties to even.
+const ROUND: f32 = 12_582_912.0;
+/// Sums kept side by side.
+const LANES: usize = 16;
 /// Scales tried for a block of 4 bits: the largest weight becomes −8, give or take so many tenths.
 const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
 
@@ -18,12 +23,19 @@ const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
 pub fn pack(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
     assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
     assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
+    (active().pack)(codes, rows, in_features, strip);
+}
+
+/// What every table does alike, without fusing anything: the same weights give the same strips everywhere.
+#[inline(always)]
+pub(crate) fn pack_strip<const FMA: bool>(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
     match codes {
         Codes::Int8 => pack_blocks::<64>(codes, rows, in_features, strip),
         Codes::Int4 => pack_blocks::<32>(codes, rows, in_features, strip),
     }
 }
 
+#[inline(always)]
 fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
     for (index, block) in strip.chunks_exact_mut(codes.block_bytes()).enumerate() {
         block.fill(0);
@@ -35,7 +47,7 @@ fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usiz
                 weights[..values.len()].copy_from_slice(values);
             }
             let scale = match codes {
-                _ if !weights.iter().all(|weight| weight.is_finite()) => bf16::NAN,
+                _ if weights.iter().fold(false, |odd, weight| odd | !weight.is_finite()) => bf16::NAN,
                 Codes::Int8 => bf16::from_f32(largest(&weights).abs() / 127.0),
                 Codes::Int4 => fitted_scale(&weights),
             };
@@ -46,6 +58,7 @@ fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usiz
 }
 
 /// Writes a row's share of a block.
+#[inline(always)]
 fn put(codes: Codes, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
     for (k, &code) in found.iter().enumerate() {
         let code = (code + codes.zero()) as u8;
@@ -66,27 +79,48 @@ fn place(codes: Codes, row: usize, k: usize) -> (usize, usize) {
     }
 }
 
-/// The weight of the largest magnitude.
+/// The weight of the largest magnitude; of two such, the positive one.
+#[inline(always)]
 fn largest(weights: &[f32]) -> f32 {
-    weights.iter().fold(0f32, |most, &w| if w.abs() > most.abs() { w } else { most })
+    let mut ends = [[0f32; LANES]; 2];
+    for weights in weights.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            ends[0][i] = if weights[i] < ends[0][i] { weights[i] } else { ends[0][i] };
+            ends[1][i] = if weights[i] > ends[1][i] { weights[i] } else { ends[1][i] };
+        }
+    }
+    let least = ends[0].iter().fold(0f32, |least, &w| if w < least { w } else { least });
+    let most = ends[1].iter().fold(0f32, |most, &w| if w > most { w } else { most });
+    if -least > most { least } else { most }
 }
 
+/// Adds the lanes.
+#[inline(always)]
+fn sum(lanes: [f32; LANES]) -> f32 {
+    lanes.iter().sum()
+}
+
+#[inline(always)]
 fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
     let largest = largest(weights);
     if largest == 0.0 {
         return bf16::ZERO;
     }
     // Whatever the magnitude, squares of shares neither vanish nor overflow.
-    let shares = weights.map(|weight| weight / largest);
+    let mut shares = *weights;
+    shares.iter_mut().for_each(|share| *share /= largest);
     let mut best = (f32::NEG_INFINITY, 0.0);
     for tenths in TENTHS {
         let inverse = -(8.0 + 0.1 * tenths as f32);
-        let (mut along, mut square) = (0.0, 0.0);
-        for &share in &shares {
-            let code = round(share * inverse).clamp(-8.0, 7.0);
-            along += share * code;
-            square += code * code;
+        let (mut along, mut square) = ([0.0; LANES], [0.0; LANES]);
+        for shares in shares.as_chunks::<LANES>().0 {
+            for i in 0..LANES {
+                let code = round(shares[i] * inverse).clamp(-8.0, 7.0);
+                along[i] += shares[i] * code;
+                square[i] += code * code;
+            }
         }
+        let (along, square) = (sum(along), sum(square));
         // Error = Σ share² − along² / square.
         let explained = along * along / square;
         if explained > best.0 {
@@ -98,11 +132,19 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
     let error = |scale: bf16| -> f32 {
         let scale = scale.to_f32() / largest;
         let codes = round_all(&shares, scale, Codes::Int4);
-        shares.iter().zip(codes).map(|(share, code)| (share - code as f32 * scale).powi(2)).sum()
+        let mut errors = [0.0; LANES];
+        for (shares, codes) in shares.as_chunks::<LANES>().0.iter().zip(codes.as_chunks::<LANES>().0) {
+            for i in 0..LANES {
+                let error = shares[i] - codes[i] as f32 * scale;
+                errors[i] += error * error;
+            }
+        }
+        sum(errors)
     };
     if error(fitted) < error(plain) { fitted } else { plain }
 }
 
+#[inline(always)]
 fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: Codes) -> [i32; BLOCK] {
     let (least, most) = match codes {
         Codes::Int8 => (-127.0, 127.0),
@@ -112,13 +154,18 @@ fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: Code
         return [0; BLOCK];
     }
     // Divided, because the smallest scales have no inverse.
-    weights.map(|weight| round(weight / scale).clamp(least, most) as i32)
+    let mut codes = [0; BLOCK];
+    for (code, weight) in codes.iter_mut().zip(weights) {
+        // The sum's lowest bits are the whole number.
+        let whole = round(weight / scale).clamp(least, most) + ROUND;
+        *code = whole.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    }
+    codes
 }
 
 /// To the nearest whole number, ties to even, for what is below 2²² (and what is above is clamped anyway).
 #[inline(always)]
 fn round(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
     (x + ROUND) - ROUND
 }
 

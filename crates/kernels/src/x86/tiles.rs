@@ -96,14 +96,16 @@ pub(super) unsafe fn product<V: Vector>(factors: Rows<'_, V::Value>, mut out: Co
 }
 
 /// Reads each row once, so that memory sees one stream: a lone token row by row, more of them four rows at a
-/// time, while the next four are asked for one after the other.
+/// time, while the next four are asked for one after the other. Vectors of half a line also take four rows for
+/// a lone token: one sum alone would wait for itself longer than for memory.
 ///
 /// # Safety
 /// Of this and what follows: `part` must have the tokens and rows, `out` their elements.
 #[inline(always)]
 unsafe fn few<V: Vector>(part: Part<V>, out: Out, tokens: usize, rows: usize) {
     let (k, tiles) = (part.len, tokens.div_ceil(V::TOKENS));
-    let whole = if tokens == 1 { 0 } else { rows - rows % ROWS };
+    let row_by_row = tokens == 1 && size_of::<V>() == LINE;
+    let whole = if row_by_row { 0 } else { rows - rows % ROWS };
     for row in (0..whole).step_by(ROWS).chain(whole..rows) {
         for tile in 0..tiles {
             // Tiles of like sizes: 8 tokens are 4 and 4.

@@ -14,6 +14,7 @@ macro_rules! table {
             operand_len: |tokens, in_features| tokens * in_features,
             product_bf16,
             product_strips,
+            pack: pack_strip,
             quantise,
             dot,
             axpy,
@@ -33,6 +34,7 @@ macro_rules! table {
         };
 
         super::wiring::compiled_for! { $features:
+            fn pack_strip(codes: $crate::strips::Codes, rows: &[f32], in_features: usize, strip: &mut [u8]);
             fn quantise(
                 x: &[f32],
                 codes: $crate::strips::Codes,
