@@ -10,8 +10,13 @@ use std::process::Command;
 const FREE: [&str; 6] = ["serde", "serde_json", "thiserror", "rand", "tempfile", "proptest"];
 
 /// Where `unsafe_code` may be lifted: files, or folders with everything in them.
-const UNSAFE: [&str; 3] =
-    ["crates/kernels/src/x86/", "crates/model/src/weights/map.rs", "tests/tests/allocations.rs"];
+const UNSAFE: [&str; 5] = [
+    "crates/kernels/src/x86/",
+    "crates/kernels/src/columns.rs",
+    "crates/kernels/src/team.rs",
+    "crates/model/src/weights/map.rs",
+    "tests/tests/allocations.rs",
+];
 
 /// Lines of Rust that a file may have, and the files that may have more, each with its reason.
 const LONG: usize = 400;

@@ -4,9 +4,11 @@
 //! knows no types for them yet, so that what touches them is written in assembly, and nothing else does.
 #![allow(unsafe_code, reason = "tiles are reached through assembly alone")]
 
+mod operand;
 mod rows;
 mod strips;
 mod transpose;
+mod way;
 
 use crate::table::Table;
 use std::arch::asm;
@@ -15,8 +17,8 @@ use std::arch::x86_64::__cpuid_count;
 /// Handed out by `super::tables` alone, which asks the processor and the system first.
 pub(super) static TABLE: Table = Table {
     name: "amx",
-    operand_bf16: rows::operand,
-    operand_len: rows::operand_len,
+    operand_bf16: operand::operand,
+    operand_len: operand::operand_len,
     product_bf16: rows::product,
     product_strips: strips::product,
     ..super::avx512::FUNCTIONS

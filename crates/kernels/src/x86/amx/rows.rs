@@ -5,83 +5,19 @@
 //! summed pair by pair in increasing k, in one tile from the first to the last, whatever its neighbours.
 #![allow(unsafe_code, reason = "tiles are reached through assembly, vectors through pointers")]
 
+use super::operand::{STEP, groups};
 use super::transpose::transpose;
+use super::way::{AHEAD, Stream, Sums, Way};
 use super::{LINE, SIDE, Shapes};
 use crate::aligned::Aligned;
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;
 use half::bf16;
-use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-/// k of a tile.
-const STEP: usize = 2 * SIDE;
 /// Rows that stay in the second-level cache while all tokens go by, if there are many.
 const BLOCK: usize = 64;
-
-/// Tokens of a group, which share a tile, and groups. Fewer than 16 are a narrower tile.
-fn groups(tokens: usize) -> (usize, usize) {
-    (tokens.min(SIDE), tokens.div_ceil(SIDE))
-}
-
-/// Values that [`operand`] writes.
-pub(super) fn operand_len(tokens: usize, in_features: usize) -> usize {
-    let (width, groups) = groups(tokens);
-    groups * in_features.div_ceil(STEP) * STEP * width
-}
-
-/// Rounds `x` `[tokens, in_features]` to `bf16` and writes it for [`product`]: `[groups, steps, pairs of k,
-/// tokens of a group, 2]`, padded with zeros.
-pub(super) fn operand(x: &[f32], in_features: usize, all: usize, out: &mut [bf16]) {
-    let tokens = x.len() / in_features;
-    let (width, _) = groups(all);
-    let groups = tokens.div_ceil(width);
-    let steps = in_features.div_ceil(STEP);
-    assert_eq!(out.len(), groups * steps * STEP * width, "room for whole tiles");
-    let group = steps * STEP * width;
-    for (out, x) in out.chunks_exact_mut(group).zip(x.chunks(width * in_features)) {
-        for (step, out) in out.chunks_exact_mut(STEP * width).enumerate() {
-            let depth = STEP.min(in_features - step * STEP);
-            let from = &x[step * STEP..];
-            if width == SIDE && depth == STEP && x.len() == SIDE * in_features {
-                // SAFETY: 16 tokens have 32 values from here on, and the step has as many.
-                unsafe { turn(from, in_features, out) };
-            } else {
-                turn_some(from, in_features, [width, depth], out);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `x` must have 32 values in each of 16 rows, `stride` apart, and `out` as many in all.
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn turn(x: &[f32], stride: usize, out: &mut [bf16]) {
-    let mut pairs = [_mm512_setzero_si512(); SIDE]; // of each token
-    for (t, pairs) in pairs.iter_mut().enumerate() {
-        let from = x.as_ptr().wrapping_add(t * stride);
-        // SAFETY: the caller's promise; vectors of `bf16` are vectors of as many bits.
-        unsafe {
-            let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.wrapping_add(SIDE)));
-            *pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-        }
-    }
-    for (p, tokens) in transpose(pairs).into_iter().enumerate() {
-        // SAFETY: `out` has room for 16 vectors.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(p * STEP).cast(), tokens) };
-    }
-}
-
-/// As [`turn`], for fewer tokens or fewer k.
-fn turn_some(x: &[f32], stride: usize, [width, depth]: [usize; 2], out: &mut [bf16]) {
-    out.fill(bf16::ZERO);
-    for (t, x) in x.chunks(stride).take(width).enumerate() {
-        for (k, &x) in x[..depth].iter().enumerate() {
-            out[k / 2 * 2 * width + 2 * t + k % 2] = bf16::from_f32(x);
-        }
-    }
-}
 
 thread_local! {
     /// Rows of the weight, copied tile by tile: rows 4096 bytes apart would share a set of the first cache.
@@ -126,104 +62,22 @@ unsafe fn few(weight: &[bf16], k: usize, right: &Right<'_>, out: *mut f32, strid
             Sums::clear();
             let along = steps.saturating_sub(AHEAD);
             let a = rows.as_ptr();
-            Stream { a, stride: 2 * k, ahead: AHEAD * LINE, b: right.x.as_ptr(), right, steps: along }
-                .multiply();
+            Stream {
+                a,
+                stride: 2 * k,
+                ahead: AHEAD * LINE,
+                b: right.x.as_ptr(),
+                width: right.width,
+                steps: along,
+            }
+            .multiply();
             let (a, b) = (a.add(along * STEP), right.x[along * STEP * right.width..].as_ptr());
             let ahead = SIDE * 2 * k - along * LINE;
-            Stream { a, stride: 2 * k, ahead, b, right, steps: steps - along }.multiply();
+            Stream { a, stride: 2 * k, ahead, b, width: right.width, steps: steps - along }.multiply();
             let out = (out.wrapping_add(index * SIDE), stride, SIDE);
             right.put(&Sums::take(right.width), [1, right.groups], [0, 0], out);
         }
     }
-}
-
-/// Some steps of 16 rows and few tokens.
-struct Stream<'a> {
-    a: *const bf16,
-    stride: usize, // bytes from row to row
-    ahead: usize,  // bytes from what is multiplied to what is asked for
-    b: *const bf16,
-    right: &'a Right<'a>,
-    steps: usize,
-}
-
-/// Steps by which memory is asked before.
-const AHEAD: usize = 16;
-
-/// Defines a method of `Stream` that does `$step` for every step of k.
-macro_rules! stream {
-    ($name:ident, $($step:literal),*) => {
-        /// # Safety
-        /// As [`Stream::multiply`].
-        #[inline]
-        unsafe fn $name(&self) {
-            let Self { a, stride, ahead, b, right, steps } = *self;
-            let p = a.cast::<u8>().wrapping_add(ahead);
-            // SAFETY: the caller's promise. The compiler uses no tiles: sums stay in theirs from block to block.
-            unsafe {
-                asm!(
-                    "2:",
-                    $($step,)*
-                    "prefetcht0 [{p0}]",
-                    "prefetcht0 [{p0} + {sa}]",
-                    "prefetcht0 [{p0} + {sa}*2]",
-                    "prefetcht0 [{p0} + {s3}]",
-                    "prefetcht0 [{p4}]",
-                    "prefetcht0 [{p4} + {sa}]",
-                    "prefetcht0 [{p4} + {sa}*2]",
-                    "prefetcht0 [{p4} + {s3}]",
-                    "prefetcht0 [{p8}]",
-                    "prefetcht0 [{p8} + {sa}]",
-                    "prefetcht0 [{p8} + {sa}*2]",
-                    "prefetcht0 [{p8} + {s3}]",
-                    "prefetcht0 [{p12}]",
-                    "prefetcht0 [{p12} + {sa}]",
-                    "prefetcht0 [{p12} + {sa}*2]",
-                    "prefetcht0 [{p12} + {s3}]",
-                    "add {a0}, 64",
-                    "add {p0}, 64",
-                    "add {p4}, 64",
-                    "add {p8}, 64",
-                    "add {p12}, 64",
-                    "add {b0}, {b_step}",
-                    "dec {steps}",
-                    "jnz 2b",
-                    a0 = inout(reg) a => _,
-                    p0 = inout(reg) p => _,
-                    p4 = inout(reg) p.wrapping_add(4 * stride) => _,
-                    p8 = inout(reg) p.wrapping_add(8 * stride) => _,
-                    p12 = inout(reg) p.wrapping_add(12 * stride) => _,
-                    sa = in(reg) stride,
-                    s3 = in(reg) 3 * stride,
-                    b0 = inout(reg) b => _,
-                    sb = in(reg) 4 * right.width,
-                    b_step = in(reg) SIDE * 4 * right.width,
-                    steps = inout(reg) steps => _,
-                    options(nostack, readonly),
-                );
-            }
-        }
-    };
-}
-
-impl Stream<'_> {
-    /// Adds the products of 16 rows and the tokens to the tiles that hold sums.
-    ///
-    /// # Safety
-    /// Both factors must have `steps` tiles; the shapes must be set.
-    unsafe fn multiply(&self) {
-        if self.steps > 0 {
-            // SAFETY: the caller's promise.
-            unsafe { self.one() }
-        }
-    }
-
-    stream!(
-        one,
-        "tileloadd tmm4, [{a0} + {sa}*1]",
-        "tileloadd tmm6, [{b0} + {sb}*1]",
-        "tdpbf16ps tmm0, tmm4, tmm6"
-    );
 }
 
 /// Many tokens find the rows, copied as tiles, in the second-level cache.
@@ -357,144 +211,5 @@ unsafe fn put_turned(sums: &[f32], out: *mut f32, stride: usize, [tokens, rows]:
     for (t, line) in transpose(lines).into_iter().enumerate().take(tokens) {
         // SAFETY: the caller's promise.
         unsafe { _mm512_mask_storeu_epi32(out.add(t * stride).cast(), mask, line) };
-    }
-}
-
-/// The way of some tiles through k.
-struct Way {
-    a: *const bf16,
-    a_next: usize, // bytes from a group of rows to the next
-    b: *const bf16,
-    b_stride: usize, // bytes from a pair of k to the next
-    b_next: usize,   // bytes from a group of tokens to the next
-    steps: usize,
-}
-
-/// Defines a method of `Way` that does `$step` for every step of k.
-macro_rules! way {
-    ($name:ident, $($step:literal),*) => {
-        /// # Safety
-        /// As [`Way::multiply`].
-        #[inline]
-        unsafe fn $name(&self) {
-            let Self { a, a_next, b, b_stride, b_next, steps } = *self;
-            // SAFETY: the caller's promise. The compiler uses no tiles: sums stay in theirs from block to block.
-            unsafe {
-                asm!(
-                    "2:",
-                    $($step,)*
-                    "add {a0}, {tile}",
-                    "add {a1}, {tile}",
-                    "add {b0}, {b_step}",
-                    "add {b1}, {b_step}",
-                    "dec {steps}",
-                    "jnz 2b",
-                    a0 = inout(reg) a => _,
-                    a1 = inout(reg) a.cast::<u8>().wrapping_add(a_next) => _,
-                    b0 = inout(reg) b => _,
-                    b1 = inout(reg) b.cast::<u8>().wrapping_add(b_next) => _,
-                    tile = const SIDE * LINE,
-                    sa = in(reg) LINE,
-                    sb = in(reg) b_stride,
-                    b_step = in(reg) SIDE * b_stride,
-                    steps = inout(reg) steps => _,
-                    options(nostack, readonly),
-                );
-            }
-        }
-    };
-}
-
-impl Way {
-    /// Adds the products of `lines` groups of rows and `columns` groups of tokens, one or two of each, to the
-    /// tiles that hold sums.
-    ///
-    /// # Safety
-    /// Both factors must have `steps` tiles; the shapes must be set.
-    unsafe fn multiply(&self, lines: usize, columns: usize) {
-        if self.steps == 0 {
-            return;
-        }
-        // SAFETY: the caller's promise.
-        unsafe {
-            match (lines, columns) {
-                (1, 1) => self.one_by_one(),
-                (1, _) => self.one_by_two(),
-                (_, 1) => self.two_by_one(),
-                _ => self.two_by_two(),
-            }
-        }
-    }
-
-    way!(
-        two_by_two,
-        "tileloadd tmm4, [{a0} + {sa}*1]",
-        "tileloadd tmm6, [{b0} + {sb}*1]",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm7, [{b1} + {sb}*1]",
-        "tdpbf16ps tmm1, tmm4, tmm7",
-        "tileloadd tmm5, [{a1} + {sa}*1]",
-        "tdpbf16ps tmm2, tmm5, tmm6",
-        "tdpbf16ps tmm3, tmm5, tmm7"
-    );
-    way!(
-        one_by_two,
-        "tileloadd tmm4, [{a0} + {sa}*1]",
-        "tileloadd tmm6, [{b0} + {sb}*1]",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm7, [{b1} + {sb}*1]",
-        "tdpbf16ps tmm1, tmm4, tmm7"
-    );
-    way!(
-        two_by_one,
-        "tileloadd tmm6, [{b0} + {sb}*1]",
-        "tileloadd tmm4, [{a0} + {sa}*1]",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm5, [{a1} + {sa}*1]",
-        "tdpbf16ps tmm2, tmm5, tmm6"
-    );
-    way!(
-        one_by_one,
-        "tileloadd tmm6, [{b0} + {sb}*1]",
-        "tileloadd tmm4, [{a0} + {sa}*1]",
-        "tdpbf16ps tmm0, tmm4, tmm6"
-    );
-}
-
-/// Four tiles of sums: `[2 groups of rows, 2 groups of tokens]` of `[16, width]`.
-#[repr(align(64))]
-struct Sums([f32; 4 * SIDE * SIDE]);
-
-impl Sums {
-    /// Clears the tiles that hold sums.
-    ///
-    /// # Safety
-    /// The shapes must be set.
-    unsafe fn clear() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
-        }
-    }
-
-    /// What these tiles hold.
-    ///
-    /// # Safety
-    /// As [`Sums::clear`].
-    unsafe fn take(width: usize) -> Self {
-        let mut sums = Self([0.0; 4 * SIDE * SIDE]);
-        // SAFETY: the caller's promise.
-        unsafe {
-            asm!(
-                "tilestored [{sums} + {sb}*1], tmm0",
-                "tilestored [{sums} + {sb}*1 + 1024], tmm1",
-                "tilestored [{sums} + {sb}*1 + 2048], tmm2",
-                "tilestored [{sums} + {sb}*1 + 3072], tmm3",
-                sums = in(reg) sums.0.as_mut_ptr(),
-                sb = in(reg) 4 * width,
-                options(nostack),
-            );
-        }
-        sums
     }
 }
