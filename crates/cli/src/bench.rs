@@ -130,7 +130,7 @@ fn formats(arguments: &Arguments) -> Vec<Formats> {
 }
 
 fn probe(json: bool) -> Result<()> {
-    let probe = offramp_engine::bandwidth::Probe::default();
+    let probe = offramp_eval::memory_probe()?;
     let samples: Vec<f64> = (0..PASSES).map(|_| probe.read()).collect();
     let (bandwidth, threads) = (Spread::of(samples.clone()), offramp_engine::threads());
     if json {

@@ -15,7 +15,10 @@ pub use data::open_data;
 pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
 pub use smoothed::Smoothed;
-pub use speed::{DecodeSample, ExitSpeed, MemoryUse, SpeedOptions, SpeedReport, Spread, VerifySample, speed};
+pub use speed::{
+    DecodeSample, ExitSpeed, MemoryProbe, MemoryUse, SpeedOptions, SpeedReport, Spread, VerifySample,
+    memory_probe, speed,
+};
 pub use stability::{GradNorm, Stability};
 pub use training::{Curves, TrainingReport};
 

@@ -6,8 +6,8 @@
 mod timing;
 
 use crate::{Error, Result, memory};
-use offramp_engine::bandwidth::Probe;
-use offramp_model::{Formats, Llama};
+use offramp_engine::bandwidth;
+use offramp_model::{Formats, Llama, Storage};
 use serde::Serialize;
 
 /// Rounds for each that is asked for: repeated samples must come to an end.
@@ -167,6 +167,20 @@ pub struct SpeedReport {
     pub runs: usize,
 }
 
+/// Reads memory like that which holds weights.
+pub type MemoryProbe = bandwidth::Probe<Storage<f32>>;
+
+/// A probe of the memory's bandwidth, on large pages where the system has them, as weights are.
+///
+/// # Errors
+/// If there is no room for what it reads.
+pub fn memory_probe() -> Result<MemoryProbe> {
+    let floats = Storage::filled(bandwidth::FLOATS, 1.0);
+    let no_room =
+        |error| Error::Options(format!("no memory to measure the bandwidth on: {error}: free some"));
+    Ok(bandwidth::Probe::new(floats.map_err(no_room)?))
+}
+
 /// Times a model at every exit asked for; `progress` hears samples taken and to take.
 ///
 /// `load` gives the model; it is called first, so that the memory that it takes is counted.
@@ -189,7 +203,7 @@ pub fn speed(
         kv_cache: options.positions() as u64 * model.kv_bytes_per_position(layers),
         peak: memory::peak_memory(),
     };
-    let probe = Probe::default();
+    let probe = memory_probe()?;
     for round in 0..PATIENCE * options.runs {
         if timed.is_complete() {
             break;

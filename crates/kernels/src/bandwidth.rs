@@ -17,29 +17,41 @@ const STREAMS: usize = 4;
 /// Passes of each kind.
 const PASSES: usize = 2;
 
-/// A buffer to read from, written once (a first touch would measure the operating system).
+/// A buffer to read from, written before (a first touch would measure the operating system).
 #[derive(Debug)]
-pub struct Probe {
-    floats: Vec<f32>,
+pub struct Probe<F = Vec<f32>> {
+    floats: F,
 }
+
+/// Floats that a probe reads.
+pub const FLOATS: usize = BYTES / size_of::<f32>();
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { floats: vec![1.0; BYTES / size_of::<f32>()] }
+        Self::new(vec![1.0; FLOATS])
     }
 }
 
-impl Probe {
+impl<F: AsRef<[f32]> + Sync> Probe<F> {
+    /// Reads `floats`: where large pages are to be had, the memory is faster on them.
+    ///
+    /// # Panics
+    /// If there are not [`FLOATS`].
+    pub fn new(floats: F) -> Self {
+        assert_eq!(floats.as_ref().len(), FLOATS, "a buffer larger than caches");
+        Self { floats }
+    }
+
     /// Bytes per second that the memory gives to all threads together.
     ///
     /// The buffer is read twice as a product reads its weights, which asks for lines ahead of time, and twice by
     /// plain sums over several streams, which leave that to the processor. Which is faster depends on the
     /// machine; the best pass counts, as a limit is not what something else on the machine left of it.
     pub fn read(&self) -> f64 {
-        let (x, mut out) = ([1.0; ROW], vec![0.0; self.floats.len() / ROW]);
+        let (x, mut out) = ([1.0; ROW], vec![0.0; FLOATS / ROW]);
         let mut operand = Operand::default();
         let mut product = || {
-            let job = Job { weight: Weight::F32(&self.floats), out: &mut out };
+            let job = Job { weight: Weight::F32(self.floats.as_ref()), out: &mut out };
             linear(&x, ROW, &mut operand, &mut [job]);
         };
         let mut best = Duration::MAX;
@@ -52,7 +64,7 @@ impl Probe {
 
     /// Reads everything once, each thread its own part.
     fn sum(&self) {
-        let (lines, _) = self.floats.as_chunks::<LINE>();
+        let (lines, _) = self.floats.as_ref().as_chunks::<LINE>();
         let threads = pool::threads();
         let (next, total) = (AtomicU64::new(0), AtomicU64::new(0));
         // A thread takes parts while there are any: the team may be smaller than the pool.

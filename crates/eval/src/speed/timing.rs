@@ -1,8 +1,8 @@
 //! The samples themselves: prompts, tokens one by one, and several tokens in one call.
 
+use super::MemoryProbe;
 use super::{DecodeSample, ExitSpeed, SpeedOptions, Spread, VerifySample};
 use crate::Result;
-use offramp_engine::bandwidth::Probe;
 use offramp_engine::{Session, argmax};
 use offramp_model::Llama;
 use std::time::Instant;
@@ -64,7 +64,7 @@ impl<'m> Timed<'m> {
     pub(super) fn round(
         &mut self,
         round: usize,
-        probe: &Probe,
+        probe: &MemoryProbe,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
         for e in 0..self.exits.len() {
@@ -77,7 +77,7 @@ impl<'m> Timed<'m> {
         Ok(())
     }
 
-    fn sample(&mut self, e: usize, round: usize, probe: &Probe) -> Result<()> {
+    fn sample(&mut self, e: usize, round: usize, probe: &MemoryProbe) -> Result<()> {
         let (prefill, next) = self.prefill(self.exits[e].exit_layer)?;
         let before = probe.read();
         let seconds = self.decode(next, self.options.new_tokens)?;

@@ -48,9 +48,25 @@ impl<V: Pod> Storage<V> {
         })
     }
 
+    /// So many copies of a value, in memory like that of weights which are not mapped.
+    ///
+    /// # Errors
+    /// If the system has no room for them.
+    pub fn filled(len: usize, value: V) -> std::io::Result<Self> {
+        let mut pages = Pages::new(len.saturating_mul(size_of::<V>()))?;
+        bytemuck::cast_slice_mut(pages.bytes_mut()).fill(value);
+        Ok(pages.into())
+    }
+
     /// Whether the values are read from a file as they are needed.
     pub fn is_mapped(&self) -> bool {
         matches!(self.place, Place::Mapped(_))
+    }
+}
+
+impl<V: Pod> AsRef<[V]> for Storage<V> {
+    fn as_ref(&self) -> &[V] {
+        self.as_slice()
     }
 }
 
