@@ -3,12 +3,14 @@
 //! This room knows no layer, no model and no file. It promises three things:
 //!
 //! 1. **A token's arithmetic does not depend on how many tokens share the call.** Every product of
-//!    the engine ([`linear()`], [`Table::product`]) sums each output element in one fixed order: lane
-//!    `j` of one vector accumulates the terms `k ≡ j` in increasing `k`, then the lanes are added in a
-//!    fixed tree. Tiling and threads choose *which* elements are computed together, never *how*. Only
-//!    then is "speculative = greedy" an equality and not a tolerance. `tests/invariance.rs` holds it.
+//!    the engine ([`linear()`], [`Table::product`]) sums each output element in one fixed order, which the
+//!    table and the format decide: lane `j` of one vector takes the terms `k ≡ j` in increasing `k`, then
+//!    the lanes are added in a fixed tree; or, of quantised factors, each block is an exact whole number, and
+//!    blocks are added in increasing `k`. Tiling and threads choose *which* elements are computed together,
+//!    never *how*. Only then is "speculative = greedy" an equality and not a tolerance.
+//!    `tests/invariance.rs` holds it, and for [`attend`] `tests/attention.rs`.
 //! 2. **Dispatch is data.** A [`Table`] is one set of functions for one instruction set. [`active`]
-//!    chooses the best that the processor has, once; `OFFRAMP_KERNELS=reference|avx2|avx512` forces
+//!    chooses the best that the processor has, once; `OFFRAMP_KERNELS=reference|avx2|avx512|amx` forces
 //!    one. Holding a table other than the reference is the proof that the processor can run it.
 //! 3. **The reference is the definition**: plain Rust for any target, and every other table is tested
 //!    against it and against the formulas in `f64`.

@@ -14,6 +14,11 @@ const CONVERTED_ALONE: usize = 32 << 10;
 /// Bytes of weights that a thread takes at a time: long enough a stream, and a part of its second-level cache.
 const CHUNK: usize = 256 << 10;
 
+/// More tokens than this are many: they go through a block of rows that stays in the second-level cache.
+const MANY: usize = 16;
+/// Rows of such a block.
+const BLOCK: usize = 64;
+
 /// A weight matrix `[rows, in_features]` as it lies in memory.
 #[derive(Clone, Copy, Debug)]
 pub enum Weight<'a> {
@@ -72,6 +77,7 @@ pub struct Job<'a> {
 /// The input in the formats that weights ask for, in buffers kept from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct Operand {
+    f32: Aligned<f32>, // of many tokens, which are read again and again
     bf16: Aligned<bf16>,
     int8: Quantiser,
     int4: Quantiser,
@@ -81,7 +87,13 @@ impl Operand {
     fn prepare(&mut self, table: &Table, weight: Weight<'_>, x: &[f32], in_features: usize) {
         let threads = if x.len() < CONVERTED_ALONE { 1 } else { pool::threads() };
         match weight {
-            Weight::F32(_) => {}
+            Weight::F32(_) => {
+                let whole = if x.len() / in_features > MANY { x } else { &[] };
+                let parts = self.f32.resize(whole.len()).chunks_mut(CONVERTED_ALONE);
+                team::share(threads, whole.chunks(CONVERTED_ALONE).zip(parts), |(x, out)| {
+                    out.copy_from_slice(x)
+                });
+            }
             Weight::Bf16(_) => {
                 let (tokens, group) = (x.len() / in_features, TILE_TOKENS.min(x.len() / in_features));
                 let out = self.bf16.resize((table.operand_len)(tokens, in_features));
@@ -161,7 +173,11 @@ struct Shared<'a> {
 impl<'a> Shared<'a> {
     fn new(job: &'a mut Job<'_>, tokens: usize, threads: usize) -> Self {
         let rows = job.out.len() / tokens;
-        let unit = if let Weight::Strips(..) = job.weight { STRIP } else { 4 };
+        let unit = match job.weight {
+            Weight::Strips(..) => STRIP,
+            _ if tokens > MANY => BLOCK,
+            _ => 4,
+        };
         let chunk = rows * CHUNK / job.weight.bytes().max(1);
         let out = ColumnsMut::new(job.out, rows);
         Self { weight: job.weight, claims: Claims::new(out, unit, chunk, threads) }
@@ -183,6 +199,7 @@ impl Factors<'_> {
         let values = first * in_features..(first + out.columns()) * in_features;
         match weight {
             Weight::F32(weight) => {
+                let x = if operand.f32.values().len() == x.len() { operand.f32.values() } else { x };
                 (table.product)(Rows { x, weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {

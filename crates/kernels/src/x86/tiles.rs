@@ -153,6 +153,32 @@ unsafe fn tile<V: Vector, const R: usize, const T: usize, const AHEAD: bool>(par
     }
 }
 
+/// The rows after a block, of which each tile of tokens asks for a part, a few lines at a time.
+struct Next {
+    from: *const i8,
+    lines: usize, // at a time
+}
+
+impl Next {
+    /// The part of `tile` out of `tiles`, of as many rows from `row` on as a block has.
+    #[inline(always)]
+    fn part<V: Vector>(part: &Part<V>, row: usize, [tile, tiles]: [usize; 2]) -> Self {
+        let bytes = ROWS * GROUPS * part.stride * size_of::<V::Value>();
+        let times = GROUPS * (part.stride * size_of::<V::Value>()).div_ceil(STRETCH);
+        let from = part.weight.wrapping_add(row * part.stride).cast::<i8>();
+        Self { from: from.wrapping_add(bytes / tiles * tile), lines: bytes.div_ceil(tiles * times * LINE) }
+    }
+
+    #[inline(always)]
+    fn ask(&mut self) {
+        for _ in 0..self.lines {
+            // SAFETY: what is asked for need not exist.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.from) };
+            self.from = self.from.wrapping_add(LINE);
+        }
+    }
+}
+
 /// Blocks of rows stay in the second-level cache while all tokens go by.
 ///
 /// # Safety
@@ -164,16 +190,17 @@ unsafe fn many<V: Vector>(part: Part<V>, out: Out, tokens: usize, rows: usize) {
         let here = (rows - row).min(ROWS * GROUPS);
         for tile in 0..tiles {
             let [first, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
+            let next = Next::part(&part, row + here, [tile, tiles]);
             let (part, out) = (part.at(first, row, 0, part.len), out.at(first, row));
             // SAFETY: these tokens and rows exist.
             unsafe {
                 match end - first {
-                    1 => block::<V, 1>(&part, out, here),
-                    2 => block::<V, 2>(&part, out, here),
-                    3 => block::<V, 3>(&part, out, here),
-                    4 => block::<V, 4>(&part, out, here),
-                    5 => block::<V, 5>(&part, out, here),
-                    _ => block::<V, 6>(&part, out, here),
+                    1 => block::<V, 1>(&part, out, here, next),
+                    2 => block::<V, 2>(&part, out, here, next),
+                    3 => block::<V, 3>(&part, out, here, next),
+                    4 => block::<V, 4>(&part, out, here, next),
+                    5 => block::<V, 5>(&part, out, here, next),
+                    _ => block::<V, 6>(&part, out, here, next),
                 }
             }
         }
@@ -183,7 +210,7 @@ unsafe fn many<V: Vector>(part: Part<V>, out: Out, tokens: usize, rows: usize) {
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn block<V: Vector, const T: usize>(part: &Part<V>, out: Out, rows: usize) {
+unsafe fn block<V: Vector, const T: usize>(part: &Part<V>, out: Out, rows: usize, mut next: Next) {
     let (k, groups) = (part.len, rows / ROWS);
     let stretch = STRETCH / size_of::<V::Value>() / V::LANES * V::LANES;
     // SAFETY: as below.
@@ -192,6 +219,7 @@ unsafe fn block<V: Vector, const T: usize>(part: &Part<V>, out: Out, rows: usize
         let len = stretch.min(k - first);
         for (group, waiting) in waiting[..groups].iter_mut().enumerate() {
             let mut sums = *waiting;
+            next.ask();
             // SAFETY: these rows exist.
             unsafe {
                 multiply::<V, ROWS, T, false>(&part.at(0, group * ROWS, first, len), &mut sums);
