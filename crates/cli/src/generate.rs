@@ -63,8 +63,14 @@ struct Answer<'a> {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let folder = checkpoint::resolve(&arguments.model)?;
-    let tokenizer = Tokenizer::from_folder(&folder)?;
-    let model = Llama::load(&folder, &arguments.formats.formats())?;
+    // Reading a large vocabulary takes as long as mapping the weights.
+    let (tokenizer, model) = std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| Tokenizer::from_folder(&folder));
+        let model = Llama::load(&folder, &arguments.formats.formats());
+        (tokenizer.join(), model)
+    });
+    let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let model = model?;
     let exit_layer = arguments.exit_layer.unwrap_or(model.config().num_hidden_layers);
     let sampling = SamplingOptions {
         temperature: arguments.temperature,
