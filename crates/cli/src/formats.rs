@@ -4,6 +4,7 @@ use offramp_model::{CacheFormat, Format, Formats};
 
 /// Of the whole model.
 #[derive(Clone, Copy, Debug, clap::Args)]
+#[group(id = "formats")]
 pub(crate) struct Arguments {
     /// Number format of the weights: f32, bf16, int8 or int4 [default: as the folder holds them]
     #[arg(long, value_name = "F")]
