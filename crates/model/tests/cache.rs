@@ -69,6 +69,7 @@ fn what_was_forgotten_leaves_no_trace() {
 
 #[test]
 fn half_the_bytes_are_nearly_the_same() {
+    pool::set_threads(3).expect("the first call of this process, or the same number");
     let [wide, narrow] = CacheFormat::ALL.map(|format| {
         let model = model(format);
         let mut cache = model.new_cache(TOKENS);
