@@ -174,31 +174,6 @@ pub(crate) fn narrow<const FMA: bool>(x: &[f32], out: &mut [bf16]) {
 }
 
 #[inline(always)]
-pub(crate) fn weighted_sum<const FMA: bool>(weights: &[f32], values: &[f32], out: &mut [f32]) {
-    // Two vectors of `out` at a time stay in registers while the rows go by.
-    const COLUMNS: usize = 2 * LANES;
-    let dim = out.len();
-    assert_eq!(values.len(), weights.len() * dim, "one row of values for each weight");
-    let (chunks, rest) = out.as_chunks_mut::<COLUMNS>();
-    let whole = chunks.len() * COLUMNS;
-    for (c, chunk) in chunks.iter_mut().enumerate() {
-        *chunk = [0.0; COLUMNS];
-        for (&weight, row) in weights.iter().zip(values.chunks_exact(dim)) {
-            let row = row[c * COLUMNS..].first_chunk::<COLUMNS>().expect("the chunk lies within the row");
-            for i in 0..COLUMNS {
-                chunk[i] = fma::<FMA>(weight, row[i], chunk[i]);
-            }
-        }
-    }
-    rest.fill(0.0);
-    for (&weight, row) in weights.iter().zip(values.chunks_exact(dim.max(1))) {
-        for (out, &value) in rest.iter_mut().zip(&row[whole..]) {
-            *out = fma::<FMA>(weight, value, *out);
-        }
-    }
-}
-
-#[inline(always)]
 pub(crate) fn silu_mul<const FMA: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == out.len(), "three vectors of one length");
     for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {

@@ -28,7 +28,6 @@ pub(crate) static TABLE: Table = Table {
     softmax: lanes::softmax::<false>,
     narrow: lanes::narrow::<false>,
     attend: attend::lanes::attend::<[f32; 16], 2, 1>,
-    weighted_sum: lanes::weighted_sum::<false>,
     silu_mul: lanes::silu_mul::<false>,
     silu_mul_backward: lanes::silu_mul_backward::<false>,
     rope: lanes::rope::<false>,

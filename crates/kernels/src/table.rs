@@ -53,9 +53,6 @@ pub struct Table {
     pub softmax: fn(&mut [f32]) -> f32,
     /// Rounds to the nearest `bf16`, ties to even.
     pub narrow: fn(&[f32], &mut [bf16]),
-    /// `out = Σ_j weights[j] · values[j]`, in increasing j. Shapes: `weights` `[count]`, `values`
-    /// `[count, dim]`, `out` `[dim]`.
-    pub weighted_sum: fn(&[f32], &[f32], &mut [f32]),
     /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some of
     /// its columns.
     pub attend: fn(&Attend<'_>, ColumnsMut<'_>),

@@ -112,20 +112,6 @@ proptest! {
     }
 
     #[test]
-    fn weighted_sums_of_rows(weights in length().prop_flat_map(vector), dim in 1usize..100) {
-        let values: Vec<f32> = (0..weights.len() * dim).map(|i| (i as f32 * 0.37).cos()).collect();
-        for table in available() {
-            let mut out = vec![f32::NAN; dim];
-            (table.weighted_sum)(&weights, &values, &mut out);
-            for (column, &got) in out.iter().enumerate() {
-                let term = |j: usize| f64::from(weights[j]) * f64::from(values[j * dim + column]);
-                let sum: f64 = (0..weights.len()).map(term).sum();
-                close(table, "weighted sum", got, sum, 4.0 * weights.len() as f64, 1e-6);
-            }
-        }
-    }
-
-    #[test]
     fn silu_mul_and_its_gradient([gate, up, d_out] in vectors(), scale in prop_oneof![Just(1.0f32), Just(50.0)]) {
         let gate: Vec<f32> = gate.iter().map(|g| g * scale).collect();
         for table in available() {

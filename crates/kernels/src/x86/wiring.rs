@@ -23,7 +23,6 @@ macro_rules! table {
             rms_norm_backward,
             softmax,
             narrow,
-            weighted_sum,
             attend,
             silu_mul,
             silu_mul_backward,
@@ -48,7 +47,6 @@ macro_rules! table {
             fn rms_norm_backward(row: $crate::table::NormRow<'_>, d_x: &mut [f32], d_weight: &mut [f32]);
             fn softmax(x: &mut [f32]) -> f32;
             fn narrow(x: &[f32], out: &mut [half::bf16]);
-            fn weighted_sum(weights: &[f32], values: &[f32], out: &mut [f32]);
             fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]);
             fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d_out: &[f32]);
             fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]);
