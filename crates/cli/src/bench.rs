@@ -5,10 +5,10 @@ mod describe;
 use crate::formats::Parts;
 use crate::number::rate;
 use crate::progress::Progress;
-use crate::{output, shape};
+use crate::{output, shape, source};
 use anyhow::Result;
 use offramp_eval::{SpeedOptions, SpeedReport, Spread, speed};
-use offramp_model::{Config, Format, Formats, Llama, checkpoint};
+use offramp_model::{Config, Format, Formats, Llama};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -27,13 +27,13 @@ const SEED: u64 = 0;
                   offramp bench --config recipes/llama3-earlyexit.toml --format bf16,int8,int4 --threads 1\n  \
                   offramp bench --probe")]
 pub(crate) struct Arguments {
-    /// A model folder, or a run folder
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    source: source::Arguments,
     /// A recipe (.toml) or a config.json: random weights in that shape, and as much context as is asked for
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "model_folder"])]
     config: Option<PathBuf>,
     /// Only read the memory, on all threads, and say how fast that was
-    #[arg(long, conflicts_with_all = ["model", "config"])]
+    #[arg(long, conflicts_with_all = ["model", "model_folder", "config"])]
     probe: bool,
     /// Number formats of the weights, separated by commas: f32, bf16, int8, int4 [default: as the folder holds
     /// them, or f32]
@@ -77,21 +77,19 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     if arguments.probe {
         return probe(json);
     }
-    let (path, config) = match (&arguments.model, &arguments.config) {
-        (_, Some(file)) => (file.clone(), shape::read(file)?),
-        (Some(model), None) => {
-            let folder = checkpoint::resolve(model)?;
-            let config = Config::read(&folder.join("config.json"))?;
-            (folder, config)
+    let (path, config, source) = match &arguments.config {
+        Some(file) => (file.clone(), shape::read(file)?, None),
+        None => {
+            let source = arguments.source.source()?;
+            (source.path().to_owned(), source.config()?, Some(source))
         }
-        (None, None) => anyhow::bail!("nothing to measure: give a model folder, or a shape with --config"),
     };
     let options = options(arguments, &config);
     let mut reports = Vec::new();
     for formats in formats(arguments) {
-        let load = || match arguments.config {
-            None => Llama::load(&path, &formats),
-            Some(_) => {
+        let load = || match &source {
+            Some(source) => source.load(&formats),
+            None => {
                 let needed = options.positions().max(config.max_position_embeddings);
                 Llama::random(Config { max_position_embeddings: needed, ..config.clone() }, SEED, &formats)
             }

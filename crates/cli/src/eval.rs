@@ -1,12 +1,12 @@
 //! `offramp eval`: perplexity, bits per byte and agreement at every exit.
 
-use crate::formats;
 use crate::number::grouped;
 use crate::output::{self, Table};
 use crate::progress::Progress;
+use crate::{formats, source};
 use anyhow::Result;
 use offramp_eval::{ExitScore, PerplexityOptions};
-use offramp_model::{Llama, checkpoint};
+use offramp_model::Llama;
 use offramp_text::{TokenStream, Tokenizer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp eval runs/first-light --data valid.txt --exits 6,12,18,24")]
 pub(crate) struct Arguments {
-    /// A model folder, or a run folder
-    model: PathBuf,
+    #[command(flatten)]
+    source: source::Arguments,
     /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote, whose validation split is read
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
@@ -44,12 +44,12 @@ struct Answer<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let folder = checkpoint::resolve(&arguments.model)?;
-    let tokenizer = Tokenizer::from_folder(&folder)?;
+    let source = arguments.source.source()?;
+    let tokenizer = source.tokenizer()?;
     // One more than are scored: the first token is not predicted.
     let most = arguments.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_add(1));
     let stream = offramp_eval::open_data(&arguments.data, &tokenizer, most)?;
-    let model = Llama::load(&folder, &arguments.formats.formats())?;
+    let model = source.load(&arguments.formats.formats())?;
     let options = PerplexityOptions {
         exits: arguments.exits.clone(),
         context: arguments.context,
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     };
     let scores = score(&model, &stream, &tokenizer, &options)?;
     match json {
-        true => output::json(&Answer { model: &folder, data: &arguments.data, exits: &scores })?,
+        true => output::json(&Answer { model: source.path(), data: &arguments.data, exits: &scores })?,
         false => output::text(&table(&scores))?,
     }
     Ok(())

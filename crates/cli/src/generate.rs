@@ -1,25 +1,24 @@
 //! `offramp generate`: a text, from any exit.
 
 use crate::number::rate;
-use crate::{formats, output};
+use crate::{formats, output, source};
 use anyhow::{Context, Result};
 use offramp_engine::{
     GenerateOptions, Generation, SamplingOptions, Session, Statistics, StopReason, generate,
 };
-use offramp_model::{Llama, checkpoint};
+use offramp_model::Llama;
 use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 /// Continue a prompt, at full depth or leaving at an exit layer
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp generate runs/first-light --prompt \"Once upon a time\" --exit-layer 12"
+    after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0"
 )]
 pub(crate) struct Arguments {
-    /// A model folder, or a run folder
-    model: PathBuf,
+    #[command(flatten)]
+    source: source::Arguments,
     /// What to continue; "" lets the model begin
     #[arg(long, value_name = "TEXT", default_value = "Once upon a time")]
     prompt: String,
@@ -62,15 +61,7 @@ struct Answer<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let folder = checkpoint::resolve(&arguments.model)?;
-    // Reading a large vocabulary takes as long as mapping the weights.
-    let (tokenizer, model) = std::thread::scope(|scope| {
-        let tokenizer = scope.spawn(|| Tokenizer::from_folder(&folder));
-        let model = Llama::load(&folder, &arguments.formats.formats());
-        (tokenizer.join(), model)
-    });
-    let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let model = model?;
+    let (model, tokenizer) = arguments.source.source()?.open(&arguments.formats.formats())?;
     let exit_layer = arguments.exit_layer.unwrap_or(model.config().num_hidden_layers);
     let sampling = SamplingOptions {
         temperature: arguments.temperature,

@@ -4,7 +4,9 @@
 //! to stderr; `--json` turns results into one JSON value.
 
 mod bench;
+mod card;
 mod dashboard;
+mod demo;
 mod eval;
 mod failure;
 mod formats;
@@ -20,6 +22,7 @@ mod progress;
 mod quantize;
 mod screen;
 mod shape;
+mod source;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -58,6 +61,8 @@ enum Command {
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     Quantize(quantize::Arguments),
+    Card(card::Arguments),
+    Demo(demo::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +87,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Generate(arguments) => generate::run(arguments, json)?,
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
         Command::Quantize(arguments) => quantize::run(arguments, json)?,
+        Command::Card(arguments) => card::run(arguments, json)?,
+        Command::Demo(arguments) => demo::run(arguments, json)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 //! The protocols are the project's measures (`docs/measures.md`). This room hands out numbers and
 //! prints nothing.
 
+pub mod card;
 mod data;
 mod memory;
 mod perplexity;

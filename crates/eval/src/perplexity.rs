@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use offramp_engine::{TokenScore, score};
 use offramp_model::Llama;
 use offramp_text::{TokenStream, Windows};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest context unless another is asked for: the card's.
 const CONTEXT: usize = 512;
@@ -27,7 +27,7 @@ pub struct PerplexityOptions {
 }
 
 /// How well one exit predicts the data.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ExitScore {
     /// Layers run.
     pub exit_layer: usize,

@@ -8,7 +8,7 @@ mod timing;
 use crate::{Error, Result, memory};
 use offramp_engine::bandwidth;
 use offramp_model::{Formats, Llama, Storage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Rounds for each that is asked for: repeated samples must come to an end.
 const PATIENCE: usize = 3;
@@ -42,7 +42,7 @@ impl SpeedOptions {
 }
 
 /// Median, least and most of several samples.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Spread {
     /// The middle one (of an even number, the mean of the middle two).
     pub median: f64,

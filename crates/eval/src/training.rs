@@ -2,7 +2,7 @@
 
 use crate::stability::{GradNorm, Stability};
 use crate::{Result, Spread};
-use offramp_model::journal::{self, Record, StepRecord, ValidationRecord};
+use offramp_model::journal::{self, Record, StartRecord, StepRecord, ValidationRecord};
 use serde::Serialize;
 use std::path::Path;
 
@@ -12,10 +12,15 @@ const POINTS: usize = 1000;
 /// A training run in numbers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainingReport {
+    /// What the run began with, if the journal says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartRecord>,
     /// Steps made.
     pub steps: u64,
     /// Tokens seen.
     pub tokens: u64,
+    /// What its steps took, without validations and checkpoints.
+    pub seconds: f64,
     /// The last layer's loss, smoothed ([`crate::Smoothed`]).
     pub smoothed_loss: f64,
     /// The gradient's norm before clipping, over all steps in which it was finite.
@@ -52,15 +57,16 @@ impl TrainingReport {
     /// # Errors
     /// If the journal cannot be read or is damaged.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let (mut steps, mut validation) = (Vec::new(), Vec::new());
+        let (mut steps, mut validation, mut start) = (Vec::new(), Vec::new(), None);
         for record in journal::read(path)? {
             match record {
                 Record::Step(step) => steps.push(step),
                 Record::Validation(record) => validation.push(record),
+                Record::Start(record) => drop(start.get_or_insert(record)),
                 _ => (),
             }
         }
-        Ok(Self::of(&steps, validation))
+        Ok(Self::of(&steps, validation).map(|report| Self { start, ..report }))
     }
 
     fn of(steps: &[StepRecord], validation: Vec<ValidationRecord>) -> Option<Self> {
@@ -71,10 +77,16 @@ impl TrainingReport {
             stability.smoothed_loss()
         };
         let smoothed: Vec<f64> = steps.iter().map(after).collect(); // one for each step
+        let before = std::iter::once(0).chain(steps.iter().map(|step| step.tokens));
+        let times = steps.iter().zip(before);
+        let times =
+            times.map(|(step, before)| step.tokens.saturating_sub(before) as f64 / step.tokens_per_second);
         let speeds: Vec<f64> = finite(steps.iter().map(|step| step.tokens_per_second)).collect();
         Some(Self {
+            start: None,
             steps: last.step,
             tokens: last.tokens,
+            seconds: finite(times).sum(),
             smoothed_loss: stability.smoothed_loss(),
             grad_norm: stability.grad_norm(),
             loss_spikes: stability.loss_spikes(),

@@ -5,6 +5,7 @@
 
 mod checksum;
 mod quantize;
+mod remote_code;
 mod replace;
 mod room;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 pub use checksum::{Checksum, Checksums};
 pub use quantize::{Quantized, quantize};
+pub use remote_code::add_remote_code;
 pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
 pub use room::{free_space, tensors_size};
 

@@ -2,7 +2,7 @@
 
 mod limits;
 mod quantization;
-mod read;
+pub(crate) mod read;
 #[cfg(test)]
 mod tests;
 mod write;

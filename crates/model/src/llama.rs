@@ -41,6 +41,22 @@ impl Llama {
         Self::build(config, &mut &weights, formats)
     }
 
+    /// As [`Llama::load`], of the text of a `config.json` and the bytes of a `model.safetensors` that a program
+    /// carries; `origin` names them in errors. Nothing of the bytes is copied that has its format already.
+    ///
+    /// # Errors
+    /// As [`Llama::load`].
+    pub fn from_bytes(
+        (config, weights): (&str, &'static [u8]),
+        origin: &Path,
+        formats: &Formats,
+    ) -> Result<Self> {
+        let config = Config::from_json(config, origin)?;
+        config.check_formats(formats, origin)?;
+        let weights = Weights::from_bytes(weights, origin, &config)?;
+        Self::build(config, &mut &weights, formats)
+    }
+
     /// A model of random weights in the shape of `config`, as good as any other to measure speed with: a float
     /// model where `formats` does not say, with an embedding in `bf16` unless the layers are in `f32`.
     ///

@@ -55,10 +55,26 @@ impl Weights {
     /// misshapen, there twice, of another number format than F32, F16, BF16 or the strips that the config
     /// speaks of, or unexpected.
     pub fn open(folder: &Path, config: &Config) -> Result<Self> {
-        let mut weights = match folder.join(SINGLE) {
+        let weights = match folder.join(SINGLE) {
             single if single.exists() => Self::single(&single)?,
             _ => Self::shards(folder)?,
         };
+        weights.of_model(config)
+    }
+
+    /// As [`Weights::open`], of the bytes of a `model.safetensors` that a program carries; `origin` names them in
+    /// errors.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn from_bytes(bytes: &'static [u8], origin: &Path, config: &Config) -> Result<Self> {
+        let mut weights = Self::nothing(origin);
+        weights.add(TensorFile::given(origin, bytes)?)?;
+        weights.of_model(config)
+    }
+
+    /// Checks that these are the weights of a model.
+    fn of_model(mut self, config: &Config) -> Result<Self> {
         let mut specs = config.tensors();
         if let Some(quantization) = &config.quantization {
             if config.tie_word_embeddings && quantization.head.codes().is_some() {
@@ -66,12 +82,12 @@ impl Weights {
             }
             let quantized = specs.iter().filter_map(|spec| Some((spec, quantization.format(spec)?)));
             let quantized = quantized.map(|(spec, format)| (spec.name.clone(), (format, spec.len() as u64)));
-            weights.quantized = quantized.collect();
+            self.quantized = quantized.collect();
         }
         let tied_head = config.tie_word_embeddings.then_some(HEAD);
         let ignored = |name: &str| name.ends_with(INVERSE_FREQUENCIES) || Some(name) == tied_head;
-        weights.check(&specs, &ignored)?;
-        Ok(weights)
+        self.check(&specs, &ignored)?;
+        Ok(self)
     }
 
     /// Opens one safetensors file that should hold exactly the tensors of `specs`, as floats.

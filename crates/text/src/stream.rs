@@ -76,10 +76,23 @@ impl TokenStream {
     /// What is wrong with the corpus ([`Error::NoStories`] if it is empty) or the tokenizer
     /// ([`Error::NoEndOfText`]).
     pub fn from_corpus(path: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<Self> {
+        Self::from_stories(Corpus::open(path)?.stories()?, path, tokenizer, max_tokens)
+    }
+
+    /// As [`TokenStream::from_corpus`], of stories that somebody hands out; `path` names them in errors.
+    ///
+    /// # Errors
+    /// The first of `stories`, and as [`TokenStream::from_corpus`].
+    pub fn from_stories(
+        stories: impl Iterator<Item = Result<String>>,
+        path: &Path,
+        tokenizer: &Tokenizer,
+        max_tokens: u64,
+    ) -> Result<Self> {
         let end_of_text = tokenizer.end_of_text_or_error()?;
         let mut encoder = tokenizer.encoder();
         let (mut tokens, mut utf8_bytes) = (Vec::new(), 0);
-        for (index, story) in Corpus::open(path)?.stories()?.enumerate() {
+        for (index, story) in stories.enumerate() {
             let story = story?;
             if index > 0 {
                 tokens.push(end_of_text);

@@ -80,12 +80,19 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Read`], or [`Error::TokenizerFile`] if it is not one.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|e| Error::read(path, e))?;
+        Self::from_json(&fs::read(path).map_err(|e| Error::read(path, e))?, path)
+    }
+
+    /// The bytes of a `tokenizer.json`; `origin` names them in errors.
+    ///
+    /// # Errors
+    /// [`Error::TokenizerFile`] if they are none.
+    pub fn from_json(bytes: &[u8], origin: &Path) -> Result<Self> {
         let fault =
-            |reason: String| Error::TokenizerFile { path: path.to_owned(), reason: one_line(&reason) };
+            |reason: String| Error::TokenizerFile { path: origin.to_owned(), reason: one_line(&reason) };
         // Checked first, because the library's own parsing panics on some syntax errors.
-        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|e| fault(e.to_string()))?;
-        let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(&bytes)))
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| fault(e.to_string()))?;
+        let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
             .map_err(|_| fault("its contents are of no known shape".into()))?
             .map_err(|e| fault(e.to_string()))?;
         Self::wrap(inner).map_err(|e| match e {

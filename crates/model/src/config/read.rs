@@ -11,7 +11,7 @@ use std::path::Path;
 const MAX_BYTES: u64 = 16 << 20;
 
 /// A small JSON file, whole.
-pub(super) fn text(path: &Path) -> Result<String> {
+pub(crate) fn text(path: &Path) -> Result<String> {
     let mut text = String::new();
     let file = open_regular(path).map_err(|error| Error::read(path, error))?;
     let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct TensorFile {
     path: PathBuf,
-    file: File,
+    file: Option<File>, // none for bytes that the program carries
     map: Arc<Map>,
     entries: BTreeMap<String, Entry>,
 }
@@ -39,7 +39,16 @@ impl TensorFile {
         if file.metadata().map_err(failed)?.len() == 0 {
             return Err(Error::safetensors(path, "it is empty")); // and cannot be mapped
         }
-        let map = Arc::new(Map::new(&file).map_err(failed)?);
+        let map = Map::new(&file).map_err(failed)?;
+        Self::of(path, Some(file), map)
+    }
+
+    /// What would be in a file of this name.
+    pub(super) fn given(path: &Path, bytes: &'static [u8]) -> Result<Self> {
+        Self::of(path, None, Map::Given(bytes))
+    }
+
+    fn of(path: &Path, file: Option<File>, map: Map) -> Result<Self> {
         let (start, metadata) = header::parse(map.bytes(), path)?;
         let entry = |info: &safetensors::tensor::TensorInfo| Entry {
             dtype: info.dtype,
@@ -47,7 +56,7 @@ impl TensorFile {
             bytes: start + info.data_offsets.0..start + info.data_offsets.1,
         };
         let entries = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
-        Ok(Self { path: path.to_owned(), file, map, entries })
+        Ok(Self { path: path.to_owned(), file, map: Arc::new(map), entries })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -180,14 +189,12 @@ impl TensorFile {
     }
 
     /// Bytes of the file, which are within its length, whatever else reads it.
-    #[cfg(unix)]
     fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
-        let read = std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, start as u64);
-        read.map_err(|error| Error::read(&self.path, error))
-    }
-
-    #[cfg(not(unix))]
-    fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
+        #[cfg(unix)]
+        if let Some(file) = &self.file {
+            let read = std::os::unix::fs::FileExt::read_exact_at(file, bytes, start as u64);
+            return read.map_err(|error| Error::read(&self.path, error));
+        }
         bytes.copy_from_slice(&self.map.bytes()[start..][..bytes.len()]);
         Ok(())
     }

@@ -7,9 +7,12 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// A whole file, mapped for reading.
+/// A whole file: mapped for reading, or compiled into the program.
 #[derive(Debug)]
-pub(crate) struct Map(Mmap);
+pub(crate) enum Map {
+    File(Mmap),
+    Given(&'static [u8]),
+}
 
 impl Map {
     pub(super) fn new(file: &File) -> io::Result<Self> {
@@ -18,11 +21,14 @@ impl Map {
         // file meanwhile: offramp itself never does, every file it writes is a new one renamed over the
         // old, which stays whole for as long as it is mapped. Any bytes are valid `u8`, and what is read
         // from them is checked, so that a foreign writer can spoil values but not types.
-        unsafe { Mmap::map(file) }.map(Self)
+        unsafe { Mmap::map(file) }.map(Self::File)
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+        match self {
+            Self::File(map) => map,
+            Self::Given(bytes) => bytes,
+        }
     }
 }
 

@@ -1,0 +1,188 @@
+//! `offramp card`: a model's card, every number in it measured or read.
+
+use crate::plot;
+use crate::progress::Progress;
+use crate::{eval, output};
+use anyhow::{Context, Result};
+use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
+use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
+use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
+use offramp_text::Tokenizer;
+use serde::Serialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The card and what was measured for it, beside it.
+const CARD: &str = "README.md";
+const MEASURED: &str = "card.json";
+const JOURNAL: &str = "journal.jsonl";
+const RECIPE: &str = "recipe.toml";
+/// What every card says of itself: a `README.md` without it is somebody else's.
+const OURS: &str = "`offramp card`";
+/// The module and the class that add `set_exit_layer` in Python.
+const MODULE: [&str; 2] = ["modeling_early_exit", "EarlyExitLlamaForCausalLM"];
+
+/// Write a model's card, README.md in its folder, with every number measured
+///
+/// The folder gets README.md (a Hugging Face model card), exits.svg (perplexity and speed at every exit), card.json (the
+/// same numbers for programs) and modeling_early_exit.py, which gives the model set_exit_layer in Python. What was not
+/// measured or found is named in the card, with the command that finds it.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  offramp card runs/first-light --data valid.txt --license mit --dataset roneneldan/TinyStories"
+)]
+pub(crate) struct Arguments {
+    /// A model folder, or a run folder
+    model: PathBuf,
+    /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote: perplexity at every exit
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Stories that no choice has touched: one more number, at full depth
+    #[arg(long, value_name = "PATH")]
+    untouched: Option<PathBuf>,
+    /// The run folder with the journal and the recipe [default: where the model lies]
+    #[arg(long, value_name = "FOLDER")]
+    run: Option<PathBuf>,
+    /// Samples of each exit's speed; 0 does not measure it
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: usize,
+    /// Exit layers of the card's table, separated by commas; the plot has all [default: each quarter of the depth]
+    #[arg(long, value_name = "E,…", value_delimiter = ',')]
+    exits: Vec<usize>,
+    /// The model's name [default: its folder's]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where the card's examples find the model: a folder, or a name on the Hub [default: as given]
+    #[arg(long, value_name = "PLACE")]
+    place: Option<String>,
+    /// The licence, as the Hub names it: mit
+    #[arg(long, value_name = "NAME")]
+    license: Option<String>,
+    /// What it has learnt from, as the Hub names it: roneneldan/TinyStories
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// The language of its text: en
+    #[arg(long, value_name = "CODE")]
+    language: Option<String>,
+    /// Replace a README.md that is no card of offramp's
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    card: &'a Path,
+    measured: &'a Measured,
+    training: Option<&'a TrainingReport>,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let folder = checkpoint::resolve(&arguments.model)?;
+    let path = folder.join(CARD);
+    if !arguments.overwrite && fs::read_to_string(&path).is_ok_and(|text| !text.contains(OURS)) {
+        let path = path.display();
+        anyhow::bail!(
+            "{path} is there and no card of offramp's: move it away, or replace it with --overwrite"
+        );
+    }
+    let config = Config::read(&folder.join("config.json"))?;
+    arguments.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
+    let exits = match arguments.exits.is_empty() {
+        true => Config::quarters(config.num_hidden_layers),
+        false => arguments.exits.clone(),
+    };
+    let weights = Weights::open(&folder, &config)?;
+    let formats: Vec<_> = weights.formats().into_keys().collect();
+    let run = run_folder(arguments, &folder);
+    let training = read_journal(run.as_deref())?;
+    let recipe = run.and_then(|run| fs::read_to_string(run.join(RECIPE)).ok());
+    let measured = measure(arguments, &folder, &config)?;
+    let named = arguments.model.file_name().unwrap_or_default().to_string_lossy();
+    let place = arguments.model.to_string_lossy();
+    let card = Card {
+        name: arguments.name.as_deref().unwrap_or(&named),
+        place: arguments.place.as_deref().unwrap_or_else(|| place.trim_end_matches('/')),
+        config: &config,
+        weights: (formats.join(", "), weights.bytes()),
+        facts: Facts {
+            license: arguments.license.clone(),
+            dataset: arguments.dataset.clone(),
+            language: arguments.language.clone(),
+        },
+        measured: measured.clone(),
+        exits: &exits,
+        training: training.as_ref(),
+        recipe: recipe.as_deref(),
+    };
+    write(&folder, &card)?;
+    match json {
+        true => output::json(&Answer { card: &path, measured: &measured, training: training.as_ref() })?,
+        false => output::text(&format!("{}\n", path.display()))?,
+    }
+    Ok(())
+}
+
+/// Where the journal lies: as told, in the run folder that holds the model, or beside the weights.
+fn run_folder(arguments: &Arguments, folder: &Path) -> Option<PathBuf> {
+    let near = [Some(folder), folder.parent()].into_iter().flatten().map(Path::to_owned);
+    arguments.run.clone().or_else(|| near.into_iter().find(|place| place.join(JOURNAL).exists()))
+}
+
+fn read_journal(run: Option<&Path>) -> Result<Option<TrainingReport>> {
+    Ok(run.map(|run| TrainingReport::read(&run.join(JOURNAL))).transpose()?.flatten())
+}
+
+fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Measured> {
+    let score = |path: &Path, exits: Vec<usize>| -> Result<Scores> {
+        let tokenizer = Tokenizer::from_folder(folder)?;
+        let stream = offramp_eval::open_data(path, &tokenizer, u64::MAX)?;
+        let model = Llama::load(folder, &Formats::default())?;
+        let options = PerplexityOptions { exits, ..Default::default() };
+        let exits = eval::score(&model, &stream, &tokenizer, &options)?;
+        Ok(Scores { data: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), exits })
+    };
+    let validation = arguments.data.as_deref().map(|path| score(path, Vec::new())).transpose()?;
+    let full = vec![config.num_hidden_layers];
+    let untouched = arguments.untouched.as_deref().map(|path| score(path, full)).transpose()?;
+    let speed = if arguments.runs == 0 { None } else { Some(time(arguments.runs, folder, config)?) };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(Measured { version, validation, untouched, speed })
+}
+
+/// Every exit's speed; a short context takes a shorter prompt and fewer tokens after it.
+fn time(runs: usize, folder: &Path, config: &Config) -> Result<SpeedFigures> {
+    let half = config.max_position_embeddings / 2;
+    let usual = SpeedOptions::default();
+    let options = SpeedOptions {
+        exits: (1..=config.num_hidden_layers).collect(),
+        prompt_tokens: usual.prompt_tokens.min(half).max(1),
+        new_tokens: usual.new_tokens.min(half).max(1),
+        verify: 0,
+        runs,
+    };
+    let mut progress = Progress::new(1);
+    let mut show = |done: usize, total: usize| {
+        progress.set_total(total as u64);
+        let remaining = progress.remaining(done as u64, total as u64);
+        progress.set(done as u64, || format!("timed {done} of {total} samples, {remaining} left"));
+    };
+    let report = offramp_eval::speed(|| Ok(Llama::load(folder, &Formats::default())?), &options, &mut show)?;
+    Ok(SpeedFigures::new(&report))
+}
+
+/// Writes the card and what it speaks of.
+fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        checkpoint::write_atomically(&folder.join(name), |file| file.write_all(text.as_bytes()))
+    };
+    let json = serde_json::to_string_pretty(&card.measured).context("the measurements")? + "\n";
+    write(MEASURED, &json)?;
+    if card.measured.exits().len() > 1 {
+        write(EXITS_PLOT, &plot::exits::svg(&card.measured, card.name)?)?;
+    }
+    if card.config.quantization.is_none() {
+        checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
+    }
+    write(CARD, &card.markdown())?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! `offramp demo`: what depth buys, on the model that the program carries.
+
+use crate::generate::{self, Story};
+use crate::number::{grouped, rate};
+use crate::output::{self, Table};
+use crate::source::Source;
+use crate::{eval, progress};
+use anyhow::{Context, Result};
+use offramp_engine::SamplingOptions;
+use offramp_eval::card::Measured;
+use offramp_eval::{ExitScore, ExitSpeed, PerplexityOptions, SpeedOptions, SpeedReport, speed};
+use offramp_model::{Config, Formats, Llama};
+use offramp_models::{TINYSTORIES_24, stories};
+use offramp_text::{TokenStream, Tokenizer};
+use serde::Serialize;
+use std::path::Path;
+
+/// Of the prompt and after it, when speed is measured: a look, no benchmark.
+const TOKENS: usize = 64;
+
+/// Show what depth buys: the exits of the model that offramp carries, measured, and one opening continued from each
+///
+/// Perplexity and agreement are measured on the stories of offramp's repository, which the model has never seen; what
+/// `offramp card` measured on TinyStories stands beside them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  offramp demo\n  offramp demo --prompt \"The dragon was hungry\"")]
+pub(crate) struct Arguments {
+    /// The opening
+    #[arg(long, value_name = "TEXT", default_value = "Once upon a time, there was a little fox who")]
+    prompt: String,
+    /// Tokens of each continuation
+    #[arg(long, value_name = "N", default_value_t = 90)]
+    max_new_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    model: &'static str,
+    prompt: String,
+    exits: Vec<ExitScore>,
+    speed: SpeedReport,
+    recorded: Measured,
+    continuations: Vec<Continuation>,
+}
+
+#[derive(Serialize)]
+struct Continuation {
+    exit_layer: usize,
+    text: String,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let source = Source::Bundled;
+    let (model, tokenizer) = source.open(&Formats::default())?;
+    let exits = Config::quarters(model.config().num_hidden_layers);
+    let recorded: Measured =
+        serde_json::from_str(TINYSTORIES_24.card).context("the card of the bundled model")?;
+    let scores = score(&model, &tokenizer, &exits)?;
+    let speed = time(&source, &exits)?;
+    if !json {
+        output::text(&(introduction(model.config()) + &table(&scores, &speed, &recorded)))?;
+    }
+    let mut continuations = Vec::new();
+    for exit_layer in exits {
+        if !json {
+            output::text(&format!("\n── exit {exit_layer} ──\n"))?;
+        }
+        let story = Story { prompt: &arguments.prompt, max_new_tokens: arguments.max_new_tokens, exit_layer };
+        let greedy = SamplingOptions { temperature: 0.0, ..Default::default() };
+        let told = generate::tell(&model, &tokenizer, &story, greedy, !json)?;
+        continuations.push(Continuation { exit_layer, text: tokenizer.decode(&told.tokens)? });
+    }
+    match json {
+        true => output::json(&Answer {
+            model: TINYSTORIES_24.name,
+            prompt: arguments.prompt.clone(),
+            exits: scores,
+            speed,
+            recorded,
+            continuations,
+        })?,
+        false => output::text("\nMore: offramp generate --exit-layer 12, offramp --help\n")?,
+    }
+    Ok(())
+}
+
+fn score(model: &Llama, tokenizer: &Tokenizer, exits: &[usize]) -> Result<Vec<ExitScore>> {
+    let stories = stories().map(|story| Ok(story.to_owned()));
+    let stream = TokenStream::from_stories(stories, Path::new("stories"), tokenizer, u64::MAX)?;
+    let options = PerplexityOptions { exits: exits.to_vec(), ..Default::default() };
+    eval::score(model, &stream, tokenizer, &options)
+}
+
+fn time(source: &Source, exits: &[usize]) -> Result<SpeedReport> {
+    let options =
+        SpeedOptions { exits: exits.to_vec(), prompt_tokens: TOKENS, new_tokens: TOKENS, runs: 3, verify: 0 };
+    let mut progress = progress::Progress::new(1);
+    let mut show = |done: usize, total: usize| {
+        progress.set_total(total as u64);
+        progress.set(done as u64, || format!("timed {done} of {total} samples"));
+    };
+    Ok(speed(|| Ok(source.load(&Formats::default())?), &options, &mut show)?)
+}
+
+fn introduction(config: &Config) -> String {
+    format!(
+        "{}: a Llama of {} layers and {} parameters that can be left early\n\n",
+        TINYSTORIES_24.name,
+        config.num_hidden_layers,
+        grouped(config.parameter_count())
+    )
+}
+
+/// Measured now on the left, recorded by `offramp card` on the right.
+fn table(scores: &[ExitScore], speed: &SpeedReport, recorded: &Measured) -> String {
+    let mut table = Table::new([
+        "exit",
+        "perplexity",
+        "bits/byte",
+        "agreement",
+        "decode tokens/s",
+        "speed-up",
+        "│ TinyStories: perplexity",
+        "bits/byte",
+    ]);
+    for (score, timed) in scores.iter().zip(&speed.exits) {
+        table.row(row(score, timed, recorded));
+    }
+    let (tokens, bytes) = scores.first().map_or((0, 0), |score| (score.tokens, score.bytes));
+    table.render()
+        + &format!(
+            "measured now on {} small stories written for offramp's repository ({} tokens, {} bytes), \
+             threads {}; on the right what `offramp card` measured on TinyStories' {}\n",
+            stories().count(),
+            grouped(tokens),
+            grouped(bytes),
+            speed.threads,
+            recorded.validation.as_ref().map_or("validation stories", |scores| &scores.data),
+        )
+}
+
+fn row(score: &ExitScore, timed: &ExitSpeed, recorded: &Measured) -> [String; 8] {
+    let there = recorded.at(score.exit_layer).0;
+    let known =
+        |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
+    [
+        score.exit_layer.to_string(),
+        format!("{:.2}", score.perplexity),
+        format!("{:.3}", score.bits_per_byte),
+        format!("{:.0} %", 100.0 * score.agreement),
+        rate(timed.decode.median),
+        format!("{:.1}×", timed.speed_up),
+        format!("│ {}", known(there.map(|score| score.perplexity), 2)),
+        known(there.map(|score| score.bits_per_byte), 3),
+    ]
+}

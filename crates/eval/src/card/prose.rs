@@ -1,0 +1,106 @@
+//! The card's words: how to use the model, what it is not good for, whom to cite.
+
+use super::{Card, grouped};
+use offramp_model::Config;
+
+/// Code that runs as it stands, where the folder is one for `transformers`; the command otherwise.
+pub(super) fn usage(card: &Card<'_>) -> String {
+    let (place, middle) = (card.place, card.config.num_hidden_layers.div_ceil(2));
+    let exits = Config::quarters(card.config.num_hidden_layers);
+    let exits = exits.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let python = format!(
+        r#"In Python (`pip install torch transformers`); `modeling_early_exit.py` beside this card adds `set_exit_layer`:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{place}", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+
+model.set_exit_layer({middle})
+inputs = tokenizer("Once upon a time", return_tensors="pt")
+outputs = model.generate(**inputs, max_length=100)
+print(tokenizer.decode(outputs[0]))
+```
+
+```python
+for exit_layer in [{exits}]:
+    model.set_exit_layer(exit_layer)
+    outputs = model.generate(**inputs, max_length=100)
+    print(exit_layer, tokenizer.decode(outputs[0]))
+```
+
+Without `trust_remote_code=True` the stock Llama class loads the same folder, at full depth.
+"#
+    );
+    let python = match card.is_float() {
+        true => python,
+        false => "Stock `transformers` does not read these number formats; `offramp quantize --to bf16` makes a folder that \
+                  it does.\n"
+            .to_owned(),
+    };
+    format!(
+        "## Use\n\nWith offramp:\n\n```sh\nofframp generate {place} --prompt \"Once upon a time\" --exit-layer {middle}\n```\n\n{python}"
+    )
+}
+
+/// What follows from the numbers, in plain words.
+pub(super) fn limitations(card: &Card<'_>) -> String {
+    let config = card.config;
+    let learnt = match (&card.facts.dataset, card.training) {
+        (Some(dataset), Some(report)) => {
+            format!(
+                "It has learnt from {} tokens of {dataset} and knows nothing else",
+                grouped(report.tokens)
+            )
+        }
+        (Some(dataset), None) => format!("It has learnt from {dataset} and knows nothing else"),
+        _ => "It knows what it has learnt from and nothing else".to_owned(),
+    };
+    let mut lines = vec![
+        format!("{learnt}: it continues text of that kind, and takes no instructions."),
+        "What it says is made up, may contradict itself, and was not checked for harm.".to_owned(),
+        format!("Its context is {} tokens; beyond that it cannot see.", config.max_position_embeddings),
+        "An earlier exit is another, worse text, not the same text sooner: the table says how much worse."
+            .to_owned(),
+    ];
+    if let Some((worst, full)) =
+        card.measured.validation.as_ref().and_then(|scores| {
+            Some((scores.exits.iter().min_by_key(|exit| exit.exit_layer)?, scores.deepest()?))
+        })
+        && worst.exit_layer < full.exit_layer
+    {
+        lines.push(format!(
+            "The first exits are of little use: at exit layer {} perplexity is {:.1}, {:.1} times the full model's.",
+            worst.exit_layer,
+            worst.perplexity,
+            worst.perplexity / full.perplexity
+        ));
+    }
+    if card.measured.speed.is_some() {
+        lines.push(
+            "Speed is that of one machine and one text at a time; other machines have other ratios."
+                .to_owned(),
+        );
+    }
+    let lines: String = lines.iter().map(|line| format!("- {line}\n")).collect();
+    format!("## Limitations\n\n{lines}")
+}
+
+/// The papers behind it.
+pub(super) fn citations(card: &Card<'_>) -> String {
+    let mut papers = vec![
+        "Elhoushi et al. 2024, *LayerSkip: Enabling Early Exit Inference and Self-Speculative Decoding*, \
+         [arXiv:2404.16710](https://arxiv.org/abs/2404.16710): layer dropout and the early-exit loss.",
+        "Touvron et al. 2023, *LLaMA: Open and Efficient Foundation Language Models*, \
+         [arXiv:2302.13971](https://arxiv.org/abs/2302.13971): the architecture.",
+    ];
+    if card.facts.dataset.as_deref().is_some_and(|dataset| dataset.to_lowercase().contains("tinystories")) {
+        papers.push(
+            "Eldan and Li 2023, *TinyStories: How Small Can Language Models Be and Still Speak Coherent English?*, \
+             [arXiv:2305.07759](https://arxiv.org/abs/2305.07759): the stories.",
+        );
+    }
+    let papers: String = papers.iter().map(|paper| format!("- {paper}\n")).collect();
+    format!("## Citations\n\n{papers}")
+}

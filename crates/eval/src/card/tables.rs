@@ -1,0 +1,182 @@
+//! The card's tables: exits, architecture, training, stability.
+
+use super::{Card, EXITS_PLOT, Scores, SpeedFigures, grouped, table};
+use crate::{GradNorm, Spread, TrainingReport};
+use offramp_model::{Config, RopeScaling};
+
+/// What each exit is worth, and the text under it that says how that was measured.
+pub(super) fn exits(card: &Card<'_>) -> String {
+    let measured = &card.measured;
+    let head = [
+        "exit layer",
+        "perplexity",
+        "bits/byte",
+        "agreement with the full model",
+        "decode tokens/s",
+        "speed-up",
+    ];
+    let (no_score, no_speed) = (card.command("--data FILE"), card.command("--runs 5"));
+    let row = |&exit_layer: &usize| {
+        let (score, speed) = measured.at(exit_layer);
+        let scored = score.map_or(["–".to_owned(), "–".to_owned(), "–".to_owned()], |score| {
+            let (perplexity, bits, agreement) =
+                (score.perplexity, score.bits_per_byte, 100.0 * score.agreement);
+            [format!("{perplexity:.2}"), format!("{bits:.3}"), format!("{agreement:.1} %")]
+        });
+        let timed = speed.map_or(["–".to_owned(), "–".to_owned()], |speed| {
+            [spread(&speed.decode), format!("{:.2}×", speed.speed_up)]
+        });
+        let name = if exit_layer == card.config.num_hidden_layers { " (all)" } else { "" };
+        [vec![format!("{exit_layer}{name}")], scored.into(), timed.into()].concat()
+    };
+    let rows: Vec<_> = card.exits.iter().rev().map(row).collect();
+    let plot = match measured.exits().len() > 1 {
+        true => format!("\n![Perplexity and tokens per second at every exit]({EXITS_PLOT})\n"),
+        false => String::new(),
+    };
+    let scored =
+        measured.validation.as_ref().map_or_else(|| not_measured("Perplexity", &no_score), of_scores);
+    let timed = measured.speed.as_ref().map_or_else(|| not_measured("Speed", &no_speed), of_speed);
+    let untouched = measured.untouched.as_ref().map_or(String::new(), untouched);
+    format!("## What each exit is worth\n\n{}{plot}\n{scored}\n\n{timed}\n{untouched}", table(&head, &rows))
+}
+
+fn not_measured(what: &str, command: &str) -> String {
+    format!("{what} was not measured: run {command}.")
+}
+
+fn of_scores(scores: &Scores) -> String {
+    let (tokens, bytes) = scores.exits.first().map_or((0, 0), |exit| (exit.tokens, exit.bytes));
+    format!(
+        "Perplexity: every token of {} but the first, predicted once ({} tokens, {} bytes of text). Perplexities compare \
+         models with the same tokenizer, bits per byte of text any two. Agreement: the share of tokens at which the exit's \
+         most likely one is the full model's.",
+        scores.data,
+        grouped(tokens),
+        grouped(bytes)
+    )
+}
+
+fn of_speed(speed: &SpeedFigures) -> String {
+    let processor = speed.processor.as_ref().map_or(String::new(), |name| format!(" ({name})"));
+    let SpeedFigures { kernels, threads, formats, prompt_tokens, new_tokens, runs, .. } = speed;
+    let plural = if *threads == 1 { "" } else { "s" };
+    format!(
+        "Speed: offramp, {formats}, batch 1, greedy, {new_tokens} tokens after a prompt of {prompt_tokens}; median of {runs} \
+         samples (least–most), exits in turn; {threads} thread{plural}, {kernels}{processor}."
+    )
+}
+
+fn untouched(scores: &Scores) -> String {
+    let Some(full) = scores.deepest() else { return String::new() };
+    format!(
+        "\nOn text that no choice has touched ({}, {} tokens) the full model has perplexity **{:.2}**, **{:.3} bits/byte**.\n",
+        scores.data,
+        grouped(full.tokens),
+        full.perplexity,
+        full.bits_per_byte
+    )
+}
+
+fn spread(spread: &Spread) -> String {
+    let whole =
+        |value: f64| if value < 100.0 { format!("{value:.1}") } else { grouped(value.round() as u64) };
+    let [median, min, max] = [spread.median, spread.min, spread.max].map(whole);
+    format!("{median} ({min}–{max})")
+}
+
+/// From the config and the weights' files.
+pub(super) fn architecture(card: &Card<'_>) -> String {
+    let Config { head_dim, num_attention_heads: heads, num_key_value_heads: key_heads, .. } = *card.config;
+    let config = card.config;
+    let head = if config.tie_word_embeddings { "the embedding" } else { "weights of its own (untied)" };
+    let scaling = match config.rope.scaling {
+        RopeScaling::Default => "",
+        RopeScaling::Linear { .. } => ", linear scaling",
+        RopeScaling::Llama3 { .. } => ", Llama 3 scaling",
+    };
+    let rows = [
+        ("parameters", grouped(config.parameter_count())),
+        ("layers, so exit layers", config.num_hidden_layers.to_string()),
+        ("hidden size", config.hidden_size.to_string()),
+        ("feed-forward size, SwiGLU", config.intermediate_size.to_string()),
+        ("attention heads", format!("{heads} of {head_dim}, {key_heads} of keys and values")),
+        ("vocabulary", grouped(config.vocab_size as u64)),
+        ("LM head", head.to_owned()),
+        ("context", config.max_position_embeddings.to_string()),
+        ("positions", format!("rotary, theta {}{scaling}", config.rope.theta)),
+        ("norm", format!("RMSNorm, epsilon {}", config.rms_norm_eps)),
+        ("weights", format!("{}, {} bytes", card.weights.0, grouped(card.weights.1))),
+    ];
+    format!("## Architecture\n\n{}", of_pairs(&rows))
+}
+
+fn of_pairs(rows: &[(&str, String)]) -> String {
+    let rows: Vec<_> = rows.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
+    table(&["", ""], &rows)
+}
+
+/// From the journal, the config and the recipe.
+pub(super) fn training(card: &Card<'_>) -> String {
+    let mut rows = Vec::new();
+    if let Some(early_exit) = &card.config.early_exit {
+        let dropout = format!("{}, at most {:.3}", early_exit.layer_dropout, early_exit.layer_dropout_max);
+        rows.push(("early-exit loss beside the last layer's", early_exit.early_exit_loss_scale.to_string()));
+        rows.push(("exits in a step (curriculum)", early_exit.curriculum.clone()));
+        rows.push(("layer dropout", dropout));
+    }
+    let missing = match card.training {
+        Some(report) => {
+            rows.extend(of_run(report));
+            String::new()
+        }
+        None => format!("\nNo journal was found: run {}.\n", card.command("--run RUN_FOLDER")),
+    };
+    let rows = if rows.is_empty() { String::new() } else { of_pairs(&rows) };
+    let recipe = card.recipe.map_or(String::new(), |recipe| {
+        format!(
+            "\n<details><summary>The recipe</summary>\n\n```toml\n{}\n```\n\n</details>\n",
+            recipe.trim_end()
+        )
+    });
+    format!("## Training\n\n{rows}{missing}{recipe}")
+}
+
+fn of_run(report: &TrainingReport) -> Vec<(&'static str, String)> {
+    let peak = report.curves.learning_rate.iter().map(|point| point.1).fold(0.0, f64::max);
+    let mut rows = vec![
+        ("steps", grouped(report.steps)),
+        ("tokens seen", grouped(report.tokens)),
+        ("peak learning rate", format!("{peak:.1e}")),
+        ("training tokens/s, median", grouped(report.tokens_per_second.median.max(0.0).round() as u64)),
+        ("hours of training steps", format!("{:.1}", report.seconds / 3600.0)),
+    ];
+    if let Some(start) = &report.start {
+        rows.push(("threads", format!("{}, {}", start.threads, start.kernels)));
+        rows.push(("seed", start.seed.to_string()));
+        rows.push(("trained with", format!("offramp {}", start.version)));
+    }
+    rows
+}
+
+/// From the journal.
+pub(super) fn stability(card: &Card<'_>) -> String {
+    let Some(report) = card.training else {
+        let command = card.command("--run RUN_FOLDER");
+        return format!("## Training stability\n\nNo journal was found: run {command}.\n");
+    };
+    let GradNorm { median, percentile_99, max } = report.grad_norm;
+    let mut rows = vec![
+        ("final loss (full model, smoothed, nats per token)", format!("{:.3}", report.smoothed_loss)),
+        ("gradient norm before clipping, median", format!("{median:.2}")),
+        ("99th percentile", format!("{percentile_99:.2}")),
+        ("most", format!("{max:.2}")),
+        ("loss spikes (five deviations above the fifty steps before)", report.loss_spikes.to_string()),
+        ("steps skipped as not finite", report.skipped.to_string()),
+    ];
+    if let Some(last) = report.validation.last() {
+        let exits = last.exits.iter().map(|exit| format!("{:.3} at {}", exit.loss, exit.exit_layer));
+        rows.push(("last validation, nats per token at exit layers", exits.collect::<Vec<_>>().join(", ")));
+    }
+    format!("## Training stability\n\n{}", of_pairs(&rows))
+}
