@@ -74,11 +74,24 @@ pub struct Micro {
     pub(crate) columns: usize,
     /// Values of k that share a word of a panel: 1, or 2 `bf16`, the even one low.
     pub(crate) per_word: usize,
-    /// Writes rows or columns of an operand as panels of `width` (second argument), `[words of k, width]`
-    /// each, the last one padded with zeros.
-    pub(crate) pack: fn(Strip<'_>, usize, &mut [u32]),
-    /// `out = alpha · left · right`, or adds it.
-    pub(crate) tile: fn(Tile<'_>, &mut [f32]),
+    /// Panels have a multiple of so many words of k, the last ones zero. It divides [`DEPTH`].
+    pub(crate) step: usize,
+    /// Writes rows of the left operand as panels of `rows` (second argument), as many words each as `words`
+    /// times `rows`, in an order of its own; what pads the last panel counts for nothing.
+    pub(crate) pack_left: Pack,
+    /// As `pack_left`, columns of the right operand as panels of `columns`.
+    pub(crate) pack_right: Pack,
+    /// `out = alpha · left · right`, or adds it, for all tiles of some panels.
+    pub(crate) tiles: fn(Panels<'_>, &mut [f32]),
+}
+
+type Pack = fn(Strip<'_>, usize, &mut [u32]);
+
+impl Micro {
+    /// Words of `depth` values of k in a panel.
+    fn words(&self, depth: usize) -> usize {
+        depth.div_ceil(self.per_word).next_multiple_of(self.step)
+    }
 }
 
 /// Rows of the left operand or columns of the right one, at a stretch of k.
@@ -94,14 +107,48 @@ pub(crate) struct Strip<'a> {
     pub(crate) k_stride: usize,
 }
 
+/// Packed rows and columns at a stretch of k, and where their product goes in the output slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    left: &'a [u32],  // [panels, words · rows of a panel]
+    right: &'a [u32], // [panels, DEPTH · columns of a panel], of which `words` are used
+    words: usize,
+    size: [usize; 2], // rows and columns of the output
+    stride: usize,    // of the output's rows
+    pub(crate) alpha: f32,
+    pub(crate) write: Write,
+}
+
+impl Panels<'_> {
+    /// Calls `tile` for every tile of so many rows and columns. Columns outside: their panel stays in the first
+    /// cache while all rows go by.
+    #[inline(always)]
+    pub(crate) fn each(
+        self,
+        rows: usize,
+        columns: usize,
+        out: &mut [f32],
+        tile: impl Fn(Tile<'_>, &mut [f32]),
+    ) {
+        let Self { left, right, words, size, stride, alpha, write } = self;
+        for (c, right) in blocks(size[1], columns).zip(right.chunks_exact(DEPTH * columns)) {
+            let right = &right[..words * columns];
+            for (r, left) in blocks(size[0], rows).zip(left.chunks_exact(words * rows)) {
+                let out = &mut out[r.start * stride + c.start..];
+                tile(Tile { left, right, rows: r.len(), columns: c.len(), stride, alpha, write }, out);
+            }
+        }
+    }
+}
+
 /// Two panels, and where their product goes in the output slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'a> {
-    pub(crate) left: &'a [u32],  // [words, rows]
-    pub(crate) right: &'a [u32], // [words, columns]
-    pub(crate) rows: usize,      // of the output, at most the panel's
-    pub(crate) columns: usize,   // as `rows`
-    pub(crate) stride: usize,    // of the output's rows
+    pub(crate) left: &'a [u32],
+    pub(crate) right: &'a [u32],
+    pub(crate) rows: usize,    // of the output, at most the panel's
+    pub(crate) columns: usize, // as `rows`
+    pub(crate) stride: usize,  // of the output's rows
     pub(crate) alpha: f32,
     pub(crate) write: Write,
 }
@@ -236,6 +283,7 @@ impl<'a> Shape<'a> {
 }
 
 /// `0..len` in blocks.
+#[inline]
 fn blocks(len: usize, block: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..len).step_by(block).map(move |first| first..len.min(first + block))
 }
@@ -246,9 +294,8 @@ fn pack_right(micro: &Micro, b: Matrix<'_>, right: &mut [u32], threads: Threads)
     let pack = |(index, panel): (usize, &mut [u32])| {
         let (k, column) = (index / panels * stretch, index % panels * micro.columns);
         let (depth, count) = (stretch.min(b.rows - k), micro.columns.min(b.cols - column));
-        let words = depth.div_ceil(micro.per_word);
         let strip = b.part(k, column, depth, count).columns();
-        (micro.pack)(strip, micro.columns, &mut panel[..words * micro.columns]);
+        (micro.pack_right)(strip, micro.columns, &mut panel[..micro.words(depth) * micro.columns]);
     };
     let panel = DEPTH * micro.columns;
     match threads {
@@ -275,18 +322,11 @@ impl Block<'_> {
         let mut packed = take(&LEFT, LEFT_WORDS);
         let stretches = self.right.chunks_exact(panels * DEPTH * micro.columns);
         for (ks, right) in blocks(a.cols, DEPTH * micro.per_word).zip(stretches) {
-            let words = ks.len().div_ceil(micro.per_word);
+            let words = micro.words(ks.len());
             let left = &mut packed[..words * a.rows.next_multiple_of(micro.rows)];
-            (micro.pack)(a.part(0, ks.start, a.rows, ks.len()).strip(), micro.rows, left);
-            let right = right.chunks_exact(DEPTH * micro.columns);
-            for (columns, right) in blocks(self.columns, micro.columns).zip(right) {
-                let right = &right[..words * micro.columns];
-                for (rows, left) in blocks(a.rows, micro.rows).zip(left.chunks_exact(words * micro.rows)) {
-                    let (rows, first) = (rows.len(), rows.start * stride + columns.start);
-                    let tile = Tile { left, right, rows, columns: columns.len(), stride, alpha, write };
-                    (micro.tile)(tile, &mut out[first..]);
-                }
-            }
+            (micro.pack_left)(a.part(0, ks.start, a.rows, ks.len()).strip(), micro.rows, left);
+            let size = [a.rows, self.columns];
+            (micro.tiles)(Panels { left, right, words, size, stride, alpha, write }, out);
             write = Write::Add;
         }
         LEFT.set(packed);

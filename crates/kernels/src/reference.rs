@@ -36,15 +36,22 @@ pub(crate) static TABLE: Table = Table {
     gemm_bf16: &GEMM_BF16,
 };
 
-static GEMM: Micro =
-    Micro { rows: 4, columns: 16, per_word: 1, pack: portable::pack, tile: portable::tile::<false, 4, 16> };
-
-static GEMM_BF16: Micro = Micro {
+static GEMM: Micro = Micro {
     rows: 4,
     columns: 16,
+    per_word: 1,
+    step: 1,
+    pack_left: portable::pack,
+    pack_right: portable::pack,
+    tiles: |panels, out| panels.each(4, 16, out, portable::tile::<false, 4, 16>),
+};
+
+static GEMM_BF16: Micro = Micro {
     per_word: 2,
-    pack: portable::pack_bf16,
-    tile: portable::tile_bf16::<false, 4, 16>,
+    pack_left: portable::pack_bf16,
+    pack_right: portable::pack_bf16,
+    tiles: |panels, out| panels.each(4, 16, out, portable::tile_bf16::<false, 4, 16>),
+    ..GEMM
 };
 
 fn product(factors: Rows<'_, f32>, mut out: ColumnsMut<'_>) {

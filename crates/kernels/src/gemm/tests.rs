@@ -22,8 +22,16 @@ fn expected(factors: Factors, before: f32, a: &[f32], b: impl Iterator<Item = f3
 /// Odd sizes around every edge of tiles and blocks, each operand also transposed, strides, both writes.
 #[test]
 fn every_table_follows_the_definition() {
-    let sizes =
-        [(7, 5, 9), (1, 1, 1), (8, 48, 512), (9, 49, 33), (130, 97, 515), (3, 200, 1030), (33, 16, 2)];
+    let sizes = [
+        (7, 5, 9),
+        (1, 1, 1),
+        (8, 48, 512),
+        (9, 49, 33),
+        (130, 97, 515),
+        (3, 200, 1030),
+        (33, 16, 2),
+        (65, 95, 31),
+    ];
     for (m, n, k) in sizes {
         let (a, b) = (numbers(m * (k + 3), 1), numbers(n * (k + 2), 2));
         let a_at = |i: usize, l: usize| a[i * (k + 3) + l];

@@ -4,7 +4,9 @@
 //! knows no types for them yet, so that what touches them is written in assembly, and nothing else does.
 #![allow(unsafe_code, reason = "tiles are reached through assembly alone")]
 
+mod gemm;
 mod operand;
+mod pack;
 mod rows;
 mod strips;
 mod transpose;
@@ -21,6 +23,7 @@ pub(super) static TABLE: Table = Table {
     operand_len: operand::operand_len,
     product_bf16: rows::product,
     product_strips: strips::product,
+    gemm_bf16: &gemm::BF16,
     ..super::avx512::FUNCTIONS
 };
 

@@ -12,9 +12,11 @@ pub(super) static F32: Micro = Micro {
     rows: ROWS,
     columns: COLUMNS,
     per_word: 1,
-    pack: portable::pack,
+    step: 1,
+    pack_left: portable::pack,
+    pack_right: portable::pack,
     // SAFETY: as the static.
-    tile: |tile, out| unsafe { f32(tile, out) },
+    tiles: |panels, out| panels.each(ROWS, COLUMNS, out, |tile, out| unsafe { f32(tile, out) }),
 };
 
 /// As [`F32`]; this instruction set multiplies no `bf16`, so it widens them.
@@ -22,9 +24,11 @@ pub(super) static BF16: Micro = Micro {
     rows: ROWS,
     columns: COLUMNS,
     per_word: 2,
-    pack: portable::pack_bf16,
+    step: 1,
+    pack_left: portable::pack_bf16,
+    pack_right: portable::pack_bf16,
     // SAFETY: as the static.
-    tile: |tile, out| unsafe { bf16(tile, out) },
+    tiles: |panels, out| panels.each(ROWS, COLUMNS, out, |tile, out| unsafe { bf16(tile, out) }),
 };
 
 #[target_feature(enable = "avx2,fma")]

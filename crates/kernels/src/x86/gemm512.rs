@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
 use super::pack512::{BF16_VALUES, F32_VALUES, ROUNDED, pack};
-use crate::gemm::{Micro, Tile, Values, Write, portable};
+use crate::gemm::{Micro, Strip, Tile, Values, Write, portable};
 use std::arch::x86_64::*;
 
 /// 12 × 32 sums, 2 vectors of the right panel, and left values broadcast from memory, fill 27 of the 32
@@ -17,11 +17,10 @@ pub(super) static F32: Micro = Micro {
     rows: ROWS,
     columns: COLUMNS,
     per_word: 1,
-    pack: |strip, width, panel| match strip.values {
-        Values::F32(_) => pack::<F32_VALUES>(strip, width, panel),
-        Values::Bf16(_) => portable::pack(strip, width, panel),
-    },
-    tile: run::<false>,
+    step: 1,
+    pack_left: pack_f32,
+    pack_right: pack_f32,
+    tiles: |panels, out| panels.each(ROWS, COLUMNS, out, run::<false>),
 };
 
 /// As [`F32`]; where the processor does not multiply `bf16`, it widens them.
@@ -29,12 +28,25 @@ pub(super) static BF16: Micro = Micro {
     rows: ROWS,
     columns: COLUMNS,
     per_word: 2,
-    pack: |strip, width, panel| match strip.values {
-        Values::F32(_) => pack::<ROUNDED>(strip, width, panel),
-        Values::Bf16(_) => pack::<BF16_VALUES>(strip, width, panel),
-    },
-    tile: run::<true>,
+    step: 1,
+    pack_left: pack_bf16,
+    pack_right: pack_bf16,
+    tiles: |panels, out| panels.each(ROWS, COLUMNS, out, run::<true>),
 };
+
+fn pack_f32(strip: Strip<'_>, width: usize, panels: &mut [u32]) {
+    match strip.values {
+        Values::F32(_) => pack::<F32_VALUES>(strip, width, panels),
+        Values::Bf16(_) => portable::pack(strip, width, panels),
+    }
+}
+
+fn pack_bf16(strip: Strip<'_>, width: usize, panels: &mut [u32]) {
+    match strip.values {
+        Values::F32(_) => pack::<ROUNDED>(strip, width, panels),
+        Values::Bf16(_) => pack::<BF16_VALUES>(strip, width, panels),
+    }
+}
 
 fn run<const BF16: bool>(tile: Tile<'_>, out: &mut [f32]) {
     let words = tile.left.len() / ROWS;

@@ -194,6 +194,26 @@ impl Sums {
         }
     }
 
+    /// Writes 32 × 32 sums to rows `stride` floats apart.
+    ///
+    /// # Safety
+    /// As [`Sums::clear`], of tiles of 16 × 16; `out` must hold them.
+    pub(super) unsafe fn store(out: *mut f32, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!(
+                "tilestored [{top} + {stride}*1], tmm0",
+                "tilestored [{top} + {stride}*1 + 64], tmm1",
+                "tilestored [{low} + {stride}*1], tmm2",
+                "tilestored [{low} + {stride}*1 + 64], tmm3",
+                top = in(reg) out,
+                low = in(reg) out.wrapping_add(SIDE * stride),
+                stride = in(reg) 4 * stride,
+                options(nostack),
+            );
+        }
+    }
+
     /// What these tiles hold.
     ///
     /// # Safety

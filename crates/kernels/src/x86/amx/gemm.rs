@@ -1,0 +1,96 @@
+//! Training's products of `bf16` in tiles: 32 × 32 sums, four tiles of them.
+#![allow(unsafe_code, reason = "tiles are reached through assembly, vectors through pointers")]
+
+use super::pack::pack;
+use super::way::{Sums, Way};
+use super::{LINE, SIDE, Shapes};
+use crate::gemm::{Micro, Panels, Tile, Write};
+use std::arch::x86_64::*;
+
+/// Rows and columns of two tiles: each tile of a factor is used twice.
+pub(super) const PAIR: usize = 2 * SIDE;
+
+/// Handed out by this table alone. A tile is summed over 16 words at a time, whatever its neighbours; as in
+/// `vdpbf16ps`, subnormal factors count as 0.
+pub(super) static BF16: Micro = Micro {
+    rows: PAIR,
+    columns: PAIR,
+    per_word: 2,
+    step: SIDE,
+    pack_left: pack::<true>,
+    pack_right: pack::<false>,
+    tiles,
+};
+
+/// Shapes are set once for all tiles: setting and releasing them takes as long as a small tile.
+fn tiles(panels: Panels<'_>, out: &mut [f32]) {
+    // SAFETY: this table is handed out only where there are tiles.
+    let _shapes = unsafe { Shapes::set((SIDE, LINE), (SIDE, LINE), (SIDE, LINE)) };
+    panels.each(PAIR, PAIR, out, |tile, out| {
+        assert!(
+            tile.left.len() == tile.right.len() && tile.left.len().is_multiple_of(PAIR * SIDE),
+            "whole steps"
+        );
+        assert!((1..=PAIR).contains(&tile.rows) && (1..=PAIR).contains(&tile.columns), "a part of a tile");
+        assert!(tile.columns <= tile.stride || tile.rows == 1, "rows that do not overlap");
+        assert!(out.len() >= (tile.rows - 1) * tile.stride + tile.columns, "an output of the tile's shape");
+        // SAFETY: checked, and the shapes are set.
+        unsafe { one(tile, out.as_mut_ptr()) }
+    });
+}
+
+/// # Safety
+/// The panels must have whole steps, as [`pack`] writes them; `out` must hold the tile; the shapes must be set.
+unsafe fn one(tile: Tile<'_>, out: *mut f32) {
+    let steps = tile.left.len() / (PAIR * SIDE);
+    let way = Way {
+        a: tile.left.as_ptr().cast(),
+        a_next: steps * SIDE * LINE,
+        b: tile.right.as_ptr().cast(),
+        b_stride: 2 * LINE,
+        b_next: LINE,
+        steps,
+    };
+    let plain = tile.write == Write::Replace && tile.alpha == 1.0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        Sums::clear();
+        way.multiply(tile.rows.div_ceil(SIDE), tile.columns.div_ceil(SIDE));
+        if plain && tile.rows == PAIR && tile.columns == PAIR {
+            Sums::store(out, tile.stride);
+            return;
+        }
+        let mut sums = Block([const { std::mem::MaybeUninit::uninit() }; PAIR * PAIR]);
+        let sums = sums.0.as_mut_ptr().cast::<f32>();
+        Sums::store(sums, PAIR);
+        put(sums, plain, tile, out);
+    }
+}
+
+/// Sums on their way to the output.
+#[repr(align(64))]
+struct Block([std::mem::MaybeUninit<f32>; PAIR * PAIR]);
+
+/// # Safety
+/// There must be 32 × 32 sums, and `out` must hold the tile.
+#[target_feature(enable = "avx512f")]
+unsafe fn put(sums: *const f32, plain: bool, tile: Tile<'_>, out: *mut f32) {
+    let alpha = _mm512_set1_ps(tile.alpha);
+    for row in 0..tile.rows {
+        for v in 0..2 {
+            let inside = tile.columns.saturating_sub(v * SIDE).min(SIDE);
+            let mask = ((1u32 << inside) - 1) as u16;
+            let at = out.wrapping_add(row * tile.stride + v * SIDE);
+            // SAFETY: masked lanes are neither read nor written, and the others lie within the output.
+            unsafe {
+                let sum = _mm512_load_ps(sums.add(row * PAIR + v * SIDE));
+                let scaled = match tile.write {
+                    _ if plain => sum,
+                    Write::Replace => _mm512_mul_ps(alpha, sum),
+                    Write::Add => _mm512_fmadd_ps(alpha, sum, _mm512_maskz_loadu_ps(mask, at)),
+                };
+                _mm512_mask_storeu_ps(at, mask, scaled);
+            }
+        }
+    }
+}
