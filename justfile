@@ -43,7 +43,7 @@ first-minute:
 train-first-light:
     {{ offramp }} train recipes/first-light.toml
 
-# The Python environment of the two recipes below
+# The Python environment of the recipes below
 python:
     python3 -m venv tests/python/.venv
     {{ python }} -m pip install torch transformers safetensors numpy
@@ -55,3 +55,7 @@ fixtures *NAMES:
 # Compare a folder that offramp wrote with stock transformers
 check-transformers MODEL: build
     {{ python }} tests/python/check_transformers.py {{ MODEL }} --offramp target/release/offramp
+
+# Run the Python of a model's card, and compare its exits with offramp's
+check-card MODEL: build
+    {{ python }} tests/python/check_card.py {{ MODEL }} --offramp target/release/offramp

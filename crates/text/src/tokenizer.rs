@@ -123,6 +123,21 @@ impl Tokenizer {
         replace::write_whole(path, json.as_bytes())
     }
 
+    /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a
+    /// model of so many positions. Without one it goes by the model's type, and gives every Llama other tokens
+    /// than these.
+    pub fn transformers_json(&self, model_max_length: usize) -> String {
+        let end_of_text = self.end_of_text.and_then(|id| self.inner.id_to_token(id));
+        let json = serde_json::json!({
+            "clean_up_tokenization_spaces": false,
+            "eos_token": end_of_text,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": model_max_length,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        });
+        format!("{json:#}\n")
+    }
+
     fn wrap(mut inner: tokenizers::Tokenizer) -> Result<Self> {
         inner.with_truncation(None).map_err(Error::tokenizer)?;
         inner.with_padding(None);

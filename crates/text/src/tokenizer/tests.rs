@@ -296,6 +296,23 @@ fn a_decoder_left_to_the_library_still_streams() {
     assert!(tokenizer.decode(&[100_000]).is_err());
 }
 
+/// What tests/python/check_card.py finds that transformers makes of it.
+#[test]
+fn transformers_is_told_what_it_would_guess() {
+    let read = |tokenizer: &Tokenizer| {
+        serde_json::from_str::<serde_json::Value>(&tokenizer.transformers_json(512)).unwrap()
+    };
+    let json = read(&GPT2);
+    assert_eq!(
+        json["tokenizer_class"], "PreTrainedTokenizerFast",
+        "no class of its own, by the model's type"
+    );
+    assert_eq!(json["model_input_names"], serde_json::json!(["input_ids", "attention_mask"]));
+    assert_eq!((&json["eos_token"], &json["model_max_length"]), (&"<|endoftext|>".into(), &512.into()));
+    assert_eq!(json["clean_up_tokenization_spaces"], false, "decoding gives a text back as it was");
+    assert_eq!(read(&LLAMA_2)["eos_token"], "</s>");
+}
+
 #[test]
 fn real_stories_survive() {
     let path =

@@ -14,6 +14,7 @@ use std::path::Path;
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// For the small files, and for what the disk keeps of its own.
 const SLACK: u64 = 1 << 20;
@@ -26,8 +27,11 @@ pub(super) fn write_model(folder: &Path, trainer: &Trainer, data: &Data) -> offr
         let (_, range) = places.find(|(place, _)| *place == spec).expect("the layout has the config's order");
         Cow::Borrowed(&trainer.weights[range])
     })?;
-    let tokenizer = write_atomically(&folder.join(TOKENIZER), |file| file.write_all(&data.tokenizer_json))?;
-    files.insert(TOKENIZER.to_owned(), tokenizer);
+    let how = data.tokenizer.transformers_json(trainer.config().max_position_embeddings);
+    for (name, bytes) in [(TOKENIZER, &data.tokenizer_json[..]), (TOKENIZER_CONFIG, how.as_bytes())] {
+        let written = write_atomically(&folder.join(name), |file| file.write_all(bytes))?;
+        files.insert(name.to_owned(), written);
+    }
     Ok(files)
 }
 

@@ -123,6 +123,9 @@ fn a_run_learns_and_leaves_what_it_promises() {
         assert!((block.layer_dropout_max - 0.8).abs() < 1e-12);
         let tokenizer = Tokenizer::from_folder(&place.path(folder)).unwrap();
         assert_eq!(model.config().eos_token_ids, [tokenizer.end_of_text().unwrap()]);
+        let context = model.config().max_position_embeddings;
+        let how = place.read(&format!("{folder}/tokenizer_config.json"));
+        assert_eq!(how, tokenizer.transformers_json(context).as_bytes());
     }
     assert_eq!(place.read("run/recipe.toml"), recipe.text().as_bytes());
     assert_eq!(summary.model, place.path("run/model"));

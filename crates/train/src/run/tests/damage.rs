@@ -37,7 +37,13 @@ fn one_flipped_bit_is_refused() {
     let stop = AtomicBool::new(false);
     stopped_after(&place.job(&recipe, "run", &stop), &stop, 8);
     let journal = place.read("run/journal.jsonl");
-    for file in ["model.safetensors", "optimizer.safetensors", "tokenizer.json", "config.json"] {
+    for file in [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "config.json",
+    ] {
         let path = format!("run/step-000008/{file}");
         let mut bytes = place.read(&path);
         let (last, middle) = (bytes.len() - 1, bytes.len() / 2);
