@@ -1,11 +1,11 @@
 //! `offramp inspect`: what is in a checkpoint, or what a recipe would make.
 
 use crate::number::{bytes, grouped};
+use crate::source::Source;
 use crate::{output, shape};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
-use offramp_model::{Config, Weights, checkpoint};
-use offramp_text::Tokenizer;
+use offramp_model::{Config, checkpoint};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
     after_help = "Example:\n  offramp inspect runs/first-light\n  offramp inspect recipes/llama3-earlyexit.toml"
 )]
 pub(crate) struct Arguments {
-    /// A model folder, a run folder, or a recipe (.toml)
-    path: PathBuf,
+    /// A model folder, a run folder, or a recipe (.toml) [default: the model that offramp carries]
+    path: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -55,10 +55,12 @@ struct Training {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let path = &arguments.path;
-    let answer = match shape::is_recipe(path) {
-        true => answer(path.clone(), &shape::read(path)?),
-        false => of_checkpoint(path)?,
+    let answer = match arguments.path.as_deref() {
+        None => of_model(&Source::Bundled, None)?,
+        Some(path) if shape::is_recipe(path) => answer(path.to_owned(), &shape::read(path)?),
+        Some(path) => {
+            of_model(&Source::Folder(checkpoint::resolve(path)?), Some(&path.join("journal.jsonl")))?
+        }
     };
     match json {
         true => output::json(&answer)?,
@@ -67,13 +69,11 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn of_checkpoint(path: &Path) -> Result<Answer> {
-    let folder = checkpoint::resolve(path)?;
-    let config = Config::read(&folder.join("config.json"))?;
-    let weights = Weights::open(&folder, &config)?;
-    let tokenizer =
-        folder.join("tokenizer.json").exists().then(|| Tokenizer::from_folder(&folder)).transpose()?;
-    let journal = path.join("journal.jsonl");
+fn of_model(source: &Source, journal: Option<&Path>) -> Result<Answer> {
+    let config = source.config()?;
+    let weights = source.weights(&config)?;
+    let tokenizer = source.has_tokenizer().then(|| source.tokenizer()).transpose()?;
+    let training = journal.filter(|journal| journal.exists()).map(training).transpose()?.flatten();
     Ok(Answer {
         weights: Some(WeightFiles {
             bytes: weights.bytes(),
@@ -81,8 +81,8 @@ fn of_checkpoint(path: &Path) -> Result<Answer> {
             formats: weights.formats(),
         }),
         tokenizer_vocab_size: tokenizer.map(|tokenizer| tokenizer.vocab_size()),
-        training: journal.exists().then(|| training(&journal)).transpose()?.flatten(),
-        ..answer(folder, &config)
+        training,
+        ..answer(source.path().to_owned(), &config)
     })
 }
 

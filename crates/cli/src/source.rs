@@ -1,7 +1,7 @@
 //! The model that a command works on: a folder's, or the one that the program carries.
 
 use anyhow::Result;
-use offramp_model::{Config, Formats, Llama, checkpoint};
+use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
 use offramp_models::TINYSTORIES_24 as BUNDLED;
 use offramp_text::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,21 @@ impl Source {
         Ok(match self {
             Self::Folder(folder) => Tokenizer::from_folder(folder)?,
             Self::Bundled => Tokenizer::from_json(BUNDLED.tokenizer.as_bytes(), self.path())?,
+        })
+    }
+
+    pub(crate) fn has_tokenizer(&self) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join("tokenizer.json").exists(),
+            Self::Bundled => true,
+        }
+    }
+
+    /// Checked, and not read.
+    pub(crate) fn weights(&self, config: &Config) -> Result<Weights> {
+        Ok(match self {
+            Self::Folder(folder) => Weights::open(folder, config)?,
+            Self::Bundled => Weights::from_bytes(BUNDLED.weights, self.path(), config)?,
         })
     }
 

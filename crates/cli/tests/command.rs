@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
+#[path = "command/card.rs"]
+mod card;
 #[path = "command/documents.rs"]
 mod documents;
 #[path = "command/formats.rs"]
