@@ -6,7 +6,7 @@ use offramp_model::Config;
 use offramp_tests::golden::{Fixture, Tensors, assert_close, assert_near, ids, number, numbers};
 use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table};
 use offramp_train::network::Batch;
-use offramp_train::optimizer::AdamW;
+use offramp_train::optimizer::Optimizer;
 use offramp_train::parameters::Layout;
 use offramp_train::recipe::OptimizerKeys;
 use offramp_train::schedule::Schedule;
@@ -24,7 +24,7 @@ fn ten_steps_of_training_are_pytorchs() {
     let (samples, length) = (batches[0].as_array().unwrap().len(), ids(&batches[0][0]).len() - 1);
     let mut trainee = Trainee::new(expected["model"].as_str().unwrap(), samples, length);
     let schedule = schedule(&expected);
-    let mut optimizer = AdamW::new(&optimizer_keys(&expected), trainee.weights.len());
+    let mut optimizer = Optimizer::new(&optimizer_keys(&expected), trainee.network.layout());
     let steps = expected["steps"].as_array().unwrap();
     assert_eq!((steps.len(), batches.len()), (10, 10));
     for (step, (want, rows)) in (0..).zip(steps.iter().zip(batches)) {
@@ -76,6 +76,7 @@ fn optimizer_keys(expected: &Value) -> OptimizerKeys {
         eps: number(&expected["eps"]),
         weight_decay: number(&expected["weight_decay"]),
         clip: number(&expected["max_norm"]),
+        ..Default::default()
     }
 }
 
@@ -105,7 +106,7 @@ fn adamw_steps_are_pytorchs() {
     let (layout, places) = places(&tensors);
     assert_eq!(places.len(), 3);
     let norms = numbers(&expected["grad_norms"]);
-    let mut optimizer = AdamW::new(&optimizer_keys(&expected), layout.len());
+    let mut optimizer = Optimizer::new(&optimizer_keys(&expected), &layout);
     // All other weights and gradients of the model are zero, and stay it.
     let (mut weights, mut gradients) = (vec![0.0; layout.len()], vec![0.0; layout.len()]);
     for (name, place) in &places {

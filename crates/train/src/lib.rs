@@ -4,10 +4,11 @@
 //!
 //! 1. [`Recipe`]: everything that a run depends on, from one TOML file.
 //! 2. `parameters`: all weights in one buffer; gradients and moments have the same layout.
-//! 3. `ops/`: each operation's forward beside its backward. Only here does this room touch numbers.
+//! 3. `ops/`: each operation's forward beside its backward. Beside the optimizer, only here does this room
+//!    touch numbers.
 //! 4. `layer` and [`network`]: the operations in their order, there and back; [`dropout`] says which
 //!    layers are skipped, [`early_exit`] what each exit's loss counts.
-//! 5. [`AdamW`](optimizer::AdamW) and [`Schedule`](schedule::Schedule): from gradients to weights.
+//! 5. [`Optimizer`](optimizer::Optimizer) and [`Schedule`](schedule::Schedule): from gradients to weights.
 //! 6. [`run`](run()): the loop around it all, its journal and its checkpoints.
 
 pub mod dropout;

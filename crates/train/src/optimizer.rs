@@ -1,7 +1,11 @@
-//! AdamW over the flat buffers (Loshchilov and Hutter 2019), with the gradient clipped by its global norm.
+//! AdamW over the flat buffers (Loshchilov and Hutter 2019), or Muon for the matrices of the layers, with the
+//! gradient clipped by its global norm.
+
+mod muon;
 
 use crate::parameters::Layout;
-use crate::recipe::OptimizerKeys;
+use crate::recipe::{Matrices, OptimizerKeys};
+use muon::{Muon, Update};
 use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::{AdamWStep, active};
 use std::ops::Range;
@@ -11,21 +15,24 @@ const CHUNK: usize = 1 << 14;
 
 /// The optimizer: its constants and the two moments of every value.
 #[derive(Debug)]
-pub struct AdamW {
+pub struct Optimizer {
     keys: OptimizerKeys,
-    /// First moments, laid out as the weights.
+    /// First moments, laid out as the weights; Muon's momentum where it is at work.
     pub(crate) m: Vec<f32>,
-    /// Second moments.
+    /// Second moments; zero where Muon is at work.
     pub(crate) v: Vec<f32>,
-    sums: Vec<f64>, // [chunks]
-    frozen: usize,  // values before this one never change
+    sums: Vec<f64>,     // [chunks]
+    frozen: usize,      // values before this one never change
+    muon: Option<Muon>, // for the matrices of the layers
 }
 
-impl AdamW {
-    /// An optimizer of `len` values whose moments are zero.
-    pub fn new(keys: &OptimizerKeys, len: usize) -> Self {
+impl Optimizer {
+    /// An optimizer of the values of `layout` whose moments are zero.
+    pub fn new(keys: &OptimizerKeys, layout: &Layout) -> Self {
+        let len = layout.len();
         let (m, v) = (vec![0.0; len], vec![0.0; len]);
-        Self { keys: keys.clone(), m, v, sums: vec![0.0; len.div_ceil(CHUNK)], frozen: 0 }
+        let muon = (keys.matrices == Matrices::Muon).then(|| Muon::new(layout));
+        Self { keys: keys.clone(), m, v, sums: vec![0.0; len.div_ceil(CHUNK)], frozen: 0, muon }
     }
 
     /// Leaves the tensors that stand before this value as they are, decay included.
@@ -61,6 +68,15 @@ impl AdamW {
         let grad_scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
         let [beta1, beta2] = self.keys.betas;
         let bias = |beta: f64| (1.0 - beta.powf(update as f64)) as f32;
+        if let Some(muon) = &mut self.muon {
+            let update = Update {
+                momentum: self.keys.muon_momentum.unwrap_or(muon::MOMENTUM) as f32,
+                learning_rate,
+                weight_decay: self.keys.weight_decay,
+                grad_scale: grad_scale as f32,
+            };
+            muon.step(&update, muon::matrices(layout, self.frozen), weights, gradients, &mut self.m);
+        }
         for (range, weight_decay) in self.groups(layout) {
             let step = AdamWStep {
                 lr: learning_rate as f32,
@@ -81,14 +97,18 @@ impl AdamW {
         }
     }
 
-    /// Stretches of the buffer that decay alike, and by how much.
+    /// Stretches of the buffer that AdamW moves and that decay alike, and by how much.
     fn groups(&self, layout: &Layout) -> Vec<(Range<usize>, f64)> {
         let mut groups: Vec<(Range<usize>, f64)> = Vec::new();
         let learning = layout.tensors().filter(|(_, range)| range.start >= self.frozen);
+        let mut others = self.muon.iter().flat_map(|_| muon::matrices(layout, self.frozen)).peekable();
         for (spec, range) in learning {
+            if others.next_if(|(_, other)| *other == range).is_some() {
+                continue;
+            }
             let decay = if spec.shape.len() == 2 { self.keys.weight_decay } else { 0.0 };
             match groups.last_mut() {
-                Some((before, same)) if *same == decay => before.end = range.end,
+                Some((before, same)) if *same == decay && before.end == range.start => before.end = range.end,
                 _ => groups.push((range, decay)),
             }
         }
@@ -113,7 +133,7 @@ mod tests {
         let layout = layout();
         let gradients: Vec<f32> = (0..layout.len()).map(|i| (i % 7) as f32 - 3.0).collect();
         let expected = gradients.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
-        let found = AdamW::new(&OptimizerKeys::default(), layout.len()).norm(&gradients);
+        let found = Optimizer::new(&OptimizerKeys::default(), &layout).norm(&gradients);
         assert!((found / expected - 1.0).abs() < 1e-12, "{found} instead of {expected}");
     }
 
@@ -123,7 +143,7 @@ mod tests {
         let keys = OptimizerKeys { weight_decay: 0.5, ..Default::default() };
         let mut weights = vec![1.0; layout.len()];
         let gradients = vec![0.0; layout.len()];
-        AdamW::new(&keys, layout.len()).step(&layout, &mut weights, &gradients, 0.0, (1, 0.5));
+        Optimizer::new(&keys, &layout).step(&layout, &mut weights, &gradients, 0.0, (1, 0.5));
         for (spec, range) in layout.tensors() {
             let expected = if spec.shape.len() == 2 { 0.75 } else { 1.0 };
             assert!(weights[range].iter().all(|&w| w == expected), "{}", spec.name);
@@ -136,12 +156,34 @@ mod tests {
         let layout = layout();
         let keys = OptimizerKeys { weight_decay: 0.0, ..Default::default() };
         let gradients: Vec<f32> = (0..layout.len()).map(|i| if i % 2 == 0 { 2.0 } else { -2.0 }).collect();
-        let mut optimizer = AdamW::new(&keys, layout.len());
+        let mut optimizer = Optimizer::new(&keys, &layout);
         let norm = optimizer.norm(&gradients);
         let mut weights = vec![0.0; layout.len()];
         optimizer.step(&layout, &mut weights, &gradients, norm, (1, 0.25));
         assert!(weights.iter().zip(&gradients).all(|(w, g)| (w + 0.25 * g.signum()).abs() < 1e-5));
         let clipped = 2.0 / norm as f32;
         assert!((optimizer.m[0] / (0.1 * clipped) - 1.0).abs() < 1e-5, "{}", optimizer.m[0]);
+    }
+
+    /// Embedding, head and norms are AdamW's, which alone has second moments; a frozen layer is nobody's.
+    #[test]
+    fn muon_moves_the_matrices_of_the_layers() {
+        let layout = layout();
+        let keys = OptimizerKeys { matrices: Matrices::Muon, ..Default::default() };
+        let gradients: Vec<f32> = (0..layout.len()).map(|i| (i % 7) as f32 - 3.0).collect();
+        for frozen in [0, layout.norm().start] {
+            let mut optimizer = Optimizer::new(&keys, &layout);
+            optimizer.freeze_before(frozen);
+            let mut weights = vec![1.0; layout.len()];
+            optimizer.step(&layout, &mut weights, &gradients, 1.0, (1, 0.5));
+            for (spec, range) in layout.tensors() {
+                let learns = range.start >= frozen;
+                let by_muon = spec.name.contains("proj");
+                let moved = |values: &[f32], from: f32| values.iter().any(|&v| v != from);
+                assert_eq!(moved(&weights[range.clone()], 1.0), learns, "{}", spec.name);
+                assert_eq!(moved(&optimizer.m[range.clone()], 0.0), learns, "{}", spec.name);
+                assert_eq!(moved(&optimizer.v[range], 0.0), learns && !by_muon, "{}", spec.name);
+            }
+        }
     }
 }

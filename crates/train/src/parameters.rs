@@ -113,6 +113,11 @@ impl Layout {
         self.tensors.len() / 9
     }
 
+    /// Where the layers stand, all of them.
+    pub(crate) fn all_layers(&self) -> Range<usize> {
+        self.layer(0).start..self.norm().start
+    }
+
     fn layer(&self, index: usize) -> Range<usize> {
         let start = self.embed_tokens().end + index * self.sizes.total();
         start..start + self.sizes.total()

@@ -12,8 +12,9 @@ mod sections;
 mod tests;
 
 pub use sections::{
-    CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, ModelKeys, Normalize,
-    OptimizerKeys, Precision, ScheduleKeys, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
+    CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, Matrices, ModelKeys,
+    Normalize, OptimizerKeys, Precision, ScheduleKeys, Shape, StartKeys, Time, Trained, TrainingKeys,
+    ValidationKeys,
 };
 
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ pub struct Recipe {
     pub data: DataKeys,
     /// `[training]`: how much of it, at a time and in all.
     pub training: TrainingKeys,
-    /// `[optimizer]`: AdamW.
+    /// `[optimizer]`: how gradients become steps.
     pub optimizer: OptimizerKeys,
     /// `[schedule]`: the learning rate over time.
     pub schedule: ScheduleKeys,

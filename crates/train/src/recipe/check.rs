@@ -1,6 +1,6 @@
 //! Which recipes can be run.
 
-use super::{Curriculum, ExitWeights, Recipe, Trained};
+use super::{Curriculum, ExitWeights, Matrices, Recipe, Trained};
 use crate::error::Result;
 
 /// More would be a mistake, and the activations of one sample would not fit any memory.
@@ -135,6 +135,12 @@ fn optimizer(recipe: &Recipe) -> Result<()> {
     range("optimizer.weight_decay", decay, (0.0..=10.0).contains(&decay), "0 to 10")?;
     let clip = optimizer.clip;
     range("optimizer.clip", clip, (0.0..=1e6).contains(&clip), "0 (do not clip) to 1e6")?;
+    if let Some(momentum) = optimizer.muon_momentum {
+        let (key, good) = ("optimizer.muon_momentum", (0.0..1.0).contains(&momentum));
+        range(key, momentum, good, "0 or more and below 1")?;
+        let muon = optimizer.matrices == Matrices::Muon;
+        range(key, momentum, muon, "left out unless optimizer.matrices is \"muon\"")?;
+    }
     let fraction = recipe.schedule.final_fraction;
     range("schedule.final_fraction", fraction, (0.0..=1.0).contains(&fraction), "0 to 1")?;
     let warmup = recipe.schedule.warmup_steps;

@@ -157,6 +157,8 @@ fn impossible_values_are_named() {
         ("[optimizer]\nbetas = [0.9, 1.0]", "optimizer.betas is 1"),
         ("[optimizer]\neps = 0.0", "optimizer.eps is 0"),
         ("[optimizer]\nclip = -1.0", "optimizer.clip is -1"),
+        ("[optimizer]\nmatrices = \"muon\"\nmuon_momentum = 1.0", "optimizer.muon_momentum is 1"),
+        ("[optimizer]\nmuon_momentum = 0.9", "left out unless optimizer.matrices is \"muon\""),
         ("[schedule]\nfinal_fraction = 1.5", "schedule.final_fraction is 1.5"),
         ("[layer_dropout]\np_max = 1.5", "layer_dropout.p_max is 1.5"),
         ("[early_exit]\nloss_scale = -0.1", "early_exit.loss_scale is -0.1"),

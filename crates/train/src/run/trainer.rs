@@ -4,7 +4,7 @@ use crate::dropout::Chances;
 use crate::early_exit::EarlyExitLoss;
 use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::parameters::Layout;
 use crate::profile::{Clock, Op, Profile, Way};
 use crate::recipe::{Precision, Recipe, Trained, TrainingKeys};
@@ -27,7 +27,7 @@ const CHUNK: usize = 1 << 16;
 pub(super) struct Trainer {
     pub(super) state: State,
     pub(super) weights: Vec<f32>,
-    pub(super) optimizer: AdamW,
+    pub(super) optimizer: Optimizer,
     gradients: Vec<f32>,
     network: Network,
     schedule: Schedule,
@@ -71,7 +71,7 @@ impl Trainer {
         };
         let network =
             Network::new(&config, training.batch_size, training.sequence_length).with_factors(factors);
-        let mut optimizer = AdamW::new(&recipe.optimizer, weights.len());
+        let mut optimizer = Optimizer::new(&recipe.optimizer, network.layout());
         let head_only = recipe.start.train == Trained::ExitHead;
         if head_only {
             optimizer.freeze_before(network.layout().norm().start);
