@@ -60,7 +60,8 @@ def check_card(folder):
     if not blocks or not named or place is None:
         yield False, f"README.md has {len(blocks)} blocks of Python, and from nowhere above does {named} lead here"
         return
-    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     last = (done.stdout if done.returncode == 0 else done.stderr).strip().split("\n")[-1]
     yield done.returncode == 0, f"README.md: {len(blocks)} blocks of Python run as printed; the last line is {last!r}"
 
@@ -139,17 +140,18 @@ def check_stories(model, tokenizer, arguments):
         want = offramp(arguments.offramp, "generate", arguments.model, *flags)["tokens"]
         model.set_exit_layer(exit_layer)
         found = story(model, tokenizer, do_sample=False)
+        same = sum(a == b for a, b in zip(found, want))
         text = tokenizer.decode(found)[:40]
-        yield found == want, f"exit {exit_layer}: greedy story of {len(want)} tokens, the same {found == want}: {text!r}"
-    same = []
+        yield found == want, f"exit {exit_layer}: greedy story, {same} of {len(want)} tokens the same: {text!r}"
+    equal = []
     for exit_layer in range(1, layers + 1):
         model.set_exit_layer(exit_layer)
         told = []
         for use_cache in (True, False):
             torch.manual_seed(exit_layer)
             told.append(story(model, tokenizer, do_sample=True, temperature=0.8, use_cache=use_cache))
-        same.append(told[0] == told[1])
-    yield all(same), f"sampled stories with a cache and without: {sum(same)} of {layers} exits the same"
+        equal.append(told[0] == told[1])
+    yield all(equal), f"sampled stories with a cache and without: {sum(equal)} of {layers} exits the same"
 
 
 def check_refusals(model):
@@ -196,6 +198,7 @@ def check_stock(folder, ids, expected):
 
 def check_quantised(arguments, place):
     """One line per format: transformers refuses what it cannot read."""
+    transformers_logging.set_verbosity(logging.CRITICAL)
     for name in ("int8", "int4"):
         offramp(arguments.offramp, "quantize", arguments.model, "--to", name, "--out", place / name)
         try:
@@ -209,7 +212,7 @@ def checks(arguments, place):
     yield from check_card(arguments.model)
     folder, line = announced(arguments.model, place)
     yield line
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, torch_dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).float().eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     yield from check_tokenizer(tokenizer, folder, model)
     ids = tokenizer(STORIES[0])["input_ids"][: min(TOKENS, model.config.max_position_embeddings)]

@@ -124,7 +124,7 @@ impl Tokenizer {
     }
 
     /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a
-    /// model of so many positions. Without one it goes by the model's type, and gives every Llama other tokens
+    /// model of so many positions. Without one, transformers 4.45 goes by the model's type and gives a Llama other tokens
     /// than these.
     pub fn transformers_json(&self, model_max_length: usize) -> String {
         let end_of_text = self.end_of_text.and_then(|id| self.inner.id_to_token(id));
