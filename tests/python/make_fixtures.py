@@ -395,6 +395,68 @@ def adamw(folder):
     write_json(folder / "expected.json", optimizer_settings() | expected)
 
 
+MUON_MOMENTUM = 0.9
+MUON_SHAPES = {  # of a model 8 wide, with 2 heads and 1 key-value head; its other weights stay zero
+    "model.layers.0.self_attn.k_proj.weight": (4, 8),
+    "model.layers.0.self_attn.o_proj.weight": (8, 8),
+    "model.layers.0.mlp.gate_proj.weight": (12, 8),
+    "model.layers.0.mlp.down_proj.weight": (8, 12),
+    "model.norm.weight": (8,),
+    "lm_head.weight": (5, 8),
+}
+
+
+def newton_schulz_in_f64(gradient, coefficients, steps, eps):
+    """`torch.optim._muon._zeropower_via_newtonschulz` without its rounding to bfloat16."""
+    a, b, c = coefficients
+    tall = gradient.size(0) > gradient.size(1)
+    x = gradient.double().T if tall else gradient.double()
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(gradient.dtype)
+
+
+def muon_steps():
+    """Ten steps of Muon for the layer's matrices and AdamW for the rest, with given gradients."""
+    generator = torch.Generator().manual_seed(21)
+    parameters = {n: torch.nn.Parameter(torch.randn(s, generator=generator)) for n, s in MUON_SHAPES.items()}
+    tensors = {f"initial.{name}": p.detach().clone() for name, p in parameters.items()}
+    layers = [p for name, p in parameters.items() if "layers" in name]
+    others = adamw_for(p for name, p in parameters.items() if "layers" not in name)
+    settings = {"weight_decay": WEIGHT_DECAY, "momentum": MUON_MOMENTUM, "adjust_lr_fn": "match_rms_adamw"}
+    muon, rates, norms = torch.optim.Muon(layers, lr=0.0, **settings), [], []
+    for step in range(SCHEDULE["steps"]):
+        size = 0.02 if step % 3 == 1 else 1.0
+        for name, parameter in parameters.items():
+            parameter.grad = size * torch.randn(MUON_SHAPES[name], generator=generator)
+            tensors[f"step_{step}.grad.{name}"] = parameter.grad.clone()
+        rate, norm = optimizer_step(others, parameters.values(), step)  # clips all gradients
+        muon.param_groups[0]["lr"] = rate
+        muon.step()
+        rates.append(rate)
+        norms.append(norm)
+        tensors |= {f"step_{step}.after.{name}": p.detach().clone() for name, p in parameters.items()}
+    return tensors, {"learning_rates": rates, "grad_norms": norms}
+
+
+def muon(folder):
+    """`torch.optim.Muon`, its iteration in f64; and where it ends with its own, which is in bfloat16."""
+    rounded, _ = muon_steps()
+    own = torch.optim._muon._zeropower_via_newtonschulz
+    torch.optim._muon._zeropower_via_newtonschulz = newton_schulz_in_f64
+    tensors, expected = muon_steps()
+    torch.optim._muon._zeropower_via_newtonschulz = own
+    last = f"step_{SCHEDULE['steps'] - 1}.after"
+    tensors |= {f"bfloat16.{name}": rounded[f"{last}.{name}"] for name in MUON_SHAPES}
+    worst = max((tensors[f"{last}.{n}"] - rounded[f"{last}.{n}"]).abs().max().item() for n in MUON_SHAPES)
+    assert 0 < worst < 1e-3, worst
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "expected.safetensors")
+    write_json(folder / "expected.json", optimizer_settings() | {"momentum": MUON_MOMENTUM} | expected)
+
+
 def training(folder):
     """Ten training steps of `gqa-untied` over fixed batches: losses, gradient norms and where the weights end."""
     model = load_model(FIXTURES / "gqa-untied")
@@ -428,6 +490,7 @@ ALL = {
     "f16": f16,
     "perplexity": perplexity,
     "adamw": adamw,
+    "muon": muon,
     "training": training,
 }
 

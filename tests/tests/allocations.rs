@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "a counting allocator in front of the system's")]
 
 use offramp_tests::corpus::{Corpus, small_recipe};
-use offramp_train::{Event, Job, run};
+use offramp_train::{Event, Job, Recipe, run};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
 /// What counts as large.
@@ -52,20 +53,22 @@ fn count(size: usize, change: isize) {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Both precisions, and everything that differs from step to step: layer dropout, exits that take turns, positions
-/// that are drawn.
+/// Both precisions, both optimizers, and everything that differs from step to step: layer dropout, exits that take
+/// turns, positions that are drawn.
 #[test]
 fn after_the_first_step_nothing_large_is_allocated() {
     // The counter sees itself: a corpus and a model come first, with buffers that are large.
     let before = LARGE_ONES.load(Relaxed);
     let corpus = Corpus::new();
-    for keys in [
-        "[layer_dropout]\nnormalize = \"none\"\np_max = 0.8\n[early_exit]\ncurriculum = \"all\"",
-        "[early_exit]\ncurriculum = \"rotational\"\nperiod = 3",
-        "[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.3",
+    for (matrices, keys) in [
+        ("adamw", "[layer_dropout]\nnormalize = \"none\"\np_max = 0.8\n[early_exit]\ncurriculum = \"all\""),
+        ("muon", "[early_exit]\ncurriculum = \"rotational\"\nperiod = 3"),
+        ("adamw", "[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.3"),
     ] {
         for precision in ["f32", "bf16"] {
-            let recipe = small_recipe(precision, 12, keys);
+            let text = small_recipe(precision, 12, keys).text().to_owned();
+            let text = text.replace("[optimizer]", &format!("[optimizer]\nmatrices = \"{matrices}\""));
+            let recipe = Recipe::from_toml(&text, Path::new("small.toml")).expect("a recipe");
             let stop = AtomicBool::new(false);
             let folder = corpus.path(&format!("run-{}", LARGE_ONES.load(Relaxed)));
             let job =

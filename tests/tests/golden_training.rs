@@ -1,4 +1,4 @@
-//! Training's steps against PyTorch: ten of the whole model, ten of AdamW over given gradients.
+//! Training's steps against PyTorch: ten of the whole model, ten each of AdamW and Muon over given gradients.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
@@ -8,10 +8,11 @@ use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_t
 use offramp_train::network::Batch;
 use offramp_train::optimizer::Optimizer;
 use offramp_train::parameters::Layout;
-use offramp_train::recipe::OptimizerKeys;
+use offramp_train::recipe::{Matrices, OptimizerKeys, Recipe};
 use offramp_train::schedule::Schedule;
 use serde_json::Value;
 use std::ops::Range;
+use std::path::Path;
 
 /// Relative, for losses during training, to which the roundings of earlier steps add: PyTorch's own in f32
 /// are within 2e-7 of those in f64.
@@ -99,28 +100,30 @@ fn places(tensors: &Tensors) -> (Layout, Vec<(&str, Range<usize>)>) {
     (layout, places)
 }
 
-#[test]
-fn adamw_steps_are_pytorchs() {
-    let fixture = Fixture::new("adamw");
+/// Makes the fixture's steps, each of which is PyTorch's, and returns the weights.
+fn assert_steps(
+    fixture: &Fixture,
+    layout: &Layout,
+    places: &[(&str, Range<usize>)],
+    keys: &OptimizerKeys,
+) -> Vec<f32> {
     let (tensors, expected) = (fixture.tensors(), fixture.json());
-    let (layout, places) = places(&tensors);
-    assert_eq!(places.len(), 3);
     let norms = numbers(&expected["grad_norms"]);
-    let mut optimizer = Optimizer::new(&optimizer_keys(&expected), &layout);
+    let mut optimizer = Optimizer::new(keys, layout);
     // All other weights and gradients of the model are zero, and stay it.
     let (mut weights, mut gradients) = (vec![0.0; layout.len()], vec![0.0; layout.len()]);
-    for (name, place) in &places {
+    for (name, place) in places {
         weights[place.clone()].copy_from_slice(tensors.floats(&format!("initial.{name}")).1);
     }
     for (step, lr) in numbers(&expected["learning_rates"]).into_iter().enumerate() {
-        for (name, place) in &places {
+        for (name, place) in places {
             let (_, gradient) = tensors.floats(&format!("step_{step}.grad.{name}"));
             gradients[place.clone()].copy_from_slice(gradient);
         }
         let norm = optimizer.norm(&gradients);
         assert_near(&format!("gradient norm of step {step}"), norm, norms[step], 1e-6);
-        optimizer.step(&layout, &mut weights, &gradients, norm, (step as u64 + 1, lr));
-        for (name, place) in &places {
+        optimizer.step(layout, &mut weights, &gradients, norm, (step as u64 + 1, lr));
+        for (name, place) in places {
             // The parameters are of unit size: a few roundings a step.
             let (_, after) = tensors.floats(&format!("step_{step}.after.{name}"));
             assert_close(&format!("{name} after step {step}"), &weights[place.clone()], after, 1e-6);
@@ -128,10 +131,46 @@ fn adamw_steps_are_pytorchs() {
     }
     let placed = |index: &usize| places.iter().any(|(_, place)| place.contains(index));
     assert!((0..layout.len()).filter(|index| !placed(index)).all(|index| weights[index] == 0.0));
+    weights
+}
+
+#[test]
+fn adamw_steps_are_pytorchs() {
+    let fixture = Fixture::new("adamw");
+    let tensors = fixture.tensors();
+    let (layout, places) = places(&tensors);
+    assert_eq!(places.len(), 3);
+    assert_steps(&fixture, &layout, &places, &optimizer_keys(&fixture.json()));
+}
+
+/// In f32, as PyTorch's formula in f64; PyTorch itself rounds the iteration to bf16.
+#[test]
+fn muon_steps_are_pytorchs() {
+    let fixture = Fixture::new("muon");
+    let (tensors, expected) = (fixture.tensors(), fixture.json());
+    let recipe = "[data]\ncorpus = \"c\"\n[layer_dropout]\nshape = \"none\"\n[model]\nhidden_size = 8\n\
+                  intermediate_size = 12\nnum_hidden_layers = 1\nnum_attention_heads = 2\nnum_key_value_heads = 1";
+    let recipe = Recipe::from_toml(recipe, Path::new("r.toml")).unwrap();
+    let layout = Layout::new(&recipe.config(5, None).unwrap());
+    let place = |name| {
+        let (spec, place) = layout.tensors().find(|(spec, _)| spec.name == name).unwrap();
+        assert_eq!(spec.shape, tensors.floats(&format!("initial.{name}")).0);
+        (name, place)
+    };
+    let places: Vec<_> = tensors.names("initial.").map(place).collect();
+    assert_eq!(places.len(), 6);
+    let muon_momentum = Some(number(&expected["momentum"]));
+    let keys = OptimizerKeys { matrices: Matrices::Muon, muon_momentum, ..optimizer_keys(&expected) };
+    let weights = assert_steps(&fixture, &layout, &places, &keys);
+    for (name, place) in places {
+        let (_, rounded) = tensors.floats(&format!("bfloat16.{name}"));
+        assert_close(&format!("{name} beside bfloat16"), &weights[place], rounded, 1e-3);
+    }
 }
 
 #[test]
 fn every_kernels_table_makes_pytorchs_steps() {
     assert_passes_with_every_table("adamw_steps_are_pytorchs");
+    assert_passes_with_every_table("muon_steps_are_pytorchs");
     assert_passes_with_every_table("ten_steps_of_training_are_pytorchs");
 }

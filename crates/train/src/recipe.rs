@@ -6,15 +6,16 @@
 
 mod check;
 mod difference;
+mod optimizer;
 mod read;
 mod sections;
 #[cfg(test)]
 mod tests;
 
+pub use optimizer::{Matrices, OptimizerKeys, ScheduleKeys};
 pub use sections::{
-    CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, Matrices, ModelKeys,
-    Normalize, OptimizerKeys, Precision, ScheduleKeys, Shape, StartKeys, Time, Trained, TrainingKeys,
-    ValidationKeys,
+    CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, ModelKeys, Normalize,
+    Precision, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
 };
 
 use crate::error::{Error, Result};

@@ -65,6 +65,12 @@ fn recipe(keys: &str) -> Recipe {
     Recipe::from_toml(&text, Path::new("r.toml")).unwrap()
 }
 
+/// The same with another optimizer of the layers' matrices.
+fn moved_by(matrices: &str, text: &str) -> Recipe {
+    let text = text.replace("[optimizer]", &format!("[optimizer]\nmatrices = \"{matrices}\""));
+    Recipe::from_toml(&text, Path::new("r.toml")).unwrap()
+}
+
 fn quietly(job: &Job<'_>) -> Result<Summary> {
     run(job, &mut |_| ())
 }
@@ -134,10 +140,10 @@ fn a_run_learns_and_leaves_what_it_promises() {
 #[test]
 fn ten_steps_and_ten_more_are_twenty() {
     let place = Place::new();
-    for keys in ["", "[layer_dropout]\nnormalize = \"none\"\ntime = \"increasing\"\nrescale = true"] {
-        let recipe = recipe(keys);
-        let whole = format!("whole{}", keys.len());
-        let halves = format!("halves{}", keys.len());
+    let dropout = "[layer_dropout]\nnormalize = \"none\"\ntime = \"increasing\"\nrescale = true";
+    for (matrices, keys) in [("adamw", ""), ("adamw", dropout), ("muon", "")] {
+        let recipe = moved_by(matrices, recipe(keys).text());
+        let [whole, halves] = ["whole", "halves"].map(|name| format!("{name}-{matrices}-{}", keys.len()));
         quietly(&place.job(&recipe, &whole, &GO)).unwrap();
         let stop = AtomicBool::new(false);
         let summary = stopped_after(&place.job(&recipe, &halves, &stop), &stop, 10);
