@@ -9,7 +9,9 @@ const SIZE: (u32, u32) = (960, 560);
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const GREEN: RGBColor = RGBColor(0, 140, 100);
 /// Perplexities beyond so many times the best are left out of the picture: the first exits would flatten the rest.
-const WORST: f64 = 6.0;
+const WORST: f64 = 3.0;
+/// Room beside both panels, so that their exits stand above each other.
+const RIGHT: u32 = 48;
 
 type Points = Vec<(f64, f64)>;
 
@@ -47,8 +49,10 @@ fn draw_perplexity(points: &Points, (title, deepest): (&str, f64), area: &Area<'
     let left_out = points.len() - shown.len();
     let beyond =
         if left_out > 0 { format!(" (the first {left_out} are above {high:.0})") } else { String::new() };
-    let caption = format!("{title}: perplexity at every exit, logarithmic{beyond}");
-    let mut chart = panel(&caption, area).build_cartesian_2d(0.5..deepest + 0.5, (low..high).log_scale())?;
+    let caption = format!("{title}: perplexity at every exit{beyond}");
+    let mut chart = panel(&caption, area)
+        .right_y_label_area_size(RIGHT)
+        .build_cartesian_2d(0.5..deepest + 0.5, low..high)?;
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(WHITE).label_style(("sans-serif", 13)).x_labels(24).y_labels(6);
     mesh.x_label_formatter(&layer).y_label_formatter(&|value| format!("{value:.0}")).draw()?;
@@ -61,7 +65,7 @@ fn draw_speed(points: &Points, (_, deepest): (&str, f64), area: &Area<'_>) -> Dr
     let high = points.iter().map(|point| point.1).fold(0.0, f64::max) * 1.05;
     let slowest = points.iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or(1.0, |point| point.1);
     let mut chart = panel("decode tokens/s at every exit, and its multiple of the full depth's", area)
-        .right_y_label_area_size(48)
+        .right_y_label_area_size(RIGHT)
         .build_cartesian_2d(0.5..deepest + 0.5, 0.0..high)?
         .set_secondary_coord(0.5..deepest + 0.5, 0.0..high / slowest);
     let mut mesh = chart.configure_mesh();
