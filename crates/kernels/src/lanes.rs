@@ -97,10 +97,16 @@ pub(crate) fn rms_norm_backward<const FMA: bool>(row: NormRow<'_>, d_x: &mut [f3
     let len = x.len();
     assert!([weight.len(), d_out.len(), d_x.len(), d_weight.len()] == [len; 4], "rows of one length");
     let mut lanes = [0f32; LANES];
-    for start in (0..len).step_by(LANES) {
-        for (i, k) in (start..len.min(start + LANES)).enumerate() {
-            lanes[i] = fma::<FMA>(weight[k] * d_out[k], x[k], lanes[i]);
+    let whole = len / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        // Slices of a known length, or the loop stays scalar.
+        let [w, d, x] = [weight, d_out, x].map(|row| &row[start..start + LANES]);
+        for i in 0..LANES {
+            lanes[i] = fma::<FMA>(w[i] * d[i], x[i], lanes[i]);
         }
+    }
+    for k in whole..len {
+        lanes[k - whole] = fma::<FMA>(weight[k] * d_out[k], x[k], lanes[k - whole]);
     }
     let along = sum(lanes) * inv_rms * inv_rms * inv_rms / len as f32;
     for k in 0..len {
@@ -159,6 +165,14 @@ pub(crate) fn softmax<const FMA: bool>(x: &mut [f32]) -> f32 {
         *x *= scale;
     }
     max + total.ln()
+}
+
+#[inline(always)]
+pub(crate) fn softmax_backward<const FMA: bool>(p: &[f32], d: &mut [f32]) {
+    let along = dot::<FMA>(p, d);
+    for (d, &p) in d.iter_mut().zip(p) {
+        *d = p * (*d - along);
+    }
 }
 
 /// Rounds to nearest, ties to even; NaN stays NaN.

@@ -26,6 +26,7 @@ pub(crate) static TABLE: Table = Table {
     rms_norm: lanes::rms_norm::<false>,
     rms_norm_backward: lanes::rms_norm_backward::<false>,
     softmax: lanes::softmax::<false>,
+    softmax_backward: lanes::softmax_backward::<false>,
     narrow: lanes::narrow::<false>,
     attend: attend::lanes::attend::<[f32; 16], 2, 1>,
     silu_mul: lanes::silu_mul::<false>,

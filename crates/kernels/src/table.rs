@@ -51,6 +51,9 @@ pub struct Table {
     pub rms_norm_backward: fn(NormRow<'_>, &mut [f32], &mut [f32]),
     /// Softmax in place; returns the log-sum-exp of what stood there.
     pub softmax: fn(&mut [f32]) -> f32,
+    /// Replaces `d` (second argument), the gradient of probabilities `p`, by that of their scores:
+    /// `p · (d − Σ p · d)`.
+    pub softmax_backward: fn(&[f32], &mut [f32]),
     /// Rounds to the nearest `bf16`, ties to even.
     pub narrow: fn(&[f32], &mut [bf16]),
     /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some of

@@ -112,6 +112,20 @@ proptest! {
     }
 
     #[test]
+    fn the_gradient_of_softmax([p, d, _] in vectors()) {
+        let along: f64 = f64s(&p).iter().zip(f64s(&d)).map(|(p, d)| p * d).sum();
+        let size: f64 = 16.0 + f64s(&p).iter().zip(f64s(&d)).map(|(p, d)| (p * d).abs()).sum::<f64>();
+        for table in available() {
+            let mut out = d.clone();
+            (table.softmax_backward)(&p, &mut out);
+            for ((got, &p), &d) in out.iter().zip(&p).zip(&d) {
+                let (p, d) = (f64::from(p), f64::from(d));
+                close(table, "d_scores", *got, p * (d - along), p.abs().max(1.0) * size, 1e-6);
+            }
+        }
+    }
+
+    #[test]
     fn silu_mul_and_its_gradient([gate, up, d_out] in vectors(), scale in prop_oneof![Just(1.0f32), Just(50.0)]) {
         let gate: Vec<f32> = gate.iter().map(|g| g * scale).collect();
         for table in available() {

@@ -22,6 +22,7 @@ macro_rules! table {
             rms_norm,
             rms_norm_backward,
             softmax,
+            softmax_backward,
             narrow,
             attend,
             silu_mul,
@@ -46,6 +47,7 @@ macro_rules! table {
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> f32;
             fn rms_norm_backward(row: $crate::table::NormRow<'_>, d_x: &mut [f32], d_weight: &mut [f32]);
             fn softmax(x: &mut [f32]) -> f32;
+            fn softmax_backward(p: &[f32], d: &mut [f32]);
             fn narrow(x: &[f32], out: &mut [half::bf16]);
             fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]);
             fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d_out: &[f32]);

@@ -175,9 +175,11 @@ impl Tile {
         gemm(d_values, Write::Add, probabilities.t(), d_out, self.product());
         let out = MatrixMut::new(d_scores, rows, visible);
         gemm(out, Write::Replace, d_out, self.seen(task.values).t(), self.product());
-        for (scores, d_scores) in scores.chunks_exact(visible).zip(d_scores.chunks_exact_mut(visible)) {
-            let along = (active().dot)(scores, d_scores);
-            d_scores.iter_mut().zip(scores).for_each(|(d, p)| *d = p * (*d - along));
+        let pairs = scores.chunks_exact(visible).zip(d_scores.chunks_exact_mut(visible));
+        for (row, (probabilities, d_scores)) in pairs.enumerate() {
+            let (before, after) = d_scores.split_at_mut(first + row + 1);
+            (active().softmax_backward)(&probabilities[..before.len()], before);
+            after.fill(0.0);
         }
 
         let d_scores = Matrix::new(&*d_scores, rows, visible);

@@ -52,8 +52,14 @@ unsafe fn one(tile: Tile<'_>, out: *mut f32) {
         steps,
     };
     let plain = tile.write == Write::Replace && tile.alpha == 1.0;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; a prefetch of an address that does not exist is ignored.
     unsafe {
+        for row in 0..tile.rows {
+            // Asked for now, there when the sums are done.
+            for column in [0, SIDE, PAIR - 1] {
+                _mm_prefetch::<_MM_HINT_ET0>(out.wrapping_add(row * tile.stride + column).cast());
+            }
+        }
         Sums::clear();
         way.multiply(tile.rows.div_ceil(SIDE), tile.columns.div_ceil(SIDE));
         if plain && tile.rows == PAIR && tile.columns == PAIR {

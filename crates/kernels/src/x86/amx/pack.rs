@@ -36,32 +36,27 @@ pub(super) fn pack<const LEFT: bool>(strip: Strip<'_>, width: usize, panels: &mu
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn blocks<const LEFT: bool>(strip: Strip<'_>, words: usize, panels: *mut u32) {
     let (groups, steps) = (strip.count.div_ceil(SIDE), words / SIDE);
-    let block = |group: usize, step: usize| {
-        let (at, line) = match LEFT {
-            true => ((group * steps + step) * SIDE * SIDE, SIDE),
-            false => ((group / 2 * steps + step) * SIDE * PAIR + group % 2 * SIDE, PAIR),
-        };
-        let along = strip.k_stride == 1;
-        let vectors: [__m512i; SIDE] = std::array::from_fn(|i| {
-            // SAFETY: the caller's promise: the vector reads what exists of the strip.
-            unsafe {
-                match along {
-                    true => row(strip, group * SIDE + i, step * PAIR),
-                    false => word(strip, group * SIDE, step * PAIR + 2 * i),
-                }
+    // In the order in which the values lie in memory.
+    let along = strip.k_stride == 1;
+    let [outer, inner] = if along { [groups, steps] } else { [steps, groups] };
+    for first in 0..outer {
+        for second in 0..inner {
+            let [group, step] = if along { [first, second] } else { [second, first] };
+            let (at, line) = match LEFT {
+                true => ((group * steps + step) * SIDE * SIDE, SIDE),
+                false => ((group / 2 * steps + step) * SIDE * PAIR + group % 2 * SIDE, PAIR),
+            };
+            // SAFETY: the caller's promise: the block reads what exists of the strip.
+            let vectors = unsafe {
+                let [row, k] = [group * SIDE, step * PAIR];
+                if along { rows(strip, row, k) } else { pairs(strip, row, k) }
+            };
+            let vectors = if along == LEFT { vectors } else { transpose(vectors) };
+            for (i, vector) in vectors.into_iter().enumerate() {
+                // SAFETY: the caller's promise: the block has 16 lines here.
+                unsafe { _mm512_storeu_si512(panels.add(at + i * line).cast(), vector) };
             }
-        });
-        let vectors = if along == LEFT { vectors } else { transpose(vectors) };
-        for (i, vector) in vectors.into_iter().enumerate() {
-            // SAFETY: the caller's promise: the block has 16 lines here.
-            unsafe { _mm512_storeu_si512(panels.add(at + i * line).cast(), vector) };
         }
-    };
-    // As the values lie in memory.
-    if strip.k_stride == 1 {
-        (0..groups).for_each(|group| (0..steps).for_each(|step| block(group, step)));
-    } else {
-        (0..steps).for_each(|step| (0..groups).for_each(|group| block(group, step)));
     }
 }
 
@@ -71,61 +66,74 @@ fn mask(count: usize) -> u16 {
     ((1u32 << count.min(SIDE)) - 1) as u16
 }
 
-/// 16 words of one row from `k` on, zero beyond the strip.
+/// 16 words of each of 16 rows from `row` and `k` on, zero beyond the strip.
 ///
 /// # Safety
 /// The strip must lie within its values, side by side along k.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn row(strip: Strip<'_>, row: usize, k: usize) -> __m512i {
-    let left = if row < strip.count { strip.depth.saturating_sub(k) } else { 0 };
-    let index = row * strip.stride + k;
-    // SAFETY: masked lanes are not read.
-    unsafe {
-        match strip.values {
-            Values::F32(values) => {
-                let at = values.as_ptr().wrapping_add(index);
-                let low = _mm512_maskz_loadu_ps(mask(left), at);
-                let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(SIDE)), at.wrapping_add(SIDE));
-                round(low, high)
+unsafe fn rows(strip: Strip<'_>, row: usize, k: usize) -> [__m512i; SIDE] {
+    let mut rows = [_mm512_setzero_si512(); SIDE];
+    let (left, start) = (strip.depth.saturating_sub(k), row * strip.stride + k);
+    let [low, high] = [mask(left), mask(left.saturating_sub(SIDE))];
+    let count = SIDE.min(strip.count - row);
+    match strip.values {
+        Values::F32(values) => {
+            for (i, row) in rows.iter_mut().enumerate().take(count) {
+                let at = values.as_ptr().wrapping_add(start + i * strip.stride);
+                // SAFETY: masked lanes are not read.
+                unsafe {
+                    let even = _mm512_maskz_loadu_ps(low, at);
+                    *row = round(even, _mm512_maskz_loadu_ps(high, at.wrapping_add(SIDE)));
+                }
             }
-            Values::Bf16(values) => {
-                let inside = ((1u64 << left.min(PAIR)) - 1) as u32;
-                _mm512_maskz_loadu_epi16(inside, values.as_ptr().wrapping_add(index).cast())
+        }
+        Values::Bf16(values) => {
+            let inside = u32::from(low) | u32::from(high) << SIDE;
+            for (i, row) in rows.iter_mut().enumerate().take(count) {
+                let at = values.as_ptr().wrapping_add(start + i * strip.stride);
+                // SAFETY: as above.
+                *row = unsafe { _mm512_maskz_loadu_epi16(inside, at.cast()) };
             }
         }
     }
+    rows
 }
 
-/// One word, `k` and the next, of 16 rows from `first` on, zero beyond the strip.
+/// 16 pairs of k from `k` on, each of 16 rows from `row` on, zero beyond the strip.
 ///
 /// # Safety
 /// The strip must lie within its values, its rows side by side.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn word(strip: Strip<'_>, first: usize, k: usize) -> __m512i {
-    let inside = mask(strip.count.saturating_sub(first));
-    let [even, odd] = [k, k + 1].map(|k| if k < strip.depth { inside } else { 0 });
-    let index = k * strip.k_stride + first;
-    // SAFETY: masked lanes are not read.
-    let halves = unsafe {
-        match strip.values {
-            Values::F32(values) => {
-                let at = values.as_ptr().wrapping_add(index);
-                let low = _mm512_maskz_loadu_ps(even, at);
-                round(low, _mm512_maskz_loadu_ps(odd, at.wrapping_add(strip.k_stride)))
-            }
-            Values::Bf16(values) => {
-                let at = values.as_ptr().wrapping_add(index);
-                let low = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(even, at.cast()));
-                let high = _mm256_maskz_loadu_epi16(odd, at.wrapping_add(strip.k_stride).cast());
-                _mm512_inserti64x4::<1>(low, high)
-            }
-        }
-    };
+unsafe fn pairs(strip: Strip<'_>, row: usize, k: usize) -> [__m512i; SIDE] {
+    let mut pairs = [_mm512_setzero_si512(); SIDE];
+    let (inside, start) = (mask(strip.count - row), k * strip.k_stride + row);
+    let left = strip.depth.saturating_sub(k);
     // SAFETY: 32 places.
     let places = unsafe { _mm512_loadu_si512(INTERLEAVED.as_ptr().cast()) };
-    _mm512_permutexvar_epi16(places, halves)
+    for (i, pair) in pairs.iter_mut().enumerate().take(left.div_ceil(2)) {
+        let index = start + 2 * i * strip.k_stride;
+        let odd = if 2 * i + 1 < left { inside } else { 0 };
+        // SAFETY: masked lanes are not read.
+        let halves = unsafe {
+            match strip.values {
+                Values::F32(values) => {
+                    let at = values.as_ptr().wrapping_add(index);
+                    let even = _mm512_maskz_loadu_ps(inside, at);
+                    round(even, _mm512_maskz_loadu_ps(odd, at.wrapping_add(strip.k_stride)))
+                }
+                Values::Bf16(values) => {
+                    let at = values.as_ptr().wrapping_add(index);
+                    let even = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(inside, at.cast()));
+                    let odd = _mm256_maskz_loadu_epi16(odd, at.wrapping_add(strip.k_stride).cast());
+                    _mm512_inserti64x4::<1>(even, odd)
+                }
+            }
+        };
+        *pair = _mm512_permutexvar_epi16(places, halves);
+    }
+    pairs
 }
 
 /// The places of 16 low values and 16 high ones, in turn.
