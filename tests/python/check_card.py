@@ -128,7 +128,7 @@ def check_logits(model, ids, expected):
 def story(model, tokenizer, **options):
     """The ids of a text's continuation, without the end of text."""
     inputs = tokenizer(PROMPT, return_tensors="pt")
-    output = model.generate(**inputs, max_new_tokens=32, **options)
+    output = model.generate(**inputs, max_new_tokens=32, pad_token_id=tokenizer.eos_token_id, **options)
     return [token for token in output[0, inputs["input_ids"].shape[1] :].tolist() if token != tokenizer.eos_token_id]
 
 
@@ -174,14 +174,14 @@ def check_saving(model, folder, ids, expected, place):
     # The same logits from offramp, the class again, and stock transformers.
     read = offramp_logits(place, ids)
     again = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=True)
-    stock = AutoModelForCausalLM.from_pretrained(place)
+    stock = LlamaForCausalLM.from_pretrained(place)
     inputs = torch.tensor([ids])
     worst = max(
         difference(read, expected), *(difference(loaded(inputs).logits[0], expected[-1]) for loaded in (again, stock))
     )
-    before, after = AutoModelForCausalLM.from_pretrained(folder).state_dict(), again.state_dict()
+    before, after = LlamaForCausalLM.from_pretrained(folder).state_dict(), again.state_dict()
     equal = list(before) == list(after) and all(torch.equal(before[name], after[name]) for name in before)
-    good = worst < TOLERANCE and equal and type(stock) is LlamaForCausalLM and hasattr(again, "set_exit_layer")
+    good = worst < TOLERANCE and equal and hasattr(again, "set_exit_layer")
     yield good, f"save_pretrained at exit 1: {len(after)} weights, all there {equal}; logits differ by {worst:.1e}"
 
 
@@ -212,15 +212,16 @@ def checks(arguments, place):
     yield from check_card(arguments.model)
     folder, line = announced(arguments.model, place)
     yield line
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).float().eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    yield from check_tokenizer(tokenizer, folder, model)
-    ids = tokenizer(STORIES[0])["input_ids"][: min(TOKENS, model.config.max_position_embeddings)]
+    ids = tokenizer(STORIES[0])["input_ids"][:TOKENS]
     expected = offramp_logits(folder, ids)
+    # First, because transformers 4.45 remembers: a process that has run remote code gets its class from then on.
+    yield from check_stock(folder, ids, expected)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).float().eval()
+    yield from check_tokenizer(tokenizer, folder, model)
     yield from check_logits(model, ids, expected)
     yield from check_stories(model, tokenizer, arguments)
     yield from check_refusals(model)
-    yield from check_stock(folder, ids, expected)
     yield from check_saving(model, folder, ids, expected, place / "saved")
     yield from check_quantised(arguments, place)
 

@@ -47,3 +47,7 @@ class EarlyExitLlamaForCausalLM(LlamaForCausalLM):
         # The embedding, then each layer's output; the last layer's has been through the norm.
         *hidden, last = output.hidden_states[1:]
         return dict(enumerate(map(self.lm_head, [*map(self.model.norm, hidden), last]), start=1))
+
+
+# transformers 5 does this by itself; transformers 4.45 would save config.json without this file.
+EarlyExitLlamaForCausalLM.register_for_auto_class("AutoModelForCausalLM")
