@@ -17,6 +17,9 @@ const CARD: &str = "README.md";
 const MEASURED: &str = "card.json";
 const JOURNAL: &str = "journal.jsonl";
 const RECIPE: &str = "recipe.toml";
+/// What a run keeps beside a checkpoint that it goes on from.
+const STATE: &str = "state.json";
+const TOKENIZER: &str = "tokenizer_config.json";
 /// What every card says of itself: a `README.md` without it is somebody else's.
 const OURS: &str = "`offramp card`";
 /// The module and the class that add `set_exit_layer` in Python.
@@ -84,6 +87,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         anyhow::bail!(
             "{path} is there and no card of offramp's: move it away, or replace it with --overwrite"
         );
+    }
+    if folder.join(STATE).exists() {
+        let folder = folder.display();
+        anyhow::bail!("{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run first");
     }
     let config = Config::read(&folder.join("config.json"))?;
     arguments.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
@@ -182,6 +189,11 @@ fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
     }
     if card.config.quantization.is_none() {
         checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
+        // Folders of earlier builds lack it, and transformers then guesses.
+        if !folder.join(TOKENIZER).exists() && folder.join("tokenizer.json").exists() {
+            let context = card.config.max_position_embeddings;
+            write(TOKENIZER, &Tokenizer::from_folder(folder)?.transformers_json(context))?;
+        }
     }
     write(CARD, &card.markdown())?;
     Ok(())

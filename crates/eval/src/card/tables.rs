@@ -61,9 +61,10 @@ fn of_speed(speed: &SpeedFigures) -> String {
     let processor = speed.processor.as_ref().map_or(String::new(), |name| format!(" ({name})"));
     let SpeedFigures { kernels, threads, formats, prompt_tokens, new_tokens, runs, .. } = speed;
     let plural = if *threads == 1 { "" } else { "s" };
+    let samples = if *runs == 1 { "one sample".to_owned() } else { format!("{runs} samples or more") };
     format!(
-        "Speed: offramp, {formats}, batch 1, greedy, {new_tokens} tokens after a prompt of {prompt_tokens}; median of {runs} \
-         samples (least–most), exits in turn; {threads} thread{plural}, {kernels}{processor}."
+        "Speed: offramp, {formats}, batch 1, greedy, {new_tokens} tokens after a prompt of {prompt_tokens}; median of \
+         {samples} (least–most), exits in turn; {threads} thread{plural}, {kernels}{processor}."
     )
 }
 

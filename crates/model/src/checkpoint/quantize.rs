@@ -13,14 +13,13 @@ use std::path::Path;
 /// Floats that are converted before they are written.
 const PIECE: usize = 1 << 21;
 
-/// What goes along with the weights, where it is there.
-const COMPANIONS: [&str; 7] = [
+/// What goes along with the weights, where it is there. A card does not: its numbers are those of other weights.
+const COMPANIONS: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     GENERATION,
-    "README.md",
     "journal.jsonl",
 ];
 

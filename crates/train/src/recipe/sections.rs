@@ -137,7 +137,7 @@ pub enum Precision {
     /// Nothing is rounded.
     #[default]
     F32,
-    /// Factors have 8 bits of mantissa, which processors with AVX-512 BF16 multiply at twice the rate.
+    /// Factors have 8 bits of mantissa, which processors with AMX, and some with AVX-512 BF16, multiply faster.
     Bf16,
 }
 
