@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     /// The model's name [default: its folder's]
     #[arg(long)]
     name: Option<String>,
-    /// Where the card's examples find the model: a folder, or a name on the Hub [default: as given]
+    /// Where the card's examples find the model: a folder, or a name on the Hub [default: its folder]
     #[arg(long, value_name = "PLACE")]
     place: Option<String>,
     /// The licence, as the Hub names it: mit
@@ -90,7 +90,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     }
     if folder.join(STATE).exists() {
         let folder = folder.display();
-        anyhow::bail!("{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run first");
+        anyhow::bail!(
+            "{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run first"
+        );
     }
     let config = Config::read(&folder.join("config.json"))?;
     arguments.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
@@ -104,11 +106,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let training = read_journal(run.as_deref())?;
     let recipe = run.and_then(|run| fs::read_to_string(run.join(RECIPE)).ok());
     let measured = measure(arguments, &folder, &config)?;
-    let named = arguments.model.file_name().unwrap_or_default().to_string_lossy();
-    let place = arguments.model.to_string_lossy();
+    let (named, place) = (name(&folder), folder.display().to_string());
     let card = Card {
         name: arguments.name.as_deref().unwrap_or(&named),
-        place: arguments.place.as_deref().unwrap_or_else(|| place.trim_end_matches('/')),
+        place: arguments.place.as_deref().unwrap_or(&place),
         config: &config,
         weights: (formats.join(", "), weights.bytes()),
         facts: Facts {
@@ -127,6 +128,13 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         false => output::text(&format!("{}\n", path.display()))?,
     }
     Ok(())
+}
+
+/// The folder's name; a run's `model/` has that of the run.
+fn name(folder: &Path) -> String {
+    let own = folder.file_name().filter(|name| *name != "model");
+    let name = own.or_else(|| folder.parent().and_then(Path::file_name));
+    name.map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Where the journal lies: as told, in the run folder that holds the model, or beside the weights.

@@ -16,9 +16,15 @@ fn a_card_is_measured_and_stands_in_the_models_folder() {
         assert!(text.contains(&format!("{row}{perplexity:.2} | ")), "{row}{perplexity}\n{text}");
     }
     // The journal and the recipe lie beside the model's folder.
-    for part in
-        ["| steps | 30 |", "license: \"mit\"", "hidden_size = 16", "train.txt, ", "model.set_exit_layer(2)"]
-    {
+    for part in [
+        "| steps | 30 |",
+        "license: \"mit\"",
+        "hidden_size = 16",
+        "train.txt, ",
+        "model.set_exit_layer(2)",
+        "# run",
+        "from_pretrained(\"run/model\"",
+    ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(!text.contains("TBD") && !text.contains("not measured"), "{text}");
@@ -43,7 +49,7 @@ fn a_card_is_measured_and_stands_in_the_models_folder() {
     place.good(&["card", "run", "--runs", "0"]);
     let text = String::from_utf8(place.read("run/model/README.md")).unwrap();
     assert!(
-        text.contains("run `offramp card run --data FILE`") && text.contains("| 4 (all) | – |"),
+        text.contains("run `offramp card run/model --data FILE`") && text.contains("| 4 (all) | – |"),
         "{text}"
     );
 }
