@@ -2,6 +2,7 @@
 
 use crate::sampler::{Sampler, SamplingOptions};
 use crate::session::Session;
+use crate::speculate::{Chooser, Draft};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ pub struct GenerateOptions {
     pub token_limit: Option<usize>,
     /// How each token is chosen.
     pub sampling: SamplingOptions,
+    /// How tokens are drafted and then verified; the text is the same with and without.
+    pub draft: Option<Draft>,
 }
 
 /// Why a generation ended.
@@ -50,8 +53,14 @@ pub struct Statistics {
     pub prompt_tokens: usize,
     /// Tokens that were handed to the callback.
     pub new_tokens: usize,
-    /// Tokens that went through the model one by one, after the prompt.
+    /// Tokens that were chosen after the first.
     pub decoded_tokens: usize,
+    /// Rounds that they took: as many without drafts, fewer with good ones.
+    pub rounds: usize,
+    /// Tokens that were drafted.
+    pub drafted: usize,
+    /// Those of them that the full model chose too.
+    pub accepted: usize,
     /// From the start to the prompt's logits.
     pub prefill: Duration,
     /// From the start to the first token.
@@ -86,41 +95,58 @@ pub fn generate(
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation> {
-    let mut sampler = Sampler::new(options.sampling)?;
+    let sampler = Sampler::new(options.sampling)?;
+    let mut chooser =
+        Chooser { sampler, token_limit: options.token_limit, stop_tokens: &options.stop_tokens };
     if prompt.is_empty() {
         return Err(Error::NoTokens);
     }
     let start = Instant::now();
     let mut statistics = Statistics { prompt_tokens: prompt.len(), ..Statistics::default() };
-    let mut logits = session.feed(prompt)?.to_vec();
+    session.feed(prompt)?;
     statistics.prefill = start.elapsed();
-    let mut tokens = Vec::new();
-    let reason = loop {
+    let begun = session.tokens().len();
+    let (mut tokens, mut next) = (Vec::new(), Vec::new());
+    let reason = 'text: loop {
         if tokens.len() == options.max_new_tokens {
             break StopReason::Length;
         }
-        let choices = options.token_limit.map_or(logits.len(), |limit| limit.min(logits.len()));
-        let token = sampler.next(&logits[..choices], session.tokens())?;
         if tokens.is_empty() {
+            next.push(chooser.choose(session.logits(), session.tokens())?);
             statistics.time_to_first_token = start.elapsed();
         }
-        if options.stop_tokens.contains(&token) {
-            break StopReason::StopToken;
+        for token in next.drain(..) {
+            statistics.decoded_tokens += usize::from(!tokens.is_empty());
+            if options.stop_tokens.contains(&token) {
+                break 'text StopReason::StopToken;
+            }
+            tokens.push(token);
+            if on_token(token).is_break() {
+                break 'text StopReason::Callback;
+            }
         }
-        tokens.push(token);
-        if on_token(token).is_break() {
-            break StopReason::Callback;
-        }
+        let (Some(&newest), held) = (tokens.last(), session.tokens().len()) else {
+            unreachable!("a token came")
+        };
         if tokens.len() == options.max_new_tokens {
             break StopReason::Length;
         }
-        if session.tokens().len() == session.capacity() {
+        if held == session.capacity() {
             break StopReason::ContextFull;
         }
-        logits.clear();
-        logits.extend_from_slice(session.feed(&[token])?);
-        statistics.decoded_tokens += 1;
+        // A round ends with a token that nobody drafted, and none is computed in vain.
+        let room = (options.max_new_tokens - tokens.len() - 1).min(session.capacity() - held - 1);
+        let draft = options.draft.unwrap_or(Draft { exit_layer: session.exit_layer(), num_speculations: 0 });
+        let draft = Draft { num_speculations: draft.num_speculations.min(room), ..draft };
+        let round = draft.round(session, &mut chooser, newest)?;
+        statistics.rounds += 1;
+        statistics.drafted += round.drafted;
+        statistics.accepted += round.accepted;
+        next = round.tokens;
     };
+    // A reader who left in the middle of a round did not hear its end.
+    let in_session = tokens.len() - usize::from(reason != StopReason::StopToken && !tokens.is_empty());
+    session.truncate(begun + in_session);
     statistics.new_tokens = tokens.len();
     statistics.decode = start.elapsed().saturating_sub(statistics.time_to_first_token);
     Ok(Generation { tokens, reason, statistics })

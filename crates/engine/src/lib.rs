@@ -8,6 +8,7 @@ mod generate;
 mod sampler;
 mod score;
 mod session;
+mod speculate;
 
 pub use generate::{GenerateOptions, Generation, Statistics, StopReason, generate};
 /// The memory's read bandwidth, which bounds decoding.
@@ -17,6 +18,7 @@ pub use offramp_kernels::pool::{physical_cores, set_threads, threads};
 pub use sampler::{Sampler, SamplingOptions};
 pub use score::{TokenScore, argmax, score};
 pub use session::Session;
+pub use speculate::Draft;
 
 /// The name of the instruction set in use.
 pub fn kernels() -> &'static str {

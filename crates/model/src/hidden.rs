@@ -44,6 +44,20 @@ impl Hidden {
         Self { hidden_size, ..Self::default() }
     }
 
+    /// Takes everything out of flight; the buffers stay.
+    pub fn clear(&mut self) {
+        self.stream.clear();
+    }
+
+    /// Puts the tokens of another stream behind these, at the depth at which they stand.
+    ///
+    /// # Panics
+    /// If they belong to a model of another width.
+    pub fn append(&mut self, other: &Self) {
+        assert_eq!(self.hidden_size, other.hidden_size, "hidden states of the same width");
+        self.stream.extend_from_slice(&other.stream);
+    }
+
     /// How many tokens are in flight.
     pub fn tokens(&self) -> usize {
         self.stream.len() / self.hidden_size
