@@ -28,7 +28,7 @@ const SEED: u64 = 0;
                   offramp bench --probe")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    source: source::Arguments,
+    source: source::ModelArgument,
     /// A recipe (.toml) or a config.json: random weights in that shape, and as much context as is asked for
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "model_folder"])]
     config: Option<PathBuf>,

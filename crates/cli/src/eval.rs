@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Example:\n  offramp eval runs/first-light --data valid.txt --exits 6,12,18,24")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    source: source::Arguments,
+    source: source::ModelArgument,
     /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote, whose validation split is read
     #[arg(long, value_name = "PATH")]
     data: PathBuf,

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    source: source::Arguments,
+    source: source::ModelArgument,
     /// What to continue; "" lets the model begin
     #[arg(long, value_name = "TEXT", default_value = "Once upon a time")]
     prompt: String,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder, as an argument of its own or by name.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ModelArgument {
     /// A model folder, or a run folder [default: the model that offramp carries]
     model: Option<PathBuf>,
     /// The same, by name
@@ -23,7 +23,7 @@ pub(crate) enum Source {
     Bundled,
 }
 
-impl Arguments {
+impl ModelArgument {
     pub(crate) fn source(&self) -> Result<Source> {
         match self.model.as_ref().or(self.named.as_ref()) {
             Some(path) => Ok(Source::Folder(checkpoint::resolve(path)?)),

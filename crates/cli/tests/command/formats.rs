@@ -94,7 +94,6 @@ fn formats_that_cannot_be() {
         (&["bench", "run", "--format", "int8,none"], &["none", "int4"]),
         (&["bench", "run", "--config", "recipe.toml"], &["--config"]),
         (&["bench", "run", "--probe"], &["--probe"]),
-        (&["bench"], &["--config", "folder"]),
         (&["bench", "--config", "nowhere.toml"], &["nowhere.toml"]),
         (&["quantize", "run", "--to", "int3", "--out", "other"], &["int3", "int4"]),
         (&["quantize", "run", "--to", "int4"], &["--out"]),
