@@ -130,6 +130,7 @@ pub(crate) fn tell(
         stop_tokens,
         token_limit: Some(tokenizer.vocab_size()),
         sampling,
+        draft: None,
     };
     let (mut decoder, mut failed) = (tokenizer.stream(), None);
     if aloud {
