@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy
 import torch
+import transformers
 from check_transformers import STORIES, offramp
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
@@ -30,6 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "crates/eval/src/card/modeling_early_exit.py"
 AUTO_MAP = {"AutoModelForCausalLM": "modeling_early_exit.EarlyExitLlamaForCausalLM"}
 TOLERANCE = 1e-3  # of a logit
+# Loaded so: bf16 that is made f32 afterwards computes something else.
+F32 = {"torch_dtype" if transformers.__version__.startswith("4.") else "dtype": torch.float32}
 TOKENS = 40
 PROMPT = "Once upon a time"
 
@@ -137,6 +140,7 @@ def check_stories(model, tokenizer, arguments):
     layers = model.config.num_hidden_layers
     for exit_layer in [*range(1, layers + 1), 1]:  # down again at the end
         flags = ["--prompt", PROMPT, "--max-new-tokens", 32, "--temperature", 0, "--exit-layer", exit_layer]
+        flags += ["--format", "f32", "--head-format", "f32"]  # as the model here, whatever the folder holds
         want = offramp(arguments.offramp, "generate", arguments.model, *flags)["tokens"]
         model.set_exit_layer(exit_layer)
         found = story(model, tokenizer, do_sample=False)
@@ -173,13 +177,13 @@ def check_saving(model, folder, ids, expected, place):
     model.save_pretrained(place)
     # The same logits from offramp, the class again, and stock transformers.
     read = offramp_logits(place, ids)
-    again = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=True)
-    stock = LlamaForCausalLM.from_pretrained(place)
+    again = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=True, **F32)
+    stock = LlamaForCausalLM.from_pretrained(place, **F32)
     inputs = torch.tensor([ids])
     worst = max(
         difference(read, expected), *(difference(loaded(inputs).logits[0], expected[-1]) for loaded in (again, stock))
     )
-    before, after = LlamaForCausalLM.from_pretrained(folder).state_dict(), again.state_dict()
+    before, after = LlamaForCausalLM.from_pretrained(folder, **F32).state_dict(), again.state_dict()
     equal = list(before) == list(after) and all(torch.equal(before[name], after[name]) for name in before)
     good = worst < TOLERANCE and equal and hasattr(again, "set_exit_layer")
     yield good, f"save_pretrained at exit 1: {len(after)} weights, all there {equal}; logits differ by {worst:.1e}"
@@ -189,7 +193,7 @@ def check_saving(model, folder, ids, expected, place):
 def check_stock(folder, ids, expected):
     """One line: without remote code the folder is a stock Llama, with nothing to warn of or to ask."""
     warnings = Warnings()
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **F32)
     strange = [*warnings.lines, *(key for key, value in info.items() if value)]
     worst = difference(model(torch.tensor([ids])).logits[0], expected[-1])
     good = type(model) is LlamaForCausalLM and not strange and worst < TOLERANCE
@@ -217,7 +221,7 @@ def checks(arguments, place):
     expected = offramp_logits(folder, ids)
     # First, because transformers 4.45 remembers: a process that has run remote code gets its class from then on.
     yield from check_stock(folder, ids, expected)
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).float().eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, **F32).eval()
     yield from check_tokenizer(tokenizer, folder, model)
     yield from check_logits(model, ids, expected)
     yield from check_stories(model, tokenizer, arguments)

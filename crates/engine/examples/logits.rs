@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("give a model folder and token ids, separated by commas".into());
     };
     let tokens = tokens.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
-    let formats = Formats { layers: Some(Format::F32), ..Formats::default() };
+    let formats = Formats { layers: Some(Format::F32), head: Some(Format::F32), ..Formats::default() };
     let model = Llama::load(Path::new(folder), &formats)?;
     let mut session = Session::new(&model, tokens.len())?;
     let mut out = BufWriter::new(stdout().lock());
