@@ -3,6 +3,9 @@
 use super::{Card, grouped};
 use offramp_model::Config;
 
+/// An exit whose perplexity is more than so many times the full model's has that said of it.
+const OF_LITTLE_USE: f64 = 2.0;
+
 /// Code that runs as it stands, where the folder is one for `transformers`; the command otherwise.
 pub(super) fn usage(card: &Card<'_>) -> String {
     let (place, middle) = (card.place, card.config.num_hidden_layers.div_ceil(2));
@@ -68,7 +71,7 @@ pub(super) fn limitations(card: &Card<'_>) -> String {
         card.measured.validation.as_ref().and_then(|scores| {
             Some((scores.exits.iter().min_by_key(|exit| exit.exit_layer)?, scores.deepest()?))
         })
-        && worst.exit_layer < full.exit_layer
+        && worst.perplexity > OF_LITTLE_USE * full.perplexity
     {
         lines.push(format!(
             "The first exits are of little use: at exit layer {} perplexity is {:.1}, {:.1} times the full model's.",

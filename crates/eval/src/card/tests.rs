@@ -131,6 +131,11 @@ fn what_was_found_stands_in_it() {
         "{text}"
     );
     assert!(!text.contains("TBD") && !text.contains(": run `"), "{text}");
+    // 1.7 times the full model's perplexity at the first exit is no reason to warn of it; 5 times is.
+    let mut worse = measured();
+    worse.validation.as_mut().unwrap().exits[0].perplexity = 100.0;
+    let warned = card(&config, worse, Some(&report)).markdown();
+    assert!(!text.contains("of little use") && warned.contains("of little use: at exit layer 1"), "{warned}");
     assert_eq!(config.parameter_count(), 23_176, "the card's number is the config's");
 }
 
