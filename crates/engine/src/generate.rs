@@ -2,8 +2,9 @@
 
 use crate::sampler::{Sampler, SamplingOptions};
 use crate::session::Session;
-use crate::speculate::{Chooser, Draft};
+use crate::speculate::{Chooser, Round, Speculation};
 use crate::{Error, Result};
+use offramp_model::Work;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,17 @@ pub struct GenerateOptions {
     pub token_limit: Option<usize>,
     /// How each token is chosen.
     pub sampling: SamplingOptions,
-    /// How tokens are drafted and then verified; the text is the same with and without.
-    pub draft: Option<Draft>,
+}
+
+/// How a token came into the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The full model chose it; nobody had drafted one there.
+    Chosen,
+    /// It was drafted, and the full model chose it too.
+    Accepted,
+    /// The full model chose it in place of one that was drafted.
+    Corrected,
 }
 
 /// Why a generation ended.
@@ -61,6 +71,8 @@ pub struct Statistics {
     pub drafted: usize,
     /// Those of them that the full model chose too.
     pub accepted: usize,
+    /// Bytes and operations of everything, the prompt among it.
+    pub work: Work,
     /// From the start to the prompt's logits.
     pub prefill: Duration,
     /// From the start to the first token.
@@ -81,7 +93,8 @@ impl Statistics {
     }
 }
 
-/// Feeds `prompt` to `session` and continues it, handing each token to `on_token` as it comes.
+/// Feeds `prompt` to `session` and continues it, handing each token to `on_token` as it comes. The text is the same
+/// whatever `speculation` does.
 ///
 /// Unless a stop token came, the last of the new tokens is not in the session when this returns:
 /// nothing was to be predicted from it. Who goes on with the text feeds it first.
@@ -93,7 +106,8 @@ pub fn generate(
     session: &mut Session<'_>,
     prompt: &[u32],
     options: &GenerateOptions,
-    on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    speculation: &mut Speculation,
+    on_token: &mut dyn FnMut(u32, Origin) -> ControlFlow<()>,
 ) -> Result<Generation> {
     let sampler = Sampler::new(options.sampling)?;
     let mut chooser =
@@ -101,27 +115,27 @@ pub fn generate(
     if prompt.is_empty() {
         return Err(Error::NoTokens);
     }
-    let start = Instant::now();
+    let (start, work) = (Instant::now(), session.work());
     let mut statistics = Statistics { prompt_tokens: prompt.len(), ..Statistics::default() };
     session.feed(prompt)?;
     statistics.prefill = start.elapsed();
     let begun = session.tokens().len();
-    let (mut tokens, mut next) = (Vec::new(), Vec::new());
+    let (mut tokens, mut next) = (Vec::new(), Round::default());
     let reason = 'text: loop {
         if tokens.len() == options.max_new_tokens {
             break StopReason::Length;
         }
         if tokens.is_empty() {
-            next.push(chooser.choose(session.logits(), session.tokens())?);
+            next.tokens.push(chooser.choose(session.logits(), session.tokens())?.0);
             statistics.time_to_first_token = start.elapsed();
         }
-        for token in next.drain(..) {
+        for (index, &token) in next.tokens.iter().enumerate() {
             statistics.decoded_tokens += usize::from(!tokens.is_empty());
             if options.stop_tokens.contains(&token) {
                 break 'text StopReason::StopToken;
             }
             tokens.push(token);
-            if on_token(token).is_break() {
+            if on_token(token, next.origin(index)).is_break() {
                 break 'text StopReason::Callback;
             }
         }
@@ -136,18 +150,16 @@ pub fn generate(
         }
         // A round ends with a token that nobody drafted, and none is computed in vain.
         let room = (options.max_new_tokens - tokens.len() - 1).min(session.capacity() - held - 1);
-        let draft = options.draft.unwrap_or(Draft { exit_layer: session.exit_layer(), num_speculations: 0 });
-        let draft = Draft { num_speculations: draft.num_speculations.min(room), ..draft };
-        let round = draft.round(session, &mut chooser, newest)?;
+        next = speculation.round(session, &mut chooser, newest, room)?;
         statistics.rounds += 1;
-        statistics.drafted += round.drafted;
-        statistics.accepted += round.accepted;
-        next = round.tokens;
+        statistics.drafted += next.drafted;
+        statistics.accepted += next.accepted;
     };
     // A reader who left in the middle of a round did not hear its end.
     let in_session = tokens.len() - usize::from(reason != StopReason::StopToken && !tokens.is_empty());
     session.truncate(begun + in_session);
     statistics.new_tokens = tokens.len();
+    statistics.work = session.work() - work;
     statistics.decode = start.elapsed().saturating_sub(statistics.time_to_first_token);
     Ok(Generation { tokens, reason, statistics })
 }

@@ -10,7 +10,7 @@ mod score;
 mod session;
 mod speculate;
 
-pub use generate::{GenerateOptions, Generation, Statistics, StopReason, generate};
+pub use generate::{GenerateOptions, Generation, Origin, Statistics, StopReason, generate};
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.
@@ -18,7 +18,7 @@ pub use offramp_kernels::pool::{physical_cores, set_threads, threads};
 pub use sampler::{Sampler, SamplingOptions};
 pub use score::{TokenScore, argmax, score};
 pub use session::Session;
-pub use speculate::Draft;
+pub use speculate::{Adaptive, Draft, Speculation};
 
 /// The name of the instruction set in use.
 pub fn kernels() -> &'static str {

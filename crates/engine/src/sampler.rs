@@ -65,6 +65,16 @@ impl Sampler {
     /// # Errors
     /// If the logits hold NaN or no finite value.
     pub fn next(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32> {
+        Ok(self.next_with_margin(logits, tokens)?.0)
+    }
+
+    /// As [`Sampler::next`], and by how much the token came before the second: of logits when greedy, of what
+    /// Gumbel-max compares otherwise; infinite if there was no second. How sure the choice is to stay the same if
+    /// the logits change a little.
+    ///
+    /// # Errors
+    /// As [`Sampler::next`].
+    pub fn next_with_margin(&mut self, logits: &[f32], tokens: &[u32]) -> Result<(u32, f32)> {
         let broken =
             logits.iter().any(|logit| logit.is_nan()) || !logits[argmax(logits) as usize].is_finite();
         if broken {
@@ -74,7 +84,10 @@ impl Sampler {
         self.logits.extend_from_slice(logits);
         self.penalise(tokens);
         if self.options.temperature == 0.0 {
-            return Ok(argmax(&self.logits));
+            let best = argmax(&self.logits);
+            let others = self.logits.iter().enumerate().filter(|&(id, _)| id != best as usize);
+            let second = others.fold(f32::NEG_INFINITY, |second, (_, &logit)| second.max(logit));
+            return Ok((best, self.logits[best as usize] - second));
         }
         self.sharpen();
         self.keep_most_likely();
@@ -139,15 +152,15 @@ impl Sampler {
         }
     }
 
-    /// Gumbel-max over the candidates, with the noise of `position`.
-    fn draw(&mut self, position: usize) -> u32 {
+    /// Gumbel-max over the candidates, with the noise of `position`; and the margin.
+    fn draw(&mut self, position: usize) -> (u32, f32) {
         self.generator.set_stream(position as u64);
         self.generator.set_word_pos(0);
         // One draw for every id up to the largest candidate: the noise of an id does not depend on
         // which others are kept.
         self.candidates.sort_unstable();
         let mut best = (self.candidates[0], f64::NEG_INFINITY);
-        let mut drawn = 0;
+        let (mut drawn, mut second) = (0, f64::NEG_INFINITY);
         for &id in &self.candidates {
             let mut uniform = 0.0;
             while drawn <= id {
@@ -156,10 +169,12 @@ impl Sampler {
             }
             let value = f64::from(self.logits[id as usize]) - (-uniform.ln()).ln();
             if value > best.1 {
-                best = (id, value);
+                (best, second) = ((id, value), best.1);
+            } else {
+                second = second.max(value);
             }
         }
-        best.0
+        (best.0, (best.1 - second) as f32)
     }
 }
 

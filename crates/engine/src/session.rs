@@ -1,7 +1,10 @@
 //! One text in the making: its tokens, its cache, and the depth at which it runs.
 
+mod draft;
+
 use crate::{Error, Result};
-use offramp_model::{Hidden, KvCache, Llama};
+use draft::Ahead;
+use offramp_model::{Hidden, KvCache, Llama, Work};
 
 /// A sequence of tokens over a model, continued by [`Session::feed`].
 ///
@@ -16,8 +19,8 @@ pub struct Session<'m> {
     cache: KvCache,
     hidden: Hidden,
     logits: Vec<f32>, // [vocab]
-    drafted: Hidden,  // the draft's tokens, at the depth that drafts
-    draft_layer: usize,
+    ahead: Ahead,
+    work: Work,
 }
 
 impl<'m> Session<'m> {
@@ -38,8 +41,8 @@ impl<'m> Session<'m> {
             cache: model.new_cache(capacity),
             hidden: model.new_hidden(),
             logits: Vec::new(),
-            drafted: model.new_hidden(),
-            draft_layer: 0,
+            ahead: Ahead::new(model.new_hidden()),
+            work: Work::default(),
         })
     }
 
@@ -116,16 +119,9 @@ impl<'m> Session<'m> {
         self.model.forward(0..self.exit_layer, &mut self.hidden, &mut self.cache)?;
         let all = self.hidden.tokens();
         self.model.head(&mut self.hidden, all - rows..all, &mut self.logits);
+        self.work += self.model.forward_work(0..self.exit_layer, all, known);
+        self.work += self.model.head_work(None, rows);
         Ok(&self.logits)
-    }
-
-    /// Begins a draft by the first `draft_layer` layers, at most as many as the session runs. All tokens so far must
-    /// have been run at the session's depth.
-    pub(crate) fn begin_draft(&mut self, draft_layer: usize) -> Result<()> {
-        self.model.config().check_exit_layer(draft_layer)?;
-        self.draft_layer = draft_layer.min(self.exit_layer);
-        self.drafted.clear();
-        Ok(())
     }
 
     /// The logits that were computed last: of one token, or of each of a draft.
@@ -133,37 +129,9 @@ impl<'m> Session<'m> {
         &self.logits
     }
 
-    /// Appends a token to the draft, and computes the logits after it at the depth that drafts, `[vocab]`.
-    pub(crate) fn draft(&mut self, token: u32) -> Result<()> {
-        self.extend_draft(token)?;
-        self.model.head(&mut self.hidden, 0..1, &mut self.logits);
-        Ok(())
-    }
-
-    /// Appends a token to the draft; nobody asks what follows it at that depth.
-    pub(crate) fn extend_draft(&mut self, token: u32) -> Result<()> {
-        if self.tokens.len() == self.capacity() {
-            return Err(Error::ContextFull { tokens: self.tokens.len() + 1, context: self.capacity() });
-        }
-        self.model.embed(&[token], &mut self.hidden)?;
-        self.model.forward(0..self.draft_layer, &mut self.hidden, &mut self.cache)?;
-        self.drafted.append(&self.hidden);
-        self.tokens.push(token);
-        Ok(())
-    }
-
-    /// Runs the remaining layers over the whole draft, and computes the logits after each of its tokens,
-    /// `[tokens, vocab]`.
-    pub(crate) fn verify(&mut self) -> Result<()> {
-        self.model.forward(self.draft_layer..self.exit_layer, &mut self.drafted, &mut self.cache)?;
-        let rows = self.drafted.tokens();
-        self.model.head(&mut self.drafted, 0..rows, &mut self.logits);
-        Ok(())
-    }
-
-    /// Tokens in the draft.
-    pub(crate) fn draft_len(&self) -> usize {
-        self.drafted.tokens()
+    /// All the work that the session has done.
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// Forgets every token from `len` on.

@@ -10,9 +10,19 @@
 //! That the text is the same is an equality, not a tolerance: a token's arithmetic does not depend on how many share
 //! the call, and chance is tied to the position ([`Sampler`]).
 
+mod acceptance;
+mod adaptive;
+mod budget;
+mod costs;
+mod load;
+pub(crate) mod round;
+
 use crate::Result;
-use crate::sampler::Sampler;
 use crate::session::Session;
+pub use adaptive::Adaptive;
+use offramp_model::DraftHead;
+pub(crate) use round::{Chooser, Round};
+use round::{Plan, Speakers};
 
 /// How a text is drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,85 +33,66 @@ pub struct Draft {
     pub num_speculations: usize,
 }
 
-/// What came of one round.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Round {
-    /// How the text goes on: the accepted part of the draft, then one token that only the full model chose, unless a
-    /// stop token ended the draft before.
-    pub(crate) tokens: Vec<u32>,
-    /// Tokens that were drafted.
-    pub(crate) drafted: usize,
-    /// Those of them that the full model chose too, up to the first that it did not.
-    pub(crate) accepted: usize,
+/// Whether and how tokens are drafted; what the adaptive policy learnt in one text, it knows in the next.
+#[derive(Clone, Debug, Default)]
+pub struct Speculation {
+    policy: Policy,
+    head: Option<DraftHead>,
 }
 
-/// What chooses tokens, in drafts and after them alike.
-#[derive(Debug)]
-pub(crate) struct Chooser<'a> {
-    pub(crate) sampler: Sampler,
-    /// Ids from here on are never chosen.
-    pub(crate) token_limit: Option<usize>,
-    pub(crate) stop_tokens: &'a [u32],
+#[derive(Clone, Debug, Default)]
+enum Policy {
+    #[default]
+    Off,
+    Fixed(Draft),
+    Auto(Adaptive),
 }
 
-impl Chooser<'_> {
-    /// The token that follows `tokens`, by the logits after the last of them.
-    pub(crate) fn choose(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32> {
-        let choices = self.token_limit.map_or(logits.len(), |limit| limit.min(logits.len()));
-        self.sampler.next(&logits[..choices], tokens)
+impl Speculation {
+    /// Plain decoding.
+    pub fn off() -> Self {
+        Self::default()
     }
-}
 
-impl Draft {
-    /// One round after `newest`, a token that the session does not hold yet. Afterwards it holds `newest` and all of
-    /// the round's tokens but the last.
+    /// The same draft in every round.
+    pub fn fixed(draft: Draft) -> Self {
+        Self { policy: Policy::Fixed(draft), head: None }
+    }
+
+    /// Exit layer and length as they turn out to pay.
+    pub fn auto(adaptive: Adaptive) -> Self {
+        Self { policy: Policy::Auto(adaptive), head: None }
+    }
+
+    /// Drafts through another head than the model's, of the model that decodes.
+    #[must_use]
+    pub fn with_head(self, head: Option<DraftHead>) -> Self {
+        Self { head, ..self }
+    }
+
+    /// One round after `newest`, a token that the session does not hold yet; at most `room` tokens are drafted.
     pub(crate) fn round(
-        self,
+        &mut self,
         session: &mut Session<'_>,
         chooser: &mut Chooser<'_>,
         newest: u32,
+        room: usize,
     ) -> Result<Round> {
-        if self.num_speculations == 0 {
-            session.feed(&[newest])?;
-            let token = chooser.choose(session.logits(), session.tokens())?;
-            return Ok(Round { tokens: vec![token], ..Round::default() });
-        }
-        let before = session.tokens().len();
-        session.begin_draft(self.exit_layer)?;
-        let (mut draft, mut token, mut over) = (Vec::with_capacity(self.num_speculations), newest, false);
-        while draft.len() < self.num_speculations && !over {
-            session.draft(token)?;
-            token = chooser.choose(session.logits(), session.tokens())?;
-            draft.push(token);
-            over = chooser.stop_tokens.contains(&token);
-        }
-        // Nobody asks what follows a stop token.
-        if !over {
-            session.extend_draft(token)?;
-        }
-        verify(session, chooser, (before, &draft))
+        let (model, depth, head) = (session.model(), session.exit_layer(), self.head.as_ref());
+        let plain = Draft { exit_layer: depth, num_speculations: 0 };
+        let (plan, adaptive) = match &mut self.policy {
+            Policy::Auto(adaptive) => (adaptive.plan((model, head), depth, room), Some(adaptive)),
+            policy => {
+                let draft = if let Policy::Fixed(draft) = policy { *draft } else { plain };
+                let num_speculations = draft.num_speculations.min(room);
+                if num_speculations == 0 {
+                    session.feed(&[newest])?;
+                    let (token, _) = chooser.choose(session.logits(), session.tokens())?;
+                    return Ok(Round { tokens: vec![token], ..Round::default() });
+                }
+                (Plan { exit_layer: draft.exit_layer, num_speculations, probe: None }, None)
+            }
+        };
+        Speakers { session, chooser, head, adaptive }.round(newest, plan)
     }
-}
-
-/// Compares a draft, whose first token was put at position `before + 1`, with the full model's choices.
-fn verify(
-    session: &mut Session<'_>,
-    chooser: &mut Chooser<'_>,
-    (before, draft): (usize, &[u32]),
-) -> Result<Round> {
-    session.verify()?;
-    let rows = session.draft_len();
-    let mut round = Round { drafted: draft.len(), ..Round::default() };
-    for row in 0..rows {
-        let vocab = session.logits().len() / rows;
-        let logits = &session.logits()[row * vocab..][..vocab];
-        let token = chooser.choose(logits, &session.tokens()[..=before + row])?;
-        round.tokens.push(token);
-        if draft.get(row) != Some(&token) {
-            break;
-        }
-        round.accepted += 1;
-    }
-    session.truncate(before + round.tokens.len());
-    Ok(round)
 }

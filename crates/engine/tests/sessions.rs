@@ -1,6 +1,8 @@
 //! A session's logits depend on its tokens and its exit layer alone.
 
-use offramp_engine::{Error, GenerateOptions, SamplingOptions, Session, StopReason, generate};
+use offramp_engine::{
+    Error, GenerateOptions, Origin, SamplingOptions, Session, Speculation, StopReason, generate,
+};
 use offramp_model::{Config, Llama};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -92,17 +94,19 @@ fn what_does_not_fit_leaves_the_session_as_it_was() {
 
 fn options(max_new_tokens: usize, temperature: f32) -> GenerateOptions {
     let sampling = SamplingOptions { temperature, seed: 11, ..SamplingOptions::default() };
-    GenerateOptions { max_new_tokens, stop_tokens: Vec::new(), token_limit: None, sampling, draft: None }
+    GenerateOptions { max_new_tokens, stop_tokens: Vec::new(), token_limit: None, sampling }
 }
 
 fn run(model: &Llama, capacity: usize, options: &GenerateOptions) -> (Vec<u32>, StopReason) {
     let mut session = Session::new(model, capacity).expect("within the context");
     let mut heard = Vec::new();
-    let mut listen = |token| {
+    let mut listen = |token, origin| {
+        assert_eq!(origin, Origin::Chosen);
         heard.push(token);
         ControlFlow::Continue(())
     };
-    let generation = generate(&mut session, &[1, 2], options, &mut listen).expect("a valid prompt");
+    let generation = generate(&mut session, &[1, 2], options, &mut Speculation::off(), &mut listen)
+        .expect("a valid prompt");
     assert_eq!(generation.tokens, heard);
     assert_eq!(generation.statistics.new_tokens, heard.len());
     (heard, generation.reason)
@@ -133,11 +137,12 @@ fn a_generation_ends_where_it_should() {
 
     let mut session = Session::new(&model, 20).expect("within the context");
     let mut left = 3;
-    let mut stop_after_three = |_| {
+    let mut stop_after_three = |_, _| {
         left -= 1;
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let generation = generate(&mut session, &[1, 2], &options(100, 0.0), &mut stop_after_three);
+    let mut off = Speculation::off();
+    let generation = generate(&mut session, &[1, 2], &options(100, 0.0), &mut off, &mut stop_after_three);
     let generation = generation.expect("a valid prompt");
     assert_eq!((generation.tokens.len(), generation.reason), (3, StopReason::Callback));
 }
@@ -156,9 +161,12 @@ fn the_same_seed_tells_the_same_story() {
 fn an_empty_or_too_long_prompt_is_refused() {
     let model = model();
     let mut session = Session::new(&model, 8).expect("within the context");
-    let mut ignore = |_| ControlFlow::Continue(());
-    assert!(matches!(generate(&mut session, &[], &options(3, 0.0), &mut ignore), Err(Error::NoTokens)));
-    let error = generate(&mut session, &[1; 9], &options(3, 0.0), &mut ignore).expect_err("9 tokens in 8");
+    let mut ignore = |_, _| ControlFlow::Continue(());
+    let mut told = |prompt: &[u32]| {
+        generate(&mut session, prompt, &options(3, 0.0), &mut Speculation::off(), &mut ignore)
+    };
+    assert!(matches!(told(&[]), Err(Error::NoTokens)));
+    let error = told(&[1; 9]).expect_err("9 tokens in 8");
     assert_eq!(error.to_string(), "9 tokens do not fit the context of 8: shorten the prompt");
     assert!(session.tokens().is_empty());
 }
@@ -171,8 +179,8 @@ fn ids_that_stand_for_no_text_are_never_chosen() {
         let chosen = |token_limit| {
             let mut session = Session::new(&model, 40).expect("within the context");
             let options = GenerateOptions { token_limit, ..options(30, temperature) };
-            let go_on = &mut |_| ControlFlow::Continue(());
-            generate(&mut session, &[1, 2, 3], &options, go_on).expect("room").tokens
+            let go_on = &mut |_, _| ControlFlow::Continue(());
+            generate(&mut session, &[1, 2, 3], &options, &mut Speculation::off(), go_on).expect("room").tokens
         };
         assert!(chosen(None).iter().any(|&token| token >= 9), "it would choose them");
         assert!(chosen(Some(9)).iter().all(|&token| token < 9));

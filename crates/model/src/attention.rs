@@ -42,6 +42,14 @@ impl Attention {
         self.o_proj.forward(attended, operand, residual);
     }
 
+    /// Appends keys and values of the tokens in `scratch.normed` to `cache`, and asks nothing of it.
+    pub(crate) fn fill(&self, scratch: &mut Scratch, cache: &mut LayerCache) {
+        let Scratch { normed, operand, keys, values, angles, .. } = scratch;
+        together(normed, operand, [(&self.k_proj, &mut *keys), (&self.v_proj, &mut *values)]);
+        self.rotate(keys, angles);
+        cache.append(keys, values);
+    }
+
     /// Rotates `heads` `[tokens, any number of heads, head_dim]` to their positions.
     fn rotate(&self, heads: &mut [f32], angles: &Angles) {
         let (half, tokens) = (self.head_dim / 2, angles.positions.len());

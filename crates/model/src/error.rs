@@ -68,6 +68,9 @@ pub enum Error {
         /// Ids are below this.
         vocab_size: usize,
     },
+    /// A draft head that could say nothing.
+    #[error("the shortlist of the draft head is empty: name at least one token")]
+    EmptyShortlist,
     /// More positions than the cache was made for.
     #[error(
         "{positions} positions do not fit a cache of {capacity}: shorten the input or make a larger cache"

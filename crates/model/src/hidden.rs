@@ -18,16 +18,17 @@ pub struct Hidden {
 /// Intermediate results of one layer. Resized by whoever writes them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scratch {
-    pub(crate) normed: Vec<f32>,   // [tokens, hidden]
-    pub(crate) operand: Operand,   // a product's input, in the formats that weights ask for
-    pub(crate) queries: Vec<f32>,  // [tokens, heads, head_dim]
-    pub(crate) keys: Vec<f32>,     // [tokens, kv_heads, head_dim]
-    pub(crate) values: Vec<f32>,   // [tokens, kv_heads, head_dim]
-    pub(crate) attended: Vec<f32>, // [tokens, heads, head_dim]
-    pub(crate) gate: Vec<f32>,     // [tokens, intermediate]
-    pub(crate) up: Vec<f32>,       // [tokens, intermediate]
-    pub(crate) gated: Vec<f32>,    // [tokens, intermediate]
-    pub(crate) residual: Vec<f32>, // [tokens, hidden]
+    pub(crate) normed: Vec<f32>,      // [tokens, hidden]
+    pub(crate) operand: Operand,      // a product's input, in the formats that weights ask for
+    pub(crate) queries: Vec<f32>,     // [tokens, heads, head_dim]
+    pub(crate) keys: Vec<f32>,        // [tokens, kv_heads, head_dim]
+    pub(crate) values: Vec<f32>,      // [tokens, kv_heads, head_dim]
+    pub(crate) attended: Vec<f32>,    // [tokens, heads, head_dim]
+    pub(crate) gate: Vec<f32>,        // [tokens, intermediate]
+    pub(crate) up: Vec<f32>,          // [tokens, intermediate]
+    pub(crate) gated: Vec<f32>,       // [tokens, intermediate]
+    pub(crate) residual: Vec<f32>,    // [tokens, hidden]
+    pub(crate) shortlisted: Vec<f32>, // [tokens, shortlist]
     pub(crate) angles: Angles,
 }
 
@@ -56,6 +57,19 @@ impl Hidden {
     pub fn append(&mut self, other: &Self) {
         assert_eq!(self.hidden_size, other.hidden_size, "hidden states of the same width");
         self.stream.extend_from_slice(&other.stream);
+    }
+
+    /// Takes the first `tokens` out of flight.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn remove_first(&mut self, tokens: usize) {
+        self.stream.drain(..tokens * self.hidden_size);
+    }
+
+    /// Takes all but the first `tokens` out of flight.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.stream.truncate(tokens * self.hidden_size);
     }
 
     /// How many tokens are in flight.

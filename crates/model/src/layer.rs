@@ -59,6 +59,13 @@ impl DecoderLayer {
         (active().axpy)(1.0, &scratch.residual, stream);
     }
 
+    /// Appends to the cache what this layer would, had the residual stream reached it as it is.
+    pub(crate) fn fill(&self, hidden: &mut Hidden, cache: &mut LayerCache) {
+        let Hidden { stream, scratch, .. } = hidden;
+        self.input_layernorm.forward(stream, &mut scratch.normed);
+        self.self_attn.fill(scratch, cache);
+    }
+
     /// The layer's matrices, in file order.
     pub(crate) fn linears(&self) -> [&Linear; 7] {
         let (attention, mlp) = (&self.self_attn, &self.mlp);

@@ -14,6 +14,7 @@ compile_error!("safetensors are little-endian: this room would have to swap byte
 mod attention;
 pub mod checkpoint;
 mod config;
+mod draft_head;
 mod error;
 mod format;
 mod hidden;
@@ -25,8 +26,10 @@ mod llama;
 mod rope;
 mod source;
 mod weights;
+mod work;
 
 pub use config::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec};
+pub use draft_head::DraftHead;
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use hidden::Hidden;
@@ -35,3 +38,4 @@ pub use linear::{Linear, Matrix};
 pub use llama::Llama;
 pub use rope::Rope;
 pub use weights::{Storage, Weights};
+pub use work::Work;

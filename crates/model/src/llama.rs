@@ -63,10 +63,28 @@ impl Llama {
     /// # Errors
     /// If there can be no such model, or no memory for it.
     pub fn random(config: Config, seed: u64, formats: &Formats) -> Result<Self> {
+        Self::made_up(config, seed, formats, None)
+    }
+
+    /// As [`Llama::random`], but what the layers from `exit_layer` on add to the residual stream is `scale` times as
+    /// much: the nearer it is to 0, the more often the exit before them says what the whole model says.
+    ///
+    /// # Errors
+    /// As [`Llama::random`].
+    pub fn random_agreeing(
+        config: Config,
+        seed: u64,
+        formats: &Formats,
+        (exit_layer, scale): (usize, f32),
+    ) -> Result<Self> {
+        Self::made_up(config, seed, formats, Some((exit_layer, scale)))
+    }
+
+    fn made_up(config: Config, seed: u64, formats: &Formats, damped: Option<(usize, f32)>) -> Result<Self> {
         let config = Config { quantization: None, ..config };
         config.validate(Path::new("config"))?;
         let embedding = config.new_embedding(formats.layers, formats.of_head());
-        Self::build(config, &mut Random { seed, embedding }, formats)
+        Self::build(config, &mut Random { seed, embedding, damped }, formats)
     }
 
     /// A model over the weights that `take` gives for each tensor of [`Config::tensors`], in `f32`.
@@ -155,9 +173,18 @@ impl Llama {
     /// If the range leaves the model, or its layers hold different numbers of positions: truncate the
     /// cache to the shortest first.
     pub fn forward(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<()> {
+        if self.prepare(layers.clone(), hidden, cache)? {
+            layers.for_each(|l| self.layers[l].forward(hidden, cache.layer_mut(l)));
+        }
+        Ok(())
+    }
+
+    /// Makes sure of room in the layers' cache, and of the angles of the tokens' positions; whether there is anything
+    /// to do.
+    fn prepare(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<bool> {
         let tokens = hidden.tokens();
         if layers.is_empty() || tokens == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let before = cache.len(layers.start);
         assert!(layers.clone().all(|l| cache.len(l) == before), "layers {layers:?} hold different positions");
@@ -166,8 +193,21 @@ impl Llama {
         }
         layers.clone().try_for_each(|l| cache.layer_mut(l).reserve())?;
         self.turn(before..before + tokens, &mut hidden.scratch.angles);
-        for l in layers {
-            self.layers[l].forward(hidden, cache.layer_mut(l));
+        Ok(true)
+    }
+
+    /// Appends keys and values of `layers` for tokens that left before them, each layer's own projections of the
+    /// state in which they left (Schuster et al. 2022, CALM, section 3.4): tokens to come can so attend to them.
+    /// `hidden` stays as it is. The positions follow those that the layers hold.
+    ///
+    /// # Errors
+    /// As [`Llama::forward`].
+    ///
+    /// # Panics
+    /// As [`Llama::forward`].
+    pub fn fill(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<()> {
+        if self.prepare(layers.clone(), hidden, cache)? {
+            layers.for_each(|l| self.layers[l].fill(hidden, cache.layer_mut(l)));
         }
         Ok(())
     }
@@ -181,10 +221,25 @@ impl Llama {
     /// # Panics
     /// If `rows` leaves the tokens in flight.
     pub fn head(&self, hidden: &mut Hidden, rows: Range<usize>, logits: &mut Vec<f32>) {
+        self.norm_rows(hidden, rows);
+        self.lm_head.forward(&hidden.scratch.normed, &mut hidden.scratch.operand, logits);
+    }
+
+    /// The final norm of some of the tokens, left in the scratch.
+    pub(crate) fn norm_rows(&self, hidden: &mut Hidden, rows: Range<usize>) {
         let width = self.config.hidden_size;
         let Hidden { stream, scratch, .. } = hidden;
         self.norm.forward(&stream[rows.start * width..rows.end * width], &mut scratch.normed);
-        self.lm_head.forward(&scratch.normed, &mut scratch.operand, logits);
+    }
+
+    /// The layers, in order.
+    pub(crate) fn layers(&self) -> &[DecoderLayer] {
+        &self.layers
+    }
+
+    /// The LM head.
+    pub(crate) fn lm_head(&self) -> &Linear {
+        &self.lm_head
     }
 
     /// Bytes of weights that one token reads when it leaves after `exit_layer` layers, head included.

@@ -81,11 +81,23 @@ impl<F: FnMut(&TensorSpec) -> Result<Vec<f32>>> Source for Given<F> {
 pub(crate) struct Random {
     pub(crate) seed: u64,
     pub(crate) embedding: Format,
+    /// From this layer on, what is added to the residual stream is so many times as much.
+    pub(crate) damped: Option<(usize, f32)>,
 }
 
 impl Random {
     /// √3 standard deviations: as far as an even spread goes.
     const LARGEST: f32 = 0.02 * 1.732_050_8;
+
+    /// The largest weight of a tensor.
+    fn largest(&self, name: &str) -> f32 {
+        let adds = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        match (self.damped, layer) {
+            (Some((from, scale)), Some(layer)) if adds && from <= layer => scale * Self::LARGEST,
+            _ => Self::LARGEST,
+        }
+    }
 }
 
 impl Source for Random {
@@ -103,6 +115,7 @@ impl Source for Random {
         }
         let (seed, name, strip) =
             (self.seed, XxHash64::oneshot(0, spec.name.as_bytes()), STRIP * in_features);
+        let largest = self.largest(&spec.name);
         Ok(Box::new(move |first, out| {
             for (index, out) in out.chunks_mut(strip).enumerate() {
                 let mut key = [0; 32]; // each strip has a stream of its own
@@ -111,7 +124,7 @@ impl Source for Random {
                 }
                 ChaCha8Rng::from_seed(key).fill_bytes(bytemuck::cast_slice_mut(out));
                 for value in out {
-                    *value = value.to_bits() as i32 as f32 * (Self::LARGEST / 2f32.powi(31));
+                    *value = value.to_bits() as i32 as f32 * (largest / 2f32.powi(31));
                 }
             }
             Ok(())

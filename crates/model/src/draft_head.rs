@@ -1,0 +1,122 @@
+//! A cheaper head for drafts: the LM head in a narrower format, or only its rows of some tokens, or both.
+//!
+//! What it says is verified by the model's own head, so that it may err: only speed depends on how often.
+
+use crate::config::TensorSpec;
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::hidden::Hidden;
+use crate::linear::Linear;
+use crate::llama::Llama;
+use crate::source::{Source, Values};
+use std::ops::Range;
+
+/// A copy of a model's LM head that only drafts.
+#[derive(Clone, Debug)]
+pub struct DraftHead {
+    weight: Linear,              // [shortlist, hidden], or [vocab, hidden]
+    shortlist: Option<Vec<u32>>, // whose rows they are, ascending
+    vocab_size: usize,
+}
+
+impl DraftHead {
+    /// Its number format.
+    pub fn format(&self) -> Format {
+        self.weight.format()
+    }
+
+    /// How many tokens it can draft.
+    pub fn tokens(&self) -> usize {
+        self.weight.out_features()
+    }
+
+    /// Bytes that a drafted token reads of it.
+    pub fn bytes(&self) -> u64 {
+        self.weight.bytes()
+    }
+
+    pub(crate) fn weight(&self) -> &Linear {
+        &self.weight
+    }
+}
+
+impl Llama {
+    /// The LM head's rows of the tokens in `shortlist` (none: all) in `format` (none: its own).
+    ///
+    /// # Errors
+    /// If the shortlist is empty or names an unknown token, or there is no memory for the copy.
+    pub fn draft_head(&self, format: Option<Format>, shortlist: Option<&[u32]>) -> Result<DraftHead> {
+        let vocab_size = self.config().vocab_size;
+        let shortlist = shortlist.map(|tokens| {
+            let mut tokens = tokens.to_vec();
+            tokens.sort_unstable();
+            tokens.dedup();
+            tokens
+        });
+        if let Some(&token) = shortlist.iter().flatten().find(|&&token| token as usize >= vocab_size) {
+            return Err(Error::UnknownToken { token, vocab_size });
+        }
+        let rows = shortlist.as_ref().map_or(vocab_size, Vec::len);
+        if rows == 0 {
+            return Err(Error::EmptyShortlist);
+        }
+        let spec = TensorSpec::new("a draft head", &[rows, self.config().hidden_size]);
+        let mut source = Rows { head: self.lm_head(), tokens: shortlist.as_deref() };
+        Ok(DraftHead { weight: Linear::take(&mut source, &spec, format)?, shortlist, vocab_size })
+    }
+
+    /// As [`Llama::head`], through a draft head; tokens that it does not know have −∞.
+    ///
+    /// # Shapes
+    /// `logits`: resized to `[rows, vocab]`
+    ///
+    /// # Panics
+    /// If `rows` leaves the tokens in flight.
+    pub fn draft_logits(
+        &self,
+        head: &DraftHead,
+        hidden: &mut Hidden,
+        rows: Range<usize>,
+        logits: &mut Vec<f32>,
+    ) {
+        self.norm_rows(hidden, rows);
+        let scratch = &mut hidden.scratch;
+        let Some(shortlist) = &head.shortlist else {
+            return head.weight.forward(&scratch.normed, &mut scratch.operand, logits);
+        };
+        head.weight.forward(&scratch.normed, &mut scratch.operand, &mut scratch.shortlisted);
+        logits.clear();
+        logits.resize(scratch.shortlisted.len() / shortlist.len() * head.vocab_size, f32::NEG_INFINITY);
+        let rows = scratch.shortlisted.chunks_exact(shortlist.len());
+        for (found, logits) in rows.zip(logits.chunks_exact_mut(head.vocab_size)) {
+            for (&token, &logit) in shortlist.iter().zip(found) {
+                logits[token as usize] = logit;
+            }
+        }
+    }
+}
+
+/// Some rows of a head that is in memory.
+struct Rows<'a> {
+    head: &'a Linear,
+    tokens: Option<&'a [u32]>,
+}
+
+impl Source for Rows<'_> {
+    fn format(&self, _spec: &TensorSpec) -> Result<Format> {
+        Ok(self.head.format())
+    }
+
+    fn values(&mut self, _spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        let (head, tokens, width) = (self.head, self.tokens, self.head.in_features());
+        Ok(Box::new(move |first, out| {
+            let mut row = Vec::with_capacity(width);
+            for (index, out) in (first / width..).zip(out.chunks_exact_mut(width)) {
+                row.clear();
+                head.append_row(tokens.map_or(index, |tokens| tokens[index] as usize), &mut row);
+                out.copy_from_slice(&row);
+            }
+            Ok(())
+        }))
+    }
+}
