@@ -1,19 +1,18 @@
 //! `offramp demo`: what depth buys, on the model that the program carries.
 
-use crate::generate::{self, Story};
+use crate::generate::{self, Story, Voice};
 use crate::number::{grouped, rate};
 use crate::output::{self, Table};
 use crate::source::Source;
 use crate::{eval, progress};
 use anyhow::{Context, Result};
-use offramp_engine::SamplingOptions;
+use offramp_engine::{SamplingOptions, Speculation};
 use offramp_eval::card::Measured;
 use offramp_eval::{ExitScore, ExitSpeed, PerplexityOptions, SpeedOptions, SpeedReport, speed};
 use offramp_model::{Config, Formats, Llama};
 use offramp_models::{TINYSTORIES_24, stories};
-use offramp_text::{TokenStream, Tokenizer};
+use offramp_text::Tokenizer;
 use serde::Serialize;
-use std::path::Path;
 
 /// Of the prompt and after it, when speed is measured: a look, no benchmark.
 const TOKENS: usize = 64;
@@ -65,9 +64,11 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         if !json {
             output::text(&format!("\n── exit {exit_layer} ──\n"))?;
         }
-        let story = Story { prompt: &arguments.prompt, max_new_tokens: arguments.max_new_tokens, exit_layer };
-        let greedy = SamplingOptions { temperature: 0.0, ..Default::default() };
-        let told = generate::tell(&model, &tokenizer, &story, greedy, !json)?;
+        let sampling = SamplingOptions { temperature: 0.0, ..Default::default() };
+        let Arguments { prompt, max_new_tokens } = arguments;
+        let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling };
+        let voice = if json { Voice::Silent } else { Voice::Plain };
+        let told = generate::tell(&model, &tokenizer, &story, &mut Speculation::off(), voice)?;
         continuations.push(Continuation { exit_layer, text: tokenizer.decode(&told.tokens)? });
     }
     match json {
@@ -85,8 +86,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
 }
 
 fn score(model: &Llama, tokenizer: &Tokenizer, exits: &[usize]) -> Result<Vec<ExitScore>> {
-    let stories = stories().map(|story| Ok(story.to_owned()));
-    let stream = TokenStream::from_stories(stories, Path::new("stories"), tokenizer, u64::MAX)?;
+    let stream = crate::stories::open(None, tokenizer, u64::MAX)?;
     let options = PerplexityOptions { exits: exits.to_vec(), ..Default::default() };
     eval::score(model, &stream, tokenizer, &options)
 }

@@ -1,10 +1,13 @@
-//! `offramp generate`: a text, from any exit.
+//! `offramp generate`: a text, from any exit, or drafted by one.
+
+mod trace;
 
 use crate::number::rate;
+use crate::speculate::{self, Speculate};
 use crate::{formats, output, source};
 use anyhow::{Context, Result};
 use offramp_engine::{
-    GenerateOptions, Generation, SamplingOptions, Session, Statistics, StopReason, generate,
+    GenerateOptions, Generation, SamplingOptions, Session, Speculation, Statistics, StopReason, generate,
 };
 use offramp_model::Llama;
 use offramp_text::Tokenizer;
@@ -12,9 +15,11 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 
 /// Continue a prompt, at full depth or leaving at an exit layer
+///
+/// With --speculate the first layers draft and the rest verifies: the same text, token for token, sooner.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0"
+    after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0\n  offramp generate --speculate auto --trace"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -25,6 +30,14 @@ pub(crate) struct Arguments {
     /// Leave after so many layers [default: all]
     #[arg(long, value_name = "E")]
     exit_layer: Option<usize>,
+    /// Draft with the first layers: auto, off, or an exit layer and a draft length, as 6:4
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off")]
+    speculate: Speculate,
+    #[command(flatten)]
+    head: speculate::Head,
+    /// Show which tokens were drafted and accepted, and which were corrected
+    #[arg(long)]
+    trace: bool,
     #[command(flatten)]
     formats: formats::Arguments,
     /// At most so many new tokens
@@ -53,11 +66,21 @@ struct Answer<'a> {
     text: String,
     tokens: &'a [u32],
     exit_layer: usize,
+    speculation: Option<Speculated>,
     stop: &'static str,
     prompt_tokens: usize,
     prefill_tokens_per_second: f64,
     decode_tokens_per_second: Option<f64>,
     time_to_first_token: f64,
+}
+
+/// What came of drafts.
+#[derive(Serialize)]
+struct Speculated {
+    rounds: usize,
+    drafted: usize,
+    accepted: usize,
+    acceptance_rate: Option<f64>,
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
@@ -70,11 +93,24 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         repetition_penalty: arguments.repetition_penalty,
         seed: arguments.seed,
     };
-    let story = Story { prompt: &arguments.prompt, max_new_tokens: arguments.max_new_tokens, exit_layer };
-    let found = tell(&model, &tokenizer, &story, sampling, !json)?;
+    let Arguments { prompt, max_new_tokens, .. } = arguments;
+    let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling };
+    let mut speculation = match arguments.speculate {
+        Speculate::Off => Speculation::off(),
+        how => how.speculation(arguments.head.make(&model, Some(&tokenizer))?),
+    };
+    let voice = match (json, arguments.trace) {
+        (true, _) => Voice::Silent,
+        (false, false) => Voice::Plain,
+        (false, true) => Voice::Traced,
+    };
+    let found = tell(&model, &tokenizer, &story, &mut speculation, voice)?;
     let statistics = &found.statistics;
     if !json {
         let layers = model.config().num_hidden_layers;
+        if arguments.trace {
+            eprintln!("{}", trace::legend(&speculation, exit_layer));
+        }
         eprintln!("{}", describe(&found, exit_layer, layers));
         return Ok(());
     }
@@ -89,6 +125,12 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         text: tokenizer.decode(&found.tokens)?,
         tokens: &found.tokens,
         exit_layer,
+        speculation: (arguments.speculate != Speculate::Off).then_some(Speculated {
+            rounds: statistics.rounds,
+            drafted: statistics.drafted,
+            accepted: statistics.accepted,
+            acceptance_rate: statistics.acceptance_rate(),
+        }),
         stop,
         prompt_tokens: statistics.prompt_tokens,
         prefill_tokens_per_second: statistics.prefill_tokens_per_second(),
@@ -103,15 +145,24 @@ pub(crate) struct Story<'a> {
     pub(crate) prompt: &'a str,
     pub(crate) max_new_tokens: usize,
     pub(crate) exit_layer: usize,
+    pub(crate) sampling: SamplingOptions,
 }
 
-/// Generates; with `aloud` prompt and text go to stdout as they come.
+/// How prompt and text go to stdout as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    Silent,
+    Plain,
+    Traced,
+}
+
+/// Generates.
 pub(crate) fn tell(
     model: &Llama,
     tokenizer: &Tokenizer,
     story: &Story<'_>,
-    sampling: SamplingOptions,
-    aloud: bool,
+    speculation: &mut Speculation,
+    voice: Voice,
 ) -> Result<Generation> {
     let mut prompt = tokenizer.encode(story.prompt)?;
     if prompt.is_empty() {
@@ -129,27 +180,24 @@ pub(crate) fn tell(
         max_new_tokens: story.max_new_tokens,
         stop_tokens,
         token_limit: Some(tokenizer.vocab_size()),
-        sampling,
-        draft: None,
+        sampling: story.sampling,
     };
     let (mut decoder, mut failed) = (tokenizer.stream(), None);
-    if aloud {
+    if voice != Voice::Silent {
         output::text(story.prompt)?;
     }
-    let found = generate(&mut session, &prompt, &options, &mut |token| {
-        let told = match aloud {
-            true => {
-                decoder.push(token).map_err(anyhow::Error::from).and_then(|text| Ok(output::text(&text)?))
-            }
-            false => Ok(()),
+    let found = generate(&mut session, &prompt, &options, speculation, &mut |token, origin| {
+        let mut say = || -> Result<()> {
+            let text = decoder.push(token)?;
+            Ok(output::text(&if voice == Voice::Traced { trace::paint(&text, origin) } else { text })?)
         };
-        failed = told.err();
+        failed = if voice == Voice::Silent { None } else { say().err() };
         if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if let Some(error) = failed {
         return Err(error);
     }
-    if aloud {
+    if voice != Voice::Silent {
         output::text(&(decoder.finish() + "\n"))?;
     }
     Ok(found)
@@ -162,6 +210,16 @@ fn describe(found: &Generation, exit_layer: usize, layers: usize) -> String {
         None => String::new(),
     };
     let first = 1e3 * time_to_first_token.as_secs_f64();
+    let drafts = match found.statistics.acceptance_rate() {
+        Some(rate) => format!(
+            ", {} of {} drafted accepted ({:.0} %) in {} rounds",
+            found.statistics.accepted,
+            found.statistics.drafted,
+            100.0 * rate,
+            found.statistics.rounds
+        ),
+        None => String::new(),
+    };
     let end = match found.reason {
         StopReason::StopToken => "the text ended",
         StopReason::Length => "as many as asked for",
@@ -169,6 +227,6 @@ fn describe(found: &Generation, exit_layer: usize, layers: usize) -> String {
         StopReason::Callback => "the reader has gone",
     };
     format!(
-        "[{new_tokens} tokens ({end}), {exit_layer} of {layers} layers{decode}, first token after {first:.1} ms]"
+        "[{new_tokens} tokens ({end}), {exit_layer} of {layers} layers{drafts}{decode}, first token after {first:.1} ms]"
     )
 }

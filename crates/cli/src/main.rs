@@ -23,7 +23,11 @@ mod quantize;
 mod screen;
 mod shape;
 mod source;
+mod speculate;
+mod stories;
+mod sweep;
 mod train;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -61,6 +65,8 @@ enum Command {
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     Quantize(quantize::Arguments),
+    Sweep(sweep::Arguments),
+    Verify(verify::Arguments),
     Card(card::Arguments),
     Demo(demo::Arguments),
 }
@@ -87,6 +93,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Generate(arguments) => generate::run(arguments, json)?,
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
         Command::Quantize(arguments) => quantize::run(arguments, json)?,
+        Command::Sweep(arguments) => sweep::run(arguments, json)?,
+        Command::Verify(arguments) => verify::run(arguments, json)?,
         Command::Card(arguments) => card::run(arguments, json)?,
         Command::Demo(arguments) => demo::run(arguments, json)?,
     }

@@ -1,6 +1,7 @@
 //! The curves of a training run as SVG: the loss with its validations, the gradient's norm, the learning rate.
 
 pub(crate) mod exits;
+pub(crate) mod heat;
 
 use anyhow::{Context, Result};
 use offramp_eval::TrainingReport;

@@ -6,7 +6,7 @@ use crate::prepare::{prepare, tokenizer};
 use crate::screen::Screen;
 use crate::{eval, generate, output, plot, profile};
 use anyhow::{Context, Result};
-use offramp_engine::SamplingOptions;
+use offramp_engine::{SamplingOptions, Speculation};
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::{Formats, Llama};
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
@@ -185,9 +185,11 @@ fn finish(
             output::text(&(eval::table(&exits) + "\n"))?;
         }
         let exit_layer = model.config().num_hidden_layers;
-        let wanted = generate::Story { prompt: "Once upon a time", max_new_tokens: 160, exit_layer };
         let sampling = SamplingOptions { temperature: 0.6, top_p: 0.9, ..Default::default() };
-        let told = generate::tell(&model, &tokenizer, &wanted, sampling, !json)?;
+        let wanted =
+            generate::Story { prompt: "Once upon a time", max_new_tokens: 160, exit_layer, sampling };
+        let voice = if json { generate::Voice::Silent } else { generate::Voice::Plain };
+        let told = generate::tell(&model, &tokenizer, &wanted, &mut Speculation::off(), voice)?;
         story = Some(format!("{}{}", wanted.prompt, tokenizer.decode(&told.tokens)?));
     }
     if json {

@@ -71,6 +71,8 @@ pub struct Statistics {
     pub drafted: usize,
     /// Those of them that the full model chose too.
     pub accepted: usize,
+    /// Rounds in which it chose otherwise, and the rest of the draft was lost.
+    pub rejected: usize,
     /// Bytes and operations of everything, the prompt among it.
     pub work: Work,
     /// From the start to the prompt's logits.
@@ -85,6 +87,17 @@ impl Statistics {
     /// Prompt tokens per second.
     pub fn prefill_tokens_per_second(&self) -> f64 {
         self.prompt_tokens as f64 / self.prefill.as_secs_f64()
+    }
+
+    /// Tokens accepted of those drafted; `None` if none was drafted.
+    pub fn acceptance_rate(&self) -> Option<f64> {
+        (self.drafted > 0).then(|| self.accepted as f64 / self.drafted as f64)
+    }
+
+    /// The chance that a drafted token is accepted if all before it in the draft were; `None` if none was drafted.
+    pub fn acceptance_of_next(&self) -> Option<f64> {
+        let compared = self.accepted + self.rejected;
+        (compared > 0).then(|| self.accepted as f64 / compared as f64)
     }
 
     /// Decoded tokens per second; `None` if no token was decoded after the first.
@@ -154,6 +167,7 @@ pub fn generate(
         statistics.rounds += 1;
         statistics.drafted += next.drafted;
         statistics.accepted += next.accepted;
+        statistics.rejected += usize::from(next.accepted < next.drafted);
     };
     // A reader who left in the middle of a round did not hear its end.
     let in_session = tokens.len() - usize::from(reason != StopReason::StopToken && !tokens.is_empty());

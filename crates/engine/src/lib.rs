@@ -18,7 +18,7 @@ pub use offramp_kernels::pool::{physical_cores, set_threads, threads};
 pub use sampler::{Sampler, SamplingOptions};
 pub use score::{TokenScore, argmax, score};
 pub use session::Session;
-pub use speculate::{Adaptive, Draft, Speculation};
+pub use speculate::{Adaptive, Chosen, Draft, Speculation};
 
 /// The name of the instruction set in use.
 pub fn kernels() -> &'static str {

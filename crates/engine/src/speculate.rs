@@ -19,7 +19,7 @@ pub(crate) mod round;
 
 use crate::Result;
 use crate::session::Session;
-pub use adaptive::Adaptive;
+pub use adaptive::{Adaptive, Chosen};
 use offramp_model::DraftHead;
 pub(crate) use round::{Chooser, Round};
 use round::{Plan, Speakers};
@@ -68,6 +68,11 @@ impl Speculation {
     #[must_use]
     pub fn with_head(self, head: Option<DraftHead>) -> Self {
         Self { head, ..self }
+    }
+
+    /// What the adaptive policy has chosen so far, shallow exits first; nothing of any other.
+    pub fn chosen(&self) -> &[Chosen] {
+        if let Policy::Auto(adaptive) = &self.policy { adaptive.chosen() } else { &[] }
     }
 
     /// One round after `newest`, a token that the session does not hold yet; at most `room` tokens are drafted.

@@ -8,6 +8,7 @@ mod data;
 mod memory;
 mod perplexity;
 mod smoothed;
+mod speculation;
 mod speed;
 mod stability;
 mod training;
@@ -16,6 +17,10 @@ pub use data::open_data;
 pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
 pub use smoothed::Smoothed;
+pub use speculation::{
+    Agreeing, AutoPoint, ChosenExit, Difference, SweepOptions, SweepPoint, SweepReport, VerifyReport, Way,
+    agreeing, openings, sweep, verify,
+};
 pub use speed::{
     DecodeSample, ExitSpeed, MemoryProbe, MemoryUse, SpeedOptions, SpeedReport, Spread, VerifySample,
     memory_probe, speed,

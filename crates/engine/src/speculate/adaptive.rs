@@ -20,6 +20,17 @@ const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
 /// A draft must promise a token in so much of a plain token's time.
 const WORTH_IT: f64 = 0.97;
 
+/// How often the policy drafted with an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Layers that drafted; the full depth stands for rounds without a draft.
+    pub exit_layer: usize,
+    /// Rounds.
+    pub rounds: usize,
+    /// Tokens drafted in them.
+    pub drafted: usize,
+}
+
 /// Chooses exit and length, and learns from every round.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
@@ -37,6 +48,7 @@ struct State {
     budget: Budget,
     /// Seconds that a token is expected to take.
     pace: f64,
+    chosen: Vec<Chosen>,
 }
 
 impl Default for Adaptive {
@@ -49,6 +61,11 @@ impl Adaptive {
     /// One that takes a call's bytes for its time: it decides the same wherever it runs.
     pub fn by_bytes() -> Self {
         Self { clock: Clock::Bytes, state: None }
+    }
+
+    /// What it has chosen so far, shallow exits first.
+    pub(super) fn chosen(&self) -> &[Chosen] {
+        self.state.as_ref().map_or(&[], |state| &state.chosen)
     }
 
     /// The plan of the next round, of which at most `room` tokens are drafted.
@@ -106,6 +123,7 @@ impl Adaptive {
         let shape = Shape { exit_layer: plan.exit_layer, rows, heads };
         state.budget.spend_on_drafts(state.load.extra(shape, tokens));
         state.budget.earn(tokens, seen.iter().filter(|seen| seen.equal).count());
+        state.count(if rows > 1 { plan.exit_layer } else { state.depth }, rows - 1);
     }
 }
 
@@ -123,7 +141,17 @@ impl State {
             load: Load::new(model, head, depth),
             budget: Budget::default(),
             pace: 0.0,
+            chosen: Vec::new(),
         }
+    }
+
+    fn count(&mut self, exit_layer: usize, drafted: usize) {
+        let place = self.chosen.partition_point(|chosen| chosen.exit_layer < exit_layer);
+        if self.chosen.get(place).is_none_or(|chosen| chosen.exit_layer != exit_layer) {
+            self.chosen.insert(place, Chosen { exit_layer, rounds: 0, drafted: 0 });
+        }
+        self.chosen[place].rounds += 1;
+        self.chosen[place].drafted += drafted;
     }
 
     fn plan(&mut self, room: usize) -> Plan {

@@ -1,0 +1,44 @@
+//! A text in which one sees how each token came about.
+
+use console::Style;
+use offramp_engine::{Origin, Speculation};
+
+/// The text of a token, coloured; between marks where there are no colours.
+pub(super) fn paint(text: &str, origin: Origin) -> String {
+    // An empty text is part of a character that is not whole yet.
+    if text.is_empty() || origin == Origin::Chosen {
+        return text.to_owned();
+    }
+    let (style, [left, right]) = look(origin);
+    match console::colors_enabled() {
+        true => style.apply_to(text).to_string(),
+        false => format!("{left}{text}{right}"),
+    }
+}
+
+fn look(origin: Origin) -> (Style, [&'static str; 2]) {
+    match origin {
+        Origin::Chosen => (Style::new(), ["", ""]),
+        Origin::Accepted => (Style::new().green(), ["[", "]"]),
+        Origin::Corrected => (Style::new().red().bold(), ["{", "}"]),
+    }
+}
+
+/// What the colours mean, and with which exits drafts were made.
+pub(super) fn legend(speculation: &Speculation, depth: usize) -> String {
+    let word = |origin, name| paint(name, origin);
+    let chosen = speculation.chosen().iter().map(|chosen| match chosen.exit_layer == depth {
+        true => format!("{} tokens without a draft", chosen.rounds),
+        false => {
+            let length = chosen.drafted as f64 / chosen.rounds as f64;
+            format!("exit {} in {} rounds, {length:.1} tokens each", chosen.exit_layer, chosen.rounds)
+        }
+    });
+    let chosen: Vec<_> = chosen.collect();
+    let chosen = if chosen.is_empty() { String::new() } else { format!("; auto: {}", chosen.join(", ")) };
+    format!(
+        "[{}, {}, chosen by all layers{chosen}]",
+        word(Origin::Accepted, "drafted and accepted"),
+        word(Origin::Corrected, "corrected")
+    )
+}

@@ -1,0 +1,110 @@
+//! A sweep as a heat map: the speed-up at every exit layer and draft length.
+
+use super::{Area, DARK, Drawn, MARGIN, PALE};
+use anyhow::Result;
+use offramp_eval::{SweepPoint, SweepReport};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// Of a cell.
+const CELL: (i32, i32) = (104, 58);
+/// Left of the cells, and above and below them.
+const LEFT: i32 = 78;
+const ABOVE: i32 = 62;
+const BELOW: i32 = 92;
+/// The least width: the captions need it.
+const NARROWEST: i32 = 620;
+
+/// The SVG of a sweep.
+pub(crate) fn svg(report: &SweepReport, title: &str) -> Result<String> {
+    let (columns, rows) = (lengths(report).len() as i32, exits(report).len() as i32);
+    let width = (LEFT + columns * CELL.0 + 2 * MARGIN as i32).max(NARROWEST);
+    let size = (width as u32, (ABOVE + rows * CELL.1 + BELOW) as u32);
+    let mut text = String::new();
+    draw(report, title, &SVGBackend::with_string(&mut text, size).into_drawing_area())
+        .map_err(|error| anyhow::anyhow!("cannot draw the sweep: {error}"))?;
+    Ok(text)
+}
+
+fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> Drawn {
+    area.fill(&WHITE)?;
+    let (lengths, exits) = (lengths(report), exits(report));
+    let caption = format!("{title}: speed-up of speculative over plain decoding");
+    write(area, &caption, (MARGIN as i32, 22), (16.0, HPos::Left), &DARK)?;
+    let middle = |column: usize| LEFT + column as i32 * CELL.0 + CELL.0 / 2;
+    let top = |row: usize| ABOVE + row as i32 * CELL.1;
+    for (column, length) in lengths.iter().enumerate() {
+        write(area, &length.to_string(), (middle(column), ABOVE - 12), (13.0, HPos::Center), &DARK)?;
+    }
+    for (row, exit) in exits.iter().enumerate() {
+        write(area, &format!("exit {exit}"), (LEFT - 10, top(row) + CELL.1 / 2), (13.0, HPos::Right), &DARK)?;
+    }
+    for (index, point) in report.points.iter().enumerate() {
+        let column = lengths.iter().position(|length| *length == point.num_speculations).unwrap_or(0);
+        let row = exits.iter().position(|exit| *exit == point.exit_layer).unwrap_or(0);
+        let corner = (LEFT + column as i32 * CELL.0, top(row));
+        cell(area, point, corner, index == report.best)?;
+    }
+    let below = top(exits.len());
+    write(area, "draft length, tokens", (LEFT, below + 20), (13.0, HPos::Left), &DARK)?;
+    let auto = format!(
+        "auto: {:.2}×, {:.0} % of the best ({:.2}×); in small: accepted of drafted",
+        report.auto.speed_up.median,
+        100.0 * report.auto.of_best,
+        report.points[report.best].speed_up.median
+    );
+    write(area, &auto, (LEFT, below + 44), (13.0, HPos::Left), &DARK)?;
+    let machine = format!(
+        "{} new tokens, median of {}; {}, threads {}",
+        report.new_tokens, report.runs, report.kernels, report.threads
+    );
+    write(area, &machine, (LEFT, below + 66), (13.0, HPos::Left), &DARK)?;
+    area.present()?;
+    Ok(())
+}
+
+fn cell(area: &Area<'_>, point: &SweepPoint, (x, y): (i32, i32), best: bool) -> Drawn {
+    let (color, dark) = shade(point.speed_up.median);
+    area.draw(&Rectangle::new([(x, y), (x + CELL.0, y + CELL.1)], color.filled()))?;
+    area.draw(&Rectangle::new([(x, y), (x + CELL.0, y + CELL.1)], PALE.stroke_width(1)))?;
+    if best {
+        let inside = [(x + 2, y + 2), (x + CELL.0 - 2, y + CELL.1 - 2)];
+        area.draw(&Rectangle::new(inside, DARK.stroke_width(3)))?;
+    }
+    let ink = if dark { WHITE } else { DARK };
+    let middle = x + CELL.0 / 2;
+    write(area, &format!("{:.2}×", point.speed_up.median), (middle, y + 23), (17.0, HPos::Center), &ink)?;
+    let accepted = format!("{:.0} %", 100.0 * point.acceptance_rate);
+    write(area, &accepted, (middle, y + 42), (12.0, HPos::Center), &ink)
+}
+
+/// White where nothing changes, blue where it is faster, orange where it is slower; and whether that is dark.
+fn shade(speed_up: f64) -> (RGBColor, bool) {
+    let (depth, full) = match speed_up {
+        gain if gain >= 1.0 => (((gain - 1.0) / 1.5).min(1.0), (0.0, 84.0, 147.0)),
+        loss => (((1.0 - loss) / 0.6).min(1.0), (204.0, 102.0, 0.0)),
+    };
+    let part = |full: f64| (255.0 + depth * (full - 255.0)).round() as u8;
+    (RGBColor(part(full.0), part(full.1), part(full.2)), depth > 0.55)
+}
+
+fn write(area: &Area<'_>, text: &str, at: (i32, i32), (size, side): (f64, HPos), ink: &RGBColor) -> Drawn {
+    let style = ("sans-serif", size).into_font().color(ink).pos(Pos::new(side, VPos::Center));
+    area.draw(&Text::new(text.to_owned(), at, style))?;
+    Ok(())
+}
+
+fn lengths(report: &SweepReport) -> Vec<usize> {
+    sorted(report.points.iter().map(|point| point.num_speculations))
+}
+
+fn exits(report: &SweepReport) -> Vec<usize> {
+    sorted(report.points.iter().map(|point| point.exit_layer))
+}
+
+fn sorted(values: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut values: Vec<usize> = values.collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}

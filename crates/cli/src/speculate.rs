@@ -1,0 +1,130 @@
+//! How a command is told to speculate: by itself, or with an exit and a length; and with which head.
+
+use crate::stories;
+use anyhow::Result;
+use offramp_engine::{Adaptive, Draft, Speculation};
+use offramp_model::{DraftHead, Format, Llama};
+use offramp_text::{Tokenizer, most_used};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Tokens of the corpus that are counted for a shortlist, at most.
+const COUNTED: u64 = 10_000_000;
+
+/// `auto`, `off`, or `E:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speculate {
+    Off,
+    Auto,
+    Fixed(Draft),
+}
+
+impl FromStr for Speculate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = || {
+            let (exit_layer, num_speculations) = text.split_once(':')?;
+            Some(Draft {
+                exit_layer: exit_layer.parse().ok()?,
+                num_speculations: num_speculations.parse().ok()?,
+            })
+        };
+        match (text, parts()) {
+            ("off", _) => Ok(Self::Off),
+            ("auto", _) => Ok(Self::Auto),
+            (_, Some(draft)) => Ok(Self::Fixed(draft)),
+            _ => Err("say auto, off, or an exit layer and a draft length, as 6:4".to_owned()),
+        }
+    }
+}
+
+impl Speculate {
+    /// As a person would ask for it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Auto => "auto".to_owned(),
+            Self::Fixed(Draft { exit_layer, num_speculations }) => format!("{exit_layer}:{num_speculations}"),
+        }
+    }
+
+    pub(crate) fn speculation(self, head: Option<DraftHead>) -> Speculation {
+        let speculation = match self {
+            Self::Off => return Speculation::off(),
+            Self::Auto => Speculation::auto(Adaptive::default()),
+            Self::Fixed(draft) => Speculation::fixed(draft),
+        };
+        speculation.with_head(head)
+    }
+}
+
+/// The head that drafts.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "draft_head_arguments")]
+pub(crate) struct Head {
+    /// Number format of the head that drafts: own (the model's), f32, bf16, int8 or int4 [default: int8 where the
+    /// model's head is wider]
+    #[arg(long, value_name = "F")]
+    draft_head: Option<DraftFormat>,
+    /// Draft only with so many tokens, those that a text uses most
+    #[arg(long, value_name = "N")]
+    draft_shortlist: Option<usize>,
+    /// The text whose tokens are counted for the shortlist [default: the stories that offramp carries]
+    #[arg(long, value_name = "PATH", requires = "draft_shortlist")]
+    draft_corpus: Option<PathBuf>,
+}
+
+/// A format, or the model's own head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DraftFormat(Option<Format>);
+
+impl FromStr for DraftFormat {
+    type Err = offramp_model::UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Ok(Self(if name == "own" { None } else { Some(name.parse()?) }))
+    }
+}
+
+impl Head {
+    /// The head, if it is another than the model's; without a tokenizer there is no shortlist.
+    pub(crate) fn make(&self, model: &Llama, tokenizer: Option<&Tokenizer>) -> Result<Option<DraftHead>> {
+        let own = model.formats().head.unwrap_or(Format::F32);
+        let format = match self.draft_head {
+            Some(DraftFormat(format)) => format,
+            None => (own < Format::Int8).then_some(Format::Int8),
+        };
+        let format = format.filter(|&format| format != own);
+        let shortlist = match (self.draft_shortlist, tokenizer) {
+            (Some(count), Some(tokenizer)) => {
+                Some(most_used(&stories::open(self.draft_corpus.as_deref(), tokenizer, COUNTED)?, count)?)
+            }
+            (Some(_), None) => {
+                anyhow::bail!("a shortlist needs a model with a tokenizer: leave --draft-shortlist out")
+            }
+            (None, _) => None,
+        };
+        if format.is_none() && shortlist.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(model.draft_head(format, shortlist.as_deref())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_in_three_ways() {
+        assert_eq!("auto".parse(), Ok(Speculate::Auto));
+        assert_eq!("off".parse(), Ok(Speculate::Off));
+        let fixed = Speculate::Fixed(Draft { exit_layer: 6, num_speculations: 4 });
+        assert_eq!("6:4".parse(), Ok(fixed));
+        assert_eq!(fixed.name(), "6:4");
+        for wrong in ["", "6", "6:", ":4", "a:b", "6:4:2", "on"] {
+            assert!(wrong.parse::<Speculate>().is_err(), "{wrong}");
+        }
+    }
+}

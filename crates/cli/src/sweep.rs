@@ -1,0 +1,181 @@
+//! `offramp sweep`: what speculation is worth at every exit layer and draft length.
+
+mod describe;
+
+use crate::output;
+use crate::progress::Progress;
+use crate::speculate;
+use crate::{formats, plot, shape, source, stories};
+use anyhow::{Context, Result};
+use offramp_engine::SamplingOptions;
+use offramp_eval::{Agreeing, SweepOptions, SweepReport, agreeing, openings};
+use offramp_model::{Config, Llama};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Of the weights that are made up.
+const SEED: u64 = 0;
+/// Tokens of a story, about: so many are read for each prompt.
+const STORY: u64 = 1000;
+
+/// Measure speculative decoding at every exit layer and draft length, and where `auto` lands
+///
+/// Every point takes its turn over the same openings, with plain decoding before and after; speed-ups are over the
+/// latter. --out draws them as a heat map. With --config, weights are made up whose exit --agree-at says what the whole
+/// model says as often as --acceptance asks: what speculation is worth in a shape that nobody has trained.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  offramp sweep --out sweep.svg\n  \
+                  offramp sweep --config recipes/llama3-earlyexit.toml --format bf16 --agree-at 4 --acceptance 0.8 \
+                  --exits 4 --lengths 2,3,4 --new-tokens 64")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: source::ModelArgument,
+    /// A recipe (.toml) or a config.json: weights are made up in that shape
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "model_folder", "data"],
+          requires = "acceptance", requires = "agree_at")]
+    config: Option<PathBuf>,
+    /// How often the exit of made-up weights says what the whole says, as 0.8
+    #[arg(long, value_name = "SHARE", requires = "config")]
+    acceptance: Option<f64>,
+    /// Which exit that is
+    #[arg(long, value_name = "E", requires = "config")]
+    agree_at: Option<usize>,
+    /// Exits that draft, separated by commas [default: a few up to half of the depth]
+    #[arg(long, value_name = "E,…", value_delimiter = ',')]
+    exits: Vec<usize>,
+    /// Draft lengths, separated by commas
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,3,4,6,8")]
+    lengths: Vec<usize>,
+    #[command(flatten)]
+    head: speculate::Head,
+    /// Stories whose openings are continued [default: those that offramp carries]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Tokens of each opening
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    prompt_tokens: usize,
+    /// New tokens of each text
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    new_tokens: usize,
+    /// Rounds, each over the next opening
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: usize,
+    /// Below 1 sharpens the distribution; 0 is greedy
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// The heat map to write, as SVG
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    formats: formats::Arguments,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    model: PathBuf,
+    made_up: Option<MadeUp>,
+    report: SweepReport,
+}
+
+/// Weights of which an exit was made to agree.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct MadeUp {
+    exit_layer: usize,
+    /// What the layers after it add, scaled by this.
+    scale: f32,
+    /// The share of random tokens after which it says what the whole says.
+    agreement: f64,
+}
+
+/// A model and prompts for it.
+struct Material {
+    path: PathBuf,
+    model: Llama,
+    prompts: Vec<Vec<u32>>,
+    token_limit: Option<usize>,
+    head: Option<offramp_model::DraftHead>,
+    made_up: Option<MadeUp>,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let material = match &arguments.config {
+        Some(file) => make_up(file, arguments)?,
+        None => load(arguments)?,
+    };
+    let Material { path, model, prompts, token_limit, head, made_up } = material;
+    let depth = model.config().num_hidden_layers;
+    let exits = if arguments.exits.is_empty() { default_exits(depth) } else { arguments.exits.clone() };
+    let options = SweepOptions {
+        exits,
+        lengths: arguments.lengths.clone(),
+        new_tokens: arguments.new_tokens,
+        runs: arguments.runs,
+        sampling: SamplingOptions { temperature: arguments.temperature, ..Default::default() },
+        token_limit,
+        head,
+    };
+    let mut progress = Progress::new(1);
+    let mut show = |done: usize, total: usize| {
+        progress.set_total(total as u64);
+        let remaining = progress.remaining(done as u64, total as u64);
+        progress.set(done as u64, || format!("{done} of {total} texts, {remaining} left"));
+    };
+    let report = offramp_eval::sweep(&model, &prompts, &options, &mut show)?;
+    drop(progress);
+    if let Some(file) = &arguments.out {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let svg = plot::heat::svg(&report, &name)?;
+        offramp_model::checkpoint::write_atomically(file, |out| out.write_all(svg.as_bytes()))
+            .context("the heat map")?;
+    }
+    match json {
+        true => output::json(&Answer { model: path, made_up, report })?,
+        false => {
+            let head = options.head.as_ref();
+            output::text(&(describe::table(&report) + &describe::notes(&report, head, made_up.as_ref())))?;
+        }
+    }
+    Ok(())
+}
+
+/// A twelfth, an eighth, a sixth, a quarter, a third and a half of the depth.
+fn default_exits(depth: usize) -> Vec<usize> {
+    let mut exits: Vec<usize> = [12, 8, 6, 4, 3, 2].iter().map(|part| depth.div_ceil(*part)).collect();
+    exits.retain(|&exit| exit < depth);
+    exits.dedup();
+    exits
+}
+
+fn load(arguments: &Arguments) -> Result<Material> {
+    let source = arguments.source.source()?;
+    let (model, tokenizer) = source.open(&arguments.formats.formats())?;
+    let most = STORY.saturating_mul(arguments.runs as u64);
+    let stream = stories::open(arguments.data.as_deref(), &tokenizer, most)?;
+    let prompts = openings(&stream, tokenizer.end_of_text(), (arguments.runs, arguments.prompt_tokens))?;
+    let head = arguments.head.make(&model, Some(&tokenizer))?;
+    let token_limit = Some(tokenizer.vocab_size());
+    Ok(Material { path: source.path().to_owned(), model, prompts, token_limit, head, made_up: None })
+}
+
+fn make_up(file: &std::path::Path, arguments: &Arguments) -> Result<Material> {
+    let config = shape::read(file)?;
+    let needed = arguments.prompt_tokens.saturating_add(arguments.new_tokens);
+    let config = Config { max_position_embeddings: needed.max(config.max_position_embeddings), ..config };
+    let (exit_layer, wanted) =
+        arguments.agree_at.zip(arguments.acceptance).context("--agree-at and --acceptance")?;
+    let mut progress = Progress::new(1);
+    let mut show = |done: usize, total: usize| {
+        progress.set_total(total as u64);
+        progress.set(done as u64, || format!("made up {done} of {total} models, to find one that agrees"));
+    };
+    let formats = arguments.formats.formats();
+    let Agreeing { model, scale, agreement } =
+        agreeing(&config, SEED, &formats, (exit_layer, wanted), &mut show)?;
+    drop(progress);
+    let token = |run: usize, index: usize| ((run * 7919 + index * 104_729) % config.vocab_size) as u32;
+    let prompt = |run| (0..arguments.prompt_tokens.max(1)).map(|index| token(run + 1, index)).collect();
+    let prompts = (0..arguments.runs).map(prompt).collect();
+    let head = arguments.head.make(&model, None)?;
+    let made_up = Some(MadeUp { exit_layer, scale, agreement });
+    Ok(Material { path: file.to_owned(), model, prompts, token_limit: None, head, made_up })
+}

@@ -1,0 +1,71 @@
+//! A sweep as a person reads it.
+
+use super::MadeUp;
+use crate::number::rate;
+use crate::output::Table;
+use offramp_eval::{Spread, SweepReport};
+use offramp_model::DraftHead;
+
+/// A row for each exit and length.
+pub(super) fn table(report: &SweepReport) -> String {
+    let mut table =
+        Table::new(["exit", "length", "accepted of drafted", "of next", "tokens/s", "speed-up", ""]);
+    for (index, point) in report.points.iter().enumerate() {
+        table.row([
+            point.exit_layer.to_string(),
+            point.num_speculations.to_string(),
+            format!("{:.1} %", 100.0 * point.acceptance_rate),
+            format!("{:.1} %", 100.0 * point.acceptance_of_next),
+            rate(point.decode.median),
+            speed_up(&point.speed_up),
+            if index == report.best { "best".to_owned() } else { String::new() },
+        ]);
+    }
+    let auto = &report.auto;
+    table.row([
+        "auto".to_owned(),
+        String::new(),
+        auto.acceptance_rate.map_or("–".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
+        String::new(),
+        rate(auto.decode.median),
+        speed_up(&auto.speed_up),
+        format!("{:.0} % of the best", 100.0 * auto.of_best),
+    ]);
+    table.render()
+}
+
+fn speed_up(spread: &Spread) -> String {
+    format!("{:.2}× ({:.2}–{:.2})", spread.median, spread.min, spread.max)
+}
+
+/// What was the same for all, and what `auto` chose.
+pub(super) fn notes(report: &SweepReport, head: Option<&DraftHead>, made_up: Option<&MadeUp>) -> String {
+    let SweepReport { plain, new_tokens, runs, kernels, threads, auto, .. } = report;
+    let head = match head {
+        Some(head) => format!("drafts by {} rows of the head in {}", head.tokens(), head.format()),
+        None => "drafts by the model's own head".to_owned(),
+    };
+    let mut notes = format!(
+        "plain decoding {} tokens/s ({}–{}); {new_tokens} new tokens, median of {runs} (least–most); {head}; {kernels}, \
+         threads {threads}\n",
+        rate(plain.median),
+        rate(plain.min),
+        rate(plain.max)
+    );
+    let chosen = auto.chosen.iter().map(|chosen| match chosen.drafted {
+        0 => format!("{} tokens without a draft", chosen.rounds),
+        drafted => {
+            let length = drafted as f64 / chosen.rounds as f64;
+            format!("exit {} in {} rounds of {length:.1} tokens", chosen.exit_layer, chosen.rounds)
+        }
+    });
+    notes += &format!("auto chose: {}\n", chosen.collect::<Vec<_>>().join(", "));
+    if let Some(MadeUp { exit_layer, scale, agreement }) = made_up {
+        notes += &format!(
+            "the weights are made up: what layers after exit {exit_layer} add is scaled by {scale:.3}, so that it \
+             agrees with the whole at {:.1} % of random tokens\n",
+            100.0 * agreement
+        );
+    }
+    notes
+}

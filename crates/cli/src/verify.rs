@@ -1,0 +1,141 @@
+//! `offramp verify`: speculative decoding is plain decoding, counted.
+
+use crate::number::grouped;
+use crate::output;
+use crate::progress::Progress;
+use crate::speculate::{self, Speculate};
+use crate::{formats, source, stories};
+use anyhow::Result;
+use offramp_engine::{GenerateOptions, SamplingOptions};
+use offramp_eval::{VerifyReport, Way, openings};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Tokens of a story, about: so many are read for each prompt.
+const STORY: u64 = 1000;
+
+/// Decode many prompts plainly and with speculation, and count the texts that are equal
+///
+/// They all are, or the exit code is 1 and the first differences are listed: a text by speculation is that of plain
+/// decoding, token for token, greedy and sampled.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  offramp verify\n  \
+                  offramp verify runs/first-light --data valid.txt --prompts 100 --speculate auto,6:4,12:2")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: source::ModelArgument,
+    /// Stories whose openings are continued [default: those that offramp carries]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// How many of them, at most
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    prompts: usize,
+    /// Tokens of each opening
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    prompt_tokens: usize,
+    /// At most so many new tokens
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_new_tokens: usize,
+    /// Ways to speculate, separated by commas: auto, or an exit layer and a draft length
+    #[arg(long, value_name = "HOW,…", value_delimiter = ',', default_value = "auto,6:4,12:2")]
+    speculate: Vec<Speculate>,
+    #[command(flatten)]
+    head: speculate::Head,
+    /// Below 1 sharpens the distribution; 0 is greedy [default: both 0 and 1]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// The same seed gives the same texts
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    formats: formats::Arguments,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    model: &'a Path,
+    data: String,
+    reports: Vec<Reported>,
+}
+
+/// What was compared at one temperature.
+#[derive(Serialize)]
+struct Reported {
+    temperature: f32,
+    prompts: usize,
+    ways: Vec<String>,
+    #[serde(flatten)]
+    report: VerifyReport,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let source = arguments.source.source()?;
+    let (model, tokenizer) = source.open(&arguments.formats.formats())?;
+    let most = STORY.saturating_mul(arguments.prompts as u64);
+    let stream = stories::open(arguments.data.as_deref(), &tokenizer, most)?;
+    let prompts = openings(&stream, tokenizer.end_of_text(), (arguments.prompts, arguments.prompt_tokens))?;
+    let head = arguments.head.make(&model, Some(&tokenizer))?;
+    let mut stop_tokens = model.config().eos_token_ids.clone();
+    stop_tokens.extend(tokenizer.end_of_text());
+    let mut reports = Vec::new();
+    for temperature in arguments.temperature.map_or(vec![0.0, 1.0], |temperature| vec![temperature]) {
+        let sampling = SamplingOptions { temperature, seed: arguments.seed, ..Default::default() };
+        let options = GenerateOptions {
+            max_new_tokens: arguments.max_new_tokens,
+            stop_tokens: stop_tokens.clone(),
+            token_limit: Some(tokenizer.vocab_size()),
+            sampling,
+        };
+        let way = |how: &Speculate| Way { name: how.name(), speculation: how.speculation(head.clone()) };
+        let mut ways: Vec<Way> = arguments.speculate.iter().map(way).collect();
+        let mut progress = Progress::new(1);
+        let mut show = |done: usize, total: usize| {
+            progress.set_total(total as u64);
+            let remaining = progress.remaining(done as u64, total as u64);
+            progress.set(done as u64, || format!("{done} of {total} texts, {remaining} left"));
+        };
+        let report = offramp_eval::verify(&model, &prompts, &options, &mut ways, &mut show)?;
+        drop(progress);
+        let ways = ways.into_iter().map(|way| way.name).collect();
+        let reported = Reported { temperature, prompts: prompts.len(), ways, report };
+        if !json {
+            output::text(&describe(&reported))?;
+        }
+        reports.push(reported);
+    }
+    let differ: usize = reports.iter().map(|reported| reported.report.differences.len()).sum();
+    if json {
+        output::json(&Answer {
+            model: source.path(),
+            data: stories::name(arguments.data.as_deref()),
+            reports,
+        })?;
+    }
+    anyhow::ensure!(
+        differ == 0,
+        "{differ} texts differ from plain decoding: this is a fault of offramp's, please report it"
+    );
+    Ok(())
+}
+
+fn describe(reported: &Reported) -> String {
+    let Reported { temperature, prompts, ways, report } = reported;
+    let sampling =
+        if *temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {temperature}") };
+    let rate = 100.0 * report.accepted as f64 / report.drafted.max(1) as f64;
+    let mut lines = format!(
+        "{sampling}: {} of {} texts equal, {} tokens compared ({prompts} prompts, {}); {} of {} drafted tokens \
+         accepted ({rate:.0} %)\n",
+        report.equal,
+        report.texts,
+        grouped(report.tokens as u64),
+        ways.join(", "),
+        grouped(report.accepted as u64),
+        grouped(report.drafted as u64),
+    );
+    for difference in report.differences.iter().take(5) {
+        let (prompt, token) = (difference.prompt + 1, difference.token + 1);
+        lines += &format!("  prompt {prompt}, {}: new token {token} is another\n", difference.way);
+    }
+    lines
+}

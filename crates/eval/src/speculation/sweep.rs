@@ -1,0 +1,329 @@
+//! Exit layer × draft length: acceptance, tokens per second, speed-up.
+//!
+//! Machines are shared and drift. In every round all points take their turn over the same prompt, with plain decoding
+//! before and after each exit's lengths; a point's speed-up is over the mean of the two.
+
+use super::verify::decode;
+use crate::{Error, Result, Spread};
+use offramp_engine::{Adaptive, Draft, GenerateOptions, SamplingOptions, Speculation, Statistics};
+use offramp_model::{DraftHead, Llama};
+use serde::Serialize;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct SweepOptions {
+    /// Exits that draft.
+    pub exits: Vec<usize>,
+    /// Tokens drafted in a round, at most.
+    pub lengths: Vec<usize>,
+    /// New tokens of each text.
+    pub new_tokens: usize,
+    /// Rounds, each over the next prompt.
+    pub runs: usize,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+    /// Ids from here on are never chosen.
+    pub token_limit: Option<usize>,
+    /// What drafts; none: the model's own head.
+    pub head: Option<DraftHead>,
+}
+
+/// One exit and length.
+#[derive(Clone, Debug, Serialize)]
+pub struct SweepPoint {
+    /// Layers that draft.
+    pub exit_layer: usize,
+    /// Tokens drafted in a round, at most.
+    pub num_speculations: usize,
+    /// Tokens accepted of those drafted.
+    pub acceptance_rate: f64,
+    /// The chance that a token is accepted if all before it in the draft were.
+    pub acceptance_of_next: f64,
+    /// Tokens per second.
+    pub decode: Spread,
+    /// Over plain decoding beside it.
+    pub speed_up: Spread,
+}
+
+/// The adaptive policy, which begins anew with each text.
+#[derive(Clone, Debug, Serialize)]
+pub struct AutoPoint {
+    /// Tokens accepted of those drafted; none if it drafted none.
+    pub acceptance_rate: Option<f64>,
+    /// Tokens per second.
+    pub decode: Spread,
+    /// Over plain decoding beside it.
+    pub speed_up: Spread,
+    /// Its median speed-up over the best point's.
+    pub of_best: f64,
+    /// What it chose, over all rounds; the full depth stands for tokens without a draft.
+    pub chosen: Vec<ChosenExit>,
+}
+
+/// How often an exit drafted.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ChosenExit {
+    /// Layers.
+    pub exit_layer: usize,
+    /// Rounds.
+    pub rounds: usize,
+    /// Tokens drafted in them.
+    pub drafted: usize,
+}
+
+/// What a sweep found.
+#[derive(Clone, Debug, Serialize)]
+pub struct SweepReport {
+    /// Plain decoding, tokens per second.
+    pub plain: Spread,
+    /// Each exit's lengths in turn.
+    pub points: Vec<SweepPoint>,
+    /// Which of them had the highest median speed-up.
+    pub best: usize,
+    /// The adaptive policy.
+    pub auto: AutoPoint,
+    /// New tokens of each text.
+    pub new_tokens: usize,
+    /// Texts of each point.
+    pub runs: usize,
+    /// The instruction set in use.
+    pub kernels: &'static str,
+    /// Threads that shared the work.
+    pub threads: usize,
+}
+
+/// Measures every point, plain decoding and the adaptive policy over `prompts`; `progress` hears texts done and to do.
+///
+/// # Errors
+/// If an exit does not exist, there is nothing to measure, or a prompt leaves no room for the new tokens.
+pub fn sweep(
+    model: &Llama,
+    prompts: &[Vec<u32>],
+    options: &SweepOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<SweepReport> {
+    check(model, prompts, options)?;
+    let mut points: Vec<Samples> = Vec::new();
+    for &exit_layer in &options.exits {
+        let drafts = options.lengths.iter().map(|&num_speculations| Draft { exit_layer, num_speculations });
+        points.extend(drafts.map(|draft| Samples { draft: Some(draft), ..Samples::default() }));
+    }
+    points.push(Samples::default()); // the adaptive policy
+    let mut bench =
+        Bench { model, options, done: 0, all: options.runs * (points.len() + options.exits.len() + 2) };
+    let mut plain = Vec::new();
+    bench.text(&prompts[0], &mut Speculation::off(), &mut |_, _| ())?; // a warm-up
+    bench.done = 0;
+    for run in 0..options.runs {
+        let prompt = &prompts[run % prompts.len()];
+        let mut before = rate(&bench.text(prompt, &mut Speculation::off(), progress)?);
+        plain.push(before);
+        for row in points.chunk_by_mut(|a, b| a.exit() == b.exit()) {
+            for samples in row.iter_mut() {
+                samples.take(&mut bench, prompt, progress)?;
+            }
+            let after = rate(&bench.text(prompt, &mut Speculation::off(), progress)?);
+            row.iter_mut().for_each(|samples| samples.compare((before + after) / 2.0));
+            plain.push(after);
+            before = after;
+        }
+    }
+    let auto = points.pop().expect("it was put there").auto();
+    let points: Vec<SweepPoint> = points.into_iter().map(Samples::point).collect();
+    let best =
+        (0..points.len()).max_by(|&a, &b| points[a].speed_up.median.total_cmp(&points[b].speed_up.median));
+    let best = best.expect("checked: there are points");
+    Ok(SweepReport {
+        plain: Spread::of(plain),
+        auto: AutoPoint { of_best: auto.speed_up.median / points[best].speed_up.median, ..auto },
+        points,
+        best,
+        new_tokens: options.new_tokens,
+        runs: options.runs,
+        kernels: offramp_engine::kernels(),
+        threads: offramp_engine::threads(),
+    })
+}
+
+fn check(model: &Llama, prompts: &[Vec<u32>], options: &SweepOptions) -> Result<()> {
+    let config = model.config();
+    options.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
+    let nothing =
+        options.exits.is_empty() || options.lengths.is_empty() || options.runs == 0 || prompts.is_empty();
+    if nothing || options.lengths.contains(&0) || options.new_tokens < 2 {
+        let message = "a sweep needs an exit, a draft length of 1 or more, 2 new tokens and a run, at least";
+        return Err(Error::Options(message.into()));
+    }
+    let (longest, limit) = (prompts.iter().map(Vec::len).max().unwrap_or(0), config.max_position_embeddings);
+    if longest.saturating_add(options.new_tokens) > limit {
+        let message = format!(
+            "{longest} prompt and {} new tokens do not fit the model's context of {limit}: ask for fewer",
+            options.new_tokens
+        );
+        return Err(Error::Options(message));
+    }
+    Ok(())
+}
+
+fn rate(statistics: &Statistics) -> f64 {
+    statistics.decode_tokens_per_second().unwrap_or(f64::NAN)
+}
+
+/// What decodes, and how many texts it has.
+struct Bench<'a> {
+    model: &'a Llama,
+    options: &'a SweepOptions,
+    done: usize,
+    all: usize,
+}
+
+impl Bench<'_> {
+    fn text(
+        &mut self,
+        prompt: &[u32],
+        speculation: &mut Speculation,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Statistics> {
+        let SweepOptions { new_tokens, sampling, token_limit, .. } = *self.options;
+        // No stop token: texts of one length compare.
+        let options =
+            GenerateOptions { max_new_tokens: new_tokens, stop_tokens: Vec::new(), token_limit, sampling };
+        let found = decode(self.model, prompt, &options, speculation)?;
+        self.done += 1;
+        progress(self.done, self.all);
+        Ok(found.statistics)
+    }
+}
+
+/// A point's texts.
+#[derive(Default)]
+struct Samples {
+    draft: Option<Draft>,
+    statistics: Vec<Statistics>,
+    speed_ups: Vec<f64>,
+    chosen: Vec<ChosenExit>,
+}
+
+impl Samples {
+    fn exit(&self) -> Option<usize> {
+        self.draft.map(|draft| draft.exit_layer)
+    }
+
+    fn take(
+        &mut self,
+        bench: &mut Bench<'_>,
+        prompt: &[u32],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<()> {
+        let speculation =
+            self.draft.map_or_else(|| Speculation::auto(Adaptive::default()), Speculation::fixed);
+        let mut speculation = speculation.with_head(bench.options.head.clone());
+        self.statistics.push(bench.text(prompt, &mut speculation, progress)?);
+        for chosen in speculation.chosen() {
+            let place = self.chosen.partition_point(|known| known.exit_layer < chosen.exit_layer);
+            if self.chosen.get(place).is_none_or(|known| known.exit_layer != chosen.exit_layer) {
+                self.chosen
+                    .insert(place, ChosenExit { exit_layer: chosen.exit_layer, rounds: 0, drafted: 0 });
+            }
+            self.chosen[place].rounds += chosen.rounds;
+            self.chosen[place].drafted += chosen.drafted;
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, plain: f64) {
+        self.speed_ups.extend(self.statistics.last().map(|newest| rate(newest) / plain));
+    }
+
+    fn sum(&self, of: impl Fn(&Statistics) -> usize) -> f64 {
+        self.statistics.iter().map(of).sum::<usize>() as f64
+    }
+
+    fn decode(&self) -> Spread {
+        Spread::of(self.statistics.iter().map(rate).collect())
+    }
+
+    fn point(self) -> SweepPoint {
+        let Draft { exit_layer, num_speculations } = self.draft.expect("a point of the grid");
+        let [drafted, accepted, rejected] =
+            [self.sum(|s| s.drafted), self.sum(|s| s.accepted), self.sum(|s| s.rejected)];
+        SweepPoint {
+            exit_layer,
+            num_speculations,
+            acceptance_rate: accepted / drafted.max(1.0),
+            acceptance_of_next: accepted / (accepted + rejected).max(1.0),
+            decode: self.decode(),
+            speed_up: Spread::of(self.speed_ups),
+        }
+    }
+
+    fn auto(self) -> AutoPoint {
+        let (drafted, accepted) = (self.sum(|s| s.drafted), self.sum(|s| s.accepted));
+        AutoPoint {
+            acceptance_rate: (drafted > 0.0).then_some(accepted / drafted),
+            decode: self.decode(),
+            speed_up: Spread::of(self.speed_ups),
+            of_best: f64::NAN,
+            chosen: self.chosen,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use offramp_model::{Config, Formats};
+    use std::path::Path;
+
+    fn model() -> Llama {
+        let config = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "vocab_size": 30,
+            "num_hidden_layers": 4, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
+        let config = Config::from_json(config, Path::new("config.json")).unwrap();
+        Llama::random_agreeing(config, 1, &Formats::default(), (2, 0.0)).unwrap()
+    }
+
+    fn options() -> SweepOptions {
+        SweepOptions {
+            exits: vec![1, 2],
+            lengths: vec![1, 3],
+            new_tokens: 13,
+            runs: 2,
+            sampling: SamplingOptions::default(),
+            token_limit: None,
+            head: None,
+        }
+    }
+
+    #[test]
+    fn every_point_is_measured() {
+        let mut heard = Vec::new();
+        let report =
+            sweep(&model(), &[vec![1], vec![2, 3]], &options(), &mut |done, all| heard.push((done, all)));
+        let report = report.unwrap();
+        let points: Vec<_> =
+            report.points.iter().map(|point| (point.exit_layer, point.num_speculations)).collect();
+        assert_eq!(points, [(1, 1), (1, 3), (2, 1), (2, 3)]);
+        let exit_2 = &report.points[3];
+        assert_eq!(
+            (exit_2.acceptance_rate, exit_2.acceptance_of_next),
+            (1.0, 1.0),
+            "nothing comes after exit 2"
+        );
+        assert!(report.points[1].acceptance_rate <= report.points[1].acceptance_of_next);
+        assert!(report.points.iter().all(|point| point.speed_up.median > 0.0 && point.decode.min > 0.0));
+        let best = report.points[report.best].speed_up.median;
+        assert!(report.points.iter().all(|point| point.speed_up.median <= best));
+        assert_eq!(report.auto.of_best, report.auto.speed_up.median / best);
+        assert_eq!(heard, (1..=18).map(|done| (done, 18)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_be_swept_is_refused() {
+        let refused = |options: SweepOptions| sweep(&model(), &[vec![1]], &options, &mut |_, _| ()).is_err();
+        assert!(refused(SweepOptions { exits: vec![5], ..options() }));
+        assert!(refused(SweepOptions { exits: vec![], ..options() }));
+        assert!(refused(SweepOptions { lengths: vec![0], ..options() }));
+        assert!(refused(SweepOptions { new_tokens: 32, ..options() }));
+        assert!(refused(SweepOptions { runs: 0, ..options() }));
+    }
+}
