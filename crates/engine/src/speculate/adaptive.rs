@@ -17,6 +17,10 @@ use offramp_model::{DraftHead, Llama};
 const LONGEST: usize = 15;
 /// Parts of the depth at which exits are considered.
 const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
+/// Choices of an exit that say something of its neighbours.
+const ENOUGH: f64 = 4.0;
+/// The first layers bring an exit nearer to the whole than later ones do: as this power of the depth, by a guess.
+const FIRST_LAYERS: f64 = 0.4;
 /// A draft must promise a token in so much of a plain token's time.
 const WORTH_IT: f64 = 0.97;
 
@@ -92,14 +96,16 @@ impl Adaptive {
 
     /// The chance that a token is accepted which `exit_layer` chose by `margin`.
     pub(super) fn chance(&mut self, exit_layer: usize, margin: f32) -> f64 {
-        let exit = self.known().exits.iter().find(|exit| exit.0 == exit_layer);
-        exit.map_or(0.5, |exit| exit.1.chance_at(margin))
+        let state = self.known();
+        let exit = state.exits.iter().position(|exit| exit.0 == exit_layer);
+        exit.map_or(0.5, |exit| state.exits[exit].1.chance_at(margin, state.chance(exit)))
     }
 
     /// Whether to draft one more, when all `rows` so far are accepted with `chance`.
     pub(super) fn goes_on(&mut self, exit_layer: usize, rows: usize, chance: f64) -> bool {
         let state = self.known();
-        let next = state.exits.iter().find(|exit| exit.0 == exit_layer).map_or(0.0, |exit| exit.1.chance());
+        let exit = state.exits.iter().position(|exit| exit.0 == exit_layer);
+        let next = exit.map_or(0.0, |exit| state.chance(exit));
         let cost = state.costs.draft_head() + state.of_another(exit_layer, rows);
         chance * next * state.pace > cost
     }
@@ -132,11 +138,9 @@ impl State {
         let mut exits: Vec<usize> = PARTS.iter().map(|part| depth.div_ceil(*part)).collect();
         exits.retain(|&exit| exit < depth);
         exits.dedup();
-        // What is not known yet: shallow exits agree half of the time, deep ones always.
-        let guess = |exit: usize| 0.5 + 0.5 * exit as f64 / depth as f64;
         Self {
             depth,
-            exits: exits.into_iter().map(|exit| (exit, Acceptance::new(guess(exit)))).collect(),
+            exits: exits.into_iter().map(|exit| (exit, Acceptance::default())).collect(),
             costs: Costs::new(model, head, clock),
             load: Load::new(model, head, depth),
             budget: Budget::default(),
@@ -157,17 +161,36 @@ impl State {
     fn plan(&mut self, room: usize) -> Plan {
         let plain = self.costs.plain(self.depth);
         let (mut plan, mut best) = (Plan { exit_layer: self.depth, num_speculations: 0, probe: None }, plain);
-        for (exit_layer, acceptance) in self.exits.iter().filter(|(_, acceptance)| acceptance.was_right()) {
-            let longest = self.affordable(*exit_layer, room.min(LONGEST));
-            let (length, pace) = self.soonest(*exit_layer, acceptance.chance(), longest);
+        for (index, &(exit_layer, _)) in self.exits.iter().enumerate() {
+            let longest = self.affordable(exit_layer, room.min(LONGEST));
+            let (length, pace) = self.soonest(exit_layer, self.chance(index), longest);
             if length > 0 && pace < best.min(WORTH_IT * plain) {
                 best = pace;
-                plan = Plan { exit_layer: *exit_layer, num_speculations: longest, probe: None };
+                plan = Plan { exit_layer, num_speculations: longest, probe: None };
             }
         }
         self.pace = best;
         plan.probe = self.probe(plan.exit_layer, best);
         plan
+    }
+
+    /// The chance that a token of an exit is accepted.
+    fn chance(&self, index: usize) -> f64 {
+        self.exits[index].1.chance(self.guess(index))
+    }
+
+    /// What the exits around one say of it: on the line between them. Beyond them, no layer is never right, and all
+    /// layers always are.
+    fn guess(&self, index: usize) -> f64 {
+        let known = |(exit, acceptance): &&(usize, Acceptance)| {
+            (acceptance.compared() >= ENOUGH).then(|| (*exit as f64, acceptance.share()))
+        };
+        let below = self.exits[..index].iter().rev().find_map(|exit| known(&exit)).unwrap_or((0.0, 0.0));
+        let above = self.exits[index + 1..].iter().find_map(|exit| known(&exit));
+        let above = above.unwrap_or((self.depth as f64, 1.0));
+        let part = (self.exits[index].0 as f64 - below.0) / (above.0 - below.0);
+        let part = if below.0 == 0.0 { part.powf(FIRST_LAYERS) } else { part };
+        below.1 + part * (above.1 - below.1)
     }
 
     /// The longest draft whose work may be lost.
@@ -198,11 +221,10 @@ impl State {
         if self.load.probe(1) > self.budget.probes() {
             return None;
         }
-        let hopes = self
-            .exits
-            .iter()
-            .filter(|(exit, _)| *exit != drafting)
-            .map(|(exit, acceptance)| (*exit, self.soonest(*exit, acceptance.at_best(), LONGEST).1));
+        let others = self.exits.iter().enumerate().filter(|(_, (exit, _))| *exit != drafting);
+        let hopes = others.map(|(index, (exit, acceptance))| {
+            (*exit, self.soonest(*exit, acceptance.at_best(self.guess(index)), LONGEST).1)
+        });
         hopes.filter(|hope| hope.1 < pace).min_by(|a, b| a.1.total_cmp(&b.1)).map(|hope| hope.0)
     }
 
@@ -248,7 +270,7 @@ mod tests {
     #[test]
     fn it_drafts_with_the_exit_that_pays_and_stops_when_none_does() {
         let mut state = state();
-        for _ in 0..50 {
+        for _ in 0..200 {
             state.exits[2].1.saw(3.0, true);
             state.exits[4].1.saw(3.0, true);
             state.budget.earn(1, 1);
