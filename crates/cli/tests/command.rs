@@ -16,5 +16,7 @@ mod killed;
 mod mistakes;
 #[path = "command/place.rs"]
 mod place;
+#[path = "command/speculation.rs"]
+mod speculation;
 #[path = "command/way.rs"]
 mod way;

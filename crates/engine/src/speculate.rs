@@ -10,11 +10,12 @@
 //! That the text is the same is an equality, not a tolerance: a token's arithmetic does not depend on how many share
 //! the call, and chance is tied to the position ([`Sampler`]).
 
-mod acceptance;
 mod adaptive;
 mod budget;
+mod chances;
 mod costs;
 mod load;
+mod margins;
 pub(crate) mod round;
 
 use crate::Result;

@@ -1,28 +1,26 @@
 //! The policy that chooses exit layer and draft length while it runs: no knobs.
 //!
 //! Before each round it asks which exit and which length give a token soonest, by what drafting and verifying took so
-//! far ([`Costs`]) and by how often each exit was right ([`Acceptance`]); during the round it goes on with the draft as
+//! far ([`Costs`]) and by how often each exit was right ([`Chances`]); during the round it goes on with the draft as
 //! long as the next token is expected to save more than it costs. Exits that do not draft are seen in passing: their
 //! states are computed anyway, and now and then a head is spent on them. What may come to nothing is kept within a
 //! [`Budget`]: on a text where no exit is ever right, this is plain decoding and 2 % of work.
 
-use super::acceptance::Acceptance;
 use super::budget::Budget;
-use super::costs::{Clock, Costs};
+use super::chances::Chances;
+use super::costs::{Clock, Costs, ROWS};
 use super::load::{Load, Shape};
 use super::round::{Plan, Seen};
 use offramp_model::{DraftHead, Llama};
 
 /// The longest draft.
-const LONGEST: usize = 15;
+const LONGEST: usize = ROWS - 1;
 /// Parts of the depth at which exits are considered.
 const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
-/// Choices of an exit that say something of its neighbours.
-const ENOUGH: f64 = 4.0;
-/// The first layers bring an exit nearer to the whole than later ones do: as this power of the depth, by a guess.
-const FIRST_LAYERS: f64 = 0.4;
 /// A draft must promise a token in so much of a plain token's time.
 const WORTH_IT: f64 = 0.97;
+/// Another exit must promise more than this much less: estimates tremble.
+const STAYS: f64 = 0.96;
 
 /// How often the policy drafted with an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +44,12 @@ pub struct Adaptive {
 #[derive(Clone, Debug)]
 struct State {
     depth: usize,
-    exits: Vec<(usize, Acceptance)>,
+    chances: Chances,
     costs: Costs,
+    /// What they say this round: a layer and the head over each number of rows.
+    by_rows: [(f64, f64); ROWS + 1],
+    /// The exit that drafted last.
+    drafting: usize,
     load: Load,
     budget: Budget,
     /// Seconds that a token is expected to take.
@@ -96,16 +98,13 @@ impl Adaptive {
 
     /// The chance that a token is accepted which `exit_layer` chose by `margin`.
     pub(super) fn chance(&mut self, exit_layer: usize, margin: f32) -> f64 {
-        let state = self.known();
-        let exit = state.exits.iter().position(|exit| exit.0 == exit_layer);
-        exit.map_or(0.5, |exit| state.exits[exit].1.chance_at(margin, state.chance(exit)))
+        self.known().chances.at(exit_layer, margin)
     }
 
     /// Whether to draft one more, when all `rows` so far are accepted with `chance`.
     pub(super) fn goes_on(&mut self, exit_layer: usize, rows: usize, chance: f64) -> bool {
         let state = self.known();
-        let exit = state.exits.iter().position(|exit| exit.0 == exit_layer);
-        let next = exit.map_or(0.0, |exit| state.chance(exit));
+        let next = state.chances.of(exit_layer);
         let cost = state.costs.draft_head() + state.of_another(exit_layer, rows);
         chance * next * state.pace > cost
     }
@@ -119,9 +118,12 @@ impl Adaptive {
     /// A round is over: `seen` are choices of exits beside the full model's, and it gave `tokens` tokens.
     pub(super) fn learn(&mut self, plan: Plan, (rows, heads): (usize, usize), seen: &[Seen], tokens: usize) {
         let state = self.known();
-        for &Seen { exit_layer, margin, equal } in seen {
-            let exit = state.exits.iter_mut().find(|exit| exit.0 == exit_layer);
-            exit.into_iter().for_each(|exit| exit.1.saw(margin, equal));
+        let (drafted, probed) =
+            seen.split_at(seen.partition_point(|seen| seen.exit_layer == plan.exit_layer));
+        drafted.iter().for_each(|seen| state.chances.saw(seen.exit_layer, (seen.margin, seen.equal), None));
+        for (index, seen) in probed.iter().enumerate() {
+            let beside = drafted.get(index).map(|drafted| (drafted.exit_layer, drafted.equal));
+            state.chances.saw(seen.exit_layer, (seen.margin, seen.equal), beside);
         }
         if plan.probe.is_some() {
             state.budget.spend_on_probes(state.load.probe(rows));
@@ -140,7 +142,9 @@ impl State {
         exits.dedup();
         Self {
             depth,
-            exits: exits.into_iter().map(|exit| (exit, Acceptance::default())).collect(),
+            chances: Chances::new(&exits, depth),
+            by_rows: [(0.0, 0.0); ROWS + 1],
+            drafting: depth,
             costs: Costs::new(model, head, clock),
             load: Load::new(model, head, depth),
             budget: Budget::default(),
@@ -159,38 +163,22 @@ impl State {
     }
 
     fn plan(&mut self, room: usize) -> Plan {
+        self.by_rows = self.costs.by_rows();
         let plain = self.costs.plain(self.depth);
         let (mut plan, mut best) = (Plan { exit_layer: self.depth, num_speculations: 0, probe: None }, plain);
-        for (index, &(exit_layer, _)) in self.exits.iter().enumerate() {
+        for exit_layer in self.chances.layers() {
             let longest = self.affordable(exit_layer, room.min(LONGEST));
-            let (length, pace) = self.soonest(exit_layer, self.chance(index), longest);
-            if length > 0 && pace < best.min(WORTH_IT * plain) {
-                best = pace;
+            let (length, pace) = self.soonest(exit_layer, self.chances.of(exit_layer), longest);
+            let stays = if exit_layer == self.drafting { STAYS } else { 1.0 };
+            if length > 0 && stays * pace < best.min(WORTH_IT * plain) {
+                best = stays * pace;
                 plan = Plan { exit_layer, num_speculations: longest, probe: None };
             }
         }
+        self.drafting = plan.exit_layer;
         self.pace = best;
         plan.probe = self.probe(plan.exit_layer, best);
         plan
-    }
-
-    /// The chance that a token of an exit is accepted.
-    fn chance(&self, index: usize) -> f64 {
-        self.exits[index].1.chance(self.guess(index))
-    }
-
-    /// What the exits around one say of it: on the line between them. Beyond them, no layer is never right, and all
-    /// layers always are.
-    fn guess(&self, index: usize) -> f64 {
-        let known = |(exit, acceptance): &&(usize, Acceptance)| {
-            (acceptance.compared() >= ENOUGH).then(|| (*exit as f64, acceptance.share()))
-        };
-        let below = self.exits[..index].iter().rev().find_map(|exit| known(&exit)).unwrap_or((0.0, 0.0));
-        let above = self.exits[index + 1..].iter().find_map(|exit| known(&exit));
-        let above = above.unwrap_or((self.depth as f64, 1.0));
-        let part = (self.exits[index].0 as f64 - below.0) / (above.0 - below.0);
-        let part = if below.0 == 0.0 { part.powf(FIRST_LAYERS) } else { part };
-        below.1 + part * (above.1 - below.1)
     }
 
     /// The longest draft whose work may be lost.
@@ -208,7 +196,7 @@ impl State {
             tokens += accepted;
             let draft = (length + 1) as f64 * self.costs.extend(exit_layer);
             let heads = length as f64 * self.costs.draft_head();
-            let seconds = draft + heads + self.costs.verify(self.depth - exit_layer, length + 1);
+            let seconds = draft + heads + self.verify(exit_layer, length + 1);
             if seconds / tokens < best.1 {
                 best = (length, seconds / tokens);
             }
@@ -221,19 +209,26 @@ impl State {
         if self.load.probe(1) > self.budget.probes() {
             return None;
         }
-        let others = self.exits.iter().enumerate().filter(|(_, (exit, _))| *exit != drafting);
-        let hopes = others.map(|(index, (exit, acceptance))| {
-            (*exit, self.soonest(*exit, acceptance.at_best(self.guess(index)), LONGEST).1)
-        });
+        let others = self.chances.layers().filter(|exit| *exit != drafting);
+        let hopes = others.map(|exit| (exit, self.soonest(exit, self.chances.at_best(exit), LONGEST).1));
         hopes.filter(|hope| hope.1 < pace).min_by(|a, b| a.1.total_cmp(&b.1)).map(|hope| hope.0)
     }
 
     /// Seconds of one more token of a draft: its layers, and a row more to verify.
     fn of_another(&self, exit_layer: usize, rows: usize) -> f64 {
-        let verify = |rows| self.costs.verify(self.depth - exit_layer, rows);
-        self.costs.extend(exit_layer) + (verify(rows + 1) - verify(rows)).max(0.0)
+        let row = self.verify(exit_layer, rows + 1) - self.verify(exit_layer, rows);
+        self.costs.extend(exit_layer) + row.max(0.0)
+    }
+
+    /// Seconds of the layers beyond an exit and of the head.
+    fn verify(&self, exit_layer: usize, rows: usize) -> f64 {
+        let (layer, head) = self.by_rows[rows.min(ROWS)];
+        (self.depth - exit_layer) as f64 * layer + head
     }
 }
+
+#[cfg(test)]
+mod simulated;
 
 #[cfg(test)]
 mod tests {
@@ -246,7 +241,9 @@ mod tests {
             "num_hidden_layers": 24, "num_attention_heads": 2, "max_position_embeddings": 64}"#;
         let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
         let model = Llama::random(config, 1, &Formats::default()).expect("a small model");
-        State::new(&model, None, 24, Clock::Bytes)
+        let mut state = State::new(&model, None, 24, Clock::Bytes);
+        state.by_rows = state.costs.by_rows();
+        state
     }
 
     #[test]
@@ -254,7 +251,7 @@ mod tests {
         let plan = state().plan(100);
         assert_eq!((plan.exit_layer, plan.num_speculations), (24, 0));
         assert!(plan.probe.is_some());
-        let exits: Vec<_> = state().exits.iter().map(|exit| exit.0).collect();
+        let exits: Vec<_> = state().chances.layers().collect();
         assert_eq!(exits, [2, 3, 4, 6, 8, 12]);
     }
 
@@ -271,18 +268,20 @@ mod tests {
     fn it_drafts_with_the_exit_that_pays_and_stops_when_none_does() {
         let mut state = state();
         for _ in 0..200 {
-            state.exits[2].1.saw(3.0, true);
-            state.exits[4].1.saw(3.0, true);
+            state.chances.saw(4, (3.0, true), None);
+            state.chances.saw(8, (3.0, true), Some((4, true)));
+            state.chances.saw(3, (3.0, false), Some((4, true)));
+            state.chances.saw(2, (3.0, false), Some((4, true)));
             state.budget.earn(1, 1);
         }
         let plan = state.plan(100);
         assert_eq!(
             (plan.exit_layer, plan.num_speculations > 4),
             (4, true),
-            "as good as the deeper one: {plan:?}"
+            "as good as deeper ones: {plan:?}"
         );
         assert_eq!(state.plan(2).num_speculations, 2, "no more than there is room for");
-        (0..300).for_each(|_| state.exits.iter_mut().for_each(|exit| exit.1.saw(3.0, false)));
+        (0..300).for_each(|_| state.chances.saw(4, (3.0, false), None));
         assert_eq!(state.plan(100).num_speculations, 0);
     }
 }

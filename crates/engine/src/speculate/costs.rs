@@ -3,9 +3,11 @@
 use offramp_model::{DraftHead, Llama};
 
 /// Rows of a call whose time is remembered by itself; more count as so many.
-const ROWS: usize = 16;
-/// Weight of a new sample. One that is off by more than a factor of two (the machine was elsewhere) counts as that.
-const NEW: f64 = 0.2;
+pub(crate) const ROWS: usize = 16;
+/// Weight of a new sample, below what is known and above it: what disturbs a call makes it longer, never shorter, and
+/// the first of its kind most. One that is longer by more than a factor of two counts as that.
+const SHORTER: f64 = 0.5;
+const LONGER: f64 = 0.1;
 const FARTHEST: f64 = 2.0;
 /// How much longer a call takes for each row beyond the first, as long as nobody has seen one: reading weights is most
 /// of it.
@@ -81,9 +83,9 @@ impl Costs {
         self.draft_head.at(1)
     }
 
-    /// The remaining `layers` layers and the head over `rows` rows.
-    pub(crate) fn verify(&self, layers: usize, rows: usize) -> f64 {
-        layers as f64 * self.layer.at(rows) + self.head.at(rows)
+    /// A layer and the head over each number of rows.
+    pub(crate) fn by_rows(&self) -> [(f64, f64); ROWS + 1] {
+        std::array::from_fn(|rows| (self.layer.at(rows.max(1)), self.head.at(rows.max(1))))
     }
 }
 
@@ -94,7 +96,8 @@ impl ByRows {
         }
         let seen = &mut self.seen[rows];
         *seen = Some(match *seen {
-            Some(old) => old + NEW * (seconds.clamp(old / FARTHEST, old * FARTHEST) - old),
+            Some(old) if seconds < old => old + SHORTER * (seconds - old),
+            Some(old) => old + LONGER * (seconds.min(old * FARTHEST) - old),
             None => seconds,
         });
     }
@@ -137,10 +140,12 @@ mod tests {
         let mut times = ByRows { guess: 1.0, seen: [None; ROWS + 1] };
         times.saw(1, 10.0, Clock::Machine);
         times.saw(1, 1e9, Clock::Machine);
-        assert_eq!(times.at(1), 12.0);
+        assert_eq!(times.at(1), 11.0);
         times.saw(1, 1.0, Clock::Bytes);
         times.saw(0, 1.0, Clock::Machine);
         times.saw(ROWS + 1, 1.0, Clock::Machine);
-        assert_eq!(times.at(1), 12.0);
+        assert_eq!(times.at(1), 11.0);
+        times.saw(1, 9.0, Clock::Machine);
+        assert_eq!(times.at(1), 10.0);
     }
 }

@@ -1,0 +1,126 @@
+//! Speculation from outside: the text stays the same, what it is worth is measured, a wrong way to ask is answered.
+
+use crate::place::{LAYERS, Place};
+
+#[test]
+fn a_text_is_the_same_however_it_is_drafted() {
+    let place = Place::trained();
+    let tell = |more: &[&str]| {
+        let told =
+            ["generate", "run", "--prompt", "The heron", "--max-new-tokens", "40", "--temperature", "1"];
+        place.json(&[&told[..], more].concat())
+    };
+    let plain = tell(&[]);
+    assert!(plain["speculation"].is_null());
+    let heads: [&[&str]; 4] = [
+        &[],
+        &["--draft-head", "own"],
+        &["--draft-head", "int4", "--draft-shortlist", "50"],
+        &["--draft-shortlist", "20", "--draft-corpus", "valid.txt"],
+    ];
+    for how in ["auto", "1:3", "3:2", "off"] {
+        for head in heads {
+            for threads in ["1", "2"] {
+                let told = tell(&[&["--speculate", how, "--threads", threads], head].concat());
+                assert_eq!(told["tokens"], plain["tokens"], "{how}, {head:?}, threads {threads}");
+                assert_eq!(told["speculation"].is_null(), how == "off");
+                if how == "1:3" {
+                    assert!(told["speculation"]["drafted"].as_u64().unwrap() > 0);
+                }
+            }
+        }
+    }
+    assert_eq!(
+        tell(&["--exit-layer", "3"])["tokens"],
+        tell(&["--exit-layer", "3", "--speculate", "1:2"])["tokens"]
+    );
+}
+
+#[test]
+fn a_trace_is_the_text_with_marks() {
+    let place = Place::trained();
+    let tell = |more: &[&str]| {
+        let told = ["generate", "run", "--max-new-tokens", "40", "--temperature", "0"];
+        place.run(&[&told[..], more].concat())
+    };
+    let (plain, traced) = (tell(&[]), tell(&["--speculate", "2:4", "--trace"]));
+    assert!(
+        traced.stderr.contains("drafted and accepted") && traced.stderr.contains("rounds"),
+        "{}",
+        traced.stderr
+    );
+    assert_ne!(traced.stdout, plain.stdout);
+    // Where there are no colours, accepted tokens stand in brackets and corrected ones in braces.
+    let marks = ['[', ']', '{', '}'];
+    assert!(!plain.stdout.contains(marks), "{}", plain.stdout);
+    assert_eq!(traced.stdout.replace(marks, ""), plain.stdout);
+}
+
+#[test]
+fn verify_counts_texts_that_are_equal() {
+    let place = Place::trained();
+    let verify = ["verify", "run", "--data", "valid.txt", "--prompts", "5", "--prompt-tokens", "4"];
+    let verify = [&verify[..], &["--max-new-tokens", "30", "--speculate", "auto,1:2,3:3"]].concat();
+    let answer = place.json(&verify);
+    let reports = answer["reports"].as_array().unwrap();
+    assert_eq!(reports.len(), 2, "greedy and sampled");
+    for report in reports {
+        assert_eq!((&report["texts"], &report["equal"]), (&15.into(), &15.into()));
+        assert!(report["accepted"].as_u64() <= report["drafted"].as_u64());
+    }
+    assert!(place.good(&verify).contains("15 of 15 texts equal"));
+    place.run(&["verify", "run", "--prompt-tokens", "500"]).assert_error(2, &["500", "shorter"]);
+}
+
+#[test]
+fn a_sweep_measures_every_point_and_draws_it() {
+    let place = Place::trained();
+    let sweep = ["sweep", "run", "--data", "valid.txt", "--prompt-tokens", "4", "--new-tokens", "16"];
+    let sweep =
+        [&sweep[..], &["--exits", "1,3", "--lengths", "1,2,4", "--runs", "2", "--out", "map.svg"]].concat();
+    let answer = place.json(&sweep);
+    let points = answer["report"]["points"].as_array().unwrap();
+    assert_eq!(points.len(), 6);
+    assert!(points.iter().all(|point| point["speed_up"]["median"].as_f64().unwrap() > 0.0));
+    assert!(answer["report"]["auto"]["of_best"].as_f64().unwrap() > 0.0);
+    let map = String::from_utf8(place.read("map.svg")).unwrap();
+    assert!(map.starts_with("<svg") && map.contains("exit 3") && map.contains("auto:"));
+    let table = place.good(&sweep);
+    assert!(table.contains("best") && table.contains("plain decoding"), "{table}");
+    place.run(&["sweep", "run", "--exits", "9"]).assert_error(2, &["exit layer 9"]);
+}
+
+#[test]
+fn a_sweep_makes_up_weights_that_agree_as_asked() {
+    let place = Place::trained();
+    let made = [
+        "sweep",
+        "--config",
+        "run/model/config.json",
+        "--agree-at",
+        "2",
+        "--acceptance",
+        "0.7",
+        "--exits",
+        "2",
+    ];
+    let made = [&made[..], &["--lengths", "2", "--new-tokens", "12", "--prompt-tokens", "4", "--runs", "1"]]
+        .concat();
+    let agreement = place.json(&made)["made_up"]["agreement"].as_f64().unwrap();
+    assert!((agreement - 0.7).abs() < 0.15, "{agreement} of 64 tokens");
+    assert!(place.good(&made).contains("made up"));
+    place.run(&["sweep", "--config", "run/model/config.json"]).assert_error(2, &["--acceptance"]);
+}
+
+#[test]
+fn a_wrong_way_to_ask_is_answered() {
+    let place = Place::trained();
+    let tell = |how: &[&str]| place.run(&[&["generate", "run", "--speculate"], how].concat());
+    tell(&["often"]).assert_error(2, &["often", "6:4"]);
+    tell(&["9:2"]).assert_error(2, &["exit layer 9", &format!("1 to {LAYERS}")]);
+    tell(&["auto", "--draft-head", "int3"]).assert_error(2, &["int3", "int4"]);
+    tell(&["auto", "--draft-shortlist", "0"]).assert_error(2, &["shortlist", "empty"]);
+    tell(&["auto", "--draft-shortlist", "9", "--draft-corpus", "nowhere.txt"])
+        .assert_error(2, &["nowhere.txt"]);
+    assert_eq!(tell(&["auto", "--draft-corpus", "valid.txt"]).code, 2, "a corpus for what shortlist?");
+}
