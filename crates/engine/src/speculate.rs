@@ -45,7 +45,7 @@ enum Policy {
     #[default]
     Off,
     Fixed(Draft),
-    Auto(Adaptive),
+    Auto(Box<Adaptive>),
 }
 
 impl Speculation {
@@ -61,7 +61,7 @@ impl Speculation {
 
     /// Exit layer and length as they turn out to pay.
     pub fn auto(adaptive: Adaptive) -> Self {
-        Self { policy: Policy::Auto(adaptive), head: None }
+        Self { policy: Policy::Auto(Box::new(adaptive)), head: None }
     }
 
     /// Drafts through another head than the model's, of the model that decodes.
@@ -86,7 +86,7 @@ impl Speculation {
         let (model, depth, head) = (session.model(), session.exit_layer(), self.head.as_ref());
         let plain = Draft { exit_layer: depth, num_speculations: 0 };
         let (plan, adaptive) = match &mut self.policy {
-            Policy::Auto(adaptive) => (adaptive.plan((model, head), depth, room), Some(adaptive)),
+            Policy::Auto(adaptive) => (adaptive.plan((model, head), depth, room), Some(adaptive.as_mut())),
             policy => {
                 let draft = if let Policy::Fixed(draft) = policy { *draft } else { plain };
                 let num_speculations = draft.num_speculations.min(room);
