@@ -75,6 +75,15 @@ impl Speculation {
         if let Policy::Auto(adaptive) = &self.policy { adaptive.chosen() } else { &[] }
     }
 
+    /// Whether there may be drafts at all.
+    pub(crate) fn drafts(&self) -> bool {
+        match &self.policy {
+            Policy::Off => false,
+            Policy::Fixed(draft) => draft.num_speculations > 0,
+            Policy::Auto(_) => true,
+        }
+    }
+
     /// One round after `newest`, a token that the session does not hold yet; at most `room` tokens are drafted.
     pub(crate) fn round(
         &mut self,
