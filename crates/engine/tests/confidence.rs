@@ -232,6 +232,19 @@ fn turned_off_every_token_is_what_it_would_have_been() {
 }
 
 #[test]
+fn the_first_that_left_is_forgotten_with_its_token() {
+    let (model, tokens) = (plain_model(), tokens(14));
+    let mut session = session(&model, policy(&[2], 0.0));
+    session.feed(&tokens[..10]).expect("room");
+    session.feed(&tokens[10..11]).expect("room");
+    session.truncate(3);
+    tokens[3..13].iter().for_each(|&token| drop(session.feed(&[token]).expect("room").to_vec()));
+    session.feed(&[]).expect("tokens"); // deep, over what is filled
+    session.set_confidence_exit(None).expect("none");
+    assert_eq!(session.feed(&tokens[13..]).expect("room"), plain(&model, LAYERS, &tokens));
+}
+
+#[test]
 fn at_another_depth_tokens_that_left_are_run_again() {
     let (model, tokens) = (plain_model(), tokens(40));
     let mut session = session(&model, policy(&[1, 3], 0.0));
