@@ -107,14 +107,15 @@ impl Statistics {
 }
 
 /// Feeds `prompt` to `session` and continues it, handing each token to `on_token` as it comes. The text is the same
-/// whatever `speculation` does.
+/// whatever `speculation` does. With a confidence exit set, tokens of the prompt do not leave early (a prompt of a single
+/// token may) and the others may; nothing can be drafted then.
 ///
 /// Unless a stop token came, the last of the new tokens is not in the session when this returns:
 /// nothing was to be predicted from it. Who goes on with the text feeds it first.
 ///
 /// # Errors
-/// If the prompt is empty, does not fit or holds an unknown token, or a sampling option is out of
-/// range: then the session is as it was. If logits are not finite.
+/// If the prompt is empty, does not fit or holds an unknown token, a sampling option is out of range, or there are both
+/// drafts and a confidence exit: then the session is as it was. If logits are not finite.
 pub fn generate(
     session: &mut Session<'_>,
     prompt: &[u32],
@@ -127,6 +128,9 @@ pub fn generate(
         Chooser { sampler, token_limit: options.token_limit, stop_tokens: &options.stop_tokens };
     if prompt.is_empty() {
         return Err(Error::NoTokens);
+    }
+    if speculation.drafts() && session.confidence_exit().is_some() {
+        return Err(Error::ConfidenceWithDrafts);
     }
     let (start, work) = (Instant::now(), session.work());
     let mut statistics = Statistics { prompt_tokens: prompt.len(), ..Statistics::default() };

@@ -2,21 +2,23 @@
 //!
 //! Tokens are ids here; this room knows no text, no file and no network. It promises that a session's
 //! logits depend on its tokens and its exit layer alone: not on how the tokens came in, nor on where
-//! the exit layer stood before.
+//! the exit layer stood before. A [`ConfidenceExit`] trades that for speed, and only as long as it is set.
 
+mod confidence;
 mod generate;
 mod sampler;
 mod score;
 mod session;
 mod speculate;
 
+pub use confidence::{ConfidenceExit, Depths};
 pub use generate::{GenerateOptions, Generation, Origin, Statistics, StopReason, generate};
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.
 pub use offramp_kernels::pool::{physical_cores, set_threads, threads};
 pub use sampler::{Sampler, SamplingOptions};
-pub use score::{TokenScore, argmax, score};
+pub use score::{TokenScore, argmax, gap, score};
 pub use session::Session;
 pub use speculate::{Adaptive, Chosen, Draft, Speculation};
 
@@ -52,6 +54,23 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+    /// Exits at which no token can leave.
+    #[error(
+        "the confidence exits are {exits:?}: give at least one, in ascending order, from 1 on and below the session's \
+         depth of {depth}"
+    )]
+    ConfidenceExits {
+        /// The exits that were given.
+        exits: Vec<usize>,
+        /// Layers that the session runs.
+        depth: usize,
+    },
+    /// A threshold that nothing can be compared with.
+    #[error("the confidence threshold is not a number: give 0 (always leave) to infinity (never)")]
+    ConfidenceThreshold,
+    /// Drafts are verified by the full model, a confidence exit does without it.
+    #[error("a text cannot be drafted and left by confidence at once: turn off one of the two")]
+    ConfidenceWithDrafts,
     /// The model's output is no number.
     #[error("the model's logits are not finite at position {position}: its weights are damaged or overflow")]
     NotFinite {

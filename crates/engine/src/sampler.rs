@@ -6,7 +6,7 @@
 //! gives the same token at a position whatever was computed before: reproducible, and the ground on
 //! which speculative sampling can be an equality.
 
-use crate::score::argmax;
+use crate::score::{argmax, gap};
 use crate::{Error, Result};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -85,9 +85,7 @@ impl Sampler {
         self.penalise(tokens);
         if self.options.temperature == 0.0 {
             let best = argmax(&self.logits);
-            let others = self.logits.iter().enumerate().filter(|&(id, _)| id != best as usize);
-            let second = others.fold(f32::NEG_INFINITY, |second, (_, &logit)| second.max(logit));
-            return Ok((best, self.logits[best as usize] - second));
+            return Ok((best, gap(&self.logits)));
         }
         self.sharpen();
         self.keep_most_likely();

@@ -37,6 +37,20 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
+/// By how much the largest logit leads the second largest, equal ones among them: at least 0; infinite if there is
+/// no second.
+pub fn gap(logits: &[f32]) -> f32 {
+    let (mut best, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+    for &logit in logits {
+        if logit > best {
+            (best, second) = (logit, best);
+        } else {
+            second = second.max(logit);
+        }
+    }
+    best - second
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +71,13 @@ mod tests {
     fn nan_is_never_the_most_likely() {
         assert_eq!(argmax(&[f32::NAN, 1.0, f32::NAN]), 1);
         assert_eq!(argmax(&[f32::NAN]), 0);
+    }
+
+    #[test]
+    fn the_gap_is_between_the_first_two() {
+        assert_eq!(gap(&[1.0, 4.0, 2.5, -3.0]), 1.5);
+        assert_eq!(gap(&[-1.0, -4.0, -1.5]), 0.5);
+        assert_eq!(gap(&[4.0, 1.0, 4.0]), 0.0);
+        assert_eq!(gap(&[4.0]), f32::INFINITY);
     }
 }

@@ -1,8 +1,10 @@
 //! One text in the making: its tokens, its cache, and the depth at which it runs.
 
+mod confident;
 mod draft;
 
 use crate::{Error, Result};
+use confident::Confident;
 use draft::Ahead;
 use offramp_model::{Hidden, KvCache, Llama, Work};
 
@@ -10,7 +12,8 @@ use offramp_model::{Hidden, KvCache, Llama, Work};
 ///
 /// The exit layer may change at any time. Moving it down costs nothing; after moving it up, the next
 /// `feed` runs again whatever the deeper layers have not seen, so that the logits are those of a
-/// session that had stood at that depth from the start, bit for bit.
+/// session that had stood at that depth from the start, bit for bit. With a
+/// [`ConfidenceExit`](crate::ConfidenceExit) they are not: see [`Session::set_confidence_exit`].
 #[derive(Debug)]
 pub struct Session<'m> {
     model: &'m Llama,
@@ -20,6 +23,7 @@ pub struct Session<'m> {
     hidden: Hidden,
     logits: Vec<f32>, // [vocab]
     ahead: Ahead,
+    confident: Option<Confident>,
     work: Work,
 }
 
@@ -42,6 +46,7 @@ impl<'m> Session<'m> {
             hidden: model.new_hidden(),
             logits: Vec::new(),
             ahead: Ahead::new(model.new_hidden()),
+            confident: None,
             work: Work::default(),
         })
     }
@@ -56,13 +61,18 @@ impl<'m> Session<'m> {
         self.exit_layer
     }
 
-    /// Leaves after `exit_layer` layers from the next token on.
+    /// Leaves after `exit_layer` layers from the next token on, or before where a confidence exit is set; then tokens
+    /// that left are run again at the new depth with the next.
     ///
     /// # Errors
-    /// If it is not `1..=num_hidden_layers`.
+    /// If it is not `1..=num_hidden_layers`, or not above all of the confidence exits.
     pub fn set_exit_layer(&mut self, exit_layer: usize) -> Result<()> {
         self.model.config().check_exit_layer(exit_layer)?;
-        self.exit_layer = exit_layer;
+        if exit_layer != self.exit_layer {
+            self.confidence_exit().map_or(Ok(()), |exit| exit.check(exit_layer))?;
+            self.recall();
+            self.exit_layer = exit_layer;
+        }
         Ok(())
     }
 
@@ -77,17 +87,21 @@ impl<'m> Session<'m> {
     }
 
     /// Appends `tokens`, runs what has not been run at this depth, and returns the logits after the
-    /// last, `[vocab]`.
+    /// last, `[vocab]`. With a confidence exit set, a token that comes alone may leave there, and the logits are those
+    /// of where it left; others run at full depth.
     ///
     /// # Errors
     /// If there is no token at all, one is not in the vocabulary, or they do not fit; then the session
     /// is as it was.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
-        self.run(tokens, 1)
+        match tokens {
+            &[token] if self.may_leave() => self.decode(token),
+            _ => self.run(tokens, 1),
+        }
     }
 
     /// As [`Session::feed`], but returns the logits after each of `tokens`, `[tokens, vocab]`: what they are
-    /// verified by.
+    /// verified by. None of them leaves at a confidence exit.
     ///
     /// # Errors
     /// As [`Session::feed`]; here too if `tokens` is empty.
@@ -108,8 +122,9 @@ impl<'m> Session<'m> {
             return Err(Error::NoTokens);
         }
         // Those whose logits are read always run, even if they are known at this depth.
-        let known =
-            (0..self.exit_layer).map(|layer| self.cache.len(layer)).min().unwrap_or(0).min(after - rows);
+        self.cut(after - rows);
+        self.fill_all()?;
+        let known = (0..self.exit_layer).map(|layer| self.cache.len(layer)).min().unwrap_or(0);
         self.tokens.extend_from_slice(tokens);
         if let Err(error) = self.model.embed(&self.tokens[known..], &mut self.hidden) {
             self.tokens.truncate(before);
@@ -121,6 +136,9 @@ impl<'m> Session<'m> {
         self.model.head(&mut self.hidden, all - rows..all, &mut self.logits);
         self.work += self.model.forward_work(0..self.exit_layer, all, known);
         self.work += self.model.head_work(None, rows);
+        if let Some(confident) = &mut self.confident {
+            confident.left_at = self.exit_layer;
+        }
         Ok(&self.logits)
     }
 
@@ -137,6 +155,14 @@ impl<'m> Session<'m> {
     /// Forgets every token from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
+        self.cut(len);
+    }
+
+    /// Forgets what was computed from position `len` on.
+    fn cut(&mut self, len: usize) {
+        if let Some(confident) = &mut self.confident {
+            confident.cut(len, &self.cache);
+        }
         self.cache.truncate(len);
     }
 }

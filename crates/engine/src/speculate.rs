@@ -46,7 +46,7 @@ enum Policy {
     #[default]
     Off,
     Fixed(Draft),
-    Auto(Adaptive),
+    Auto(Box<Adaptive>),
 }
 
 impl Speculation {
@@ -62,7 +62,7 @@ impl Speculation {
 
     /// Exit layer and length as they turn out to pay.
     pub fn auto(adaptive: Adaptive) -> Self {
-        Self { policy: Policy::Auto(adaptive), head: None }
+        Self { policy: Policy::Auto(Box::new(adaptive)), head: None }
     }
 
     /// Drafts through another head than the model's, of the model that decodes.
@@ -76,6 +76,15 @@ impl Speculation {
         if let Policy::Auto(adaptive) = &self.policy { adaptive.chosen() } else { &[] }
     }
 
+    /// Whether there may be drafts at all.
+    pub(crate) fn drafts(&self) -> bool {
+        match &self.policy {
+            Policy::Off => false,
+            Policy::Fixed(draft) => draft.num_speculations > 0,
+            Policy::Auto(_) => true,
+        }
+    }
+
     /// One round after `newest`, a token that the session does not hold yet; at most `room` tokens are drafted.
     pub(crate) fn round(
         &mut self,
@@ -87,7 +96,7 @@ impl Speculation {
         let (model, depth, head) = (session.model(), session.exit_layer(), self.head.as_ref());
         let plain = Draft { exit_layer: depth, num_speculations: 0 };
         let (plan, adaptive) = match &mut self.policy {
-            Policy::Auto(adaptive) => (adaptive.plan((model, head), depth, room), Some(adaptive)),
+            Policy::Auto(adaptive) => (adaptive.plan((model, head), depth, room), Some(adaptive.as_mut())),
             policy => {
                 let draft = if let Policy::Fixed(draft) = policy { *draft } else { plain };
                 let num_speculations = draft.num_speculations.min(room);

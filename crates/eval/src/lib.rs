@@ -4,6 +4,7 @@
 //! prints nothing.
 
 pub mod card;
+mod confidence;
 mod data;
 mod memory;
 mod perplexity;
@@ -13,6 +14,7 @@ mod speed;
 mod stability;
 mod training;
 
+pub use confidence::{Calibration, CalibrationOptions, ConfidenceScore, ExitShare, calibrate};
 pub use data::open_data;
 pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
@@ -60,6 +62,22 @@ pub enum Error {
         /// The model's vocabulary.
         model: usize,
     },
+    /// Nothing to check a threshold on.
+    #[error(
+        "calibration chooses a threshold on one window of {context} tokens and checks it on another: give more text than \
+         {tokens} tokens, or a shorter context"
+    )]
+    TooLittleText {
+        /// Tokens that there are, or that were asked for.
+        tokens: u64,
+        /// Tokens of a window.
+        context: usize,
+    },
+    /// An agreement that no threshold has.
+    #[error(
+        "an agreement of {0}: it must be above 0 and at most 1, the share of tokens that are to stay the same"
+    )]
+    Agreement(f64),
     /// Options that measure nothing.
     #[error("{0}")]
     Options(String),

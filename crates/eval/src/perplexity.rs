@@ -74,6 +74,24 @@ pub fn perplexity(
     Ok(pass.scores())
 }
 
+/// Tokens of context in which `model` is measured on `stream`, if `asked` for so many.
+pub(crate) fn context_of(model: &Llama, stream: &TokenStream, asked: Option<usize>) -> Result<usize> {
+    let (vocab, limit) = (model.config().vocab_size, model.config().max_position_embeddings);
+    if stream.vocab_size() > vocab {
+        return Err(Error::Vocabulary { data: stream.vocab_size(), model: vocab });
+    }
+    let context = asked.unwrap_or(CONTEXT.min(limit));
+    if context == 0 || context > limit {
+        return Err(Error::Options(format!("a context of {context} tokens: the model has 1 to {limit}")));
+    }
+    Ok(context)
+}
+
+/// Tokens whose logits are held at once.
+pub(crate) fn rows_at_once(model: &Llama) -> usize {
+    (LOGITS / model.config().vocab_size).max(1)
+}
+
 /// Sums so far, and the buffers of one window.
 struct Pass<'m> {
     model: &'m Llama,
@@ -91,16 +109,8 @@ struct Pass<'m> {
 
 impl<'m> Pass<'m> {
     fn new(model: &'m Llama, stream: &TokenStream, options: &PerplexityOptions) -> Result<Self> {
-        let config = model.config();
+        let (config, context) = (model.config(), context_of(model, stream, options.context)?);
         let full = config.num_hidden_layers;
-        if stream.vocab_size() > config.vocab_size {
-            return Err(Error::Vocabulary { data: stream.vocab_size(), model: config.vocab_size });
-        }
-        let limit = config.max_position_embeddings;
-        let context = options.context.unwrap_or(CONTEXT.min(limit));
-        if context == 0 || context > limit {
-            return Err(Error::Options(format!("a context of {context} tokens: the model has 1 to {limit}")));
-        }
         options.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
         let all: Vec<usize> = (1..=full).collect();
         let wanted = if options.exits.is_empty() { all } else { options.exits.clone() };
@@ -147,7 +157,7 @@ impl<'m> Pass<'m> {
 
     /// Scores of every token from the depth at which the window stands, a few rows of logits at a time.
     fn exit_scores(&mut self, labels: &[u32]) -> Vec<TokenScore> {
-        let rows = (LOGITS / self.model.config().vocab_size).max(1);
+        let rows = rows_at_once(self.model);
         let mut scores = Vec::with_capacity(labels.len());
         for first in (0..labels.len()).step_by(rows) {
             let range = first..(first + rows).min(labels.len());

@@ -1,0 +1,83 @@
+//! What the full model says, and the leads that the exits have: one pass over the text.
+
+use super::Heard;
+use crate::Result;
+use crate::perplexity::rows_at_once;
+use offramp_engine::{argmax, gap};
+use offramp_model::{Hidden, KvCache, Llama};
+use offramp_text::{TokenStream, Windows};
+
+/// One window, and what the full model says after each of its tokens.
+pub(super) struct Passage {
+    pub(super) tokens: Vec<u32>,
+    pub(super) choices: Vec<u32>, // [tokens]
+}
+
+/// All windows.
+pub(super) struct Reference {
+    /// Those by which a threshold is chosen, and those by which it is not: they take turns.
+    pub(super) passages: [Vec<Passage>; 2],
+    /// 0, and the leads that the exits have in the first half; ascending, each once.
+    pub(super) thresholds: Vec<f32>,
+}
+
+/// Reads the first `windows` windows of `context` tokens, which must be there and whole.
+pub(super) fn read(
+    model: &Llama,
+    stream: &TokenStream,
+    (windows, context): (u64, usize),
+    exits: &[usize],
+    heard: &mut Heard<'_>,
+) -> Result<Reference> {
+    let text = Windows::new(stream, context)?;
+    let (hidden, cache) = (model.new_hidden(), model.new_cache(context));
+    let mut reader = Reader { model, hidden, cache, logits: Vec::new() };
+    let (mut passages, mut thresholds) = ([Vec::new(), Vec::new()], vec![0.0]);
+    for index in 0..windows {
+        let (tokens, half) = (text.get(index)?.inputs().to_vec(), (index % 2) as usize);
+        reader.begin(&tokens)?;
+        let mut depth = 0;
+        for &exit in exits.iter().filter(|_| half == 0) {
+            reader.rise(depth..exit)?;
+            thresholds.extend(reader.each(gap).into_iter().filter(|gap| gap.is_finite()));
+            depth = exit;
+        }
+        reader.rise(depth..model.config().num_hidden_layers)?;
+        heard.more(tokens.len());
+        passages[half].push(Passage { tokens, choices: reader.each(argmax) });
+    }
+    thresholds.sort_by(f32::total_cmp);
+    thresholds.dedup();
+    Ok(Reference { passages, thresholds })
+}
+
+/// A window on its way up.
+struct Reader<'m> {
+    model: &'m Llama,
+    hidden: Hidden,
+    cache: KvCache,
+    logits: Vec<f32>, // [rows, vocab]
+}
+
+impl Reader<'_> {
+    fn begin(&mut self, tokens: &[u32]) -> Result<()> {
+        self.cache.clear();
+        Ok(self.model.embed(tokens, &mut self.hidden)?)
+    }
+
+    fn rise(&mut self, layers: std::ops::Range<usize>) -> Result<()> {
+        Ok(self.model.forward(layers, &mut self.hidden, &mut self.cache)?)
+    }
+
+    /// What `of` says of the logits of every token, from the depth at which they stand.
+    fn each<T>(&mut self, of: impl Fn(&[f32]) -> T) -> Vec<T> {
+        let (rows, vocab, tokens) =
+            (rows_at_once(self.model), self.model.config().vocab_size, self.hidden.tokens());
+        let mut all = Vec::with_capacity(tokens);
+        for first in (0..tokens).step_by(rows) {
+            self.model.head(&mut self.hidden, first..(first + rows).min(tokens), &mut self.logits);
+            all.extend(self.logits.chunks_exact(vocab).map(&of));
+        }
+        all
+    }
+}
