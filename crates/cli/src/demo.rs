@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         }
         let sampling = SamplingOptions { temperature: 0.0, ..Default::default() };
         let Arguments { prompt, max_new_tokens } = arguments;
-        let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling };
+        let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling, confidence: None };
         let voice = if json { Voice::Silent } else { Voice::Plain };
         let told = generate::tell(&model, &tokenizer, &story, &mut Speculation::off(), voice)?;
         continuations.push(Continuation { exit_layer, text: tokenizer.decode(&told.tokens)? });

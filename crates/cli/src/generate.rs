@@ -1,5 +1,6 @@
 //! `offramp generate`: a text, from any exit, or drafted by one.
 
+mod confidence;
 mod trace;
 
 use crate::number::rate;
@@ -7,8 +8,10 @@ use crate::speculate::{self, Speculate};
 use crate::{formats, output, source};
 use anyhow::{Context, Result};
 use offramp_engine::{
-    GenerateOptions, Generation, SamplingOptions, Session, Speculation, Statistics, StopReason, generate,
+    ConfidenceExit, GenerateOptions, Generation, SamplingOptions, Session, Speculation, Statistics,
+    StopReason, generate,
 };
+use offramp_eval::Calibration;
 use offramp_model::Llama;
 use offramp_text::Tokenizer;
 use serde::Serialize;
@@ -19,7 +22,7 @@ use std::ops::ControlFlow;
 /// With --speculate the first layers draft and the rest verifies: the same text, token for token, sooner.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0\n  offramp generate --speculate auto --trace"
+    after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0\n  offramp generate --speculate auto --trace\n  offramp generate --agreement 0.95"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -35,6 +38,8 @@ pub(crate) struct Arguments {
     speculate: Speculate,
     #[command(flatten)]
     head: speculate::Head,
+    #[command(flatten)]
+    confidence: confidence::Arguments,
     /// Show which tokens were drafted and accepted, and which were corrected
     #[arg(long)]
     trace: bool,
@@ -67,6 +72,8 @@ struct Answer<'a> {
     tokens: &'a [u32],
     exit_layer: usize,
     speculation: Option<Speculated>,
+    calibration: Option<Calibration>,
+    mean_depth: Option<f64>,
     stop: &'static str,
     prompt_tokens: usize,
     prefill_tokens_per_second: f64,
@@ -94,7 +101,13 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         seed: arguments.seed,
     };
     let Arguments { prompt, max_new_tokens, .. } = arguments;
-    let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling };
+    let layers = model.config().num_hidden_layers;
+    let (confidence, calibration) = arguments.confidence.policy(&model, &tokenizer)?.unzip();
+    let calibration = calibration.flatten();
+    if let (Some(found), false) = (&calibration, json) {
+        eprintln!("{}", confidence::describe(found, layers));
+    }
+    let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling, confidence };
     let mut speculation = match arguments.speculate {
         Speculate::Off => Speculation::off(),
         how => how.speculation(arguments.head.make(&model, Some(&tokenizer))?),
@@ -107,7 +120,6 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let found = tell(&model, &tokenizer, &story, &mut speculation, voice)?;
     let statistics = &found.statistics;
     if !json {
-        let layers = model.config().num_hidden_layers;
         if arguments.trace {
             eprintln!("{}", trace::legend(&speculation, exit_layer));
         }
@@ -131,6 +143,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             accepted: statistics.accepted,
             acceptance_rate: statistics.acceptance_rate(),
         }),
+        calibration,
+        mean_depth: statistics.mean_depth,
         stop,
         prompt_tokens: statistics.prompt_tokens,
         prefill_tokens_per_second: statistics.prefill_tokens_per_second(),
@@ -146,6 +160,7 @@ pub(crate) struct Story<'a> {
     pub(crate) max_new_tokens: usize,
     pub(crate) exit_layer: usize,
     pub(crate) sampling: SamplingOptions,
+    pub(crate) confidence: Option<ConfidenceExit>,
 }
 
 /// How prompt and text go to stdout as they come.
@@ -174,6 +189,7 @@ pub(crate) fn tell(
     let wanted = prompt.len().saturating_add(story.max_new_tokens);
     let mut session = Session::new(model, wanted.min(config.max_position_embeddings))?;
     session.set_exit_layer(story.exit_layer)?;
+    session.set_confidence_exit(story.confidence.clone())?;
     let mut stop_tokens = config.eos_token_ids.clone();
     stop_tokens.extend(tokenizer.end_of_text());
     let options = GenerateOptions {
@@ -220,6 +236,10 @@ fn describe(found: &Generation, exit_layer: usize, layers: usize) -> String {
         ),
         None => String::new(),
     };
+    let depth = match found.statistics.mean_depth {
+        Some(depth) => format!("{depth:.1}"),
+        None => exit_layer.to_string(),
+    };
     let end = match found.reason {
         StopReason::StopToken => "the text ended",
         StopReason::Length => "as many as asked for",
@@ -227,6 +247,6 @@ fn describe(found: &Generation, exit_layer: usize, layers: usize) -> String {
         StopReason::Callback => "the reader has gone",
     };
     format!(
-        "[{new_tokens} tokens ({end}), {exit_layer} of {layers} layers{drafts}{decode}, first token after {first:.1} ms]"
+        "[{new_tokens} tokens ({end}), {depth} of {layers} layers{drafts}{decode}, first token after {first:.1} ms]"
     )
 }

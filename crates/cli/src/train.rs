@@ -186,8 +186,13 @@ fn finish(
         }
         let exit_layer = model.config().num_hidden_layers;
         let sampling = SamplingOptions { temperature: 0.6, top_p: 0.9, ..Default::default() };
-        let wanted =
-            generate::Story { prompt: "Once upon a time", max_new_tokens: 160, exit_layer, sampling };
+        let wanted = generate::Story {
+            prompt: "Once upon a time",
+            max_new_tokens: 160,
+            exit_layer,
+            sampling,
+            confidence: None,
+        };
         let voice = if json { generate::Voice::Silent } else { generate::Voice::Plain };
         let told = generate::tell(&model, &tokenizer, &wanted, &mut Speculation::off(), voice)?;
         story = Some(format!("{}{}", wanted.prompt, tokenizer.decode(&told.tokens)?));

@@ -1,5 +1,6 @@
 //! Prompt in, tokens out.
 
+use crate::confidence::Depths;
 use crate::sampler::{Sampler, SamplingOptions};
 use crate::session::Session;
 use crate::speculate::{Chooser, Round, Speculation};
@@ -73,6 +74,8 @@ pub struct Statistics {
     pub accepted: usize,
     /// Rounds in which it chose otherwise, and the rest of the draft was lost.
     pub rejected: usize,
+    /// Layers that a token took in the mean, where a confidence exit is set; `None` if none was decoded so.
+    pub mean_depth: Option<f64>,
     /// Bytes and operations of everything, the prompt among it.
     pub work: Work,
     /// From the start to the prompt's logits.
@@ -178,6 +181,7 @@ pub fn generate(
     session.truncate(begun + in_session);
     statistics.new_tokens = tokens.len();
     statistics.work = session.work() - work;
+    statistics.mean_depth = session.depths().and_then(Depths::mean);
     statistics.decode = start.elapsed().saturating_sub(statistics.time_to_first_token);
     Ok(Generation { tokens, reason, statistics })
 }

@@ -18,6 +18,10 @@ use serde::Serialize;
 /// How often the thresholds in question are halved: what is left of them is one in 256.
 const HALVINGS: u32 = 8;
 
+/// Standard errors by which the agreement must exceed what was asked for, where it is chosen: the threshold is the best of
+/// many, and other text is another sample.
+const SURE: f64 = 2.0;
+
 /// What to calibrate.
 #[derive(Clone, Debug)]
 pub struct CalibrationOptions {
@@ -40,7 +44,7 @@ pub struct Calibration {
     pub threshold: f32,
     /// The agreement that was asked for.
     pub asked: f64,
-    /// On the windows by which the threshold was chosen: the agreement less its standard error is at least what was
+    /// On the windows by which the threshold was chosen: the agreement less two standard errors is at least what was
     /// asked for, or nothing leaves.
     pub chosen_by: ConfidenceScore,
     /// On the other windows: this is the number to quote.
@@ -86,8 +90,8 @@ pub struct ExitShare {
     pub share: f64,
 }
 
-/// Chooses the least threshold, of those that the text suggests, whose agreement with the full model less one standard
-/// error is at least what was asked for. An agreement of 1 lets nothing leave: no text is long enough to be certain of it.
+/// Chooses the least threshold, of those that the text suggests, whose agreement with the full model less two standard
+/// errors is at least what was asked for. An agreement of 1 lets nothing leave: no text is long enough to be certain of it.
 ///
 /// `progress` hears tokens run and to run; thresholds that turn out bad early make it skip.
 ///
@@ -171,7 +175,7 @@ impl Replay<'_, '_, '_> {
         thresholds: &[f32],
     ) -> Result<Option<(f32, ConfidenceScore)>> {
         let tokens = passages.iter().map(|passage| passage.tokens.len()).sum();
-        if 1.0 - standard_error(&vec![0; passages.len()], tokens) < asked {
+        if 1.0 - SURE * standard_error(&vec![0; passages.len()], tokens) < asked {
             return Ok(None); // so little text proves no such agreement
         }
         let (mut from, mut found) = (0, thresholds.len()); // the answer is one of these, or the end
@@ -184,7 +188,7 @@ impl Replay<'_, '_, '_> {
             }
             let threshold = thresholds[next];
             let score = self.score_up_to(passages, threshold, 1.0 - asked)?;
-            match score.filter(|score| score.agreement - score.standard_error >= asked) {
+            match score.filter(|score| score.agreement - SURE * score.standard_error >= asked) {
                 Some(score) => (best, found) = (Some((threshold, score)), next),
                 None => from = next + 1,
             }

@@ -69,7 +69,7 @@ fn verify_counts_texts_that_are_equal() {
         assert!(report["accepted"].as_u64() <= report["drafted"].as_u64());
     }
     assert!(place.good(&verify).contains("15 of 15 texts equal"));
-    place.run(&["verify", "run", "--prompt-tokens", "500"]).assert_error(2, &["500", "shorter"]);
+    place.run(&["verify", "run", "--prompt-tokens", "500"]).assert_error(2, &["500", "shorten"]);
 }
 
 #[test]
@@ -123,4 +123,33 @@ fn a_wrong_way_to_ask_is_answered() {
     tell(&["auto", "--draft-shortlist", "9", "--draft-corpus", "nowhere.txt"])
         .assert_error(2, &["nowhere.txt"]);
     assert_eq!(tell(&["auto", "--draft-corpus", "valid.txt"]).code, 2, "a corpus for what shortlist?");
+}
+
+#[test]
+fn tokens_leave_where_an_exit_is_sure() {
+    let place = Place::trained();
+    let tell = |more: &[&str]| {
+        let told =
+            ["generate", "run", "--prompt", "The heron", "--max-new-tokens", "40", "--temperature", "0"];
+        place.json(&[&told[..], more].concat())
+    };
+    let plain = tell(&[]);
+    assert!(plain["mean_depth"].is_null() && plain["calibration"].is_null());
+    let never = tell(&["--agreement", "1", "--calibrate-on", "train.txt"]);
+    assert_eq!((&never["tokens"], &never["mean_depth"]), (&plain["tokens"], &4.0.into()));
+    let exits = ["--agreement", "0.5", "--confidence-exits", "1,3", "--calibrate-on", "train.txt"];
+    let some = tell(&exits);
+    assert!(some["mean_depth"].as_f64().unwrap() < 4.0, "{}", some["calibration"]);
+    assert!(some["calibration"]["held_out"]["agreement"].as_f64().unwrap() > 0.4);
+    // The threshold that it says does the same without calibrating again.
+    let threshold = some["calibration"]["threshold"].to_string();
+    let again = tell(&["--confidence-threshold", &threshold, "--confidence-exits", "1,3"]);
+    assert_eq!((&again["tokens"], &again["mean_depth"]), (&some["tokens"], &some["mean_depth"]));
+
+    let refused = |more: &[&str]| place.run(&[&["generate", "run"], more].concat());
+    refused(&["--agreement", "1.5", "--calibrate-on", "train.txt"]).assert_error(2, &["1.5"]);
+    refused(&["--agreement", "0.9", "--confidence-exits", "4", "--calibrate-on", "train.txt"])
+        .assert_error(2, &["4"]);
+    refused(&["--confidence-exits", "2"]).assert_error(2, &["--agreement"]);
+    assert_eq!(refused(&["--agreement", "0.9", "--speculate", "auto"]).code, 2);
 }

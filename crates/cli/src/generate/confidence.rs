@@ -1,0 +1,97 @@
+//! Leaving where an exit is sure: the threshold, calibrated for an agreement or given.
+
+use crate::number::grouped;
+use crate::progress::Progress;
+use crate::stories;
+use anyhow::Result;
+use offramp_engine::ConfidenceExit;
+use offramp_eval::{Calibration, CalibrationOptions, calibrate};
+use offramp_model::Llama;
+use offramp_text::Tokenizer;
+use std::path::PathBuf;
+
+/// Tokens of text that a threshold is calibrated on, about.
+const TOKENS: u64 = 8192;
+
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "confidence_arguments")]
+pub(super) struct Arguments {
+    /// Leave each token where an exit is sure, as long as what it says is the full model's in so large a share of cases,
+    /// as 0.98: faster, and no longer the full model's text
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["exit_layer", "speculate"])]
+    agreement: Option<f64>,
+    /// Exits at which a token may leave [default: two thirds of the depth]
+    #[arg(long, value_name = "E,…", value_delimiter = ',')]
+    confidence_exits: Vec<usize>,
+    /// The text that the threshold is calibrated on [default: the stories that offramp carries]
+    #[arg(long, value_name = "PATH", requires = "agreement")]
+    calibrate_on: Option<PathBuf>,
+    /// The threshold that was calibrated before, instead of an agreement
+    #[arg(long, value_name = "GAP", conflicts_with_all = ["agreement", "exit_layer", "speculate"])]
+    confidence_threshold: Option<f32>,
+}
+
+impl Arguments {
+    /// The policy, if one is asked for, and what it was calibrated on.
+    pub(super) fn policy(
+        &self,
+        model: &Llama,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<(ConfidenceExit, Option<Calibration>)>> {
+        let exits = match self.confidence_exits.is_empty() {
+            true => vec![(2 * model.config().num_hidden_layers / 3).max(1)],
+            false => self.confidence_exits.clone(),
+        };
+        match (self.agreement, self.confidence_threshold) {
+            (Some(agreement), _) => {
+                let found = self.calibrate(
+                    model,
+                    tokenizer,
+                    CalibrationOptions { exits, agreement, context: None, max_tokens: Some(TOKENS) },
+                )?;
+                Ok(Some((found.policy(), Some(found))))
+            }
+            (None, Some(threshold)) => Ok(Some((ConfidenceExit { exits, threshold }, None))),
+            (None, None) if self.confidence_exits.is_empty() => Ok(None),
+            (None, None) => anyhow::bail!(
+                "--confidence-exits says where to leave, not when: add --agreement 0.98 or --confidence-threshold"
+            ),
+        }
+    }
+
+    fn calibrate(
+        &self,
+        model: &Llama,
+        tokenizer: &Tokenizer,
+        options: CalibrationOptions,
+    ) -> Result<Calibration> {
+        let stream = stories::open(self.calibrate_on.as_deref(), tokenizer, TOKENS + 1)?;
+        let mut progress = Progress::new(1);
+        let mut show = |done: u64, total: u64| {
+            progress.set_total(total);
+            let remaining = progress.remaining(done, total);
+            let done_of =
+                || format!("calibrated on {} of {} tokens, {remaining} left", grouped(done), grouped(total));
+            progress.set(done, done_of);
+        };
+        Ok(calibrate(model, &stream, &options, &mut show)?)
+    }
+}
+
+/// What a threshold was found to be worth.
+pub(super) fn describe(found: &Calibration, depth: usize) -> String {
+    let Calibration { exits, threshold, asked, held_out, .. } = found;
+    let exits: Vec<_> = exits.iter().map(usize::to_string).collect();
+    let met = if found.is_met() { "" } else { ", less than was asked for" };
+    format!(
+        "[calibrated: exit {} at a lead of {threshold:.3} logits; on other text it agrees at {:.1} % ± {:.1} of {} tokens \
+         (asked for {:.1} %{met}), {:.1} of {depth} layers in the mean, {:.0} % of the work]",
+        exits.join(", "),
+        100.0 * held_out.agreement,
+        100.0 * held_out.standard_error,
+        grouped(held_out.tokens),
+        100.0 * asked,
+        held_out.mean_depth,
+        100.0 * held_out.work
+    )
+}
