@@ -4,11 +4,10 @@ use offramp_model::{DraftHead, Llama};
 
 /// Rows of a call whose time is remembered by itself; more count as so many.
 pub(crate) const ROWS: usize = 16;
-/// Weight of a new sample, below what is known and above it: what disturbs a call makes it longer, never shorter, and
-/// the first of its kind most. One that is longer by more than a factor of two counts as that.
-const SHORTER: f64 = 0.5;
-const LONGER: f64 = 0.1;
-const FARTHEST: f64 = 2.0;
+/// Weight of a new sample, once there are some: before, it is their mean. One that is longer by more than this factor (the
+/// machine was elsewhere) counts as that.
+const NEW: f64 = 0.15;
+const FARTHEST: f64 = 1.5;
 /// How much longer a call takes for each row beyond the first, as long as nobody has seen one: reading weights is most
 /// of it.
 const ROW: f64 = 0.03;
@@ -33,16 +32,35 @@ pub(crate) enum Clock {
     Bytes,
 }
 
-/// Seconds of a call by its number of rows.
-#[derive(Clone, Debug)]
+/// Seconds of a call: of one row, and by what share of that each further row makes it longer.
+#[derive(Clone, Copy, Debug)]
 struct ByRows {
-    guess: f64, // of one row
-    seen: [Option<f64>; ROWS + 1],
+    one: Mean,
+    row: Mean,
+}
+
+/// A mean that follows what it is the mean of.
+#[derive(Clone, Copy, Debug)]
+struct Mean {
+    value: f64,
+    samples: f64,
+}
+
+impl Mean {
+    fn guess(value: f64) -> Self {
+        Self { value, samples: 0.0 }
+    }
+
+    fn saw(&mut self, sample: f64) {
+        self.samples += 1.0;
+        self.value += (1.0 / self.samples).max(NEW) * (sample - self.value);
+    }
 }
 
 impl Costs {
     pub(crate) fn new(model: &Llama, draft_head: Option<&DraftHead>, clock: Clock) -> Self {
-        let seconds = |bytes: u64| ByRows { guess: bytes as f64 / BANDWIDTH, seen: [None; ROWS + 1] };
+        let seconds =
+            |bytes: u64| ByRows { one: Mean::guess(bytes as f64 / BANDWIDTH), row: Mean::guess(ROW) };
         Self {
             layer: seconds(model.forward_work(0..1, 1, 0).bytes),
             head: seconds(model.head_work(None, 1).bytes),
@@ -91,33 +109,22 @@ impl Costs {
 
 impl ByRows {
     fn saw(&mut self, rows: usize, seconds: f64, clock: Clock) {
-        if clock == Clock::Bytes || !(1..=ROWS).contains(&rows) {
+        if clock == Clock::Bytes || rows == 0 {
             return;
         }
-        let seen = &mut self.seen[rows];
-        *seen = Some(match *seen {
-            Some(old) if seconds < old => old + SHORTER * (seconds - old),
-            Some(old) => old + LONGER * (seconds.min(old * FARTHEST) - old),
-            None => seconds,
-        });
+        let expected = if self.one.samples > 0.0 { self.at(rows) } else { f64::INFINITY };
+        let seconds = seconds.min(FARTHEST * expected);
+        match rows {
+            1 => self.one.saw(seconds),
+            _ if self.one.samples > 0.0 => {
+                self.row.saw((seconds / self.one.value - 1.0).max(0.0) / (rows - 1) as f64);
+            }
+            _ => (),
+        }
     }
 
-    /// Between two that were seen on the line between them, beyond on that of the last two.
     fn at(&self, rows: usize) -> f64 {
-        let known = |rows: usize| self.seen[rows].map(|seconds| (rows as f64, seconds));
-        let below = (1..=rows.min(ROWS)).rev().find_map(known);
-        let above = (rows + 1..=ROWS).find_map(known);
-        let rows = rows as f64;
-        match (below, above) {
-            (Some((r, t)), Some((s, u))) => t + (u - t) * (rows - r) / (s - r),
-            (Some((r, t)), None) => {
-                let earlier = (1..r as usize).rev().find_map(known);
-                let slope = earlier.map_or(t * ROW, |(q, s)| ((t - s) / (r - q)).max(0.0));
-                t + slope * (rows - r)
-            }
-            (None, Some((_, u))) => u,
-            (None, None) => self.guess * (1.0 + ROW * (rows - 1.0)),
-        }
+        self.one.value * (1.0 + self.row.value * (rows.max(1) - 1) as f64)
     }
 }
 
@@ -125,27 +132,32 @@ impl ByRows {
 mod tests {
     use super::*;
 
+    fn times() -> ByRows {
+        ByRows { one: Mean::guess(1.0), row: Mean::guess(ROW) }
+    }
+
     #[test]
-    fn what_was_not_seen_lies_between_what_was() {
-        let mut times = ByRows { guess: 1.0, seen: [None; ROWS + 1] };
+    fn every_row_beyond_the_first_takes_as_long() {
+        let mut times = times();
         assert_eq!((times.at(1), times.at(2)), (1.0, 1.0 + ROW));
+        times.saw(5, 12.0, Clock::Machine);
+        assert_eq!(times.at(1), 1.0, "of what share, if nobody knows of one row?");
         times.saw(1, 10.0, Clock::Machine);
         assert!((times.at(3) - 10.0 * (1.0 + 2.0 * ROW)).abs() < 1e-9);
-        times.saw(5, 14.0, Clock::Machine);
-        assert_eq!((times.at(3), times.at(5), times.at(7), times.at(99)), (12.0, 14.0, 16.0, 108.0));
+        times.saw(5, 12.0, Clock::Machine);
+        assert!((times.at(5) - 12.0).abs() < 1e-9 && (times.at(9) - 14.0).abs() < 1e-9);
     }
 
     #[test]
     fn one_outlier_moves_little() {
-        let mut times = ByRows { guess: 1.0, seen: [None; ROWS + 1] };
+        let mut times = times();
         times.saw(1, 10.0, Clock::Machine);
         times.saw(1, 1e9, Clock::Machine);
-        assert_eq!(times.at(1), 11.0);
+        assert_eq!(times.at(1), 12.5);
         times.saw(1, 1.0, Clock::Bytes);
         times.saw(0, 1.0, Clock::Machine);
-        times.saw(ROWS + 1, 1.0, Clock::Machine);
-        assert_eq!(times.at(1), 11.0);
-        times.saw(1, 9.0, Clock::Machine);
-        assert_eq!(times.at(1), 10.0);
+        assert_eq!(times.at(1), 12.5);
+        times.saw(1, 9.5, Clock::Machine);
+        assert_eq!(times.at(1), 11.5);
     }
 }

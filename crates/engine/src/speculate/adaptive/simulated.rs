@@ -57,8 +57,8 @@ fn best(machine: &Machine, chances: &[f64; 6]) -> f64 {
     points.map(speed_up).fold(1.0, f64::max)
 }
 
-/// The policy's speed-up over a text.
-fn reached(machine: &Machine, chances: &[f64; 6], seed: u64) -> f64 {
+/// The policy's speed-up over a text; margins may tell something of what is right, or nothing.
+fn reached(machine: &Machine, chances: &[f64; 6], telling: bool, seed: u64) -> f64 {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut world: Vec<(f64, f64)> = Vec::new(); // of each position: which exits are right there; how sure they are
     let mut adaptive = Adaptive::default();
@@ -68,14 +68,16 @@ fn reached(machine: &Machine, chances: &[f64; 6], seed: u64) -> f64 {
         while world.len() < position + 20 {
             world.push((random.random(), random.random()));
         }
-        let mut noise = || 1.0 + 0.1 * random.random::<f64>();
+        let mut noise =
+            || 1.0 + 0.1 * random.random::<f64>() + f64::from(u8::from(random.random::<f64>() < 0.05));
         // The same token is hard for every exit; one that is right is mostly surer.
         let choice = |exit: usize, at: usize| {
             let chance =
                 EXITS.iter().zip(chances).find(|known| *known.0 == exit).map_or(1.0, |known| *known.1);
             let (u, sure) = world[at];
             let right = u < chance;
-            (right, (sure * if right { 1.0 + chance - u } else { 0.6 }) as f32)
+            let margin = if !telling { sure } else { sure * if right { 1.0 + chance - u } else { 0.6 } };
+            (right, margin as f32)
         };
         let plan = adaptive.plan((&model, None), 24, TOKENS);
         let mut took = |what: f64, adaptive: &mut Adaptive, saw: &dyn Fn(&mut Costs, f64)| {
@@ -117,7 +119,7 @@ fn reached(machine: &Machine, chances: &[f64; 6], seed: u64) -> f64 {
         adaptive.learn(plan, (rows, heads), &seen, accepted + 1);
         position += accepted + 1;
     }
-    position as f64 * machine.plain() * 1.05 / seconds
+    position as f64 * machine.plain() * 1.1 / seconds
 }
 
 fn model() -> Llama {
@@ -129,14 +131,17 @@ fn model() -> Llama {
 
 #[test]
 fn it_comes_near_the_best_exit_and_length() {
-    let mut shares = Vec::new();
-    for machine in &MACHINES {
-        for chances in &MODELS {
-            let best = best(machine, chances);
-            let mean = (0..40).map(|seed| reached(machine, chances, seed)).sum::<f64>() / 40.0;
-            shares.push(mean / best);
-        }
+    for (telling, expected) in [(true, 0.95), (false, 0.93)] {
+        let shares = MACHINES.iter().flat_map(|machine| {
+            MODELS.iter().map(move |chances| {
+                let reached =
+                    (0..40).map(|seed| reached(machine, chances, telling, seed)).sum::<f64>() / 40.0;
+                reached / best(machine, chances)
+            })
+        });
+        let shares: Vec<f64> = shares.collect();
+        let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+        let least = shares.iter().copied().fold(1.0, f64::min);
+        assert!(mean > expected && least > expected - 0.05, "{telling}: {mean}: {shares:?}");
     }
-    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-    assert!(mean > 0.95 && shares.iter().all(|&share| share > 0.92), "{mean}: {shares:?}");
 }
