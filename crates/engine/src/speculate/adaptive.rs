@@ -20,7 +20,7 @@ const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
 /// A draft must promise a token in so much of a plain token's time.
 const WORTH_IT: f64 = 0.97;
 /// Another exit must promise more than this much less: estimates tremble.
-const STAYS: f64 = 0.96;
+const STAYS: f64 = 0.98;
 
 /// How often the policy drafted with an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ const PROBES: (f64, f64) = (0.9, 0.01);
 const DRAFTS: (f64, f64) = (0.38, 0.005);
 /// What a token that agreed earns: with one in four of them accepted, drafts of one token still just pay on machines
 /// whose limit is the memory, and so many are let through.
-const EARNED: (f64, f64) = (0.03, 4.0);
+const EARNED: (f64, f64) = (0.1, 4.0);
 /// No more is put by for bad times.
 const MOST: (f64, f64) = (1.0, 32.0);
 

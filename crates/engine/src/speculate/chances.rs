@@ -16,12 +16,12 @@ struct Belief {
 
 /// Variances before anything was seen: of the text's ease, and of an exit beside others.
 const EASE: f64 = 2.0;
-const EXIT: f64 = 0.4;
+const EXIT: f64 = 0.25;
 /// What they gain with each token: texts change, exits hardly.
 const EASE_DRIFTS: f64 = 0.001;
 const EXIT_DRIFTS: f64 = 0.0005;
 /// The first layers bring an exit nearer to the whole than later ones do: as this power of the depth, by a guess.
-const FIRST_LAYERS: f64 = 0.4;
+const FIRST_LAYERS: f64 = 0.3;
 /// How much less the difference of two exits at one token is worth to chance than the two alone.
 const SHARED: f64 = 0.25;
 /// A choice that was certain to be right, or wrong, would say nothing.
