@@ -123,7 +123,7 @@ mod tests {
     fn it_begins_with_the_first_layers_counting_most() {
         let chances = Chances::new(&[2, 4, 6, 12], 24);
         let all: Vec<f64> = [2, 4, 6, 12].map(|layer| chances.of(layer)).into();
-        assert!(all.is_sorted() && all[0] > 0.3 && all[3] < 0.8, "{all:?}");
+        assert!(all.is_sorted() && all[0] > 0.3 && all[3] < 0.9, "{all:?}");
         assert!(chances.at_best(4) > chances.of(4));
     }
 
