@@ -63,7 +63,7 @@ impl Speculate {
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "draft_head_arguments")]
 pub(crate) struct Head {
-    /// Number format of the head that drafts: own (the model's), f32, bf16, int8 or int4 [default: int8 where the
+    /// Number format of the head that drafts: own (the model's), f32, bf16, int8 or int4 [default: int4 where the
     /// model's head is wider]
     #[arg(long, value_name = "F")]
     draft_head: Option<DraftFormat>,
@@ -93,7 +93,7 @@ impl Head {
         let own = model.formats().head.unwrap_or(Format::F32);
         let format = match self.draft_head {
             Some(DraftFormat(format)) => format,
-            None => (own < Format::Int8).then_some(Format::Int8),
+            None => (own < Format::Int4).then_some(Format::Int4),
         };
         let format = format.filter(|&format| format != own);
         let shortlist = match (self.draft_shortlist, tokenizer) {
