@@ -21,6 +21,7 @@
 mod aligned;
 pub mod attend;
 pub mod bandwidth;
+pub mod bit_linear;
 mod columns;
 pub mod convert;
 pub mod gemm;
