@@ -49,6 +49,12 @@ pub enum Error {
         /// What it may be, or what to do.
         expected: String,
     },
+    /// A model of ternary weights, which can be trained, but not yet run.
+    #[error("the model is a {found}: ternary models can be trained, not yet run by the engine")]
+    Ternary {
+        /// Its name in the family.
+        found: &'static str,
+    },
     /// An exit layer that the model does not have.
     #[error("there is no exit layer {found}: this model's are 1 to {layers}")]
     ExitLayer {

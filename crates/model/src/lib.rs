@@ -28,7 +28,7 @@ mod source;
 mod weights;
 mod work;
 
-pub use config::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec};
+pub use config::{BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec};
 pub use draft_head::DraftHead;
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};

@@ -98,6 +98,9 @@ impl Llama {
     }
 
     fn build(mut config: Config, source: &mut dyn Source, formats: &Formats) -> Result<Self> {
+        if let Some(bit_linear) = config.bit_linear {
+            return Err(Error::Ternary { found: bit_linear.name() });
+        }
         let spec = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
         let embed_tokens = Linear::take(source, &spec, None)?;
         let layers = (0..config.num_hidden_layers).map(|l| layer(&config, l, formats.layers, source));

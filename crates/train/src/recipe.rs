@@ -132,6 +132,7 @@ impl Recipe {
             bos_token_id: end_of_text,
             eos_token_ids: end_of_text.into_iter().collect(),
             early_exit: Some(self.early_exit_block()?),
+            bit_linear: None,
             quantization: None,
         };
         config.validate(&self.path)?;

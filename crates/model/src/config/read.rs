@@ -1,6 +1,7 @@
 //! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
 
-use super::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling, quantization};
+use super::bit_linear::{BITNET, BITSKIP};
+use super::{BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, quantization};
 use crate::error::{Error, Result, legible, open_regular};
 use crate::format::Format;
 use serde_json::{Map, Value};
@@ -42,6 +43,7 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
     let max_position_embeddings = block.size("max_position_embeddings")?.unwrap_or(2048);
     // Rounded where it does not divide, which validate() then says.
     let derived = (hidden_size / num_attention_heads.max(1)).max(1);
+    let bit_linear = block.bit_linear()?;
     Ok(Config {
         hidden_size,
         intermediate_size: block.required_size("intermediate_size")?,
@@ -58,7 +60,8 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
         bos_token_id: block.bos_token_id()?,
         eos_token_ids: block.eos_token_ids()?,
         early_exit: block.early_exit()?,
-        quantization: block.quantization()?,
+        bit_linear,
+        quantization: if bit_linear.is_some() { None } else { block.quantization()? },
     })
 }
 
@@ -108,10 +111,14 @@ impl<'a> Block<'a> {
 
     /// What would make the same weights mean something else.
     fn refuse_what_changes_the_model(&self) -> Result<()> {
-        if self.get("model_type").and_then(Value::as_str) != Some("llama") {
-            return Err(self.fault("model_type", "\"llama\", the one architecture that runs here"));
+        let model_type = self.get("model_type").and_then(Value::as_str);
+        if !model_type.is_some_and(|found| ["llama", BITNET, BITSKIP].contains(&found)) {
+            let expected = "\"llama\", \"bitnet\" or \"bitskip\", the architectures that run here";
+            return Err(self.fault("model_type", expected));
         }
-        if self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
+        // What transformers' BitNet assumes where the file does not say is another.
+        let said = model_type != Some(BITNET) || self.get("hidden_act").is_some();
+        if !said || self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
             return Err(self.fault("hidden_act", "\"silu\""));
         }
         self.refuse_heads_that_turn_in_part()?;
@@ -156,6 +163,37 @@ impl<'a> Block<'a> {
                 format!("the block that offramp writes ({})", legible(&error.to_string())),
             )
         })
+    }
+
+    /// Which of the low-bit family it is, if any: by its `model_type`, and what its `quantization_config` says.
+    fn bit_linear(&self) -> Result<Option<BitLinear>> {
+        let model_type = self.get("model_type").and_then(Value::as_str);
+        if !model_type.is_some_and(|found| [BITNET, BITSKIP].contains(&found)) {
+            return Ok(None);
+        }
+        let Some(block) = self.block("quantization_config", "quantization_config.")? else {
+            return Err(self.fault("quantization_config", "given: it says how activations are rounded"));
+        };
+        let method = block.get("quant_method").and_then(Value::as_str);
+        if method != model_type {
+            return Err(block.fault("quant_method", format!("{}, as model_type", model_type.unwrap_or(""))));
+        }
+        let bit_linear = match (model_type, block.get("activation_bits").and_then(Value::as_u64)) {
+            (Some(BITNET), _) => BitLinear::V1,
+            (_, Some(4)) => BitLinear::V2,
+            (_, Some(8)) => BitLinear::V3,
+            _ => return Err(block.fault("activation_bits", "4 or 8")),
+        };
+        // Whatever it says beside, the weights and what is made of them would be others.
+        let json = bit_linear.json();
+        for (key, expected) in json.as_object().into_iter().flatten() {
+            // Where norms are not asked for, their constant is nobody's.
+            let nobodys = key == "rms_norm_eps";
+            if !nobodys && block.get(key) != Some(expected).filter(|value| !value.is_null()) {
+                return Err(block.fault(key, expected.to_string()));
+            }
+        }
+        Ok(Some(bit_linear))
     }
 
     fn quantization(&self) -> Result<Option<Quantization>> {

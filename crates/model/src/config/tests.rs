@@ -1,6 +1,8 @@
 use super::*;
 use serde_json::{Value, json};
 
+mod low_bit;
+
 fn origin() -> &'static Path {
     Path::new("some/config.json")
 }
@@ -47,6 +49,7 @@ fn card() -> Config {
             layer_dropout: "quadratic".to_owned(),
             layer_dropout_max: 0.5,
         }),
+        bit_linear: None,
         quantization: None,
     }
 }
