@@ -39,6 +39,7 @@ impl Activations {
     }
 
     /// What a value is multiplied by before it is rounded, and the step of the codes: for one token's `x`.
+    #[inline(always)]
     fn scales(self, x: &[f32]) -> (f32, f32) {
         match self {
             Self::Int8 => {
@@ -79,6 +80,7 @@ pub fn ternary<C: From<i8>>(weights: &[f32], step: f32, codes: &mut [C]) {
 ///
 /// # Panics
 /// If `codes` is not as long as `x`.
+#[inline(always)] // compiled for each instruction set
 pub fn quantise<C: From<i8>>(activations: Activations, x: &[f32], codes: &mut [C]) -> f32 {
     let (inverse, step) = activations.scales(x);
     round(x, inverse, activations.range(), codes);
@@ -90,6 +92,7 @@ pub fn quantise<C: From<i8>>(activations: Activations, x: &[f32], codes: &mut [C
 ///
 /// # Panics
 /// If the length is no power of two.
+#[inline(always)]
 pub fn hadamard(row: &mut [f32]) {
     assert!(row.len().is_power_of_two(), "a Hadamard rotation of {} values", row.len());
     let mut half = 1;
@@ -107,6 +110,7 @@ pub fn hadamard(row: &mut [f32]) {
 }
 
 /// Bounds come first, which are whole numbers: what is rounded is then small enough for [`ROUND`].
+#[inline(always)]
 fn round<C: From<i8>>(values: &[f32], inverse: f32, (least, most): (f32, f32), codes: &mut [C]) {
     assert_eq!(values.len(), codes.len(), "one code for each value");
     for (code, value) in codes.iter_mut().zip(values) {
@@ -118,17 +122,20 @@ fn round<C: From<i8>>(values: &[f32], inverse: f32, (least, most): (f32, f32), c
 }
 
 /// As the larger of both, but a NaN stays one.
+#[inline(always)]
 fn at_least_floor(magnitude: f32) -> f32 {
     if magnitude < FLOOR { FLOOR } else { magnitude }
 }
 
 /// As bits magnitudes have the order of their values, infinity and NaN above all.
+#[inline(always)]
 fn max_magnitude(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |most, value| most.max(value.abs().to_bits())))
 }
 
 /// `mean|x|`, summed in `f64`: lane `j` of eight takes the values `k ≡ j` in increasing `k`, then lanes are added in
 /// their order.
+#[inline(always)]
 fn mean_magnitude(values: &[f32]) -> f32 {
     let mut lanes = [0.0f64; LANES];
     let (whole, rest) = values.as_chunks::<LANES>();

@@ -9,7 +9,7 @@ mod tests;
 mod write;
 
 pub use bit_linear::BitLinear;
-pub use quantization::Quantization;
+pub use quantization::{Quantization, WeightScale};
 
 use crate::error::{Error, Result};
 use crate::format::Format;

@@ -40,12 +40,20 @@ impl BitLinear {
         }
     }
 
+    /// The `quantization_config` of a folder that holds packed ternary weights, each with a scale that divides.
+    pub(super) fn packed_json(self) -> Value {
+        let mut json = self.json();
+        json["linear_class"] = json!(BITLINEAR);
+        json["quantization_mode"] = json!("offline");
+        json
+    }
+
     /// The `quantization_config` of a folder that holds the weights from which the ternary ones are made.
     pub(super) fn json(self) -> Value {
         match self.hadamard {
             false => json!({
                 "quant_method": BITNET,
-                "linear_class": "autobitlinear",
+                "linear_class": AUTOBITLINEAR,
                 "quantization_mode": "online",
                 "use_rms_norm": false,
                 "rms_norm_eps": 1e-6,
@@ -63,5 +71,8 @@ impl BitLinear {
 
 /// Hugging Face's name of ternary models, as `model_type` and as `quant_method`.
 pub(super) const BITNET: &str = "bitnet";
+/// Its two kinds of layers, which are packed alike and scaled by opposite numbers.
+pub(super) const BITLINEAR: &str = "bitlinear";
+pub(super) const AUTOBITLINEAR: &str = "autobitlinear";
 /// Ours of the rotated ones.
 pub(super) const BITSKIP: &str = "bitskip";

@@ -43,8 +43,12 @@ pub(super) fn config_json(config: &Config, floats: Format) -> String {
     if let Some(early_exit) = &config.early_exit {
         json["early_exit"] = json!(early_exit);
     }
-    let quantization = config.quantization.map(|quantization| quantization.json());
-    if let Some(block) = quantization.or(config.bit_linear.map(|bit_linear| bit_linear.json())) {
+    let block = match (config.bit_linear, config.quantization) {
+        (Some(bit_linear), Some(_)) => Some(bit_linear.packed_json()),
+        (Some(bit_linear), None) => Some(bit_linear.json()),
+        (None, quantization) => quantization.map(|quantization| quantization.json()),
+    };
+    if let Some(block) = block {
         json["quantization_config"] = block;
     }
     pretty(&json)
