@@ -182,7 +182,7 @@ def main():
     model, info = AutoModelForCausalLM.from_pretrained(
         arguments.model, attn_implementation="eager", output_loading_info=True
     )
-    model.float().eval()
+    model = model.eval() if model.config.model_type == "bitnet" else model.float().eval()  # it refuses other floats
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     strange = [key for key, value in info.items() if value]
     checks = [(not strange, f"transformers loads the folder, every weight in its place {strange or ''}")]
