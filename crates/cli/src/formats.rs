@@ -6,7 +6,7 @@ use offramp_model::{CacheFormat, Format, Formats};
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "formats")]
 pub(crate) struct Arguments {
-    /// Number format of the weights: f32, bf16, int8 or int4 [default: as the folder holds them]
+    /// Number format of the weights: f32, bf16, int8, int4 or ternary [default: as the folder holds them]
     #[arg(long, value_name = "F")]
     format: Option<Format>,
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
 /// Of what may differ from the layers.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Parts {
-    /// Number format of the head [default: --format's]
+    /// Number format of the head [default: --format's; int8 beside ternary]
     #[arg(long, value_name = "F")]
     head_format: Option<Format>,
     /// Number format of keys and values: f32 or f16

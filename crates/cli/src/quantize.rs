@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 ///
 /// int8 and int4 have a scale for each block of a row: 8.25 and 4.5 bits a weight. Such a folder loads here without
 /// conversion; one in bf16 or f32 is a folder for transformers too. The head is most of the bytes of a narrow model,
-/// and int8 loses less in it than int4.
+/// and int8 loses less in it than int4. A model of the bitskip family is packed with --to ternary, 2 bits a weight and
+/// its head as it is; a bitskip-v1 so packed is a bitnet for transformers.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp quantize runs/first-light --to int4 --head-format int8 --out first-light-int4"
@@ -22,10 +23,10 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Arguments {
     /// A model folder, or a run folder
     model: PathBuf,
-    /// Number format of the weights: f32, bf16, int8 or int4
+    /// Number format of the weights: f32, bf16, int8, int4 or ternary
     #[arg(long, value_name = "F")]
     to: Format,
-    /// Number format of the head [default: --to's]
+    /// Number format of the head [default: --to's; beside ternary as it is]
     #[arg(long, value_name = "F")]
     head_format: Option<Format>,
     /// The folder to write; there must be none

@@ -3,8 +3,10 @@
 //!
 //! One token is bound by memory, many by arithmetic: the first columns are GB/s of weights, the last GFLOP/s.
 
+use offramp_kernels::bit_linear::Activations;
 use offramp_kernels::strips::{Codes, pack};
-use offramp_kernels::{Job, Operand, Weight, bandwidth, bf16, linear, pool};
+use offramp_kernels::ternary::{self, Input};
+use offramp_kernels::{Job, Operand, TernaryWeight, Weight, bandwidth, bf16, linear, pool};
 use std::time::Instant;
 
 const FEATURES: usize = 2048;
@@ -39,6 +41,22 @@ fn main() {
         let one = strips(codes);
         let all = one.repeat(repeat(one.len()));
         let weights: Vec<_> = all.chunks(one.len()).map(|strips| Weight::Strips(codes, strips)).collect();
+        rate(name, &weights, rows);
+    }
+    let codes: Vec<i8> = (0..rows * FEATURES).map(|i| (i * 7919 % 2001 % 3) as i8 - 1).collect();
+    let mut one = vec![0; ternary::bytes(rows, FEATURES).expect("it fits")];
+    let each = one.chunks_exact_mut(ternary::strip_bytes(FEATURES)).zip(codes.chunks(32 * FEATURES));
+    each.for_each(|(strip, rows)| ternary::pack(rows, FEATURES, strip));
+    let all = one.repeat(repeat(one.len()));
+    for input in Input::ALL {
+        let weight = |strips| Weight::Ternary(TernaryWeight { strips, step: 0.01, input });
+        let weights: Vec<_> = all.chunks(one.len()).map(weight).collect();
+        let name = match (input.activations, input.hadamard) {
+            (Activations::Int8, false) => "1.58·8",
+            (Activations::Int8, true) => "…8·H",
+            (Activations::Int4, false) => "…4",
+            (Activations::Int4, true) => "…4·H",
+        };
         rate(name, &weights, rows);
     }
     println!("{threads} threads, {:.1} GB/s", probe.read() / 1e9);

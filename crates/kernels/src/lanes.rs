@@ -9,6 +9,7 @@ use half::bf16;
 /// Partial sums kept side by side; one AVX-512 register, two AVX2, four SSE.
 const LANES: usize = 16;
 pub(crate) use crate::strips::{pack_strip, quantise};
+pub(crate) use crate::ternary::lanes::{hadamard, quantise_row};
 
 type Lanes = [f32; LANES];
 

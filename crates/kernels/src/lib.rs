@@ -6,7 +6,7 @@
 //!    the engine ([`linear()`], [`Table::product`]) sums each output element in one fixed order, which the
 //!    table and the format decide: lane `j` of one vector takes the terms `k ≡ j` in increasing `k`, then
 //!    the lanes are added in a fixed tree; or, of quantised factors, each block is an exact whole number, and
-//!    blocks are added in increasing `k`. Tiling and threads choose *which* elements are computed together,
+//!    blocks are added in increasing `k`; of ternary weights the whole element is. Tiling and threads choose *which* elements are computed together,
 //!    never *how*. Only then is "speculative = greedy" an equality and not a tolerance.
 //!    `tests/invariance.rs` holds it, and for [`attend`] `tests/attention.rs`.
 //! 2. **Dispatch is data.** A [`Table`] is one set of functions for one instruction set. [`active`]
@@ -21,6 +21,7 @@
 mod aligned;
 pub mod attend;
 pub mod bandwidth;
+pub mod bit_linear;
 mod columns;
 pub mod convert;
 pub mod gemm;
@@ -31,12 +32,13 @@ mod reference;
 pub mod strips;
 mod table;
 pub mod team;
+pub mod ternary;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use columns::{Claims, ColumnsMut};
 pub use half::{bf16, f16};
-pub use linear::{Job, Operand, Rows, Weight, linear, linear_with};
+pub use linear::{Job, Operand, Rows, TernaryWeight, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
 pub use table::{AdamWStep, NormRow, TILE_TOKENS, Table, UnknownTable, active, available, choose};

@@ -4,6 +4,7 @@ use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
 use crate::strips::{Codes, Quantiser, STRIP, Strips};
 use crate::table::{TILE_TOKENS, Table, active};
+use crate::ternary::{self, Input, Ternary};
 use crate::{pool, team};
 use half::bf16;
 
@@ -28,15 +29,39 @@ pub enum Weight<'a> {
     Bf16(&'a [bf16]),
     /// Strip after strip; the input is quantised to int8.
     Strips(Codes, &'a [u8]),
+    /// Strip after strip of two-bit codes; the input is quantised row by row.
+    Ternary(TernaryWeight<'a>),
+}
+
+/// A ternary matrix and what it is multiplied by.
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryWeight<'a> {
+    /// Its strips; see [`ternary`](crate::ternary).
+    pub strips: &'a [u8],
+    /// What a code counts.
+    pub step: f32,
+    /// What becomes of the input.
+    pub input: Input,
 }
 
 impl Weight<'_> {
+    /// Whether both ask for the input in one form.
+    fn shares_input(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::F32(_), Self::F32(_)) | (Self::Bf16(_), Self::Bf16(_)) => true,
+            (Self::Strips(codes, _), Self::Strips(others, _)) => codes == others,
+            (Self::Ternary(weight), Self::Ternary(other)) => weight.input == other.input,
+            _ => false,
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
             Self::F32(weight) => size_of_val(*weight),
             Self::Bf16(weight) => size_of_val(*weight),
             Self::Strips(_, weight) => weight.len(),
+            Self::Ternary(weight) => weight.strips.len(),
         }
     }
 }
@@ -81,6 +106,7 @@ pub struct Operand {
     bf16: Aligned<bf16>,
     int8: Quantiser,
     int4: Quantiser,
+    ternary: [ternary::Quantiser; Input::ALL.len()],
 }
 
 impl Operand {
@@ -107,6 +133,9 @@ impl Operand {
             }
             Weight::Strips(Codes::Int4, _) => {
                 self.int4.quantise_on(threads, table, (Codes::Int4, x, in_features))
+            }
+            Weight::Ternary(TernaryWeight { input, .. }) => {
+                self.ternary[input.index()].quantise_on(threads, table, (input, x, in_features));
             }
         }
     }
@@ -140,12 +169,7 @@ pub fn linear_with(
         return;
     }
     for (j, job) in jobs.iter().enumerate() {
-        let kind = std::mem::discriminant(&job.weight);
-        let codes =
-            |job: &Job<'_>| if let Weight::Strips(codes, _) = job.weight { Some(codes) } else { None };
-        let before =
-            jobs[..j].iter().any(|b| std::mem::discriminant(&b.weight) == kind && codes(b) == codes(job));
-        if !before {
+        if !jobs[..j].iter().any(|before| before.weight.shares_input(&job.weight)) {
             operand.prepare(table, job.weight, x, in_features);
         }
     }
@@ -174,7 +198,7 @@ impl<'a> Shared<'a> {
     fn new(job: &'a mut Job<'_>, tokens: usize, threads: usize) -> Self {
         let rows = job.out.len() / tokens;
         let unit = match job.weight {
-            Weight::Strips(..) => STRIP,
+            Weight::Strips(..) | Weight::Ternary(_) => STRIP,
             _ if tokens > MANY => BLOCK,
             _ => 4,
         };
@@ -213,6 +237,12 @@ impl Factors<'_> {
                 let weight = &weight[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
                 let x = if codes == Codes::Int8 { &operand.int8 } else { &operand.int4 };
                 (table.product_strips)(Strips { codes, x: x.tokens(), weight }, out);
+            }
+            Weight::Ternary(TernaryWeight { strips, step, input }) => {
+                let strip = ternary::strip_bytes(in_features);
+                let weight = &strips[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
+                let x = operand.ternary[input.index()].tokens();
+                (table.product_ternary)(Ternary { x, weight, step }, out);
             }
         }
     }

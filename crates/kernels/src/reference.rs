@@ -7,6 +7,7 @@ use crate::lanes;
 use crate::linear::Rows;
 use crate::strips;
 use crate::table::Table;
+use crate::ternary;
 use half::bf16;
 
 /// Written with arrays of lanes, so that the compiler vectorises it for whatever target it has; no
@@ -18,6 +19,9 @@ pub(crate) static TABLE: Table = Table {
     operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
     product_strips: strips::lanes::product_strips::<false>,
+    product_ternary: ternary::lanes::product_ternary::<false>,
+    quantise_row: ternary::lanes::quantise_row::<false>,
+    hadamard: ternary::lanes::hadamard::<false>,
     pack: strips::pack_strip::<false>,
     quantise: strips::quantise::<false>,
     dot: lanes::dot::<false>,

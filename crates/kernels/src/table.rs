@@ -1,10 +1,12 @@
 //! One set of functions per instruction set, chosen once at run time.
 
 use crate::attend::Attend;
+use crate::bit_linear::Activations;
 use crate::columns::ColumnsMut;
 use crate::gemm::Micro;
 use crate::linear::Rows;
 use crate::strips::{Codes, Places, Strips};
+use crate::ternary::Ternary;
 use half::bf16;
 use std::ffi::OsString;
 use std::sync::OnceLock;
@@ -33,6 +35,13 @@ pub struct Table {
     pub product_bf16: fn(Rows<'_, bf16>, ColumnsMut<'_>),
     /// As `product`, of quantised factors; a block is summed in `i32`.
     pub product_strips: fn(Strips<'_>, ColumnsMut<'_>),
+    /// As `product`, of quantised tokens and ternary weights; an element is one sum in `i32`.
+    pub product_ternary: fn(Ternary<'_>, ColumnsMut<'_>),
+    /// Quantises one row, as [`bit_linear::quantise`](crate::bit_linear::quantise) says: returns its step and the sum
+    /// of its codes.
+    pub quantise_row: QuantiseRow,
+    /// Rotates one row in place; see [`bit_linear::hadamard`](crate::bit_linear::hadamard).
+    pub hadamard: fn(&mut [f32]),
     /// Packs rows into one strip: codes, `[rows, in_features]`, `in_features`, the strip. See
     /// [`pack`](crate::strips::pack).
     pub(crate) pack: fn(Codes, &[f32], usize, &mut [u8]),
@@ -76,6 +85,9 @@ pub struct Table {
 
 /// A token, the weights' codes, the tokens between two blocks, and where its own codes and scales go.
 type Quantise = fn(&[f32], Codes, usize, Places<'_>);
+
+/// A row, and where its codes go.
+type QuantiseRow = fn(Activations, &[f32], &mut [i8]) -> (f32, i32);
 
 /// Step, parameters, gradients, first and second moments.
 type AdamW = fn(&AdamWStep, &mut [f32], &[f32], &mut [f32], &mut [f32]);

@@ -9,6 +9,8 @@ mod gemm512;
 mod pack512;
 mod strips2;
 mod strips512;
+mod ternary2;
+mod ternary512;
 mod tiles;
 mod wiring;
 

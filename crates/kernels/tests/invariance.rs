@@ -2,7 +2,10 @@
 //! on threads.
 
 use offramp_kernels::strips::{Codes, Quantiser, STRIP, Strips, pack};
-use offramp_kernels::{ColumnsMut, Job, Operand, Rows, Table, Weight, available, bf16, linear_with, pool};
+use offramp_kernels::ternary::{self, Input, Ternary};
+use offramp_kernels::{
+    ColumnsMut, Job, Operand, Rows, Table, TernaryWeight, Weight, available, bf16, linear_with, pool,
+};
 use std::ops::Range;
 
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
@@ -25,6 +28,7 @@ struct Product {
     bf16: Vec<bf16>,
     int8: Vec<u8>,
     int4: Vec<u8>,
+    ternary: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,9 +37,13 @@ enum Format {
     Bf16,
     Int8,
     Int4,
+    /// With the input's place in `Input::ALL`.
+    Ternary(usize),
 }
 
-const FORMATS: [Format; 4] = [Format::F32, Format::Bf16, Format::Int8, Format::Int4];
+/// Rotated inputs are of other widths: see `rotated_inputs_too`.
+const FORMATS: [Format; 6] =
+    [Format::F32, Format::Bf16, Format::Int8, Format::Int4, Format::Ternary(0), Format::Ternary(2)];
 
 impl Product {
     fn new(tokens: usize, rows: usize, k: usize) -> Self {
@@ -49,7 +57,11 @@ impl Product {
             strips
         };
         let (int8, int4) = (strips(Codes::Int8), strips(Codes::Int4));
-        Self { rows, k, bf16: narrow(&weight), x, f32: weight, int8, int4 }
+        let codes: Vec<i8> = weight.iter().map(|w| (w.to_bits() % 3) as i8 - 1).collect();
+        let mut ternary = vec![0; ternary::bytes(rows, k).expect("it fits")];
+        let each = ternary.chunks_mut(ternary::strip_bytes(k)).zip(codes.chunks(STRIP * k));
+        each.for_each(|(strip, rows)| ternary::pack(rows, k, strip));
+        Self { rows, k, bf16: narrow(&weight), x, f32: weight, int8, int4, ternary }
     }
 
     fn weight(&self, format: Format) -> Weight<'_> {
@@ -58,6 +70,9 @@ impl Product {
             Format::Bf16 => Weight::Bf16(&self.bf16),
             Format::Int8 => Weight::Strips(Codes::Int8, &self.int8),
             Format::Int4 => Weight::Strips(Codes::Int4, &self.int4),
+            Format::Ternary(input) => {
+                Weight::Ternary(TernaryWeight { strips: &self.ternary, step: 0.3, input: Input::ALL[input] })
+            }
         }
     }
 
@@ -82,6 +97,13 @@ impl Product {
                 let mut quantiser = Quantiser::default();
                 quantiser.quantise(table, codes, &self.x[tokens], in_features);
                 (table.product_strips)(Strips { codes, x: quantiser.tokens(), weight }, out);
+            }
+            Weight::Ternary(TernaryWeight { strips, step, input }) => {
+                let bytes = ternary::strip_bytes(in_features);
+                let weight = &strips[first / STRIP * bytes..][..out.columns().div_ceil(STRIP) * bytes];
+                let mut quantiser = ternary::Quantiser::default();
+                quantiser.quantise(table, input, &self.x[tokens], in_features);
+                (table.product_ternary)(Ternary { x: quantiser.tokens(), weight, step }, out);
             }
         }
     }
@@ -127,7 +149,7 @@ fn every_cut_of_the_rows_gives_the_same_bits() {
             let product = Product::new(tokens, rows, k);
             each_table_and_format(|table, format| {
                 let whole = product.whole(table, format, tokens);
-                let unit = if matches!(format, Format::Int8 | Format::Int4) { STRIP } else { 1 };
+                let unit = if matches!(format, Format::F32 | Format::Bf16) { 1 } else { STRIP };
                 for cut in (unit..rows).step_by(unit) {
                     let mut out = vec![f32::NAN; tokens * rows];
                     let (low, high) = ColumnsMut::new(&mut out, rows).split_at(cut);
@@ -150,7 +172,9 @@ fn threads_do_not_change_a_bit() {
         sizes.iter().flat_map(|&size| available().into_iter().map(move |t| (size, t)))
     {
         let product = Product::new(tokens, rows, k);
-        for formats in [&FORMATS[..], &[Format::Int4, Format::F32, Format::Int4], &[Format::Bf16], &[]] {
+        for formats in
+            [&FORMATS[..4], &FORMATS[2..], &[Format::Int4, Format::F32, Format::Int4], &[Format::Bf16], &[]]
+        {
             let mut outs = vec![vec![f32::NAN; tokens * rows]; formats.len()];
             let jobs = formats.iter().zip(&mut outs);
             let mut jobs: Vec<_> =
@@ -160,6 +184,41 @@ fn threads_do_not_change_a_bit() {
                 let bits: Vec<u32> = out.into_iter().map(f32::to_bits).collect();
                 let what = format!("{} {format:?} of {formats:?}, {tokens} tokens, {rows} rows", table.name);
                 assert!(bits == product.whole(table, format, tokens), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rotated_inputs_too() {
+    for (tokens, rows, k) in [(21, 40, 1), (40, 70, 128), (3, 900, 512)] {
+        let product = Product::new(tokens, rows, k);
+        for format in [Format::Ternary(1), Format::Ternary(3)] {
+            for table in available() {
+                let alone = product.whole(table, format, 1);
+                for batch in [2, 7, 8, 9, 16, 17, 33, 40] {
+                    let what = format!("{} {format:?}, {batch} tokens, {rows} rows of {k}", table.name);
+                    assert!(product.whole(table, format, batch) == alone, "{what}");
+                }
+                let mut out = vec![f32::NAN; tokens * rows];
+                let job = Job { weight: product.weight(format), out: &mut out };
+                linear_with(table, &product.x, k, &mut Operand::default(), &mut [job]);
+                let bits: Vec<u32> = out.into_iter().map(f32::to_bits).collect();
+                assert!(bits == alone, "{} {format:?}, threads", table.name);
+            }
+        }
+    }
+}
+
+/// Whole numbers leave nothing to rounding: every table gives the very same bits.
+#[test]
+fn tables_agree_on_ternary_bits() {
+    for (rows, k) in SIZES {
+        let product = Product::new(19, rows, k);
+        for format in [Format::Ternary(0), Format::Ternary(2)] {
+            let reference = product.whole(available()[0], format, 19);
+            for table in available() {
+                assert!(product.whole(table, format, 19) == reference, "{} {format:?}", table.name);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::hidden::{Angles, Scratch};
 use crate::kv_cache::LayerCache;
+use crate::layer::RmsNorm;
 use crate::linear::{Linear, together};
 use offramp_kernels::attend::Attend;
 use offramp_kernels::{Claims, ColumnsMut, active, pool, team};
@@ -9,10 +10,11 @@ use offramp_kernels::{Claims, ColumnsMut, active, pool, team};
 /// `self_attn` of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Attention {
-    pub(crate) q_proj: Linear, // [heads · head_dim, hidden]
-    pub(crate) k_proj: Linear, // [kv_heads · head_dim, hidden]
-    pub(crate) v_proj: Linear, // [kv_heads · head_dim, hidden]
-    pub(crate) o_proj: Linear, // [hidden, heads · head_dim]
+    pub(crate) q_proj: Linear,                 // [heads · head_dim, hidden]
+    pub(crate) k_proj: Linear,                 // [kv_heads · head_dim, hidden]
+    pub(crate) v_proj: Linear,                 // [kv_heads · head_dim, hidden]
+    pub(crate) attn_sub_norm: Option<RmsNorm>, // [heads · head_dim], of ternary models
+    pub(crate) o_proj: Linear,                 // [hidden, heads · head_dim]
     pub(crate) head_dim: usize,
 }
 
@@ -39,6 +41,13 @@ impl Attention {
         cache.append(keys, values);
         attended.resize(queries.len(), 0.0);
         self.attend(queries, cache, before, attended);
+        let attended = match &self.attn_sub_norm {
+            None => attended,
+            Some(norm) => {
+                norm.forward(attended, normed);
+                normed
+            }
+        };
         self.o_proj.forward(attended, operand, residual);
     }
 

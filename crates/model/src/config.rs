@@ -1,5 +1,6 @@
 //! `config.json`: the sizes and constants of a model, in Hugging Face's words.
 
+mod bit_linear;
 mod limits;
 mod quantization;
 pub(crate) mod read;
@@ -7,7 +8,8 @@ pub(crate) mod read;
 mod tests;
 mod write;
 
-pub use quantization::Quantization;
+pub use bit_linear::BitLinear;
+pub use quantization::{Quantization, WeightScale};
 
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -49,6 +51,8 @@ pub struct Config {
     pub eos_token_ids: Vec<u32>,
     /// What early-exit training did, if there was any.
     pub early_exit: Option<EarlyExit>,
+    /// What the layers' projections are, if they are ternary.
+    pub bit_linear: Option<BitLinear>,
     /// What the folder's tensors are, if they are not all floats.
     pub quantization: Option<Quantization>,
 }
@@ -227,20 +231,24 @@ impl Config {
     }
 
     /// Names and shapes of one layer's tensors.
-    fn layer_tensors(&self) -> [(&'static str, Vec<usize>); 9] {
+    fn layer_tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let queries = self.num_attention_heads * self.head_dim;
         let keys = self.num_key_value_heads * self.head_dim;
-        [
+        let mut tensors = vec![
             ("input_layernorm", vec![hidden]),
             ("self_attn.q_proj", vec![queries, hidden]),
             ("self_attn.k_proj", vec![keys, hidden]),
             ("self_attn.v_proj", vec![keys, hidden]),
+            ("self_attn.attn_sub_norm", vec![queries]),
             ("self_attn.o_proj", vec![hidden, queries]),
             ("post_attention_layernorm", vec![hidden]),
             ("mlp.gate_proj", vec![inner, hidden]),
             ("mlp.up_proj", vec![inner, hidden]),
+            ("mlp.ffn_sub_norm", vec![inner]),
             ("mlp.down_proj", vec![hidden, inner]),
-        ]
+        ];
+        tensors.retain(|(name, _)| self.bit_linear.is_some() || !name.ends_with("sub_norm"));
+        tensors
     }
 }

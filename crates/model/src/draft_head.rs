@@ -9,6 +9,7 @@ use crate::hidden::Hidden;
 use crate::linear::Linear;
 use crate::llama::Llama;
 use crate::source::{Source, Values};
+use offramp_kernels::ternary::Input;
 use std::ops::Range;
 
 /// A copy of a model's LM head that only drafts.
@@ -44,7 +45,7 @@ impl Llama {
     /// The LM head's rows of the tokens in `shortlist` (none: all) in `format` (none: its own).
     ///
     /// # Errors
-    /// If the shortlist is empty or names an unknown token, or there is no memory for the copy.
+    /// If the shortlist is empty or names an unknown token, the format is ternary, or there is no memory for the copy.
     pub fn draft_head(&self, format: Option<Format>, shortlist: Option<&[u32]>) -> Result<DraftHead> {
         let vocab_size = self.config().vocab_size;
         let shortlist = shortlist.map(|tokens| {
@@ -56,13 +57,20 @@ impl Llama {
         if let Some(&token) = shortlist.iter().flatten().find(|&&token| token as usize >= vocab_size) {
             return Err(Error::UnknownToken { token, vocab_size });
         }
+        if format == Some(Format::Ternary) {
+            return Err(Error::TernaryHead);
+        }
         let rows = shortlist.as_ref().map_or(vocab_size, Vec::len);
         if rows == 0 {
             return Err(Error::EmptyShortlist);
         }
         let spec = TensorSpec::new("a draft head", &[rows, self.config().hidden_size]);
         let mut source = Rows { head: self.lm_head(), tokens: shortlist.as_deref() };
-        Ok(DraftHead { weight: Linear::take(&mut source, &spec, format)?, shortlist, vocab_size })
+        Ok(DraftHead {
+            weight: Linear::take(&mut source, &spec, format, Input::ALL[0])?,
+            shortlist,
+            vocab_size,
+        })
     }
 
     /// As [`Llama::head`], through a draft head; tokens that it does not know have −∞.

@@ -49,6 +49,47 @@ pub enum Error {
         /// What it may be, or what to do.
         expected: String,
     },
+    /// A head in ternary weights.
+    #[error(
+        "a ternary head says nothing worth hearing: give the head a format of its own, int8, int4, bf16 or f32"
+    )]
+    TernaryHead,
+    /// A format that layers which were made to be ternary cannot have.
+    #[error("{path}: the layers of a {name} are ternary, not {wanted}: leave the format out, or choose the head's alone", path = path.display())]
+    TernaryLayers {
+        /// The folder.
+        path: PathBuf,
+        /// The model's name in the family.
+        name: &'static str,
+        /// What was asked for.
+        wanted: Format,
+    },
+    /// A model that ternary weights would ruin.
+    #[error("{path}: this model was not trained to be ternary: train one of the bitskip family, or measure the speed alone with --format ternary", path = path.display())]
+    NotTernary {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A head that a folder of ternary layers cannot hold.
+    #[error("{path}: the folder of a {name} has a head in f32 or bf16, not {wanted}: narrow it when the model is loaded, with --head-format", path = path.display())]
+    PackedHead {
+        /// The folder.
+        path: PathBuf,
+        /// The model's name in the family.
+        name: &'static str,
+        /// What was asked for.
+        wanted: Format,
+    },
+    /// Packed ternary weights that are none.
+    #[error("{path}: tensor {tensor} {reason}", path = path.display(), tensor = legible(tensor))]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// An exit layer that the model does not have.
     #[error("there is no exit layer {found}: this model's are 1 to {layers}")]
     ExitLayer {

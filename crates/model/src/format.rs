@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// How a matrix of weights is held. `Ternary` will join; [`Linear`](crate::Linear) has a variant for each.
+/// How a matrix of weights is held; [`Linear`](crate::Linear) has a variant for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -17,6 +17,8 @@ pub enum Format {
     Int8,
     /// 4-bit codes in strips, a scale for each 32 of a row.
     Int4,
+    /// −1, 0 or 1 in two bits, a step for the whole matrix; of layers alone.
+    Ternary,
 }
 
 /// How keys and values are held.
@@ -44,7 +46,7 @@ pub struct UnknownFormat {
 pub struct Formats {
     /// The layers' matrices; none: as the file holds them.
     pub layers: Option<Format>,
-    /// The LM head; none: as the layers, if these are given, else as the file holds it.
+    /// The LM head; none: as the layers, if these are given, int8 beside ternary ones, else as the file holds it.
     pub head: Option<Format>,
     /// Keys and values.
     pub kv_cache: CacheFormat,
@@ -52,7 +54,7 @@ pub struct Formats {
 
 impl Format {
     /// Every format, widest first.
-    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Int8, Self::Int4];
+    pub const ALL: [Self; 5] = [Self::F32, Self::Bf16, Self::Int8, Self::Int4, Self::Ternary];
 
     /// What `--format` calls it.
     pub const fn name(self) -> &'static str {
@@ -61,13 +63,19 @@ impl Format {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+            Self::Ternary => "ternary",
         }
     }
 
-    /// The codes of a format that is held in strips.
+    /// Whether it is one of floats.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::Bf16)
+    }
+
+    /// The codes of a format that is held in strips with scales.
     pub(crate) const fn codes(self) -> Option<Codes> {
         match self {
-            Self::F32 | Self::Bf16 => None,
+            Self::F32 | Self::Bf16 | Self::Ternary => None,
             Self::Int8 => Some(Codes::Int8),
             Self::Int4 => Some(Codes::Int4),
         }
@@ -103,7 +111,8 @@ impl Formats {
 
     /// What the head is to be, if that does not depend on the file.
     pub(crate) fn of_head(&self) -> Option<Format> {
-        self.head.or(self.layers)
+        let beside = |layers| if layers == Format::Ternary { Format::Int8 } else { layers };
+        self.head.or(self.layers.map(beside))
     }
 }
 
@@ -160,7 +169,10 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_choices() {
         let message = |name: &str| name.parse::<Format>().unwrap_err().to_string();
-        assert_eq!(message("q4"), "\"q4\" is no format of weights: choose one of f32, bf16, int8, int4");
+        assert_eq!(
+            message("q4"),
+            "\"q4\" is no format of weights: choose one of f32, bf16, int8, int4, ternary"
+        );
         assert!(!message("a\nb").contains('\n'));
         let message = "bf16".parse::<CacheFormat>().unwrap_err().to_string();
         assert_eq!(message, "\"bf16\" is no format of a KV cache: choose one of f32, f16");

@@ -10,12 +10,12 @@ use offramp_kernels::active;
 /// Root-mean-square norm with a weight.
 #[derive(Clone, Debug)]
 pub(crate) struct RmsNorm {
-    pub(crate) weight: Storage<f32>, // [hidden]
+    pub(crate) weight: Storage<f32>, // [width]
     pub(crate) eps: f32,
 }
 
 impl RmsNorm {
-    /// Norms every row of `x` `[tokens, hidden]` into `out`, which is resized.
+    /// Norms every row of `x` `[tokens, width]` into `out`, which is resized.
     pub(crate) fn forward(&self, x: &[f32], out: &mut Vec<f32>) {
         let weight = self.weight.as_slice();
         out.resize(x.len(), 0.0);
@@ -28,9 +28,10 @@ impl RmsNorm {
 /// SwiGLU: `down(silu(gate(x)) · up(x))`.
 #[derive(Clone, Debug)]
 pub(crate) struct Mlp {
-    pub(crate) gate_proj: Linear, // [intermediate, hidden]
-    pub(crate) up_proj: Linear,   // [intermediate, hidden]
-    pub(crate) down_proj: Linear, // [hidden, intermediate]
+    pub(crate) gate_proj: Linear,             // [intermediate, hidden]
+    pub(crate) up_proj: Linear,               // [intermediate, hidden]
+    pub(crate) ffn_sub_norm: Option<RmsNorm>, // [intermediate], of ternary models
+    pub(crate) down_proj: Linear,             // [hidden, intermediate]
 }
 
 /// One layer of the model.
@@ -55,7 +56,14 @@ impl DecoderLayer {
         together(normed, operand, [(&self.mlp.gate_proj, gate), (&self.mlp.up_proj, up)]);
         gated.resize(gate.len(), 0.0);
         (active().silu_mul)(gate, up, gated);
-        self.mlp.down_proj.forward(gated, operand, residual);
+        let inner = match &self.mlp.ffn_sub_norm {
+            None => gated,
+            Some(norm) => {
+                norm.forward(gated, normed);
+                normed
+            }
+        };
+        self.mlp.down_proj.forward(inner, operand, residual);
         (active().axpy)(1.0, &scratch.residual, stream);
     }
 
@@ -64,6 +72,11 @@ impl DecoderLayer {
         let Hidden { stream, scratch, .. } = hidden;
         self.input_layernorm.forward(stream, &mut scratch.normed);
         self.self_attn.fill(scratch, cache);
+    }
+
+    /// The norms of a ternary model that a Llama has not.
+    pub(crate) fn sub_norms(&self) -> impl Iterator<Item = &RmsNorm> {
+        self.self_attn.attn_sub_norm.iter().chain(&self.mlp.ffn_sub_norm)
     }
 
     /// The layer's matrices, in file order.

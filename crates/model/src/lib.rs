@@ -25,10 +25,13 @@ mod linear;
 mod llama;
 mod rope;
 mod source;
+mod ternary;
 mod weights;
 mod work;
 
-pub use config::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec};
+pub use config::{
+    BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec, WeightScale,
+};
 pub use draft_head::DraftHead;
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};

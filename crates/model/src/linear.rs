@@ -4,9 +4,11 @@ use crate::config::TensorSpec;
 use crate::error::Result;
 use crate::format::Format;
 use crate::source::{Source, storage};
+use crate::ternary::TernaryMatrix;
 use crate::weights::Storage;
 use bytemuck::Pod;
 use offramp_kernels::strips::{Codes, STRIP, unpack};
+use offramp_kernels::ternary::Input;
 use offramp_kernels::{Job, Operand, Weight, bf16, linear};
 
 /// A linear layer without bias, `y = W·x`.
@@ -22,6 +24,8 @@ pub enum Linear {
     Int8(Matrix<u8>),
     /// Strips of 4-bit codes.
     Int4(Matrix<u8>),
+    /// Strips of ternary codes, and how the input is rounded.
+    Ternary(TernaryMatrix),
 }
 
 /// Where a matrix lies, possibly in the file, and its shape.
@@ -40,14 +44,21 @@ impl<V: Pod> Matrix<V> {
 }
 
 impl Linear {
-    /// The matrix `spec` `[out_features, in_features]` of `source`, in the format it has there or `wanted`.
-    pub(crate) fn take(source: &mut dyn Source, spec: &TensorSpec, wanted: Option<Format>) -> Result<Self> {
+    /// The matrix `spec` `[out_features, in_features]` of `source`, in the format it has there or `wanted`; where that
+    /// is ternary, `input` is what becomes of the other factor.
+    pub(crate) fn take(
+        source: &mut dyn Source,
+        spec: &TensorSpec,
+        wanted: Option<Format>,
+        input: Input,
+    ) -> Result<Self> {
         let format = wanted.map_or_else(|| source.format(spec), Ok)?;
         Ok(match format {
             Format::F32 => Self::F32(Matrix::take(source, spec, format)?),
             Format::Bf16 => Self::Bf16(Matrix::take(source, spec, format)?),
             Format::Int8 => Self::Int8(Matrix::take(source, spec, format)?),
             Format::Int4 => Self::Int4(Matrix::take(source, spec, format)?),
+            Format::Ternary => Self::Ternary(TernaryMatrix::take(source, spec, input)?),
         })
     }
 
@@ -58,6 +69,7 @@ impl Linear {
             Self::Bf16(_) => Format::Bf16,
             Self::Int8(_) => Format::Int8,
             Self::Int4(_) => Format::Int4,
+            Self::Ternary(_) => Format::Ternary,
         }
     }
 
@@ -76,6 +88,7 @@ impl Linear {
             Self::F32(matrix) => (matrix.out_features, matrix.in_features),
             Self::Bf16(matrix) => (matrix.out_features, matrix.in_features),
             Self::Int8(matrix) | Self::Int4(matrix) => (matrix.out_features, matrix.in_features),
+            Self::Ternary(matrix) => (matrix.out_features, matrix.in_features),
         }
     }
 
@@ -91,6 +104,7 @@ impl Linear {
             Self::Bf16(matrix) => Weight::Bf16(matrix.weight.as_slice()),
             Self::Int8(matrix) => Weight::Strips(Codes::Int8, matrix.weight.as_slice()),
             Self::Int4(matrix) => Weight::Strips(Codes::Int4, matrix.weight.as_slice()),
+            Self::Ternary(matrix) => Weight::Ternary(matrix.weight()),
         }
     }
 
@@ -100,6 +114,7 @@ impl Linear {
             Weight::F32(values) => values.as_ptr().cast::<u8>(),
             Weight::Bf16(values) => values.as_ptr().cast(),
             Weight::Strips(_, bytes) => bytes.as_ptr(),
+            Weight::Ternary(weight) => weight.strips.as_ptr(),
         };
         address(self) == address(other)
     }
@@ -107,7 +122,7 @@ impl Linear {
     /// Appends one row of the weight to `out`: what an embedding is there for.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If there is no such row, or the matrix is ternary, which no embedding and no head is.
     pub(crate) fn append_row(&self, row: usize, out: &mut Vec<f32>) {
         let width = self.in_features();
         match self.weight() {
@@ -119,6 +134,7 @@ impl Linear {
                 unpack(codes, &strips[row / STRIP * bytes..][..bytes], width, &mut strip);
                 out.extend_from_slice(&strip[(rows - 1) * width..]);
             }
+            Weight::Ternary(_) => unreachable!("neither embedding nor head is ternary"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A Llama whose depth is chosen at run time.
 
 use crate::attention::Attention;
-use crate::config::{Config, EMBEDDING, TensorSpec};
+use crate::config::{BitLinear, Config, EMBEDDING, TensorSpec};
 use crate::error::{Error, Result};
 use crate::format::{CacheFormat, Format, Formats};
 use crate::hidden::{Angles, Hidden};
@@ -10,6 +10,7 @@ use crate::layer::{DecoderLayer, Mlp, RmsNorm};
 use crate::linear::Linear;
 use crate::source::{Given, Random, Source, storage};
 use crate::weights::Weights;
+use offramp_kernels::ternary::Input;
 use std::ops::Range;
 use std::path::Path;
 
@@ -98,17 +99,22 @@ impl Llama {
     }
 
     fn build(mut config: Config, source: &mut dyn Source, formats: &Formats) -> Result<Self> {
+        if formats.head == Some(Format::Ternary) {
+            return Err(Error::TernaryHead);
+        }
         let spec = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
-        let embed_tokens = Linear::take(source, &spec, None)?;
-        let layers = (0..config.num_hidden_layers).map(|l| layer(&config, l, formats.layers, source));
+        let embed_tokens = Linear::take(source, &spec, None, Input::ALL[0])?;
+        // Layers that were made to be ternary are, whatever holds them.
+        let format = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
+        let layers = (0..config.num_hidden_layers).map(|l| layer(&config, l, format, source));
         let layers = layers.collect::<Result<_>>()?;
-        let norm = rms_norm(&config, "model.norm.weight", source)?;
+        let norm = rms_norm(&config, "model.norm.weight", config.hidden_size, source)?;
         let lm_head = match (config.head_source(formats.of_head()), formats.of_head()) {
             (spec, None) if spec.is_embedding() => embed_tokens.clone(),
             (spec, Some(format)) if spec.is_embedding() && format == embed_tokens.format() => {
                 embed_tokens.clone()
             }
-            (spec, format) => Linear::take(source, &spec, format)?,
+            (spec, format) => Linear::take(source, &spec, format, Input::ALL[0])?,
         };
         let rope = crate::rope::Rope::new(&config);
         config.quantization = None; // of the folder, not of the model
@@ -248,11 +254,13 @@ impl Llama {
         row + self.layer_bytes(exit_layer.min(self.layers.len())) + self.lm_head.bytes()
     }
 
-    /// Bytes of the first `layers` layers and of the final norm.
+    /// Bytes of the first `layers` layers, norms included, and of the final norm.
     fn layer_bytes(&self, layers: usize) -> u64 {
         let norm = size_of_val(self.norm.weight.as_slice()) as u64;
         let matrices = self.layers[..layers].iter().flat_map(DecoderLayer::linears).map(Linear::bytes);
-        matrices.sum::<u64>() + norm * (2 * layers as u64 + 1)
+        let sub_norms = self.layers[..layers].iter().flat_map(DecoderLayer::sub_norms);
+        let sub_norms: usize = sub_norms.map(|norm| size_of_val(norm.weight.as_slice())).sum();
+        matrices.sum::<u64>() + norm * (2 * layers as u64 + 1) + sub_norms as u64
     }
 
     /// Bytes of keys and values that one position adds to the first `exit_layer` layers.
@@ -278,8 +286,8 @@ impl Llama {
     }
 }
 
-fn rms_norm(config: &Config, name: &str, source: &mut dyn Source) -> Result<RmsNorm> {
-    let spec = TensorSpec::new(name, &[config.hidden_size]);
+fn rms_norm(config: &Config, name: &str, width: usize, source: &mut dyn Source) -> Result<RmsNorm> {
+    let spec = TensorSpec::new(name, &[width]);
     Ok(RmsNorm { weight: storage(source, &spec, Format::F32)?, eps: config.rms_norm_eps as f32 })
 }
 
@@ -292,26 +300,37 @@ fn layer(
     let Config { hidden_size: hidden, intermediate_size: inner, head_dim, .. } = *config;
     let (queries, keys) = (config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim);
     let prefix = format!("model.layers.{index}");
+    // Of a Llama that was not made for it: 8 bits and no rotation.
+    let bit_linear = config.bit_linear.unwrap_or(BitLinear::V1);
     let mut linear = |name: &str, out: usize, into: usize| {
-        Linear::take(source, &TensorSpec::new(format!("{prefix}.{name}.weight"), &[out, into]), format)
+        let hadamard = bit_linear.hadamard && ["self_attn.o_proj", "mlp.down_proj"].contains(&name);
+        let input = Input { activations: bit_linear.activations, hadamard };
+        Linear::take(source, &TensorSpec::new(format!("{prefix}.{name}.weight"), &[out, into]), format, input)
     };
-    let self_attn = Attention {
+    let mut self_attn = Attention {
         q_proj: linear("self_attn.q_proj", queries, hidden)?,
         k_proj: linear("self_attn.k_proj", keys, hidden)?,
         v_proj: linear("self_attn.v_proj", keys, hidden)?,
+        attn_sub_norm: None,
         o_proj: linear("self_attn.o_proj", hidden, queries)?,
         head_dim,
     };
-    let mlp = Mlp {
+    let mut mlp = Mlp {
         gate_proj: linear("mlp.gate_proj", inner, hidden)?,
         up_proj: linear("mlp.up_proj", inner, hidden)?,
+        ffn_sub_norm: None,
         down_proj: linear("mlp.down_proj", hidden, inner)?,
     };
-    let mut norm = |name: &str| rms_norm(config, &format!("{prefix}.{name}.weight"), source);
+    let mut norm =
+        |name: &str, width: usize| rms_norm(config, &format!("{prefix}.{name}.weight"), width, source);
+    if config.bit_linear.is_some() {
+        self_attn.attn_sub_norm = Some(norm("self_attn.attn_sub_norm", queries)?);
+        mlp.ffn_sub_norm = Some(norm("mlp.ffn_sub_norm", inner)?);
+    }
     Ok(DecoderLayer {
-        input_layernorm: norm("input_layernorm")?,
+        input_layernorm: norm("input_layernorm", hidden)?,
         self_attn,
-        post_attention_layernorm: norm("post_attention_layernorm")?,
+        post_attention_layernorm: norm("post_attention_layernorm", hidden)?,
         mlp,
     })
 }

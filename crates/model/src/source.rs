@@ -3,6 +3,7 @@
 use crate::config::TensorSpec;
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::ternary::Codes;
 use crate::weights::{Layout, Mapped, Pages, Storage};
 use bytemuck::Pod;
 use offramp_kernels::strips::STRIP;
@@ -34,6 +35,14 @@ pub(crate) trait Source {
     /// # Errors
     /// If the tensor is not what `spec` says.
     fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>>;
+
+    /// A matrix in ternary codes: those that it has, or those of its values.
+    ///
+    /// # Errors
+    /// As [`Source::values`], and what that returns; or if there is no memory for them.
+    fn ternary(&mut self, spec: &TensorSpec) -> Result<Codes> {
+        Codes::of(&*self.values(spec)?, spec)
+    }
 }
 
 /// A tensor in `format`, whose values in memory are `V`: as it lies in its file, or made strip by strip.

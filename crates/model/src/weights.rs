@@ -1,5 +1,6 @@
 //! Weights from safetensors, one file or shards with an index, without trusting either.
 
+pub(crate) mod bitnet;
 mod file;
 mod finite;
 mod header;
@@ -15,10 +16,11 @@ pub(crate) use map::Pages;
 pub(crate) use storage::Mapped;
 pub use storage::Storage;
 
-use crate::config::{Config, HEAD, TensorSpec};
+use crate::config::{Config, HEAD, TensorSpec, WeightScale};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::source::{Source, Values, storage};
+use crate::ternary::Codes;
 use file::TensorFile;
 use offramp_kernels::rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ pub struct Weights {
     files: Vec<TensorFile>,
     places: BTreeMap<String, usize>,            // tensor name → file
     quantized: BTreeMap<String, (Format, u64)>, // tensor name → what its strips are, how many values
+    weight_scale: Option<WeightScale>,          // beside ternary tensors
 }
 
 impl Weights {
@@ -77,12 +80,18 @@ impl Weights {
     fn of_model(mut self, config: &Config) -> Result<Self> {
         let mut specs = config.tensors();
         if let Some(quantization) = &config.quantization {
-            if config.tie_word_embeddings && quantization.head.codes().is_some() {
+            if config.tie_word_embeddings && !quantization.head.is_float() {
                 specs.push(config.head_tensor());
             }
             let quantized = specs.iter().filter_map(|spec| Some((spec, quantization.format(spec)?)));
             let quantized = quantized.map(|(spec, format)| (spec.name.clone(), (format, spec.len() as u64)));
             self.quantized = quantized.collect();
+            self.weight_scale = quantization.weight_scale;
+            if self.weight_scale.is_some() {
+                specs.extend(
+                    specs.clone().iter().filter(|spec| self.strips(spec).is_some()).map(bitnet::scale),
+                );
+            }
         }
         let tied_head = config.tie_word_embeddings.then_some(HEAD);
         let ignored = |name: &str| name.ends_with(INVERSE_FREQUENCIES) || Some(name) == tied_head;
@@ -131,8 +140,8 @@ impl Weights {
         self.files.iter().map(TensorFile::bytes).sum()
     }
 
-    /// The number formats in use, as safetensors calls them, and INT8 and INT4 for strips; each with its count
-    /// of values.
+    /// The number formats in use, as safetensors calls them, and INT8 and INT4 for strips, TERNARY for packed codes;
+    /// each with its count of values.
     pub fn formats(&self) -> BTreeMap<String, u64> {
         let mut formats = BTreeMap::new();
         for (name, format, values) in self.files.iter().flat_map(TensorFile::formats) {
@@ -153,6 +162,11 @@ impl Weights {
         self.file_of(spec)?.bytes_of(&spec.name, start, bytes)
     }
 
+    /// The error of a matrix that cannot be packed.
+    pub(crate) fn not_in_quarters(&self, spec: &TensorSpec) -> Error {
+        bitnet::not_in_quarters(&self.path, spec)
+    }
+
     fn refuse_quantized(&self, spec: &TensorSpec) -> Result<()> {
         let Some(held) = self.strips(spec) else { return Ok(()) };
         let advice = "take the float model that they were made from, or `offramp quantize --to bf16`";
@@ -165,7 +179,7 @@ impl Weights {
 
     fn nothing(path: &Path) -> Self {
         let (places, quantized) = (BTreeMap::new(), BTreeMap::new());
-        Self { path: path.to_owned(), files: Vec::new(), places, quantized }
+        Self { path: path.to_owned(), files: Vec::new(), places, quantized, weight_scale: None }
     }
 
     fn single(path: &Path) -> Result<Self> {
@@ -238,6 +252,27 @@ impl Source for &Weights {
     }
 
     fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        if self.strips(spec) == Some(Format::Ternary) {
+            // Floats that give these codes and this step again.
+            let codes = self.ternary(spec)?;
+            let magnitude = codes.magnitude();
+            return Ok(Box::new(move |first, out| {
+                let codes = &codes.codes[first..];
+                out.iter_mut().zip(codes).for_each(|(out, &code)| *out = f32::from(code) * magnitude);
+                Ok(())
+            }));
+        }
         self.file_of(spec)?.values(spec, self.strips(spec))
+    }
+
+    fn ternary(&mut self, spec: &TensorSpec) -> Result<Codes> {
+        match (self.strips(spec), self.weight_scale) {
+            (Some(Format::Ternary), Some(meaning)) => {
+                let scale = bitnet::scale(spec);
+                let step = self.file_of(&scale)?.step(&scale, meaning)?;
+                Ok(Codes { codes: self.file_of(spec)?.codes(spec)?, step })
+            }
+            _ => Codes::of(&*self.file_of(spec)?.values(spec, self.strips(spec))?, spec),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! One forward for every depth and every split of the tokens, bit for bit.
 
-use offramp_model::{Config, Error, Format, Formats, KvCache, Llama, checkpoint};
+use offramp_model::{BitLinear, Config, Error, Format, Formats, KvCache, Llama, checkpoint};
 use std::path::Path;
 
 const CONFIG: &str = r#"{
@@ -32,18 +32,30 @@ fn model() -> Llama {
     Llama::from_weights(config(), |spec| Ok(weights(spec.len()))).expect("weights of the right sizes")
 }
 
-/// The model in every format, alone and with a head in another.
+/// The model in every format, alone and with a head in another; then the low-bit family.
 fn models() -> Vec<(String, Llama)> {
     let (folder, mut weights) = (tempfile::tempdir().expect("a folder"), weights());
     checkpoint::save(folder.path(), &config(), &mut |spec| weights(spec.len()).into()).expect("room");
     let others = [(Format::Int4, Format::Int8), (Format::Bf16, Format::Int4), (Format::Int8, Format::F32)];
-    let pairs = Format::ALL.map(|format| (format, format)).into_iter().chain(others);
+    let all =
+        Format::ALL.map(|format| (format, if format == Format::Ternary { Format::Int8 } else { format }));
+    let pairs = all.into_iter().chain(others);
     let load = |(layers, head): (Format, Format)| {
         let formats = Formats { layers: Some(layers), head: Some(head), ..Formats::default() };
         let model = Llama::load(folder.path(), &formats).expect("a good folder");
         (format!("{layers} with a head in {head}"), model)
     };
-    pairs.map(load).collect()
+    pairs.map(load).chain([BitLinear::V1, BitLinear::V2, BitLinear::V3].map(of_family)).collect()
+}
+
+/// As wide as a rotation asks for.
+fn of_family(bit_linear: BitLinear) -> (String, Llama) {
+    let sizes = Config { hidden_size: 32, head_dim: 8, intermediate_size: 64, ..config() };
+    let (config, mut weights) = (Config { bit_linear: Some(bit_linear), ..sizes }, weights());
+    let model =
+        Llama::from_weights(config, |spec| Ok(weights(spec.len()))).expect("weights of the right sizes");
+    assert_eq!(model.formats().layers, Some(Format::Ternary));
+    (bit_linear.name().to_owned(), model)
 }
 
 fn tokens(len: usize) -> Vec<u32> {

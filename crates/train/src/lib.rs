@@ -24,6 +24,7 @@ pub mod recipe;
 mod run;
 pub mod schedule;
 mod start;
+mod ternary;
 
 pub use error::{Error, Result};
 pub use recipe::Recipe;

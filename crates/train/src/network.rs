@@ -5,8 +5,10 @@
 
 use crate::layer::{self, Activations, Geometry, Route, Scratch};
 use crate::ops::{Kept, embedding, exit_head};
-use crate::parameters::Layout;
+use crate::parameters::{LayerWeights, Layout};
 use crate::profile::{Clock, Op, OpTime, Way};
+use crate::ternary::TernaryWeights;
+use offramp_kernels::bit_linear;
 use offramp_kernels::gemm::{self, Factors};
 use offramp_model::Config;
 
@@ -22,6 +24,7 @@ pub struct Network {
     d_stream: Vec<f32>,    // [rows, hidden]
     activations: Vec<Activations>, // one for each layer
     scratch: Scratch,
+    ternary: Option<TernaryWeights>,
     chunk: exit_head::Chunk,
 }
 
@@ -71,6 +74,7 @@ impl Network {
     pub fn new(config: &Config, samples: usize, sequence: usize) -> Self {
         let (hidden, layers, rows) = (config.hidden_size, config.num_hidden_layers, samples * sequence);
         let geometry = Geometry::new(config, sequence);
+        let layout = Layout::new(config);
         gemm::prepare();
         Self {
             stream: (0..=layers).map(|_| vec![0.0; rows * hidden]).collect(),
@@ -78,7 +82,8 @@ impl Network {
             activations: (0..layers).map(|_| Activations::new(&geometry, samples, sequence)).collect(),
             scratch: Scratch::new(&geometry, samples, sequence),
             chunk: exit_head::Chunk::new(rows, [hidden, config.vocab_size], Factors::F32),
-            layout: Layout::new(config),
+            ternary: config.bit_linear.map(|_| TernaryWeights::new(&layout)),
+            layout,
             config: config.clone(),
             sequence,
             geometry,
@@ -93,6 +98,13 @@ impl Network {
         let rows = self.d_stream.len() / hidden_size;
         self.chunk = exit_head::Chunk::new(rows, [hidden_size, vocab_size], factors);
         self
+    }
+
+    /// From now on, the inputs of ternary matrices have codes of so many bits; nothing where there are none.
+    pub fn set_activations(&mut self, activations: bit_linear::Activations) {
+        for bit_linear in [&mut self.config.bit_linear, &mut self.geometry.bit_linear].into_iter().flatten() {
+            bit_linear.activations = activations;
+        }
     }
 
     /// What each op has taken so far.
@@ -204,10 +216,14 @@ impl Network {
         let (hidden, stream) = (self.config.hidden_size, &mut self.stream[0][..floats]);
         let work = || embedding::forward(inputs, embed_tokens, hidden, stream);
         self.geometry.clock.time(Op::Embedding, Way::Forward, 0.0, work);
+        if let Some(ternary) = &mut self.ternary {
+            let work = || ternary.quantise(weights, layers);
+            self.geometry.clock.time(Op::Quantise, Way::Forward, 0.0, work);
+        }
         for index in 0..layers {
             let (before, after) = self.stream.split_at_mut(index + 1);
             layer::forward(
-                (&self.geometry, self.layout.layer_weights(weights, index)),
+                (&self.geometry, layer_weights(&self.layout, self.ternary.as_ref(), weights, index)),
                 route(plan, index, length),
                 &before[index][..floats],
                 &mut self.activations[index],
@@ -279,7 +295,7 @@ impl Network {
     ) {
         let floats = tokens * self.config.hidden_size;
         let length = self.length(tokens);
-        let weights = self.layout.layer_weights(weights, index);
+        let weights = layer_weights(&self.layout, self.ternary.as_ref(), weights, index);
         let gradients = self.layout.layer_gradients(gradients, index);
         layer::backward(
             (&self.geometry, weights, gradients),
@@ -294,6 +310,19 @@ impl Network {
     /// Tokens of one sample in a micro-batch of so many.
     fn length(&self, tokens: usize) -> usize {
         self.sequence.min(tokens).max(1)
+    }
+}
+
+/// The weights of a layer, and what they were last rounded to where they are ternary.
+fn layer_weights<'a>(
+    layout: &Layout,
+    ternary: Option<&'a TernaryWeights>,
+    weights: &'a [f32],
+    index: usize,
+) -> LayerWeights<'a> {
+    LayerWeights {
+        ternary: ternary.map(|ternary| ternary.layer(index)),
+        ..layout.layer_weights(weights, index)
     }
 }
 

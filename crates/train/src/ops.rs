@@ -12,10 +12,12 @@
 //! entry, `residual` scatters at its exit, and the operations between see fewer rows.
 
 pub(crate) mod attention;
+pub(crate) mod bit_linear;
 pub(crate) mod embedding;
 pub(crate) mod exit_head;
 #[cfg(test)]
 pub(crate) mod finite_difference;
+pub(crate) mod hadamard;
 pub(crate) mod heads;
 pub(crate) mod linear;
 pub(crate) mod residual;

@@ -40,6 +40,11 @@ impl Optimizer {
         self.frozen = first;
     }
 
+    /// From now on, matrices decay so.
+    pub fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.keys.weight_decay = weight_decay;
+    }
+
     /// The global norm of a gradient, summed in `f64` and in a fixed order.
     ///
     /// # Panics

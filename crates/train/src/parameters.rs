@@ -3,6 +3,7 @@
 //! The order makes neighbours of matrices that read the same input: q, k and v, and gate and up. Each
 //! group is then one larger matrix without being copied.
 
+use crate::ternary::TernaryLayer;
 use offramp_kernels::rayon::prelude::*;
 use offramp_model::{Config, TensorSpec};
 use rand::rngs::ChaCha8Rng;
@@ -18,6 +19,7 @@ const CHUNK: usize = 1 << 14;
 pub struct Layout {
     tensors: Vec<(TensorSpec, Range<usize>)>,
     sizes: LayerSizes,
+    layers: usize,
     len: usize,
 }
 
@@ -26,8 +28,10 @@ pub struct Layout {
 struct LayerSizes {
     hidden: usize,
     qkv_proj: usize,
+    attn_sub_norm: usize, // 0 where there is none
     o_proj: usize,
     gate_up_proj: usize,
+    ffn_sub_norm: usize, // as `attn_sub_norm`
     down_proj: usize,
 }
 
@@ -36,10 +40,13 @@ struct LayerSizes {
 pub(crate) struct LayerWeights<'a> {
     pub(crate) input_layernorm: &'a [f32],          // [hidden]
     pub(crate) qkv_proj: &'a [f32],                 // [(heads + 2 · kv_heads) · head_dim, hidden]
+    pub(crate) attn_sub_norm: &'a [f32],            // [heads · head_dim], or nothing
     pub(crate) o_proj: &'a [f32],                   // [hidden, heads · head_dim]
     pub(crate) post_attention_layernorm: &'a [f32], // [hidden]
     pub(crate) gate_up_proj: &'a [f32],             // [2 · intermediate, hidden]
+    pub(crate) ffn_sub_norm: &'a [f32],             // [intermediate], or nothing
     pub(crate) down_proj: &'a [f32],                // [hidden, intermediate]
+    pub(crate) ternary: Option<TernaryLayer<'a>>,   // what the matrices are rounded to, if they are
 }
 
 /// One layer's gradients, shaped as [`LayerWeights`].
@@ -47,9 +54,11 @@ pub(crate) struct LayerWeights<'a> {
 pub(crate) struct LayerGradients<'a> {
     pub(crate) input_layernorm: &'a mut [f32],
     pub(crate) qkv_proj: &'a mut [f32],
+    pub(crate) attn_sub_norm: &'a mut [f32],
     pub(crate) o_proj: &'a mut [f32],
     pub(crate) post_attention_layernorm: &'a mut [f32],
     pub(crate) gate_up_proj: &'a mut [f32],
+    pub(crate) ffn_sub_norm: &'a mut [f32],
     pub(crate) down_proj: &'a mut [f32],
 }
 
@@ -69,11 +78,13 @@ impl Layout {
         let sizes = LayerSizes {
             hidden,
             qkv_proj: (queries + 2 * keys) * hidden,
+            attn_sub_norm: if config.bit_linear.is_some() { queries } else { 0 },
             o_proj: hidden * queries,
             gate_up_proj: 2 * inner * hidden,
+            ffn_sub_norm: if config.bit_linear.is_some() { inner } else { 0 },
             down_proj: hidden * inner,
         };
-        Self { tensors, sizes, len }
+        Self { tensors, sizes, layers: config.num_hidden_layers, len }
     }
 
     /// Values of the whole buffer.
@@ -109,8 +120,7 @@ impl Layout {
     }
 
     fn layers(&self) -> usize {
-        // Beside the nine tensors of each layer: the embedding, the norm and perhaps the head.
-        self.tensors.len() / 9
+        self.layers
     }
 
     /// Where the layers stand, all of them.
@@ -128,10 +138,22 @@ impl Layout {
         let sizes = self.sizes;
         let (input_layernorm, rest) = values[self.layer(index)].split_at(sizes.hidden);
         let (qkv_proj, rest) = rest.split_at(sizes.qkv_proj);
+        let (attn_sub_norm, rest) = rest.split_at(sizes.attn_sub_norm);
         let (o_proj, rest) = rest.split_at(sizes.o_proj);
         let (post_attention_layernorm, rest) = rest.split_at(sizes.hidden);
-        let (gate_up_proj, down_proj) = rest.split_at(sizes.gate_up_proj);
-        LayerWeights { input_layernorm, qkv_proj, o_proj, post_attention_layernorm, gate_up_proj, down_proj }
+        let (gate_up_proj, rest) = rest.split_at(sizes.gate_up_proj);
+        let (ffn_sub_norm, down_proj) = rest.split_at(sizes.ffn_sub_norm);
+        LayerWeights {
+            input_layernorm,
+            qkv_proj,
+            attn_sub_norm,
+            o_proj,
+            post_attention_layernorm,
+            gate_up_proj,
+            ffn_sub_norm,
+            down_proj,
+            ternary: None,
+        }
     }
 
     /// The gradients of layer `index` in `values`, a buffer of this layout.
@@ -139,15 +161,19 @@ impl Layout {
         let sizes = self.sizes;
         let (input_layernorm, rest) = values[self.layer(index)].split_at_mut(sizes.hidden);
         let (qkv_proj, rest) = rest.split_at_mut(sizes.qkv_proj);
+        let (attn_sub_norm, rest) = rest.split_at_mut(sizes.attn_sub_norm);
         let (o_proj, rest) = rest.split_at_mut(sizes.o_proj);
         let (post_attention_layernorm, rest) = rest.split_at_mut(sizes.hidden);
-        let (gate_up_proj, down_proj) = rest.split_at_mut(sizes.gate_up_proj);
+        let (gate_up_proj, rest) = rest.split_at_mut(sizes.gate_up_proj);
+        let (ffn_sub_norm, down_proj) = rest.split_at_mut(sizes.ffn_sub_norm);
         LayerGradients {
             input_layernorm,
             qkv_proj,
+            attn_sub_norm,
             o_proj,
             post_attention_layernorm,
             gate_up_proj,
+            ffn_sub_norm,
             down_proj,
         }
     }
@@ -155,7 +181,8 @@ impl Layout {
 
 impl LayerSizes {
     fn total(&self) -> usize {
-        2 * self.hidden + self.qkv_proj + self.o_proj + self.gate_up_proj + self.down_proj
+        let norms = 2 * self.hidden + self.attn_sub_norm + self.ffn_sub_norm;
+        norms + self.qkv_proj + self.o_proj + self.gate_up_proj + self.down_proj
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Op {
     Swiglu,
     /// Out of it.
     DownProj,
+    /// Rounding what ternary matrices multiply, and the rotation before.
+    Quantise,
     /// Adding to the stream, and taking samples out of it and in again.
     Residual,
     /// The final norm and the LM head, at every active exit.
@@ -43,7 +45,7 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Batch,
         Self::Embedding,
         Self::Norms,
@@ -54,6 +56,7 @@ impl Op {
         Self::GateUpProj,
         Self::Swiglu,
         Self::DownProj,
+        Self::Quantise,
         Self::Residual,
         Self::LmHead,
         Self::CrossEntropy,

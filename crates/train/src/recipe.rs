@@ -14,12 +14,12 @@ mod tests;
 
 pub use optimizer::{Matrices, OptimizerKeys, ScheduleKeys};
 pub use sections::{
-    CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, ModelKeys, Normalize,
-    Precision, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
+    CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, LowBit, ModelKeys,
+    Normalize, Precision, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
 };
 
 use crate::error::{Error, Result};
-use offramp_model::{Config, EarlyExit, RopeParameters, RopeScaling};
+use offramp_model::{BitLinear, Config, EarlyExit, RopeParameters, RopeScaling};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -132,6 +132,7 @@ impl Recipe {
             bos_token_id: end_of_text,
             eos_token_ids: end_of_text.into_iter().collect(),
             early_exit: Some(self.early_exit_block()?),
+            bit_linear: model.bit_linear.map(BitLinear::from),
             quantization: None,
         };
         config.validate(&self.path)?;

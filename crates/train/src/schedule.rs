@@ -1,6 +1,8 @@
-//! The learning rate over time: linear warm-up to the peak, then half a cosine down to a fraction of it.
+//! What changes over a run: the learning rate (linear warm-up to the peak, then half a cosine down to a fraction of
+//! it), and with a second stage its peak and the weight decay; and, of one low-bit model, the bits of activations.
 
-use crate::recipe::Recipe;
+use crate::recipe::{LowBit, Recipe};
+use offramp_kernels::bit_linear::Activations;
 use std::f64::consts::PI;
 
 /// The learning rate of a run.
@@ -14,12 +16,44 @@ pub struct Schedule {
     pub steps: u64,
     /// What the cosine falls towards, as a fraction of the peak: a step after the last would have it.
     pub final_fraction: f64,
+    /// Decay of the matrices.
+    pub weight_decay: f64,
+    /// What is otherwise from a step on, if anything.
+    pub second: Option<SecondStage>,
+    /// The first step whose activations have 4 bits, where that changes.
+    pub int4_from: Option<u64>,
 }
+
+/// What is otherwise in the second stage: the same curve under another peak, and another decay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SecondStage {
+    /// Its first step, counted from 0.
+    pub from: u64,
+    /// What the learning rate is multiplied by.
+    pub fraction: f64,
+    /// Decay of the matrices.
+    pub weight_decay: f64,
+}
+
+/// The largest share of a run after which activations may become 4-bit: 95 % of the tokens in BitNet v2, and never
+/// fewer than a tenth with 4 bits here.
+pub(crate) const LAST_INT4_FROM: f64 = 0.9;
 
 impl Schedule {
     /// The schedule of a recipe.
     pub fn new(recipe: &Recipe) -> Self {
+        let (optimizer, schedule, steps) = (&recipe.optimizer, &recipe.schedule, recipe.training.steps);
+        let after = |share: f64| (share * steps as f64).floor() as u64;
+        let second = schedule.second_stage.map(|share| SecondStage {
+            from: after(share),
+            fraction: schedule.second_fraction.unwrap_or(1.0),
+            weight_decay: optimizer.second_weight_decay.unwrap_or(optimizer.weight_decay),
+        });
+        let four_bits = recipe.model.bit_linear == Some(LowBit::V2);
         Self {
+            weight_decay: optimizer.weight_decay,
+            second,
+            int4_from: four_bits.then(|| after(schedule.int4_from.unwrap_or(LAST_INT4_FROM))),
             peak: recipe.optimizer.learning_rate,
             warmup_steps: recipe.schedule.warmup_steps,
             steps: recipe.training.steps,
@@ -29,23 +63,75 @@ impl Schedule {
 
     /// The learning rate of `step`, counted from 0.
     pub fn learning_rate(&self, step: u64) -> f64 {
+        let peak = self.peak * self.second(step).map_or(1.0, |second| second.fraction);
         if step < self.warmup_steps {
-            return self.peak * (step + 1) as f64 / self.warmup_steps as f64;
+            return peak * (step + 1) as f64 / self.warmup_steps as f64;
         }
         let falling = self.steps.saturating_sub(self.warmup_steps).max(1) as f64;
         let done = (step - self.warmup_steps) as f64 / falling;
         let cosine = 0.5 * (1.0 + (PI * done.min(1.0)).cos());
-        self.peak * (self.final_fraction + (1.0 - self.final_fraction) * cosine)
+        peak * (self.final_fraction + (1.0 - self.final_fraction) * cosine)
+    }
+
+    /// The decay of the matrices in `step`, counted from 0.
+    pub fn weight_decay(&self, step: u64) -> f64 {
+        self.second(step).map_or(self.weight_decay, |second| second.weight_decay)
+    }
+
+    /// The codes of ternary matrices' inputs in `step`, counted from 0, if they change over the run.
+    pub fn activations(&self, step: u64) -> Option<Activations> {
+        self.int4_from.map(|from| if step < from { Activations::Int8 } else { Activations::Int4 })
+    }
+
+    fn second(&self, step: u64) -> Option<SecondStage> {
+        self.second.filter(|second| step >= second.from)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
+    fn schedule((peak, final_fraction): (f64, f64), warmup_steps: u64, steps: u64) -> Schedule {
+        let (weight_decay, second, int4_from) = (0.1, None, None);
+        Schedule { peak, warmup_steps, steps, final_fraction, weight_decay, second, int4_from }
+    }
+
+    #[test]
+    fn the_second_stage_has_another_peak_and_another_decay() {
+        let first = schedule((1.0, 0.1), 4, 12);
+        let second = SecondStage { from: 6, fraction: 0.5, weight_decay: 0.0 };
+        let both = Schedule { second: Some(second), ..first };
+        for step in 0..12 {
+            let (share, decay) = if step < 6 { (1.0, 0.1) } else { (0.5, 0.0) };
+            assert_eq!(both.learning_rate(step), share * first.learning_rate(step));
+            assert_eq!((both.weight_decay(step), first.weight_decay(step)), (decay, 0.1));
+            assert_eq!(both.activations(step), None);
+        }
+    }
+
+    #[test]
+    fn activations_have_four_bits_in_at_least_the_last_tenth() {
+        for steps in 1..200u64 {
+            for (key, share) in [("", 0.9), ("int4_from = 0.9", 0.9), ("int4_from = 0.5", 0.5)] {
+                let text = format!(
+                    "[data]\ncorpus = \"c\"\n[model]\nbit_linear = \"bitskip-v2\"\n[training]\nsteps = {steps}\n\
+                     [schedule]\nwarmup_steps = 0\n{key}"
+                );
+                let schedule = Schedule::new(&Recipe::from_toml(&text, Path::new("r.toml")).unwrap());
+                let four = |&step: &u64| schedule.activations(step) == Some(Activations::Int4);
+                let count = (0..steps).filter(four).count() as f64;
+                let least = (1.0 - share) * steps as f64;
+                assert!(count >= least - 1e-9 && count < least + 1.0 + 1e-9, "{count} of {steps}");
+                assert!((0..steps).map(|step| four(&step)).is_sorted(), "once");
+            }
+        }
+    }
 
     #[test]
     fn it_rises_and_falls_by_hand() {
-        let schedule = Schedule { peak: 1.0, warmup_steps: 4, steps: 12, final_fraction: 0.1 };
+        let schedule = schedule((1.0, 0.1), 4, 12);
         let near = |step, expected: f64| {
             let found = schedule.learning_rate(step);
             assert!((found - expected).abs() < 1e-12, "step {step}: {found} instead of {expected}");
@@ -58,9 +144,8 @@ mod tests {
 
     #[test]
     fn no_warm_up_begins_at_the_peak() {
-        let schedule = Schedule { peak: 0.5, warmup_steps: 0, steps: 10, final_fraction: 0.0 };
-        assert_eq!(schedule.learning_rate(0), 0.5);
-        let warm_up_only = Schedule { peak: 0.5, warmup_steps: 10, steps: 10, final_fraction: 0.0 };
+        assert_eq!(schedule((0.5, 0.0), 0, 10).learning_rate(0), 0.5);
+        let warm_up_only = schedule((0.5, 0.0), 10, 10);
         assert_eq!(warm_up_only.learning_rate(9), 0.5);
     }
 }

@@ -175,7 +175,7 @@ fn the_front_matter_lists_each_result_once() {
 
 #[test]
 fn a_quantised_folder_is_not_shown_to_transformers() {
-    let quantization = Some(Quantization { layers: Format::Int8, head: Format::Int8 });
+    let quantization = Some(Quantization { layers: Format::Int8, head: Format::Int8, weight_scale: None });
     let config = Config { quantization, ..config() };
     let text = card(&config, measured(), None).markdown();
     assert!(text.contains("quantize --to bf16") && !text.contains("from_pretrained"), "{text}");

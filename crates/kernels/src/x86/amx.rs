@@ -9,6 +9,7 @@ mod operand;
 mod pack;
 mod rows;
 mod strips;
+mod ternary;
 mod transpose;
 mod way;
 
@@ -23,6 +24,7 @@ pub(super) static TABLE: Table = Table {
     operand_len: operand::operand_len,
     product_bf16: rows::product,
     product_strips: strips::product,
+    product_ternary: ternary::product,
     gemm_bf16: &gemm::BF16,
     ..super::avx512::FUNCTIONS
 };

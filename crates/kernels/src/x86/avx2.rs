@@ -6,6 +6,7 @@ use super::tiles::{self, ROWS, Vector};
 use crate::columns::ColumnsMut;
 use crate::linear::Rows;
 use crate::strips::Strips;
+use crate::ternary::Ternary;
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -34,6 +35,11 @@ fn product_bf16(factors: Rows<'_, bf16>, out: ColumnsMut<'_>) {
 fn product_strips(factors: Strips<'_>, out: ColumnsMut<'_>) {
     // SAFETY: this table is handed out only where the processor has its instructions.
     unsafe { super::strips2::product(factors, out) }
+}
+
+fn product_ternary(factors: Ternary<'_>, out: ColumnsMut<'_>) {
+    // SAFETY: this table is handed out only where the processor has its instructions.
+    unsafe { super::ternary2::product(factors, out) }
 }
 
 /// 8 sums of `f32` products.

@@ -7,6 +7,8 @@ use crate::columns::ColumnsMut;
 use crate::linear::Rows;
 use crate::strips::Strips;
 use crate::strips::lanes::product_strips as product_in_lanes;
+use crate::ternary::Ternary;
+use crate::ternary::lanes::product_ternary as ternary_in_lanes;
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -189,6 +191,20 @@ fn product_strips(factors: Strips<'_>, out: ColumnsMut<'_>) {
     unsafe {
         match is_x86_feature_detected!("avx512vnni") {
             true => super::strips512::product(factors, out),
+            false => lanes(factors, out),
+        }
+    }
+}
+
+fn product_ternary(factors: Ternary<'_>, out: ColumnsMut<'_>) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+    fn lanes(factors: Ternary<'_>, out: ColumnsMut<'_>) {
+        ternary_in_lanes::<true>(factors, out);
+    }
+    // SAFETY: this table is handed out only where the processor has its instructions, and VNNI's are asked for.
+    unsafe {
+        match is_x86_feature_detected!("avx512vnni") {
+            true => super::ternary512::product(factors, out),
             false => lanes(factors, out),
         }
     }

@@ -14,6 +14,9 @@ macro_rules! table {
             operand_len: |tokens, in_features| tokens * in_features,
             product_bf16,
             product_strips,
+            product_ternary,
+            quantise_row,
+            hadamard,
             pack: pack_strip,
             quantise,
             dot,
@@ -41,6 +44,12 @@ macro_rules! table {
                 places: usize,
                 out: $crate::strips::Places<'_>
             );
+            fn quantise_row(
+                activations: $crate::bit_linear::Activations,
+                x: &[f32],
+                codes: &mut [i8]
+            ) -> (f32, i32);
+            fn hadamard(x: &mut [f32]);
             fn axpy(a: f32, x: &[f32], y: &mut [f32]);
             fn sum_of_squares(x: &[f32]) -> f64;
             fn dot(a: &[f32], b: &[f32]) -> f32;

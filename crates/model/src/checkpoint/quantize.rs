@@ -5,7 +5,7 @@ use crate::config::{Config, EMBEDDING, Quantization, TensorSpec};
 use crate::error::{Error, Result, open_regular};
 use crate::format::{Format, Formats};
 use crate::source::{Source, Values};
-use crate::weights::{Layout, Pages, SINGLE, Weights};
+use crate::weights::{Layout, Pages, SINGLE, Weights, bitnet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -39,11 +39,24 @@ struct Part {
     spec: TensorSpec,
     from: TensorSpec,
     layout: Layout,
+    made: Made,
+}
+
+/// How a tensor is made from the other.
+#[derive(Clone, Copy, PartialEq)]
+enum Made {
+    /// Piece by piece, from its values.
+    Encoded,
+    /// The packed codes of a ternary matrix.
+    Packed,
+    /// The scale that stands beside them.
+    Scale,
 }
 
 /// Writes the model of the folder `from` to a new folder `to`, its weights in `formats`; what these do not say
 /// stays as it is. Integers become floats again, but never other integers. A folder of floats is one for stock
-/// `transformers`, a quantised one loads here without conversion. `progress` hears how many bytes of the weights
+/// `transformers`, a quantised one loads here without conversion; a `bitskip-v1` is one for both, its layers packed as
+/// `bitnet` packs them. Floats made of packed layers are those that give the same codes and steps. `progress` hears how many bytes of the weights
 /// are written, of how many.
 ///
 /// Norms are kept in `f32`, and an embedding in `bf16` unless the layers are in `f32` or it is a tied head.
@@ -58,13 +71,13 @@ pub fn quantize(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized> {
     let config = Config::read(&from.join(CONFIG))?;
-    config.check_formats(formats, from)?;
+    config.check_folder_formats(formats, from)?;
     if to.exists() {
         return Err(Error::Exists { path: to.to_owned() });
     }
     let weights = Weights::open(from, &config)?;
     let (layers, head) = held(&config, &weights, formats)?;
-    let parts = parts(&config, layers, head);
+    let parts = parts(&config, layers, head, &weights)?;
     let config = Config { quantization: Quantization::of(layers, head), ..config };
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(|error| Error::write(to, error))?;
@@ -72,7 +85,8 @@ pub fn quantize(
     replace_folder(to, |folder| {
         write_parts(&folder.join(SINGLE), &weights, &parts, progress)?;
         COMPANIONS.iter().try_for_each(|name| copy(&from.join(name), &folder.join(name)))?;
-        let json = config.to_json_of(if layers == Format::F32 { Format::F32 } else { Format::Bf16 });
+        let floats = if layers == Format::Ternary { head } else { layers };
+        let json = config.to_json_of(if floats == Format::F32 { Format::F32 } else { Format::Bf16 });
         write_atomically(&folder.join(CONFIG), |file| file.write_all(json.as_bytes())).map(drop)
     })?;
     Ok(Quantized {
@@ -89,13 +103,18 @@ fn held(config: &Config, weights: &Weights, formats: &Formats) -> Result<(Format
     let layer = specs.iter().find(is_matrix).expect("a valid config has a layer");
     let format =
         |wanted: Option<Format>, spec: &TensorSpec| wanted.map_or_else(|| (&weights).format(spec), Ok);
-    let head = config.head_source(formats.of_head());
-    Ok((format(formats.layers, layer)?, format(formats.of_head(), &head)?))
+    // A head that is not asked for stays as it is beside packed layers.
+    let wanted = if formats.layers == Some(Format::Ternary) { formats.head } else { formats.of_head() };
+    let head = config.head_source(wanted);
+    Ok((format(formats.layers, layer)?, format(wanted, &head)?))
 }
 
 /// What the new file holds: strips first, which are of whole cache lines, then floats, widest first, so that
-/// everything is aligned.
-fn parts(config: &Config, layers: Format, head: Format) -> Vec<Part> {
+/// everything is aligned, and last packed codes, which need not be.
+///
+/// # Errors
+/// If a matrix cannot be packed.
+fn parts(config: &Config, layers: Format, head: Format, weights: &Weights) -> Result<Vec<Part>> {
     let head_source = config.head_source(Some(head));
     let mut parts: Vec<_> = config
         .tensors()
@@ -107,19 +126,30 @@ fn parts(config: &Config, layers: Format, head: Format) -> Vec<Part> {
                 _ if spec.shape.len() == 1 => Format::F32,
                 _ => layers,
             };
-            Part { layout: Layout::new(&spec, format), from: spec.clone(), spec }
+            let made = if format == Format::Ternary { Made::Packed } else { Made::Encoded };
+            Part { layout: Layout::new(&spec, format), from: spec.clone(), spec, made }
         })
         .collect();
     if config.tie_word_embeddings && head.codes().is_some() {
         let spec = config.head_tensor();
-        parts.push(Part { layout: Layout::new(&spec, head), from: head_source, spec });
+        parts.push(Part { layout: Layout::new(&spec, head), from: head_source, spec, made: Made::Encoded });
+    }
+    let packed: Vec<_> =
+        parts.iter().filter(|part| part.made == Made::Packed).map(|part| part.spec.clone()).collect();
+    for from in packed {
+        if bitnet::packed_shape(&from).is_none() {
+            return Err(weights.not_in_quarters(&from));
+        }
+        let spec = bitnet::scale(&from);
+        parts.push(Part { layout: Layout::new(&spec, Format::F32), from, spec, made: Made::Scale });
     }
     parts.sort_by_key(|part| match part.layout.format {
         Format::F32 => 1,
         Format::Bf16 => 2,
+        Format::Ternary => 3,
         _ => 0,
     });
-    parts
+    Ok(parts)
 }
 
 fn write_parts(
@@ -135,7 +165,19 @@ fn write_parts(
     file.write(&header)?;
     let mut done = 0;
     for part in parts {
-        let Part { spec, from, layout } = part;
+        let Part { spec, from, layout, .. } = part;
+        if part.made != Made::Encoded {
+            let mut source = weights;
+            let codes = source.ternary(from)?;
+            let bytes = match part.made {
+                Made::Scale => (1.0 / codes.step).to_le_bytes().to_vec(),
+                _ => bitnet::pack(&codes.codes),
+            };
+            file.write(&bytes)?;
+            done += bytes.len();
+            progress(done, total);
+            continue;
+        }
         let copied = layout.format.codes().is_some() && (&weights).format(from)? == layout.format;
         let piece = layout.strip_bytes() * (PIECE / layout.strip_values().max(1)).max(1);
         let bytes = layout.checked_bytes(spec)?;

@@ -1,6 +1,7 @@
 //! Which configs describe a model that can exist.
 
 use super::{Config, RopeScaling};
+use offramp_kernels::bit_linear::Activations;
 
 /// More layers than any model has: each costs a few names before its weights are looked for.
 const MAX_LAYERS: usize = 10_000;
@@ -30,6 +31,7 @@ fn ensure(good: bool, key: &'static str, found: impl ToString, expected: impl To
 pub(super) fn check(config: &Config) -> Checked {
     sizes(config)?;
     heads(config)?;
+    bit_linear(config)?;
     constants(config)?;
     scaling(&config.rope.scaling)?;
     early_exit(config)?;
@@ -64,6 +66,28 @@ fn heads(config: &Config) -> Checked {
     let head_dim = config.head_dim;
     let even = "even: rotary positions turn its elements in pairs";
     ensure(head_dim.is_multiple_of(2), "head_dim", head_dim, even)
+}
+
+fn bit_linear(config: &Config) -> Checked {
+    let Some(bit_linear) = config.bit_linear else { return Ok(()) };
+    if !bit_linear.hadamard {
+        let found = format!("{} without the rotation", bit_linear.activations.bits());
+        let expected = "8 bits without the rotation: 4 need it";
+        let eight = bit_linear.activations == Activations::Int8;
+        ensure(eight, "quantization_config.activation_bits", found, expected)?;
+        // transformers' attn_sub_norm is as wide as the stream.
+        let expected = "hidden_size / num_attention_heads in a bitnet";
+        let whole = config.head_dim == config.hidden_size / config.num_attention_heads;
+        return ensure(whole, "head_dim", config.head_dim, expected);
+    }
+    let power = |key, found: usize, what: &str| {
+        let expected = format!("such that {what} is a power of two, as a Hadamard rotation needs");
+        ensure(found.is_power_of_two(), key, found, expected)
+    };
+    power("intermediate_size", config.intermediate_size, "it")?;
+    let what = "num_attention_heads · head_dim";
+    power("num_attention_heads", config.num_attention_heads, what)?;
+    power("head_dim", config.head_dim, what)
 }
 
 fn constants(config: &Config) -> Checked {
@@ -126,7 +150,11 @@ pub(super) fn parameter_count(config: &Config) -> Option<u64> {
         .checked_mul(2)?
         .checked_mul(hidden as u64)?;
     let feed_forward = product(config.intermediate_size, hidden)?.checked_mul(3)?;
-    let layer = attention.checked_add(feed_forward)?.checked_add(2 * hidden as u64)?;
+    let mut norms = 2 * hidden as u64;
+    if config.bit_linear.is_some() {
+        norms += product(config.num_attention_heads, config.head_dim)? + config.intermediate_size as u64;
+    }
+    let layer = attention.checked_add(feed_forward)?.checked_add(norms)?;
     let tables =
         product(config.vocab_size, hidden)?.checked_mul(if config.tie_word_embeddings { 1 } else { 2 })?;
     layer.checked_mul(config.num_hidden_layers as u64)?.checked_add(tables)?.checked_add(hidden as u64)

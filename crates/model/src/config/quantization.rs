@@ -1,7 +1,8 @@
 //! The `quantization_config` block: what the tensors of a quantised folder are.
 //!
-//! It says more than reading needs, so that nobody has to guess what the bytes mean, and its
-//! `quant_method` is one that stock `transformers` does not know and so refuses.
+//! Ours says more than reading needs, so that nobody has to guess what the bytes mean, and its
+//! `quant_method` is one that stock `transformers` does not know and so refuses. Ternary layers are packed as its
+//! `bitnet` packs them.
 
 use super::{Config, EMBEDDING, HEAD, TensorSpec};
 use crate::error::{Error, Result};
@@ -10,27 +11,40 @@ use offramp_kernels::strips::STRIP;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Formats of a folder that holds strips.
+/// Formats of a folder that holds strips, or packed ternary layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantization {
     /// The layers' matrices.
     pub layers: Format,
-    /// The LM head; where it is quantised and tied, the folder has both it and the embedding.
+    /// The LM head; where it is quantised and tied, the folder has both it and the embedding. Beside ternary layers
+    /// it is floats of any kind.
     pub head: Format,
+    /// What stands beside each matrix of ternary layers.
+    pub weight_scale: Option<WeightScale>,
+}
+
+/// What the `weight_scale` of a packed matrix means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightScale {
+    /// `bitlinear`: products are divided by it, it is 1 / step.
+    Divides,
+    /// `autobitlinear`, offline: products are multiplied by it, it is the step.
+    Multiplies,
 }
 
 pub(super) const METHOD: &str = "offramp";
 
 impl Quantization {
-    /// Of these formats; none if neither is quantised.
+    /// Of these formats, as they are written; none if neither is quantised.
     pub(crate) fn of(layers: Format, head: Format) -> Option<Self> {
-        (layers.codes().is_some() || head.codes().is_some()).then_some(Self { layers, head })
+        let weight_scale = (layers == Format::Ternary).then_some(WeightScale::Divides);
+        (!layers.is_float() || !head.is_float()).then_some(Self { layers, head, weight_scale })
     }
 
     /// The format of a tensor, if it is quantised. Norms and embeddings never are.
     pub(crate) fn format(&self, spec: &TensorSpec) -> Option<Format> {
         let format = if spec.name == HEAD { self.head } else { self.layers };
-        (spec.shape.len() == 2 && !spec.is_embedding() && format.codes().is_some()).then_some(format)
+        (spec.shape.len() == 2 && !spec.is_embedding() && !format.is_float()).then_some(format)
     }
 
     pub(super) fn json(&self) -> Value {
@@ -53,11 +67,38 @@ fn part(format: Format) -> Value {
 }
 
 impl Config {
-    /// Refuses formats that could only be reached by quantising twice; `folder` holds the model.
+    /// Refuses formats that could only be reached by quantising twice, and those that ternary layers cannot run in;
+    /// `folder` holds the model.
     pub(crate) fn check_formats(&self, formats: &Formats, folder: &Path) -> Result<()> {
+        if let (Some(bit_linear), Some(wanted)) = (self.bit_linear, formats.layers)
+            && wanted != Format::Ternary
+        {
+            return Err(Error::TernaryLayers { path: folder.to_owned(), name: bit_linear.name(), wanted });
+        }
+        self.check_once(formats, folder)
+    }
+
+    /// As [`Config::check_formats`], of a folder that is to be written: the floats that ternary layers are made of are
+    /// among what it may hold, and ternary is what only a model that was made for it can be.
+    pub(crate) fn check_folder_formats(&self, formats: &Formats, folder: &Path) -> Result<()> {
+        let path = folder.to_owned();
+        match (self.bit_linear, formats.layers, formats.head) {
+            (_, _, Some(Format::Ternary)) => Err(Error::TernaryHead),
+            (None, Some(Format::Ternary), _) => Err(Error::NotTernary { path }),
+            (Some(bit_linear), Some(wanted @ (Format::Int8 | Format::Int4)), _) => {
+                Err(Error::TernaryLayers { path, name: bit_linear.name(), wanted })
+            }
+            (Some(bit_linear), _, Some(wanted)) if !wanted.is_float() => {
+                Err(Error::PackedHead { path, name: bit_linear.name(), wanted })
+            }
+            _ => self.check_once(formats, folder),
+        }
+    }
+
+    fn check_once(&self, formats: &Formats, folder: &Path) -> Result<()> {
         let Some(held) = &self.quantization else { return Ok(()) };
         for (held, wanted) in [(held.layers, formats.layers), (held.head, formats.of_head())] {
-            let again = |wanted: Format| held.codes().is_some() && wanted.codes().is_some() && wanted != held;
+            let again = |wanted: Format| !held.is_float() && !wanted.is_float() && wanted != held;
             if wanted.is_some_and(again) {
                 let advice = "quantize the float model that they were made from";
                 return Err(Error::Quantized { path: folder.to_owned(), held, advice });
@@ -69,16 +110,17 @@ impl Config {
     /// The tensor to take a head of this format from: the embedding of a tied model, unless its folder has the
     /// head quantised and that is what is wanted.
     pub(crate) fn head_source(&self, wanted: Option<Format>) -> TensorSpec {
-        let held = self.quantization.map(|held| held.head).filter(|head| head.codes().is_some());
+        let held = self.quantization.map(|held| held.head).filter(|head| !head.is_float());
         let apart = held.is_some_and(|held| wanted.is_none_or(|wanted| wanted == held));
         let name = if self.tie_word_embeddings && !apart { EMBEDDING } else { HEAD };
         TensorSpec { name: name.to_owned(), ..self.head_tensor() }
     }
 
     /// The format of an embedding that is made beside layers and a head of these: narrow unless the layers are
-    /// not, and a tied head's own if that is one of floats.
+    /// not, and, if that is one of floats, the head's own where it is tied or the layers are ternary.
     pub(crate) fn new_embedding(&self, layers: Option<Format>, head: Option<Format>) -> Format {
-        match head.filter(|head| self.tie_word_embeddings && head.codes().is_none()) {
+        let alike = self.tie_word_embeddings || layers == Some(Format::Ternary);
+        match head.filter(|head| alike && head.is_float()) {
             Some(head) => head,
             None if layers.is_none_or(|layers| layers == Format::F32) => Format::F32,
             None => Format::Bf16,

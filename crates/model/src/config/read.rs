@@ -1,6 +1,9 @@
 //! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
 
-use super::{Config, EarlyExit, Quantization, RopeParameters, RopeScaling, quantization};
+use super::bit_linear::{AUTOBITLINEAR, BITLINEAR, BITNET, BITSKIP};
+use super::{
+    BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, WeightScale, quantization,
+};
 use crate::error::{Error, Result, legible, open_regular};
 use crate::format::Format;
 use serde_json::{Map, Value};
@@ -42,6 +45,10 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
     let max_position_embeddings = block.size("max_position_embeddings")?.unwrap_or(2048);
     // Rounded where it does not divide, which validate() then says.
     let derived = (hidden_size / num_attention_heads.max(1)).max(1);
+    let (bit_linear, quantization) = match block.bit_linear()? {
+        Some((bit_linear, packed)) => (Some(bit_linear), packed),
+        None => (None, block.quantization()?),
+    };
     Ok(Config {
         hidden_size,
         intermediate_size: block.required_size("intermediate_size")?,
@@ -58,7 +65,8 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
         bos_token_id: block.bos_token_id()?,
         eos_token_ids: block.eos_token_ids()?,
         early_exit: block.early_exit()?,
-        quantization: block.quantization()?,
+        bit_linear,
+        quantization,
     })
 }
 
@@ -108,10 +116,14 @@ impl<'a> Block<'a> {
 
     /// What would make the same weights mean something else.
     fn refuse_what_changes_the_model(&self) -> Result<()> {
-        if self.get("model_type").and_then(Value::as_str) != Some("llama") {
-            return Err(self.fault("model_type", "\"llama\", the one architecture that runs here"));
+        let model_type = self.get("model_type").and_then(Value::as_str);
+        if !model_type.is_some_and(|found| ["llama", BITNET, BITSKIP].contains(&found)) {
+            let expected = "\"llama\", \"bitnet\" or \"bitskip\", the architectures that run here";
+            return Err(self.fault("model_type", expected));
         }
-        if self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
+        // What transformers' BitNet assumes where the file does not say is another.
+        let said = model_type != Some(BITNET) || self.get("hidden_act").is_some();
+        if !said || self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
             return Err(self.fault("hidden_act", "\"silu\""));
         }
         self.refuse_heads_that_turn_in_part()?;
@@ -158,6 +170,57 @@ impl<'a> Block<'a> {
         })
     }
 
+    /// Which of the low-bit family it is, if any: by its `model_type`, and what its `quantization_config` says; and
+    /// what its layers are, if they are packed.
+    fn bit_linear(&self) -> Result<Option<(BitLinear, Option<Quantization>)>> {
+        let model_type = self.get("model_type").and_then(Value::as_str);
+        if !model_type.is_some_and(|found| [BITNET, BITSKIP].contains(&found)) {
+            return Ok(None);
+        }
+        let Some(block) = self.block("quantization_config", "quantization_config.")? else {
+            return Err(self.fault("quantization_config", "given: it says how activations are rounded"));
+        };
+        let method = block.get("quant_method").and_then(Value::as_str);
+        if method != model_type {
+            return Err(block.fault("quant_method", format!("{}, as model_type", model_type.unwrap_or(""))));
+        }
+        let bit_linear = match (model_type, block.get("activation_bits").and_then(Value::as_u64)) {
+            (Some(BITNET), _) => BitLinear::V1,
+            (_, Some(4)) => BitLinear::V2,
+            (_, Some(8)) => BitLinear::V3,
+            _ => return Err(block.fault("activation_bits", "4 or 8")),
+        };
+        // Whatever it says beside, the weights and what is made of them would be others.
+        let json = bit_linear.json();
+        for (key, expected) in json.as_object().into_iter().flatten() {
+            // Where norms are not asked for, their constant is nobody's.
+            let nobodys = key == "rms_norm_eps";
+            let packing = ["linear_class", "quantization_mode"].contains(&&key[..]);
+            if !nobodys && !packing && block.get(key) != Some(expected).filter(|value| !value.is_null()) {
+                return Err(block.fault(key, expected.to_string()));
+            }
+        }
+        let weight_scale = block.weight_scale()?;
+        let layers = |_| Quantization { layers: Format::Ternary, head: Format::F32, weight_scale };
+        Ok(Some((bit_linear, weight_scale.map(layers))))
+    }
+
+    /// Of the low-bit family's `quantization_config`: what stands beside packed weights, or none where the weights are
+    /// those that ternary ones are made of. What is missing means what it means to transformers.
+    fn weight_scale(&self) -> Result<Option<WeightScale>> {
+        let text = |key, missing| self.get(key).map_or(Some(missing), Value::as_str);
+        let mode = text("quantization_mode", "offline");
+        // Rotated folders that are not packed name no class.
+        let missing = if mode == Some("online") { AUTOBITLINEAR } else { BITLINEAR };
+        match (text("linear_class", missing), mode) {
+            (Some(BITLINEAR), _) => Ok(Some(WeightScale::Divides)),
+            (Some(AUTOBITLINEAR), Some("offline")) => Ok(Some(WeightScale::Multiplies)),
+            (Some(AUTOBITLINEAR), Some("online")) => Ok(None),
+            (Some(AUTOBITLINEAR), _) => Err(self.fault("quantization_mode", "online or offline")),
+            _ => Err(self.fault("linear_class", "bitlinear or autobitlinear")),
+        }
+    }
+
     fn quantization(&self) -> Result<Option<Quantization>> {
         let Some(block) = self.block("quantization_config", "quantization_config.")? else { return Ok(None) };
         if block.get("quant_method").and_then(Value::as_str) != Some(quantization::METHOD) {
@@ -166,7 +229,8 @@ impl<'a> Block<'a> {
         }
         let format = |key| {
             let format = block.get(key).and_then(|part| part["format"].as_str()?.parse::<Format>().ok());
-            let expected = || format!("a block whose format is {}", Format::ALL.map(Format::name).join(", "));
+            let format = format.filter(|&format| format != Format::Ternary);
+            let expected = || "a block whose format is f32, bf16, int8 or int4";
             format.ok_or_else(|| block.fault(key, expected()))
         };
         let quantization = Quantization::of(format("layers")?, format("head")?);

@@ -10,9 +10,11 @@ use crate::format::Format;
 use serde_json::{Map, Value, json};
 
 pub(super) fn config_json(config: &Config, floats: Format) -> String {
+    let (architecture, model_type) =
+        config.bit_linear.map_or(("LlamaForCausalLM", "llama"), |bit_linear| bit_linear.model_type());
     let dtype = if floats == Format::F32 { "float32" } else { "bfloat16" };
     let mut json = json!({
-        "architectures": ["LlamaForCausalLM"],
+        "architectures": [architecture],
         "attention_bias": false,
         "attention_dropout": 0.0,
         "bos_token_id": config.bos_token_id,
@@ -25,7 +27,7 @@ pub(super) fn config_json(config: &Config, floats: Format) -> String {
         "intermediate_size": config.intermediate_size,
         "max_position_embeddings": config.max_position_embeddings,
         "mlp_bias": false,
-        "model_type": "llama",
+        "model_type": model_type,
         "num_attention_heads": config.num_attention_heads,
         "num_hidden_layers": config.num_hidden_layers,
         "num_key_value_heads": config.num_key_value_heads,
@@ -41,8 +43,13 @@ pub(super) fn config_json(config: &Config, floats: Format) -> String {
     if let Some(early_exit) = &config.early_exit {
         json["early_exit"] = json!(early_exit);
     }
-    if let Some(quantization) = &config.quantization {
-        json["quantization_config"] = quantization.json();
+    let block = match (config.bit_linear, config.quantization) {
+        (Some(bit_linear), Some(_)) => Some(bit_linear.packed_json()),
+        (Some(bit_linear), None) => Some(bit_linear.json()),
+        (None, quantization) => quantization.map(|quantization| quantization.json()),
+    };
+    if let Some(block) = block {
+        json["quantization_config"] = block;
     }
     pretty(&json)
 }

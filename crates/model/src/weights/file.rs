@@ -2,7 +2,7 @@
 
 use super::map::Map;
 use super::storage::Mapped;
-use super::{Layout, finite, header};
+use super::{Layout, bitnet, finite, header};
 use crate::config::TensorSpec;
 use crate::error::{Error, Result, open_regular};
 use crate::format::Format;
@@ -90,6 +90,14 @@ impl TensorFile {
     pub(super) fn check(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<()> {
         let Entry { dtype, shape, .. } = &self.entries[&spec.name];
         let (path, tensor) = (self.path.clone(), spec.name.clone());
+        if strips == Some(Format::Ternary) {
+            if *shape == spec.shape && matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                return Ok(()); // what transformers saves of ternary weights that it has unpacked
+            }
+            if bitnet::packed_shape(spec).is_none() {
+                return Err(bitnet::not_in_quarters(&self.path, spec));
+            }
+        }
         let expected = match strips {
             Some(format) => Layout::new(spec, format).shape(spec),
             None => spec.shape.clone(),
@@ -103,6 +111,12 @@ impl TensorFile {
             (Some(_), _) => "U8, as quantization_config in config.json says",
         };
         Err(Error::NumberFormat { path, tensor, found: dtype.to_string(), expected })
+    }
+
+    /// The bytes of a ternary tensor that is there and checked, if it is packed.
+    pub(super) fn packed(&self, spec: &TensorSpec) -> Option<&[u8]> {
+        let Entry { dtype, bytes, .. } = &self.entries[&spec.name];
+        (*dtype == Dtype::U8).then(|| &self.map.bytes()[bytes.clone()])
     }
 
     /// The format that a tensor of floats is at hand in.

@@ -9,7 +9,8 @@ use offramp_kernels::strips::{STRIP, pack};
 use offramp_kernels::{active, bf16};
 use safetensors::Dtype;
 
-/// A matrix in a format: row after row of floats, or strip after strip of codes.
+/// A matrix in a format: row after row of floats, or strip after strip of codes; or ternary codes as a file packs
+/// them, which `encode` does not make.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(crate) format: Format,
@@ -35,6 +36,7 @@ impl Layout {
         match (self.format, self.format.codes()) {
             (_, Some(codes)) => codes.strip_bytes(self.in_features),
             (Format::Bf16, _) => self.strip_values() * size_of::<bf16>(),
+            (Format::Ternary, _) => self.strip_values() / 4,
             _ => self.strip_values() * size_of::<f32>(),
         }
     }
@@ -45,15 +47,17 @@ impl Layout {
         match (self.format, self.format.codes()) {
             (_, Some(codes)) => codes.bytes(self.rows, self.in_features),
             (Format::Bf16, _) => values()?.checked_mul(size_of::<bf16>()),
+            (Format::Ternary, _) => (self.rows / 4).checked_mul(self.in_features),
             _ => values()?.checked_mul(size_of::<f32>()),
         }
     }
 
     /// The shape of the tensor that holds it in a file.
     pub(crate) fn shape(&self, spec: &TensorSpec) -> Vec<usize> {
-        match self.format.codes() {
-            Some(_) => vec![self.rows.div_ceil(STRIP), self.strip_bytes()],
-            None => spec.shape.clone(),
+        match (self.format, self.format.codes()) {
+            (_, Some(_)) => vec![self.rows.div_ceil(STRIP), self.strip_bytes()],
+            (Format::Ternary, _) => vec![self.rows / 4, self.in_features],
+            _ => spec.shape.clone(),
         }
     }
 
@@ -88,7 +92,7 @@ impl Layout {
         match self.format {
             Format::F32 => Dtype::F32,
             Format::Bf16 => Dtype::BF16,
-            Format::Int8 | Format::Int4 => Dtype::U8,
+            Format::Int8 | Format::Int4 | Format::Ternary => Dtype::U8,
         }
     }
 

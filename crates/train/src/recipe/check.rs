@@ -1,7 +1,8 @@
 //! Which recipes can be run.
 
-use super::{Curriculum, ExitWeights, Matrices, Recipe, Trained};
+use super::{Curriculum, ExitWeights, LowBit, Matrices, Recipe, Trained};
 use crate::error::Result;
+use crate::schedule::LAST_INT4_FROM;
 
 /// More would be a mistake, and the activations of one sample would not fit any memory.
 const MAX_TOKENS: usize = 1 << 24;
@@ -12,6 +13,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     data(recipe)?;
     training(recipe)?;
     optimizer(recipe)?;
+    stages(recipe)?;
     early_exit(recipe)?;
     saving(recipe)?;
     start(recipe)?;
@@ -157,6 +159,34 @@ fn optimizer(recipe: &Recipe) -> Result<()> {
     )?;
     let p_max = recipe.layer_dropout.p_max;
     range("layer_dropout.p_max", p_max, (0.0..=1.0).contains(&p_max), "0 to 1")
+}
+
+/// The second stage of the schedule, and the part with 4-bit activations.
+fn stages(recipe: &Recipe) -> Result<()> {
+    let (optimizer, schedule) = (&recipe.optimizer, &recipe.schedule);
+    let share = |key: &str, found: Option<f64>, range: std::ops::RangeInclusive<f64>, expected: &str| {
+        let good = found.is_none_or(|found| range.contains(&found));
+        ensure(good, || recipe.fault(key, found.unwrap_or_default(), expected))
+    };
+    share("schedule.second_stage", schedule.second_stage, 0.0..=1.0, "a share of the steps, 0 to 1")?;
+    share("schedule.second_fraction", schedule.second_fraction, 0.0..=1.0, "0 to 1")?;
+    share("optimizer.second_weight_decay", optimizer.second_weight_decay, 0.0..=10.0, "0 to 10")?;
+    let expected = "0 to 0.9: activations have 4 bits in at least the last 10 % of the steps";
+    share("schedule.int4_from", schedule.int4_from, 0.0..=LAST_INT4_FROM, expected)?;
+    for (key, found) in [
+        ("schedule.second_fraction", schedule.second_fraction),
+        ("optimizer.second_weight_decay", optimizer.second_weight_decay),
+    ] {
+        let expected = "left out unless schedule.second_stage says when it begins";
+        ensure(found.is_none() || schedule.second_stage.is_some(), || {
+            recipe.fault(key, found.unwrap_or_default(), expected)
+        })?;
+    }
+    let four_bits = recipe.model.bit_linear == Some(LowBit::V2);
+    ensure(four_bits || schedule.int4_from.is_none(), || {
+        let expected = "left out unless model.bit_linear is \"bitskip-v2\"";
+        recipe.fault("schedule.int4_from", schedule.int4_from.unwrap_or_default(), expected)
+    })
 }
 
 fn early_exit(recipe: &Recipe) -> Result<()> {

@@ -14,6 +14,8 @@ pub struct OptimizerKeys {
     pub eps: f64,
     /// Decoupled decay of the matrices; norms are left alone.
     pub weight_decay: f64,
+    /// The decay of the second stage; `weight_decay` if left out.
+    pub second_weight_decay: Option<f64>,
     /// The largest global norm of the gradient; 0 does not clip.
     pub clip: f64,
     /// What moves the weight matrices of the layers; embedding, LM head and norms are AdamW's always.
@@ -42,6 +44,7 @@ impl Default for OptimizerKeys {
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,
+            second_weight_decay: None,
             clip: 1.0,
             matrices: Matrices::AdamW,
             muon_momentum: None,
@@ -49,7 +52,7 @@ impl Default for OptimizerKeys {
     }
 }
 
-/// `[schedule]`: linear warm-up, then a cosine down to a fraction of the peak.
+/// `[schedule]`: linear warm-up, then a cosine down to a fraction of the peak; and what changes on the way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleKeys {
@@ -57,10 +60,24 @@ pub struct ScheduleKeys {
     pub warmup_steps: u64,
     /// The learning rate at the end, as a fraction of the peak.
     pub final_fraction: f64,
+    /// The share of the steps after which the second stage begins (BitNet's two-stage schedule, arXiv:2402.17764 and
+    /// its training tips); there is none if left out.
+    pub second_stage: Option<f64>,
+    /// What the learning rate of the second stage is multiplied by; 1 if left out.
+    pub second_fraction: Option<f64>,
+    /// Of `bitskip-v2`: the share of the steps after which activations have 4 bits, and 8 before (BitNet a4.8 and
+    /// v2); 0.9 if left out.
+    pub int4_from: Option<f64>,
 }
 
 impl Default for ScheduleKeys {
     fn default() -> Self {
-        Self { warmup_steps: 1000, final_fraction: 0.1 }
+        Self {
+            warmup_steps: 1000,
+            final_fraction: 0.1,
+            second_stage: None,
+            second_fraction: None,
+            int4_from: None,
+        }
     }
 }

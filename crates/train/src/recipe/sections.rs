@@ -1,6 +1,7 @@
 //! The sections of a recipe, key by key, each with the model card's value as its default.
 
-use offramp_model::Config;
+use offramp_kernels::bit_linear::Activations;
+use offramp_model::{BitLinear, Config};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -32,6 +33,42 @@ pub struct ModelKeys {
     pub tie_word_embeddings: bool,
     /// Standard deviation of the first weights.
     pub initializer_range: f64,
+    /// Which of the low-bit family it is; floats if left out.
+    pub bit_linear: Option<LowBit>,
+}
+
+/// `model.bit_linear`: the layers' seven projections are ternary, their inputs rounded to codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LowBit {
+    /// 8-bit activations (BitNet b1.58).
+    #[serde(rename = "bitskip-v1")]
+    V1,
+    /// 8-bit activations, then 4-bit ones, and a Hadamard rotation before `o_proj` and `down_proj` (BitNet v2).
+    #[serde(rename = "bitskip-v2")]
+    V2,
+    /// 8-bit activations and the rotation.
+    #[serde(rename = "bitskip-v3")]
+    V3,
+}
+
+impl From<BitLinear> for LowBit {
+    fn from(bit_linear: BitLinear) -> Self {
+        match (bit_linear.activations, bit_linear.hadamard) {
+            (Activations::Int8, false) => Self::V1,
+            (Activations::Int4, _) => Self::V2,
+            (Activations::Int8, true) => Self::V3,
+        }
+    }
+}
+
+impl From<LowBit> for BitLinear {
+    fn from(low_bit: LowBit) -> Self {
+        match low_bit {
+            LowBit::V1 => Self::V1,
+            LowBit::V2 => Self::V2,
+            LowBit::V3 => Self::V3,
+        }
+    }
 }
 
 impl Default for ModelKeys {
@@ -49,6 +86,7 @@ impl Default for ModelKeys {
             rms_norm_eps: 1e-5,
             tie_word_embeddings: false,
             initializer_range: 0.02,
+            bit_linear: None,
         }
     }
 }
@@ -68,6 +106,7 @@ impl From<&Config> for ModelKeys {
             rope_theta: config.rope.theta,
             rms_norm_eps: config.rms_norm_eps,
             tie_word_embeddings: config.tie_word_embeddings,
+            bit_linear: config.bit_linear.map(LowBit::from),
             ..Self::default()
         }
     }

@@ -139,11 +139,15 @@ impl Trainer {
     fn untimed(&mut self, batches: &mut Batches<'_>) -> Result<StepRecord> {
         let step = self.state.step;
         let exits = self.loss.exits(step);
+        if let Some(activations) = self.schedule.activations(step) {
+            self.network.set_activations(activations);
+        }
         let losses = self.accumulate(batches, &exits)?;
         let loss: f64 = losses.iter().zip(&exits).map(|(loss, (_, weight))| loss * weight).sum();
         let Self { optimizer, gradients, network, .. } = &mut *self;
         let norm = network.clock().time(Op::AdamW, Way::Forward, 0.0, || optimizer.norm(gradients));
         let learning_rate = self.schedule.learning_rate(step);
+        self.optimizer.set_weight_decay(self.schedule.weight_decay(step));
         self.state.step += 1;
         if loss.is_finite() && norm.is_finite() {
             self.state.updates += 1;

@@ -1,0 +1,121 @@
+//! The product of tokens and ternary strips in plain Rust, written so that compilers vectorise it.
+
+use super::{BLOCK, BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP, Ternary};
+use crate::bit_linear::{self, Activations};
+use crate::columns::ColumnsMut;
+
+/// Rows whose sums stay in registers together, and their bytes of a line.
+const ROWS: usize = 8;
+const BYTES: usize = ROWS * QUAD;
+/// Products that each lane of a block adds up, which `i16` has room for.
+const _: () = assert!(BLOCK / QUAD * 3 * 128 < 1 << 15);
+/// Four inputs twice: what the codes of two rows are multiplied by.
+type Inputs = [i16; 2 * QUAD];
+
+/// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, one token and one strip at a time.
+#[inline(always)]
+pub(crate) fn product_ternary<const FMA: bool>(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
+    let bytes = factors.check(out.rows(), out.columns());
+    for (first, strip) in (0..out.columns()).step_by(STRIP).zip(factors.weight.chunks_exact(bytes)) {
+        let rows = STRIP.min(out.columns() - first);
+        for token in 0..out.rows() {
+            let step = factors.x.steps(token)[0] * factors.step;
+            let sums = strip_sums(&factors, strip, token);
+            for (out, sum) in out.row(token)[first..first + rows].iter_mut().zip(sums) {
+                *out = sum as f32 * step;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn strip_sums(factors: &Ternary<'_>, strip: &[u8], token: usize) -> [i32; STRIP] {
+    let mut sums = [factors.x.offsets(token)[0]; STRIP];
+    for (index, block) in strip.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
+        let quads = factors.x.codes(index, token)[..BLOCK].as_chunks::<QUAD>().0;
+        let wide: [Inputs; BLOCK / QUAD] =
+            std::array::from_fn(|quad| std::array::from_fn(|i| i16::from(quads[quad][i % QUAD])));
+        for (group, sums) in sums.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+            let mut lanes = [0i16; BYTES];
+            for (line, x) in block.as_chunks::<LINE>().0.iter().zip(wide.as_chunks::<QUADS>().0) {
+                let stored = &line.as_chunks::<BYTES>().0[group];
+                for (quad, x) in x.iter().enumerate() {
+                    multiply(&stored.map(|byte| byte >> (2 * quad) & 3), x, &mut lanes);
+                }
+            }
+            // The compiler takes the lanes apart, for the sake of the sums below, unless they pass through memory.
+            let lanes = std::hint::black_box(lanes);
+            for (sum, lanes) in sums.iter_mut().zip(lanes.as_chunks::<QUAD>().0) {
+                *sum += lanes.iter().map(|&lane| i32::from(lane)).sum::<i32>();
+            }
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn multiply(codes: &[u8; BYTES], x: &Inputs, sums: &mut [i16; BYTES]) {
+    for (codes, sums) in
+        codes.as_chunks::<{ 2 * QUAD }>().0.iter().zip(sums.as_chunks_mut::<{ 2 * QUAD }>().0)
+    {
+        for i in 0..2 * QUAD {
+            sums[i] += i16::from(codes[i]) * x[i];
+        }
+    }
+}
+
+const _: () = assert!(STEP * (BLOCK_BYTES / LINE) == BLOCK);
+
+/// Quantises a row; its step, and the sum of its codes.
+#[inline(always)]
+pub(crate) fn quantise_row<const FMA: bool>(
+    activations: Activations,
+    x: &[f32],
+    codes: &mut [i8],
+) -> (f32, i32) {
+    let step = bit_linear::quantise(activations, x, codes);
+    (step, codes.iter().map(|&code| i32::from(code)).sum())
+}
+
+/// Values whose first stages stay in registers.
+const LANES: usize = 16;
+
+/// The rotation's butterflies in their order: neighbours first within vectors, then two stages at a time.
+///
+/// # Panics
+/// If the length is no power of two.
+#[inline(always)]
+pub(crate) fn hadamard<const FMA: bool>(row: &mut [f32]) {
+    if row.len() < LANES {
+        return bit_linear::hadamard(row);
+    }
+    assert!(row.len().is_power_of_two(), "a Hadamard rotation of {} values", row.len());
+    for lanes in row.as_chunks_mut::<LANES>().0 {
+        *lanes = stage::<8>(&stage::<4>(&stage::<2>(&stage::<1>(lanes))));
+    }
+    let mut half = LANES;
+    while 2 * half < row.len() {
+        for four in row.chunks_exact_mut(4 * half) {
+            let (left, right) = four.split_at_mut(2 * half);
+            let ((a, b), (c, d)) = (left.split_at_mut(half), right.split_at_mut(half));
+            for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+                let (first, second) = ([*a + *b, *c + *d], [*a - *b, *c - *d]);
+                (*a, *c) = (first[0] + first[1], first[0] - first[1]);
+                (*b, *d) = (second[0] + second[1], second[0] - second[1]);
+            }
+        }
+        half *= 4;
+    }
+    if half < row.len() {
+        let (left, right) = row.split_at_mut(half);
+        left.iter_mut().zip(right).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
+    }
+    let scale = (1.0 / (row.len() as f64).sqrt()) as f32;
+    row.iter_mut().for_each(|value| *value *= scale);
+}
+
+/// Butterflies of values `HALF` apart.
+#[inline(always)]
+fn stage<const HALF: usize>(lanes: &[f32; LANES]) -> [f32; LANES] {
+    std::array::from_fn(|i| lanes[i ^ HALF] + if i & HALF == 0 { lanes[i] } else { -lanes[i] })
+}

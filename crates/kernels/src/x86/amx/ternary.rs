@@ -1,0 +1,169 @@
+//! Products of ternary strips in tiles, for many tokens; few are VNNI's.
+//!
+//! A strip is widened to a byte a code, which gives a right factor for each half of its rows: a row of the tile is
+//! four k of 16 rows. Sums are exact whole numbers, so that they stay in tiles over all k.
+#![allow(unsafe_code, reason = "tiles are reached through assembly, vectors through pointers")]
+
+use super::{LINE, SIDE, Shapes};
+use crate::aligned::Aligned;
+use crate::columns::ColumnsMut;
+use crate::strips::STRIP;
+use crate::ternary::{self, BLOCK, QUAD, QUADS, Quantised, Ternary};
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::cell::RefCell;
+
+/// Bytes of a widened block: two tiles, one beside the other.
+const WIDE: usize = BLOCK * STRIP;
+/// Bytes of four k of a strip's rows, one byte each.
+const CODES: usize = STRIP * QUAD;
+/// Bytes of tokens that stay in the second-level cache while strips go by.
+const CACHED: usize = 1 << 20;
+
+thread_local! {
+    /// A strip, a byte for each code.
+    static WIDENED: RefCell<Aligned<u8>> = RefCell::default();
+}
+
+/// See [`Table::product_ternary`](crate::Table::product_ternary).
+pub(super) fn product(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
+    let (tokens, rows) = (out.rows(), out.columns());
+    if tokens <= SIDE {
+        // Two tiles of tokens take as long whether they are full or not.
+        // SAFETY: processors with tiles have VNNI, and this table asks for it.
+        return unsafe { super::super::ternary512::product(factors, out) };
+    }
+    let bytes = factors.check(tokens, rows);
+    let Ternary { x, weight, step } = factors;
+    assert!(x.group == SIDE, "whole tiles of tokens");
+    // SAFETY: this table is handed out only where there are tiles.
+    let _shapes = unsafe { Shapes::set((SIDE, LINE), (SIDE, BLOCK), (BLOCK / QUAD, LINE)) };
+    let (start, stride) = (out.as_mut_ptr(), out.stride());
+    let some = (CACHED / (x.blocks * BLOCK)).next_multiple_of(2 * SIDE);
+    WIDENED.with_borrow_mut(|widened| {
+        let wide = widened.resize(x.blocks * WIDE);
+        for of_tokens in (0..tokens).step_by(some) {
+            for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
+                // SAFETY: this table has the instructions.
+                unsafe { widen(strip, wide) };
+                for token in (of_tokens..tokens.min(of_tokens + some)).step_by(2 * SIDE) {
+                    let out = start.wrapping_add(token * stride + first);
+                    let here = Here { token, tokens: tokens - token, rows: rows - first, out, stride };
+                    // SAFETY: strip and tokens have their blocks, the output these elements; this table has the
+                    // instructions, and the shapes are set.
+                    unsafe { square(x, wide, step, here) };
+                }
+            }
+        }
+    });
+}
+
+/// # Safety
+/// The processor must have the instructions.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn widen(strip: &[u8], wide: &mut [u8]) {
+    let low = _mm512_set1_epi8(3);
+    for (line, wide) in
+        strip.as_chunks::<{ ternary::LINE }>().0.iter().zip(wide.as_chunks_mut::<{ QUADS * CODES }>().0)
+    {
+        for v in 0..ternary::LINE / LINE {
+            // SAFETY: a line has two vectors, and `wide` four times as many.
+            unsafe {
+                let mut stored = _mm512_loadu_si512(line.as_ptr().add(v * LINE).cast());
+                for quad in 0..QUADS {
+                    let to = wide.as_mut_ptr().add(quad * CODES + v * LINE);
+                    _mm512_storeu_si512(to.cast(), _mm512_and_si512(stored, low));
+                    stored = _mm512_srli_epi16::<2>(stored);
+                }
+            }
+        }
+    }
+}
+
+/// The first token of up to 32 by a strip, what is left from there on, and where their sums go.
+#[derive(Clone, Copy)]
+struct Here {
+    token: usize,
+    tokens: usize,
+    rows: usize,
+    out: *mut f32,
+    stride: usize,
+}
+
+/// Two tiles of tokens by two of rows, over all k; of a last lone tile of tokens nothing but its own.
+///
+/// # Safety
+/// Tokens and strip must have their blocks, the output its elements; the shapes must be set.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn square(x: Quantised<'_>, wide: &[u8], step: f32, here: Here) {
+    let mut sums = [const { Whole([0; SIDE * SIDE]) }; 4]; // [tokens, rows] of each tile
+    let tiles = if here.tokens > SIDE { 2 } else { 1 };
+    let left: [_; 2] = std::array::from_fn(|i| x.codes(0, here.token + i.min(tiles - 1) * SIDE).as_ptr());
+    // SAFETY: the caller's promise; the blocks of a group of tokens follow one another.
+    unsafe { multiply(left, wide.as_ptr(), x.blocks, &mut sums) };
+    for (i, sums) in sums.iter().enumerate().take(2 * tiles) {
+        let (token, row) = (i / 2 * SIDE, i % 2 * SIDE);
+        let rows = here.rows.saturating_sub(row).min(SIDE);
+        let of_tokens = x.steps(here.token + token).iter().zip(x.offsets(here.token + token));
+        for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(here.tokens - token)) {
+            let at = here.out.wrapping_add((token + t) * here.stride + row);
+            // SAFETY: `sums` has 16 vectors; masked lanes are not written, and the others lie within the output.
+            unsafe {
+                let whole = _mm512_load_si512(sums.0.as_ptr().add(t * SIDE).cast());
+                let whole = _mm512_cvtepi32_ps(_mm512_add_epi32(whole, _mm512_set1_epi32(offset)));
+                let sum = _mm512_mul_ps(whole, _mm512_set1_ps(of_token * step));
+                _mm512_mask_storeu_ps(at, ((1u32 << rows) - 1) as u16, sum);
+            }
+        }
+    }
+}
+
+/// A value for each of 16 tokens and rows.
+#[repr(align(64))]
+struct Whole([i32; SIDE * SIDE]);
+
+/// 32 tokens by 32 rows.
+///
+/// # Safety
+/// Each of `left` must have `blocks` tiles of 16 tokens, and `right` as many pairs of tiles of 16 rows; the shapes
+/// must be set.
+#[inline(always)]
+unsafe fn multiply(left: [*const i8; 2], right: *const u8, blocks: usize, sums: &mut [Whole; 4]) {
+    // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing when it ends.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{first} + {line}*1]",
+            "tileloadd tmm6, [{right} + {codes}*1]",
+            "tdpbsud tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{right} + {codes}*1 + 64]",
+            "tdpbsud tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{second} + {line}*1]",
+            "tdpbsud tmm2, tmm5, tmm6",
+            "tdpbsud tmm3, tmm5, tmm7",
+            "add {first}, {tile}",
+            "add {second}, {tile}",
+            "add {right}, {wide}",
+            "dec {blocks}",
+            "jnz 2b",
+            "tilestored [{sums} + {line}*1], tmm0",
+            "tilestored [{sums} + {line}*1 + 1024], tmm1",
+            "tilestored [{sums} + {line}*1 + 2048], tmm2",
+            "tilestored [{sums} + {line}*1 + 3072], tmm3",
+            first = inout(reg) left[0] => _,
+            second = inout(reg) left[1] => _,
+            right = inout(reg) right => _,
+            blocks = inout(reg) blocks => _,
+            sums = in(reg) sums.as_mut_ptr(),
+            line = in(reg) LINE,
+            codes = in(reg) CODES,
+            tile = const SIDE * BLOCK,
+            wide = const WIDE,
+            options(nostack),
+        );
+    }
+}
