@@ -115,13 +115,12 @@ impl Geometry {
                 linear::backward_input(&*d_out, weight, in_features, how, d_x);
             }),
             Some((ternary, bit_linear)) => {
-                let rows = (&mut room.codes[..x.len()], &mut room.steps[..x.len() / in_features]);
+                let values = &mut room.codes[..x.len()];
                 self.clock.time(Op::Quantise, Way::Backward, 0.0, || {
-                    bit_linear::quantise(bit_linear.activations, x, in_features, rows.0, rows.1);
-                    bit_linear::dequantise(rows.0, in_features, rows.1);
+                    bit_linear::rounded(bit_linear.activations, x, in_features, values);
                 });
                 self.clock.time(op, Way::Backward, flops, || {
-                    linear::backward_weight(&*d_out, rows.0, in_features, how, d_weight);
+                    linear::backward_weight(&*d_out, values, in_features, how, d_weight);
                     bit_linear::backward_input(d_out, ternary, in_features, self.factors, d_x);
                 });
             }

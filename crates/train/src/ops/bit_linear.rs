@@ -5,6 +5,7 @@
 //! 2013), so that with `x~` and `W~`, the values of the codes, `d_x = d_out · W~` and `d_W = d_outᵀ · x~`.
 
 use super::{BLOCK, linear};
+use offramp_kernels::active;
 use offramp_kernels::bit_linear::{self, Activations};
 use offramp_kernels::gemm::Factors;
 use offramp_kernels::rayon::prelude::*;
@@ -51,20 +52,27 @@ pub(crate) fn quantise(
     assert_eq!((codes.len(), steps.len() * in_features), (x.len(), x.len()), "rows of in_features");
     let blocks = codes.par_chunks_mut(BLOCK * in_features).zip(steps.par_chunks_mut(BLOCK));
     blocks.zip(x.par_chunks(BLOCK * in_features)).for_each(|((codes, steps), x)| {
+        let mut narrow = vec![0; in_features];
         let rows = x.chunks_exact(in_features).zip(codes.chunks_exact_mut(in_features));
-        rows.zip(steps).for_each(|((x, codes), step)| *step = bit_linear::quantise(activations, x, codes));
+        for ((x, codes), step) in rows.zip(steps) {
+            (*step, _) = (active().quantise_row)(activations, x, &mut narrow);
+            codes.iter_mut().zip(&narrow).for_each(|(code, &narrow)| *code = f32::from(narrow));
+        }
     });
 }
 
-/// Replaces codes by their values.
+/// The values of every row's codes.
 ///
 /// # Shapes
-/// As [`quantise`].
-pub(crate) fn dequantise(codes: &mut [f32], in_features: usize, steps: &[f32]) {
-    let blocks = codes.par_chunks_mut(BLOCK * in_features).zip(steps.par_chunks(BLOCK));
-    blocks.for_each(|(codes, steps)| {
-        for (codes, step) in codes.chunks_exact_mut(in_features).zip(steps) {
-            codes.iter_mut().for_each(|code| *code *= step);
+/// `x`, `values`: `[rows, in_features]`
+pub(crate) fn rounded(activations: Activations, x: &[f32], in_features: usize, values: &mut [f32]) {
+    assert_eq!(values.len(), x.len(), "rows of in_features");
+    let blocks = values.par_chunks_mut(BLOCK * in_features).zip(x.par_chunks(BLOCK * in_features));
+    blocks.for_each(|(values, x)| {
+        let mut codes = vec![0; in_features];
+        for (x, values) in x.chunks_exact(in_features).zip(values.chunks_exact_mut(in_features)) {
+            let (step, _) = (active().quantise_row)(activations, x, &mut codes);
+            values.iter_mut().zip(&codes).for_each(|(value, &code)| *value = f32::from(code) * step);
         }
     });
 }
@@ -160,8 +168,8 @@ mod tests {
             let mut narrow = vec![f32::NAN; rows * 8];
             forward((&x_codes, &steps), weight, IN, Factors::Bf16, &mut narrow);
             assert_eq!(out, narrow, "whole numbers are exact in bf16");
-            let mut x_values = x_codes;
-            dequantise(&mut x_values, IN, &steps);
+            let mut x_values = vec![f32::NAN; x.len()];
+            rounded(activations, &x, IN, &mut x_values);
             let loss = |x: &[f32], weight: &[f32]| {
                 let mut out = vec![f32::NAN; rows * 8];
                 linear::forward(x, weight, IN, Factors::F32, &mut out);

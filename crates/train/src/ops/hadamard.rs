@@ -1,7 +1,7 @@
 //! The rotation of what goes into a ternary matrix: every row times the orthonormal Hadamard matrix.
 
 use super::BLOCK;
-use offramp_kernels::bit_linear::hadamard;
+use offramp_kernels::active;
 use offramp_kernels::rayon::prelude::*;
 
 /// Rotates every row, in place.
@@ -9,7 +9,8 @@ use offramp_kernels::rayon::prelude::*;
 /// # Shapes
 /// `x`: `[rows, width]`, `width` a power of two
 pub(crate) fn forward(x: &mut [f32], width: usize) {
-    x.par_chunks_mut(BLOCK * width).for_each(|block| block.chunks_exact_mut(width).for_each(hadamard));
+    x.par_chunks_mut(BLOCK * width)
+        .for_each(|block| block.chunks_exact_mut(width).for_each(active().hadamard));
 }
 
 /// Replaces the gradient of what was rotated by that of what went in: the matrix is its own transpose.
