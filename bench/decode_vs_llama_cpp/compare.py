@@ -21,7 +21,7 @@ from pathlib import Path
 import gguf_files
 
 HERE = Path(__file__).resolve().parent
-PAIRS = ["f32=F32", "bf16=BF16", "int8=Q8_0", "int4=Q4_0", "int4=Q4_K_M"]
+PAIRS = ["f32=F32", "bf16=BF16", "int8=Q8_0", "int4=Q4_0", "int4=Q4_K_M", "ternary/int4=TQ2_0", "ternary/int8=TQ2_0"]
 # Further rounds for each that was asked for, before what there is must do.
 PATIENCE = 2
 

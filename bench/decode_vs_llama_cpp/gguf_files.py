@@ -13,14 +13,15 @@ import llama_cpp
 import numpy
 
 # What llama.cpp calls its file types; each keeps the mixture that its quantiser gives by default, so that
-# Q4_0's and Q4_K_M's heads are Q6_K.
+# Q4_0's, Q4_K_M's and TQ2_0's heads are Q6_K.
 FILE_TYPES = {
     "F32": llama_cpp.LLAMA_FTYPE_ALL_F32,
     "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
     "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
     "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "TQ2_0": llama_cpp.LLAMA_FTYPE_MOSTLY_TQ2_0,
 }
-TYPES = ["F32", "BF16", "Q8_0", "Q4_0", "Q4_K_M"]
+TYPES = ["F32", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "TQ2_0"]
 
 
 def path(work, kind):

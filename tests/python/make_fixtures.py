@@ -28,7 +28,11 @@ EARLY_EXIT_LOSS_SCALE = 0.3
 def make_model(seed, **config):
     """A Llama in f32 with eager attention, its weights far enough from the usual init that mistakes show."""
     config = {"bos_token_id": 1, "eos_token_id": 2, **config}
-    model = LlamaForCausalLM(LlamaConfig(attn_implementation="eager", **config)).float().eval()
+    return make_weights(LlamaForCausalLM(LlamaConfig(attn_implementation="eager", **config)).float().eval(), seed)
+
+
+def make_weights(model, seed):
+    """Gives a model weights by seed."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -5,7 +5,7 @@ use crate::source::Source;
 use crate::{output, shape};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
-use offramp_model::{Config, checkpoint};
+use offramp_model::{BitLinear, Config, checkpoint};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ struct Answer {
     parameters: u64,
     parts: BTreeMap<&'static str, u64>,
     config: serde_json::Value,
+    #[serde(skip)]
+    bit_linear: Option<BitLinear>, // which the config's JSON says too
     #[serde(skip_serializing_if = "Option::is_none")]
     weights: Option<WeightFiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +106,7 @@ fn answer(path: PathBuf, config: &Config) -> Answer {
         parameters,
         parts,
         config: json,
+        bit_linear: config.bit_linear,
         weights: None,
         tokenizer_vocab_size: None,
         training: None,
@@ -140,6 +143,11 @@ fn describe(answer: &Answer) -> String {
         lines.push(("", format!("{part:12} {:>15} {share:>7}", grouped(*parameters))));
     }
     lines.push(("layers", format!("{layers}, so exit layers 1 to {layers}")));
+    if let Some(bit_linear) = answer.bit_linear {
+        let rotated = if bit_linear.hadamard { ", rotated before o_proj and down_proj" } else { "" };
+        let (name, bits) = (bit_linear.name(), bit_linear.activations.bits());
+        lines.push(("projections", format!("ternary, activations in {bits} bits{rotated}: a {name}")));
+    }
     let (heads, key_heads) = (key("num_attention_heads"), key("num_key_value_heads"));
     lines
         .push(("width", format!("hidden {}, feed-forward {}", key("hidden_size"), key("intermediate_size"))));

@@ -2,10 +2,10 @@
 //! `cargo run --release -p offramp-engine --example logits -- MODEL_FOLDER 5,17,3 > logits.f32`.
 //!
 //! Little-endian `f32`, `[exits, tokens, vocab]`: exit 1 first, every token's row. Computed in `f32`, whatever the
-//! folder holds.
+//! folder holds; ternary layers are what they are.
 
 use offramp_engine::Session;
-use offramp_model::{Format, Formats, Llama};
+use offramp_model::{Config, Format, Formats, Llama};
 use std::error::Error;
 use std::io::{BufWriter, Write, stdout};
 use std::path::Path;
@@ -16,7 +16,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("give a model folder and token ids, separated by commas".into());
     };
     let tokens = tokens.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
-    let formats = Formats { layers: Some(Format::F32), head: Some(Format::F32), ..Formats::default() };
+    let config = Config::read(&Path::new(folder).join("config.json"))?;
+    let layers = config.bit_linear.is_none().then_some(Format::F32);
+    let formats = Formats { layers, head: Some(Format::F32), ..Formats::default() };
     let model = Llama::load(Path::new(folder), &formats)?;
     let mut session = Session::new(&model, tokens.len())?;
     let mut out = BufWriter::new(stdout().lock());

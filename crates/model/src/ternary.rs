@@ -58,10 +58,12 @@ impl Codes {
     pub(crate) fn of(values: &Values<'_>, spec: &TensorSpec) -> Result<Self> {
         let layout = Layout::new(spec, Format::F32);
         let bytes = layout.checked_bytes(spec)?;
-        let mut pages = Pages::new(bytes).map_err(|_| Error::memory(spec, bytes as u64))?;
-        layout.encode(values, 0, pages.bytes_mut())?;
-        let floats: &[f32] = bytemuck::cast_slice(pages.bytes());
-        let step = absmean(floats);
+        // Not beside what stays: a chunk of pages is given back whole.
+        let mut floats = Vec::new();
+        floats.try_reserve_exact(spec.len()).map_err(|_| Error::memory(spec, bytes as u64))?;
+        floats.resize(spec.len(), 0f32);
+        layout.encode(values, 0, bytemuck::cast_slice_mut(&mut floats))?;
+        let step = absmean(&floats);
         let mut codes = vec![0; floats.len()];
         let piece = layout.strip_values().max(1);
         let pieces = codes.par_chunks_mut(piece).zip(floats.par_chunks(piece));
