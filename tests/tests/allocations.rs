@@ -53,6 +53,9 @@ fn count(size: usize, change: isize) {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Of a model whose activations change their bits on the way.
+const LOW_BIT: &str = "[layer_dropout]\nnormalize = \"none\"\np_max = 0.8";
+
 /// Both precisions, both optimizers, and everything that differs from step to step: layer dropout, exits that take
 /// turns, positions that are drawn.
 #[test]
@@ -64,10 +67,15 @@ fn after_the_first_step_nothing_large_is_allocated() {
         ("adamw", "[layer_dropout]\nnormalize = \"none\"\np_max = 0.8\n[early_exit]\ncurriculum = \"all\""),
         ("muon", "[early_exit]\ncurriculum = \"rotational\"\nperiod = 3"),
         ("adamw", "[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.3"),
+        ("adamw", LOW_BIT),
     ] {
         for precision in ["f32", "bf16"] {
             let text = small_recipe(precision, 12, keys).text().to_owned();
             let text = text.replace("[optimizer]", &format!("[optimizer]\nmatrices = \"{matrices}\""));
+            let text = match keys == LOW_BIT {
+                true => text.replace("[model]", "[model]\nbit_linear = \"bitskip-v2\""),
+                false => text,
+            };
             let recipe = Recipe::from_toml(&text, Path::new("small.toml")).expect("a recipe");
             let stop = AtomicBool::new(false);
             let folder = corpus.path(&format!("run-{}", LARGE_ONES.load(Relaxed)));

@@ -116,9 +116,13 @@ fn replot(folder: &Path, json: bool) -> Result<()> {
 /// The numbers of the model card's "training stability".
 fn stability(report: &TrainingReport) -> String {
     let GradNorm { median, percentile_99, max } = report.grad_norm;
+    let after = report.grad_norm_after_warmup.percentile_99;
+    let four = report.grad_norm_int4.map(|norm| format!(", with 4 bits {:.2}", norm.percentile_99));
+    let four = four.unwrap_or_default();
     let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
-        "gradient norm: median {median:.2}, 99th percentile {percentile_99:.2}, most {max:.2}; {}, {}",
+        "gradient norm: median {median:.2}, 99th percentile {percentile_99:.2} (after the warm-up {after:.2}{four}), most \
+         {max:.2}; {}, {}",
         counted(report.loss_spikes, "loss spike"),
         counted(report.skipped, "skipped step"),
     )

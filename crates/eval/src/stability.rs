@@ -32,6 +32,25 @@ pub struct GradNorm {
     pub max: f64,
 }
 
+impl GradNorm {
+    /// Of the finite ones among some norms; NaN if there is none.
+    pub(crate) fn of(norms: impl Iterator<Item = f64>) -> Self {
+        Self::ranked(&mut norms.filter(|norm| norm.is_finite()).collect::<Vec<_>>())
+    }
+
+    /// Linear in their number.
+    fn ranked(norms: &mut [f64]) -> Self {
+        // The nearest rank: the least value that so many of all do not exceed.
+        let mut rank = |share: f64| {
+            let rank = (share * norms.len() as f64).ceil() as usize;
+            let index = rank.checked_sub(1)?;
+            Some(*norms.select_nth_unstable_by(index, f64::total_cmp).1)
+        };
+        let [median, percentile_99, max] = [0.5, 0.99, 1.0].map(|share| rank(share).unwrap_or(f64::NAN));
+        Self { median, percentile_99, max }
+    }
+}
+
 impl Stability {
     /// Takes the next step in.
     pub fn add(&mut self, step: &StepRecord) {
@@ -77,15 +96,7 @@ impl Stability {
     ///
     /// Linear in the number of steps.
     pub fn grad_norm(&mut self) -> GradNorm {
-        let norms = &mut self.norms;
-        // The nearest rank: the least value that so many of all do not exceed.
-        let mut rank = |share: f64| {
-            let rank = (share * norms.len() as f64).ceil() as usize;
-            let index = rank.checked_sub(1)?;
-            Some(*norms.select_nth_unstable_by(index, f64::total_cmp).1)
-        };
-        let [median, percentile_99, max] = [0.5, 0.99, 1.0].map(|share| rank(share).unwrap_or(f64::NAN));
-        GradNorm { median, percentile_99, max }
+        GradNorm::ranked(&mut self.norms)
     }
 
     /// Steps whose loss was more than five standard deviations above the mean of the fifty before.
@@ -112,6 +123,7 @@ mod tests {
             exit_losses: Vec::new(),
             grad_norm: loss,
             learning_rate: 1e-3,
+            activation_bits: None,
             tokens_per_second: 100.0,
         }
     }

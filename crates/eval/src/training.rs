@@ -25,6 +25,11 @@ pub struct TrainingReport {
     pub smoothed_loss: f64,
     /// The gradient's norm before clipping, over all steps in which it was finite.
     pub grad_norm: GradNorm,
+    /// The same of the steps after the warm-up: after the first one that had the largest learning rate.
+    pub grad_norm_after_warmup: GradNorm,
+    /// The same of the steps whose activations had 4-bit codes, if there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_norm_int4: Option<GradNorm>,
     /// Steps whose loss was more than five standard deviations above the mean of the fifty before.
     pub loss_spikes: u64,
     /// Steps that changed nothing, as their loss or gradient was not finite.
@@ -89,6 +94,8 @@ impl TrainingReport {
             seconds: finite(times).sum(),
             smoothed_loss: stability.smoothed_loss(),
             grad_norm: stability.grad_norm(),
+            grad_norm_after_warmup: GradNorm::of(after_warmup(steps).iter().map(|step| step.grad_norm)),
+            grad_norm_int4: int4(steps),
             loss_spikes: stability.loss_spikes(),
             skipped: stability.skipped(),
             tokens_per_second: if speeds.is_empty() {
@@ -109,6 +116,19 @@ impl TrainingReport {
             },
         })
     }
+}
+
+/// The steps after the first one that had the largest learning rate.
+fn after_warmup(steps: &[StepRecord]) -> &[StepRecord] {
+    let largest = steps.iter().map(|step| step.learning_rate).fold(f64::NEG_INFINITY, f64::max);
+    let peak = steps.iter().position(|step| step.learning_rate == largest);
+    peak.map_or(&[], |peak| &steps[peak + 1..])
+}
+
+/// The norms of the steps with 4-bit activations.
+fn int4(steps: &[StepRecord]) -> Option<GradNorm> {
+    let four = steps.iter().filter(|step| step.activation_bits == Some(4));
+    (four.clone().count() > 0).then(|| GradNorm::of(four.map(|step| step.grad_norm)))
 }
 
 fn finite(values: impl Iterator<Item = f64>) -> impl Iterator<Item = f64> {
@@ -148,6 +168,7 @@ mod tests {
             exit_losses: Vec::new(),
             grad_norm: loss,
             learning_rate: 1e-3,
+            activation_bits: None,
             tokens_per_second: 100.0,
         };
         losses.into_iter().enumerate().map(step).collect()
@@ -164,6 +185,26 @@ mod tests {
         assert_eq!(report.smoothed_loss, 3.0, "the mean of the first");
         assert_eq!(report.curves.loss, [(1.0, 4.0), (4.0, 2.0)]);
         assert!(TrainingReport::of(&[], Vec::new()).is_none());
+    }
+
+    #[test]
+    fn parts_of_a_run_have_norms_of_their_own() {
+        let mut steps = steps((1..=300).map(f64::from));
+        for step in &mut steps {
+            let index = step.step as f64;
+            step.learning_rate = if index <= 100.0 { index } else { 200.0 - 0.5 * index };
+            step.activation_bits = Some(if step.step > 200 { 4 } else { 8 });
+        }
+        steps[250].grad_norm = f64::NAN;
+        let report = TrainingReport::of(&steps, Vec::new()).unwrap();
+        assert_eq!(
+            (report.grad_norm_after_warmup.max, report.grad_norm_after_warmup.percentile_99),
+            (300.0, 299.0)
+        );
+        let four = report.grad_norm_int4.unwrap();
+        assert_eq!((four.median, four.percentile_99, report.skipped), (250.0, 300.0, 1)); // of 99
+        steps.iter_mut().for_each(|step| step.activation_bits = None);
+        assert!(TrainingReport::of(&steps, Vec::new()).unwrap().grad_norm_int4.is_none());
     }
 
     #[test]

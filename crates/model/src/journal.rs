@@ -66,6 +66,9 @@ pub struct StepRecord {
     pub grad_norm: f64,
     /// The learning rate of this step.
     pub learning_rate: f64,
+    /// Bits of the activations' codes, of a low-bit model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_bits: Option<u32>,
     /// Training tokens per second in this step.
     #[serde(deserialize_with = "number")]
     pub tokens_per_second: f64,
@@ -233,6 +236,7 @@ mod tests {
             exit_losses: vec![ExitLoss { exit_layer: 6, loss: loss + 0.1 }],
             grad_norm: 1.0 / 3.0,
             learning_rate: 6e-4,
+            activation_bits: None,
             tokens_per_second: 1234.5,
         })
     }

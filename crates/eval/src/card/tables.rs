@@ -172,9 +172,13 @@ pub(super) fn stability(card: &Card<'_>) -> String {
         ("gradient norm before clipping, median", format!("{median:.2}")),
         ("99th percentile", format!("{percentile_99:.2}")),
         ("most", format!("{max:.2}")),
+        ("99th percentile after the warm-up", format!("{:.2}", report.grad_norm_after_warmup.percentile_99)),
         ("loss spikes (five deviations above the fifty steps before)", report.loss_spikes.to_string()),
         ("steps skipped as not finite", report.skipped.to_string()),
     ];
+    if let Some(norm) = report.grad_norm_int4 {
+        rows.push(("99th percentile with 4-bit activations", format!("{:.2}", norm.percentile_99)));
+    }
     if let Some(last) = report.validation.last() {
         let exits = last.exits.iter().map(|exit| format!("{:.3} at {}", exit.loss, exit.exit_layer));
         rows.push(("last validation, nats per token at exit layers", exits.collect::<Vec<_>>().join(", ")));

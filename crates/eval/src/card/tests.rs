@@ -62,6 +62,7 @@ fn report() -> TrainingReport {
             exit_losses: Vec::new(),
             grad_norm: step as f64,
             learning_rate: 1e-3 * step as f64,
+            activation_bits: None,
             tokens_per_second: 500.0,
         };
         journal.append(&Record::Step(record)).unwrap();

@@ -61,6 +61,39 @@ fn every_shipped_recipe_can_be_run() {
     }
 }
 
+#[test]
+fn low_bit_keys_are_checked() {
+    let v2 = "[model]\nbit_linear = \"bitskip-v2\"\n";
+    for (keys, expected) in [
+        ("[model]\nbit_linear = \"bitskip-v4\"", "\"bitskip-v4\" is not one of \"bitskip-v1\""),
+        (
+            "[schedule]\nint4_from = 0.5",
+            "schedule.int4_from is 0.5: it must be left out unless model.bit_linear",
+        ),
+        (
+            &format!("{v2}[schedule]\nint4_from = 0.95"),
+            "int4_from is 0.95: it must be 0 to 0.9: activations have 4",
+        ),
+        (&format!("{v2}[schedule]\nint4_from = -0.1"), "schedule.int4_from is -0.1"),
+        ("[schedule]\nsecond_stage = 1.5", "schedule.second_stage is 1.5: it must be a share"),
+        ("[schedule]\nsecond_stage = 0.5\nsecond_fraction = 2.0", "schedule.second_fraction is 2"),
+        (
+            "[schedule]\nsecond_fraction = 0.5",
+            "second_fraction is 0.5: it must be left out unless schedule.second",
+        ),
+        ("[optimizer]\nsecond_weight_decay = 0.0", "second_weight_decay is 0: it must be left out unless"),
+        (
+            &format!("{v2}intermediate_size = 96"),
+            "intermediate_size is 96: it must be such that it is a power",
+        ),
+        ("[model]\nbit_linear = \"bitskip-v1\"\nhead_dim = 32", "head_dim is 32"),
+    ] {
+        assert_fault(&format!("{DATA}{keys}"), expected);
+    }
+    let recipe = parse(&format!("{DATA}{v2}[schedule]\nint4_from = 0.9")).unwrap();
+    assert_eq!(recipe.config(50_257, None).unwrap().bit_linear, Some(BitLinear::V2));
+}
+
 /// LayerSkip's presets give its own weights and chances, by its formulas.
 #[test]
 fn layerskips_recipe_is_layerskips() {

@@ -172,6 +172,43 @@ fn ten_steps_and_ten_more_are_twenty() {
     }
 }
 
+/// Stopped before the activations' bits change, at the change, and after it, with a second stage on the way.
+#[test]
+fn a_low_bit_run_resumes_across_its_changes() {
+    let place = Place::new();
+    let keys = recipe("")
+        .text()
+        .replace("intermediate_size = 24", "intermediate_size = 32\nbit_linear = \"bitskip-v2\"");
+    let keys = keys.replace("[optimizer]", "[optimizer]\nsecond_weight_decay = 0.0");
+    let keys =
+        keys.replace("[schedule]", "[schedule]\nsecond_stage = 0.5\nsecond_fraction = 0.5\nint4_from = 0.7");
+    let recipe = Recipe::from_toml(&keys, Path::new("r.toml")).unwrap();
+    quietly(&place.job(&recipe, "whole", &GO)).unwrap();
+    let steps: Vec<_> = journal_of(&place, "whole")
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Step(step) => Some(step),
+            _ => None,
+        })
+        .collect();
+    let bits: Vec<_> = steps.iter().map(|step| step.activation_bits.unwrap()).collect();
+    assert_eq!(bits, [[8; 14].as_slice(), &[4; 6]].concat());
+    assert!(steps.iter().all(|step| step.grad_norm.is_finite()) && steps[19].loss < steps[0].loss);
+    for last in [11, 14, 16] {
+        let (stop, folder) = (AtomicBool::new(false), format!("halves-{last}"));
+        let stopped = stopped_after(&place.job(&recipe, &folder, &stop), &stop, last);
+        // What a checkpoint says of itself is what its last step was.
+        let config = offramp_model::Config::read(&stopped.model.join("config.json")).unwrap();
+        assert_eq!(config.bit_linear.unwrap().name(), if last <= 14 { "bitskip-v3" } else { "bitskip-v2" });
+        quietly(&Job { resume: true, ..place.job(&recipe, &folder, &GO) }).unwrap();
+        for file in ["step-000020/optimizer.safetensors", "model/model.safetensors", "model/config.json"] {
+            let [whole, halves] = ["whole", &folder].map(|run| place.read(&format!("{run}/{file}")));
+            assert!(whole == halves, "{file}, stopped after {last}");
+        }
+    }
+    assert!(Llama::load(&place.path("whole/model"), &Formats::default()).is_ok());
+}
+
 /// Killed between two checkpoints: what the journal says of later steps is forgotten and happens again.
 #[test]
 fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {

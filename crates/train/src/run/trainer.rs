@@ -173,6 +173,7 @@ impl Trainer {
             exit_losses,
             grad_norm: norm,
             learning_rate,
+            activation_bits: self.config().bit_linear.map(|bit_linear| bit_linear.activations.bits()),
             tokens_per_second: 0.0,
         })
     }
