@@ -66,6 +66,9 @@ fn schedule(expected: &Value) -> Schedule {
         warmup_steps: number(&keys["warmup_steps"]) as u64,
         steps: number(&keys["steps"]) as u64,
         final_fraction: number(&keys["final_fraction"]),
+        weight_decay: number(&expected["weight_decay"]),
+        second: None,
+        int4_from: None,
     }
 }
 
