@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling, confidence };
     let mut speculation = match arguments.speculate {
         Speculate::Off => Speculation::off(),
-        how => how.speculation(arguments.head.make(&model, Some(&tokenizer))?),
+        how => how.speculation(arguments.head.make(&model, &tokenizer)?),
     };
     let voice = match (json, arguments.trace) {
         (true, _) => Voice::Silent,

@@ -88,27 +88,33 @@ impl FromStr for DraftFormat {
 }
 
 impl Head {
-    /// The head, if it is another than the model's; without a tokenizer there is no shortlist.
-    pub(crate) fn make(&self, model: &Llama, tokenizer: Option<&Tokenizer>) -> Result<Option<DraftHead>> {
+    /// The head, if it is another than the model's.
+    pub(crate) fn make(&self, model: &Llama, tokenizer: &Tokenizer) -> Result<Option<DraftHead>> {
+        let format = self.format(model);
+        let count = |count| {
+            let corpus = stories::open(self.draft_corpus.as_deref(), tokenizer, COUNTED)?;
+            anyhow::Ok(most_used(&corpus, count)?)
+        };
+        let shortlist = self.draft_shortlist.map(count).transpose()?;
+        if format.is_none() && shortlist.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(model.draft_head(format, shortlist.as_deref())?))
+    }
+
+    /// All of the head, in its format if that is another than the model's: for weights that are made up.
+    pub(crate) fn make_whole(&self, model: &Llama) -> offramp_model::Result<Option<DraftHead>> {
+        self.format(model).map(|format| model.draft_head(Some(format), None)).transpose()
+    }
+
+    /// The format, if it is another than that of the model's head.
+    fn format(&self, model: &Llama) -> Option<Format> {
         let own = model.formats().head.unwrap_or(Format::F32);
         let format = match self.draft_head {
             Some(DraftFormat(format)) => format,
             None => (own < Format::Int4).then_some(Format::Int4),
         };
-        let format = format.filter(|&format| format != own);
-        let shortlist = match (self.draft_shortlist, tokenizer) {
-            (Some(count), Some(tokenizer)) => {
-                Some(most_used(&stories::open(self.draft_corpus.as_deref(), tokenizer, COUNTED)?, count)?)
-            }
-            (Some(_), None) => {
-                anyhow::bail!("a shortlist needs a model with a tokenizer: leave --draft-shortlist out")
-            }
-            (None, _) => None,
-        };
-        if format.is_none() && shortlist.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(model.draft_head(format, shortlist.as_deref())?))
+        format.filter(|&format| format != own)
     }
 }
 

@@ -7,8 +7,8 @@ use crate::progress::Progress;
 use crate::speculate;
 use crate::{formats, plot, shape, source, stories};
 use anyhow::{Context, Result};
-use offramp_engine::SamplingOptions;
-use offramp_eval::{Agreeing, SweepOptions, SweepReport, agreeing, openings};
+use offramp_engine::{Adaptive, SamplingOptions};
+use offramp_eval::{Agreeing, SweepOptions, SweepReport, Texts, agreeing, openings};
 use offramp_model::{Config, Llama};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -21,8 +21,8 @@ const STORY: u64 = 1000;
 /// Measure speculative decoding at every exit layer and draft length, and where `auto` lands
 ///
 /// Every point takes its turn over the same openings, with plain decoding before and after; speed-ups are over the
-/// latter. --out draws them as a heat map. With --config, weights are made up whose exit --agree-at says what the whole
-/// model says as often as --acceptance asks: what speculation is worth in a shape that nobody has trained.
+/// latter. --out draws them as a heat map. With --config, weights are made up: tokens that their exit --agree-at drafts are
+/// accepted as often as --acceptance asks. That is what speculation is worth in a shape that nobody has trained.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp sweep --out sweep.svg\n  \
                   offramp sweep --config recipes/llama3-earlyexit.toml --format bf16 --agree-at 4 --acceptance 0.8 \
@@ -31,10 +31,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
     /// A recipe (.toml) or a config.json: weights are made up in that shape
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "model_folder", "data"],
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "model_folder", "data", "draft_shortlist"],
           requires = "acceptance", requires = "agree_at")]
     config: Option<PathBuf>,
-    /// How often the exit of made-up weights says what the whole says, as 0.8
+    /// The chance that a token which the exit of made-up weights drafts is accepted if all before it were, as 0.8
     #[arg(long, value_name = "SHARE", requires = "config")]
     acceptance: Option<f64>,
     /// Which exit that is
@@ -83,8 +83,8 @@ struct MadeUp {
     exit_layer: usize,
     /// What the layers after it add, scaled by this.
     scale: f32,
-    /// The share of random tokens after which it says what the whole says.
-    agreement: f64,
+    /// The chance that a token which it drafts is accepted if all before it in the draft were, over these texts.
+    acceptance: f64,
 }
 
 /// A model and prompts for it.
@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     };
     let Material { path, model, prompts, token_limit, head, made_up } = material;
     let depth = model.config().num_hidden_layers;
-    let exits = if arguments.exits.is_empty() { default_exits(depth) } else { arguments.exits.clone() };
+    let exits = if arguments.exits.is_empty() { Adaptive::exits(depth) } else { arguments.exits.clone() };
     let options = SweepOptions {
         exits,
         lengths: arguments.lengths.clone(),
@@ -138,21 +138,13 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// A twelfth, an eighth, a sixth, a quarter, a third and a half of the depth.
-fn default_exits(depth: usize) -> Vec<usize> {
-    let mut exits: Vec<usize> = [12, 8, 6, 4, 3, 2].iter().map(|part| depth.div_ceil(*part)).collect();
-    exits.retain(|&exit| exit < depth);
-    exits.dedup();
-    exits
-}
-
 fn load(arguments: &Arguments) -> Result<Material> {
     let source = arguments.source.source()?;
     let (model, tokenizer) = source.open(&arguments.formats.formats())?;
     let most = STORY.saturating_mul(arguments.runs as u64);
     let stream = stories::open(arguments.data.as_deref(), &tokenizer, most)?;
     let prompts = openings(&stream, tokenizer.end_of_text(), (arguments.runs, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&model, Some(&tokenizer))?;
+    let head = arguments.head.make(&model, &tokenizer)?;
     let token_limit = Some(tokenizer.vocab_size());
     Ok(Material { path: source.path().to_owned(), model, prompts, token_limit, head, made_up: None })
 }
@@ -168,14 +160,16 @@ fn make_up(file: &std::path::Path, arguments: &Arguments) -> Result<Material> {
         progress.set_total(total as u64);
         progress.set(done as u64, || format!("made up {done} of {total} models, to find one that agrees"));
     };
-    let formats = arguments.formats.formats();
-    let Agreeing { model, scale, agreement } =
-        agreeing(&config, SEED, &formats, (exit_layer, wanted), &mut show)?;
-    drop(progress);
     let token = |run: usize, index: usize| ((run * 7919 + index * 104_729) % config.vocab_size) as u32;
     let prompt = |run| (0..arguments.prompt_tokens.max(1)).map(|index| token(run + 1, index)).collect();
-    let prompts = (0..arguments.runs).map(prompt).collect();
-    let head = arguments.head.make(&model, None)?;
-    let made_up = Some(MadeUp { exit_layer, scale, agreement });
+    let prompts: Vec<Vec<u32>> = (0..arguments.runs).map(prompt).collect();
+    let texts = Texts { prompts: &prompts, new_tokens: arguments.new_tokens };
+    let made = (&config, SEED, &arguments.formats.formats());
+    let make_head = |model: &Llama| arguments.head.make_whole(model);
+    let Agreeing { model, scale, acceptance } =
+        agreeing(made, (exit_layer, wanted), texts, &make_head, &mut show)?;
+    drop(progress);
+    let head = make_head(&model)?;
+    let made_up = Some(MadeUp { exit_layer, scale, acceptance });
     Ok(Material { path: file.to_owned(), model, prompts, token_limit: None, head, made_up })
 }

@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let most = STORY.saturating_mul(arguments.prompts as u64);
     let stream = stories::open(arguments.data.as_deref(), &tokenizer, most)?;
     let prompts = openings(&stream, tokenizer.end_of_text(), (arguments.prompts, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&model, Some(&tokenizer))?;
+    let head = arguments.head.make(&model, &tokenizer)?;
     let mut stop_tokens = model.config().eos_token_ids.clone();
     stop_tokens.extend(tokenizer.end_of_text());
     let mut reports = Vec::new();

@@ -20,8 +20,8 @@ pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
 pub use smoothed::Smoothed;
 pub use speculation::{
-    Agreeing, AutoPoint, ChosenExit, Difference, SweepOptions, SweepPoint, SweepReport, VerifyReport, Way,
-    agreeing, openings, sweep, verify,
+    Agreeing, AutoPoint, ChosenExit, Difference, MakeHead, SweepOptions, SweepPoint, SweepReport, Texts,
+    VerifyReport, Way, agreeing, openings, sweep, verify,
 };
 pub use speed::{
     DecodeSample, ExitSpeed, MemoryProbe, MemoryUse, SpeedOptions, SpeedReport, Spread, VerifySample,

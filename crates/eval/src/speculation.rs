@@ -6,7 +6,7 @@ mod openings;
 mod sweep;
 mod verify;
 
-pub use agreeing::{Agreeing, agreeing};
+pub use agreeing::{Agreeing, MakeHead, Texts, agreeing};
 pub use openings::openings;
 pub use sweep::{AutoPoint, ChosenExit, SweepOptions, SweepPoint, SweepReport, sweep};
 pub use verify::{Difference, VerifyReport, Way, verify};

@@ -189,7 +189,9 @@ impl LayerSizes {
 /// The first weights of a model: matrices normal with mean 0 and deviation `range`, norms 1.
 ///
 /// `o_proj` and `down_proj`, which write to the residual stream, have the deviation `range / √(2L)`: the
-/// stream's variance then does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3).
+/// stream's variance then does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). Where a sub-norm stands
+/// before them, its weights are `range`: at 1 it would raise what goes into them to a mean square of 1, the layers would
+/// drown the embedding, and gradients be fifty times as large (`docs/low-bit.md`).
 ///
 /// The same seed gives the same values, however many threads draw them.
 pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
@@ -198,7 +200,7 @@ pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
     for (index, (spec, place)) in layout.tensors().enumerate() {
         let values = &mut values[place];
         if spec.shape.len() == 1 {
-            values.fill(1.0);
+            values.fill(if spec.name.contains("_sub_norm") { range as f32 } else { 1.0 });
             continue;
         }
         let writes_residual = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
@@ -233,10 +235,14 @@ mod tests {
     use std::path::Path;
 
     fn layout(tied: bool) -> Layout {
+        layout_with(&format!("tie_word_embeddings = {tied}"))
+    }
+
+    fn layout_with(keys: &str) -> Layout {
         let text = format!(
             "[data]\ncorpus = \"c\"\n[layer_dropout]\nshape = \"none\"\n[model]\nhidden_size = 48\n\
              intermediate_size = 40\nnum_hidden_layers = 3\nnum_attention_heads = 6\nnum_key_value_heads = 2\n\
-             tie_word_embeddings = {tied}"
+             {keys}"
         );
         let recipe = Recipe::from_toml(&text, Path::new("r.toml")).unwrap();
         Layout::new(&recipe.config(500, None).unwrap())
@@ -275,7 +281,7 @@ mod tests {
 
     #[test]
     fn first_weights_have_the_deviation_they_should() {
-        let layout = layout(false);
+        let layout = layout_with("bit_linear = \"bitskip-v1\"");
         let values = initial(&layout, 0.02, 7);
         assert_eq!(values, initial(&layout, 0.02, 7));
         assert_ne!(values, initial(&layout, 0.02, 8));
@@ -284,6 +290,10 @@ mod tests {
             let mean = |f: fn(f64) -> f64| {
                 values.iter().map(|&v| f(f64::from(v))).sum::<f64>() / values.len() as f64
             };
+            if spec.name.contains("_sub_norm") {
+                assert!(values.iter().all(|&v| v == 0.02), "{}", spec.name);
+                continue;
+            }
             if spec.name.ends_with("norm.weight") {
                 assert!(values.iter().all(|&v| v == 1.0), "{}", spec.name);
                 continue;

@@ -50,7 +50,7 @@ fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> Drawn {
     let auto = format!(
         "auto: {:.2}×, {:.0} % of the best ({:.2}×); in small: accepted of drafted",
         report.auto.speed_up.median,
-        100.0 * report.auto.of_best,
+        100.0 * report.auto.of_best.median,
         report.points[report.best].speed_up.median
     );
     write(area, &auto, (LEFT, below + 44), (13.0, HPos::Left), &DARK)?;

@@ -29,7 +29,7 @@ pub(super) fn table(report: &SweepReport) -> String {
         String::new(),
         rate(auto.decode.median),
         speed_up(&auto.speed_up),
-        format!("{:.0} % of the best", 100.0 * auto.of_best),
+        format!("{:.0} % of the best", 100.0 * auto.of_best.median),
     ]);
     table.render()
 }
@@ -60,11 +60,20 @@ pub(super) fn notes(report: &SweepReport, head: Option<&DraftHead>, made_up: Opt
         }
     });
     notes += &format!("auto chose: {}\n", chosen.collect::<Vec<_>>().join(", "));
-    if let Some(MadeUp { exit_layer, scale, agreement }) = made_up {
+    let share = |spread: &Spread| {
+        let [median, min, max] = [spread.median, spread.min, spread.max].map(|share| 100.0 * share);
+        format!("{median:.1} % ({min:.1}–{max:.1})")
+    };
+    notes += &format!(
+        "auto beside the best point, again in turn: {}; keeping from text to text what it learnt: {}\n",
+        share(&auto.of_best),
+        share(&auto.kept_of_best)
+    );
+    if let Some(MadeUp { exit_layer, scale, acceptance }) = made_up {
         notes += &format!(
-            "the weights are made up: what layers after exit {exit_layer} add is scaled by {scale:.3}, so that it \
-             agrees with the whole at {:.1} % of random tokens\n",
-            100.0 * agreement
+            "the weights are made up: what layers after exit {exit_layer} add is scaled by {scale:.3}, so that the next \
+             of its tokens is accepted at {:.1} %\n",
+            100.0 * acceptance
         );
     }
     notes

@@ -82,7 +82,7 @@ fn a_sweep_measures_every_point_and_draws_it() {
     let points = answer["report"]["points"].as_array().unwrap();
     assert_eq!(points.len(), 6);
     assert!(points.iter().all(|point| point["speed_up"]["median"].as_f64().unwrap() > 0.0));
-    assert!(answer["report"]["auto"]["of_best"].as_f64().unwrap() > 0.0);
+    assert!(answer["report"]["auto"]["of_best"]["median"].as_f64().unwrap() > 0.0);
     let map = String::from_utf8(place.read("map.svg")).unwrap();
     assert!(map.starts_with("<svg") && map.contains("exit 3") && map.contains("auto:"));
     let table = place.good(&sweep);
@@ -104,12 +104,16 @@ fn a_sweep_makes_up_weights_that_agree_as_asked() {
         "--exits",
         "2",
     ];
-    let made = [&made[..], &["--lengths", "2", "--new-tokens", "12", "--prompt-tokens", "4", "--runs", "1"]]
+    let made = [&made[..], &["--lengths", "2", "--new-tokens", "40", "--prompt-tokens", "4", "--runs", "2"]]
         .concat();
-    let agreement = place.json(&made)["made_up"]["agreement"].as_f64().unwrap();
-    assert!((agreement - 0.7).abs() < 0.15, "{agreement} of 64 tokens");
+    let answer = place.json(&made);
+    let acceptance = answer["made_up"]["acceptance"].as_f64().unwrap();
+    assert!((acceptance - 0.7).abs() < 0.15, "{acceptance} of 80 tokens");
+    let found = answer["report"]["points"][0]["acceptance_of_next"].as_f64().unwrap();
+    assert!((found - acceptance).abs() < 0.1, "{found} over the same texts");
     assert!(place.good(&made).contains("made up"));
     place.run(&["sweep", "--config", "run/model/config.json"]).assert_error(2, &["--acceptance"]);
+    place.run(&[&made[..], &["--draft-shortlist", "9"]].concat()).assert_error(2, &["--draft-shortlist"]);
 }
 
 #[test]

@@ -69,6 +69,15 @@ impl Adaptive {
         Self { clock: Clock::Bytes, state: None }
     }
 
+    /// The exits that it considers in a model of `depth` layers, shallow first: a twelfth, an eighth, a sixth, a quarter, a third
+    /// and a half of the depth.
+    pub fn exits(depth: usize) -> Vec<usize> {
+        let mut exits: Vec<usize> = PARTS.iter().map(|part| depth.div_ceil(*part)).collect();
+        exits.retain(|&exit| exit < depth);
+        exits.dedup();
+        exits
+    }
+
     /// What it has chosen so far, shallow exits first.
     pub(super) fn chosen(&self) -> &[Chosen] {
         self.state.as_ref().map_or(&[], |state| &state.chosen)
@@ -137,12 +146,9 @@ impl Adaptive {
 
 impl State {
     fn new(model: &Llama, head: Option<&DraftHead>, depth: usize, clock: Clock) -> Self {
-        let mut exits: Vec<usize> = PARTS.iter().map(|part| depth.div_ceil(*part)).collect();
-        exits.retain(|&exit| exit < depth);
-        exits.dedup();
         Self {
             depth,
-            chances: Chances::new(&exits, depth),
+            chances: Chances::new(&Adaptive::exits(depth), depth),
             by_rows: [(0.0, 0.0); ROWS + 1],
             drafting: depth,
             costs: Costs::new(model, head, clock),

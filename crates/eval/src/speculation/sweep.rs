@@ -2,6 +2,9 @@
 //!
 //! Machines are shared and drift. In every round all points take their turn over the same prompt, with plain decoding
 //! before and after each exit's lengths; a point's speed-up is over the mean of the two.
+//!
+//! The best of many points is best by luck as well. So it meets the adaptive policy again afterwards, in turn over the
+//! same prompts, and what `auto` reached of it is the median of those pairs.
 
 use super::verify::decode;
 use crate::{Error, Result, Spread};
@@ -45,7 +48,7 @@ pub struct SweepPoint {
     pub speed_up: Spread,
 }
 
-/// The adaptive policy, which begins anew with each text.
+/// The adaptive policy. In the sweep it begins anew with each text.
 #[derive(Clone, Debug, Serialize)]
 pub struct AutoPoint {
     /// Tokens accepted of those drafted; none if it drafted none.
@@ -54,8 +57,10 @@ pub struct AutoPoint {
     pub decode: Spread,
     /// Over plain decoding beside it.
     pub speed_up: Spread,
-    /// Its median speed-up over the best point's.
-    pub of_best: f64,
+    /// Its tokens per second over the best point's, text by text, in turn with it after the sweep.
+    pub of_best: Spread,
+    /// The same, of one that keeps from text to text what it has learnt.
+    pub kept_of_best: Spread,
     /// What it chose, over all rounds; the full depth stands for tokens without a draft.
     pub chosen: Vec<ChosenExit>,
 }
@@ -109,8 +114,8 @@ pub fn sweep(
         points.extend(drafts.map(|draft| Samples { draft: Some(draft), ..Samples::default() }));
     }
     points.push(Samples::default()); // the adaptive policy
-    let mut bench =
-        Bench { model, options, done: 0, all: options.runs * (points.len() + options.exits.len() + 2) };
+    let texts = points.len() + options.exits.len() + 2 + REMATCH;
+    let mut bench = Bench { model, options, done: 0, all: options.runs * texts };
     let mut plain = Vec::new();
     bench.text(&prompts[0], &mut Speculation::off(), &mut |_, _| ())?; // a warm-up
     bench.done = 0;
@@ -128,14 +133,15 @@ pub fn sweep(
             before = after;
         }
     }
-    let auto = points.pop().expect("it was put there").auto();
+    let auto = points.pop().expect("it was put there");
     let points: Vec<SweepPoint> = points.into_iter().map(Samples::point).collect();
     let best =
         (0..points.len()).max_by(|&a, &b| points[a].speed_up.median.total_cmp(&points[b].speed_up.median));
     let best = best.expect("checked: there are points");
+    let of_best = bench.rematch(prompts, points[best].draft(), progress)?;
     Ok(SweepReport {
         plain: Spread::of(plain),
-        auto: AutoPoint { of_best: auto.speed_up.median / points[best].speed_up.median, ..auto },
+        auto: auto.auto(of_best),
         points,
         best,
         new_tokens: options.new_tokens,
@@ -144,6 +150,10 @@ pub fn sweep(
         threads: offramp_engine::threads(),
     })
 }
+
+/// Texts of a round after the sweep: the best point's, and those of the policy that begins anew and of the one that does
+/// not.
+const REMATCH: usize = 3;
 
 fn check(model: &Llama, prompts: &[Vec<u32>], options: &SweepOptions) -> Result<()> {
     let config = model.config();
@@ -193,6 +203,42 @@ impl Bench<'_> {
         progress(self.done, self.all);
         Ok(found.statistics)
     }
+
+    fn auto(&self) -> Speculation {
+        Speculation::auto(Adaptive::default()).with_head(self.options.head.clone())
+    }
+
+    /// What the policy reaches of `best`: where it begins anew with each text, and where it does not.
+    fn rematch(
+        &mut self,
+        prompts: &[Vec<u32>],
+        best: Draft,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<[Spread; 2]> {
+        let mut kept = self.auto();
+        let mut shares = [Vec::new(), Vec::new()];
+        for run in 0..self.options.runs {
+            let prompt = &prompts[run % prompts.len()];
+            let mut fixed = Speculation::fixed(best).with_head(self.options.head.clone());
+            let mut anew = self.auto();
+            let mut rates = [0.0; REMATCH];
+            // Each is first, second and last in turn.
+            for place in (0..REMATCH).map(|place| (place + run) % REMATCH) {
+                let speculation = [&mut fixed, &mut anew, &mut kept].into_iter().nth(place);
+                let speculation = speculation.expect("one of three");
+                rates[place] = rate(&self.text(prompt, speculation, progress)?);
+            }
+            shares[0].push(rates[1] / rates[0]);
+            shares[1].push(rates[2] / rates[0]);
+        }
+        Ok(shares.map(Spread::of))
+    }
+}
+
+impl SweepPoint {
+    fn draft(&self) -> Draft {
+        Draft { exit_layer: self.exit_layer, num_speculations: self.num_speculations }
+    }
 }
 
 /// A point's texts.
@@ -215,9 +261,8 @@ impl Samples {
         prompt: &[u32],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
-        let speculation =
-            self.draft.map_or_else(|| Speculation::auto(Adaptive::default()), Speculation::fixed);
-        let mut speculation = speculation.with_head(bench.options.head.clone());
+        let fixed = |draft| Speculation::fixed(draft).with_head(bench.options.head.clone());
+        let mut speculation = self.draft.map_or_else(|| bench.auto(), fixed);
         self.statistics.push(bench.text(prompt, &mut speculation, progress)?);
         for chosen in speculation.chosen() {
             let place = self.chosen.partition_point(|known| known.exit_layer < chosen.exit_layer);
@@ -257,13 +302,14 @@ impl Samples {
         }
     }
 
-    fn auto(self) -> AutoPoint {
+    fn auto(self, [of_best, kept_of_best]: [Spread; 2]) -> AutoPoint {
         let (drafted, accepted) = (self.sum(|s| s.drafted), self.sum(|s| s.accepted));
         AutoPoint {
             acceptance_rate: (drafted > 0.0).then_some(accepted / drafted),
             decode: self.decode(),
             speed_up: Spread::of(self.speed_ups),
-            of_best: f64::NAN,
+            of_best,
+            kept_of_best,
             chosen: self.chosen,
         }
     }
@@ -313,8 +359,13 @@ mod tests {
         assert!(report.points.iter().all(|point| point.speed_up.median > 0.0 && point.decode.min > 0.0));
         let best = report.points[report.best].speed_up.median;
         assert!(report.points.iter().all(|point| point.speed_up.median <= best));
-        assert_eq!(report.auto.of_best, report.auto.speed_up.median / best);
-        assert_eq!(heard, (1..=18).map(|done| (done, 18)).collect::<Vec<_>>());
+        let AutoPoint { of_best, kept_of_best, .. } = &report.auto;
+        assert!(of_best.min > 0.0 && of_best.median <= of_best.max && kept_of_best.min > 0.0);
+        assert_eq!(
+            heard,
+            (1..=24).map(|done| (done, 24)).collect::<Vec<_>>(),
+            "2 × (4 points, auto, 4 plain, 3 again)"
+        );
     }
 
     #[test]
