@@ -100,6 +100,13 @@ impl Network {
         self
     }
 
+    /// The same, with a norm and a head for each exit but the last ([`Layout::with_own_heads`]).
+    #[must_use]
+    pub fn with_own_heads(mut self) -> Self {
+        self.layout = self.layout.with_own_heads();
+        self
+    }
+
     /// From now on, the inputs of ternary matrices have codes of so many bits; nothing where there are none.
     pub fn set_activations(&mut self, activations: bit_linear::Activations) {
         for bit_linear in [&mut self.config.bit_linear, &mut self.geometry.bit_linear].into_iter().flatten() {
@@ -181,8 +188,8 @@ impl Network {
     pub fn nats(&mut self, weights: &[f32], batch: Batch<'_>, exits: &[usize]) -> Vec<f64> {
         self.run_all(weights, batch.inputs, exits.iter().copied().max().unwrap_or(0));
         let floats = batch.inputs.len() * self.config.hidden_size;
-        let head = head((&self.config, &self.geometry), &self.layout, weights);
         let nats = |&exit: &usize| {
+            let head = head((&self.config, &self.geometry), &self.layout, weights, exit);
             exit_head::forward(&self.stream[exit][..floats], batch.labels, head, &mut self.chunk)
         };
         exits.iter().map(nats).collect()
@@ -195,7 +202,7 @@ impl Network {
     pub fn logits(&mut self, weights: &[f32], inputs: &[u32], exit_layer: usize) -> Vec<f32> {
         self.run_all(weights, inputs, exit_layer);
         let floats = inputs.len() * self.config.hidden_size;
-        let head = head((&self.config, &self.geometry), &self.layout, weights);
+        let head = head((&self.config, &self.geometry), &self.layout, weights, exit_layer);
         exit_head::logits(&self.stream[exit_layer][..floats], head, &mut self.chunk)
     }
 
@@ -233,7 +240,7 @@ impl Network {
         }
     }
 
-    /// The losses of the plan's exits before number `last`, as many from there down as share a chunk; returns the
+    /// The losses of the plan's exits before number `last`, as many from there down as share a chunk and a head; returns the
     /// first of them. Their gradients are added to the norm's and the head's, and wait in the chunk for the
     /// stream's. An exit that needs several chunks goes alone and does not wait.
     fn exits(
@@ -245,17 +252,19 @@ impl Network {
         losses: &mut [f64],
     ) -> usize {
         let floats = batch.inputs.len() * self.config.hidden_size;
-        let places = [self.layout.norm(), self.layout.lm_head()];
-        let [norm, lm_head] = gradients.get_disjoint_mut(places).expect("two tensors do not overlap");
+        let deepest = plan.exits[last - 1].0;
+        let places = self.layout.exit_head(deepest);
+        let [norm, lm_head] = gradients.get_disjoint_mut(places.clone()).expect("two tensors do not overlap");
         let mut gradients = exit_head::Gradients { norm, lm_head };
-        let head = head((&self.config, &self.geometry), &self.layout, weights);
+        let head = head((&self.config, &self.geometry), &self.layout, weights, deepest);
         let scored = |index: usize| {
             let ((exit_layer, weight), positions) = (plan.exits[index], plan.scored[index].as_slice());
             let scale = (f64::from(weight) / positions.len() as f64) as f32;
             exit_head::Scored { x: &self.stream[exit_layer][..floats], positions, scale }
         };
         let (mut first, mut rows) = (last, 0);
-        while first > 0 && rows + plan.scored[first - 1].len() <= self.chunk.rows() {
+        let shared = |index: usize| self.layout.exit_head(plan.exits[index].0) == places;
+        while first > 0 && shared(first - 1) && rows + plan.scored[first - 1].len() <= self.chunk.rows() {
             first -= 1;
             rows += plan.scored[first].len();
         }
@@ -334,11 +343,13 @@ fn head<'a>(
     (config, geometry): (&Config, &'a Geometry),
     layout: &Layout,
     weights: &'a [f32],
+    exit_layer: usize,
 ) -> exit_head::Head<'a> {
+    let [norm, lm_head] = layout.exit_head(exit_layer);
     exit_head::Head {
-        norm: &weights[layout.norm()],
+        norm: &weights[norm],
         eps: config.rms_norm_eps as f32,
-        lm_head: &weights[layout.lm_head()],
+        lm_head: &weights[lm_head],
         factors: geometry.factors,
         clock: &geometry.clock,
     }

@@ -20,6 +20,7 @@ pub struct Layout {
     tensors: Vec<(TensorSpec, Range<usize>)>,
     sizes: LayerSizes,
     layers: usize,
+    model: (usize, usize), // how many of them are the model's, and their values
     len: usize,
 }
 
@@ -71,7 +72,7 @@ impl Layout {
             len = range.end;
             (spec, range)
         };
-        let tensors = config.tensors().into_iter().map(place).collect();
+        let tensors: Vec<_> = config.tensors().into_iter().map(place).collect();
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
@@ -84,7 +85,41 @@ impl Layout {
             ffn_sub_norm: if config.bit_linear.is_some() { inner } else { 0 },
             down_proj: hidden * inner,
         };
-        Self { tensors, sizes, layers: config.num_hidden_layers, len }
+        Self { model: (tensors.len(), len), tensors, sizes, layers: config.num_hidden_layers, len }
+    }
+
+    /// The same, and after the model's tensors a norm and an LM head for each exit but the last: training alone has them.
+    #[must_use]
+    pub fn with_own_heads(mut self) -> Self {
+        let (hidden, vocab) = (self.sizes.hidden, self.tensors[0].0.shape[0]);
+        for exit_layer in 1..self.layers {
+            for (part, shape) in [("norm", vec![hidden]), ("lm_head", vec![vocab, hidden])] {
+                let spec = TensorSpec::new(format!("exits.{exit_layer}.{part}.weight"), &shape);
+                let range = self.len..self.len + spec.len();
+                self.len = range.end;
+                self.tensors.push((spec, range));
+            }
+        }
+        self
+    }
+
+    /// Values of the model's tensors.
+    pub(crate) fn model_len(&self) -> usize {
+        self.model.1
+    }
+
+    /// Those that the model has not: norms and heads of exits.
+    pub(crate) fn own_heads(&self) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
+        self.tensors().skip(self.model.0)
+    }
+
+    /// Where the norm and the LM head of an exit stand: the model's, unless it has its own.
+    pub(crate) fn exit_head(&self, exit_layer: usize) -> [Range<usize>; 2] {
+        let first = 2 * exit_layer.saturating_sub(1);
+        match self.tensors[self.model.0..].get(first..first + 2) {
+            Some([norm, lm_head]) => [norm.1.clone(), lm_head.1.clone()],
+            _ => [self.norm(), self.lm_head()],
+        }
     }
 
     /// Values of the whole buffer.
@@ -115,7 +150,7 @@ impl Layout {
 
     /// Where the LM head stands, `[vocab, hidden]`: after the final norm, or in the embedding if tied.
     pub(crate) fn lm_head(&self) -> Range<usize> {
-        let untied = self.norm().end..self.len;
+        let untied = self.norm().end..self.model.1;
         if untied.is_empty() { self.embed_tokens() } else { untied }
     }
 

@@ -5,6 +5,12 @@ use crate::parameters::{Layout, initial};
 use crate::recipe::Recipe;
 use offramp_model::{Config, Weights};
 
+/// Where each tensor of a recipe's run stands.
+pub(crate) fn layout(recipe: &Recipe, config: &Config) -> Layout {
+    let layout = Layout::new(config);
+    if recipe.early_exit.own_heads { layout.with_own_heads() } else { layout }
+}
+
 /// The first weights of a recipe's run, laid out as `layout` says.
 pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Result<Vec<f32>> {
     let Some(checkpoint) = &recipe.start.checkpoint else {

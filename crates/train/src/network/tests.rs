@@ -71,6 +71,41 @@ fn every_gradient_is_that_of_differences() {
     }
 }
 
+/// With one value in all, losses are the shared head's, and gradients sum to its.
+#[test]
+fn exits_with_heads_of_their_own_learn_apart() {
+    let recipe = recipe("");
+    let plan = Plan::full(4, (SAMPLES, LENGTH), exits(&recipe));
+    let (inputs, labels) = (tokens(0), tokens(1));
+    let batch = Batch { inputs: &inputs, labels: &labels };
+    let (mut shared, mut weights) = network(&recipe);
+    let mut expected = vec![0.0; weights.len()];
+    let losses = shared.loss_and_gradients(&weights, batch, &plan, &mut expected);
+    let [norm, lm_head] = shared.layout.exit_head(2);
+    let mut own = Network::new(&shared.config, SAMPLES, LENGTH).with_own_heads();
+    for _ in 1..4 {
+        weights.extend_from_within(norm.clone());
+        weights.extend_from_within(lm_head.clone());
+    }
+    let mut gradients = vec![0.0; weights.len()];
+    assert_eq!(own.loss_and_gradients(&weights, batch, &plan, &mut gradients), losses);
+    assert_eq!(
+        own.nats(&weights, batch, &[1, 3, 4]),
+        shared.nats(&weights[..expected.len()], batch, &[1, 3, 4])
+    );
+    for exit_layer in 1..4 {
+        for (own, shared) in own.layout.exit_head(exit_layer).into_iter().zip([norm.clone(), lm_head.clone()])
+        {
+            let part = gradients[own].to_vec();
+            assert!(part.iter().any(|&gradient| gradient != 0.0), "exit {exit_layer}");
+            gradients[shared].iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        }
+    }
+    let near = |(found, expected): (&f32, &f32)| (found - expected).abs() < 1e-5;
+    assert!(gradients.iter().zip(&expected).all(near));
+    assert_gradients((own, weights), &plan, &[]);
+}
+
 /// Dropped samples, a layer that is dropped for all of them, and rescaling.
 #[test]
 fn gradients_through_dropped_layers_are_those_of_differences() {

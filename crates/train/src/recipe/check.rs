@@ -232,6 +232,10 @@ fn early_exit(recipe: &Recipe) -> Result<()> {
     ensure(keys.normalize_weights || keys.weights == ExitWeights::Linear, || {
         let expected = "true where early_exit.weights is \"layerskip\", which are divided by their sum";
         recipe.fault("early_exit.normalize_weights", false, expected)
+    })?;
+    ensure(!keys.own_heads || recipe.start.checkpoint.is_none(), || {
+        let expected = "false where start.checkpoint brings the weights: it has one head";
+        recipe.fault("early_exit.own_heads", true, expected)
     })
 }
 

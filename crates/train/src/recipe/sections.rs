@@ -291,6 +291,9 @@ pub struct EarlyExitKeys {
     pub weights: ExitWeights,
     /// Whether the weights of a step's active exits are divided by their sum.
     pub normalize_weights: bool,
+    /// Whether each exit but the last learns with a norm and an LM head of its own, an experiment: the finished model has the
+    /// last layer's alone, and only the validation of the run hears the others.
+    pub own_heads: bool,
 }
 
 impl Default for EarlyExitKeys {
@@ -303,6 +306,7 @@ impl Default for EarlyExitKeys {
             unbiased: false,
             weights: ExitWeights::Linear,
             normalize_weights: true,
+            own_heads: false,
         }
     }
 }

@@ -10,6 +10,7 @@ use offramp_model::checkpoint::{
 };
 use offramp_model::{TensorSpec, Weights};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -35,45 +36,52 @@ pub(super) fn write_model(folder: &Path, trainer: &Trainer, data: &Data) -> offr
     Ok(files)
 }
 
-/// Writes a model folder and the optimizer's moments.
+/// Writes a model folder, and beside it the optimizer's moments and the exits' own heads.
 pub(super) fn write_all(folder: &Path, trainer: &Trainer, data: &Data) -> offramp_model::Result<Checksums> {
     let mut files = write_model(folder, trainer, data)?;
     let (layout, optimizer) = (trainer.layout(), &trainer.optimizer);
     let in_order = |moment| layout.tensors().map(move |(_, range)| (moment, range));
-    let mut places = in_order(&optimizer.m).chain(in_order(&optimizer.v));
-    let written = write_tensors(&folder.join(OPTIMIZER), &moments(layout), &mut |_| {
-        let (moment, range) = places.next().expect("as many places as moments");
-        Cow::Borrowed(&moment[range])
+    let own_heads = layout.own_heads().map(|(_, range)| (&trainer.weights, range));
+    let mut places = in_order(&optimizer.m).chain(in_order(&optimizer.v)).chain(own_heads);
+    let written = write_tensors(&folder.join(OPTIMIZER), &beside_the_model(layout), &mut |_| {
+        let (values, range) = places.next().expect("as many places as tensors");
+        Cow::Borrowed(&values[range])
     })?;
     files.insert(OPTIMIZER.to_owned(), written);
     Ok(files)
 }
 
-/// Reads weights and moments.
+/// Reads weights, moments and the exits' own heads.
 pub(super) fn read_values(folder: &Path, trainer: &mut Trainer) -> offramp_model::Result<()> {
     let layout = trainer.layout().clone();
     let files = Weights::open(folder, trainer.config())?;
-    for (spec, range) in layout.tensors() {
-        files.read(spec, &mut trainer.weights[range])?;
+    let Trainer { optimizer, weights, .. } = trainer;
+    let (model, own_heads) = weights.split_at_mut(layout.model_len());
+    for (spec, range) in layout.tensors().take_while(|(_, range)| range.end <= layout.model_len()) {
+        files.read(spec, &mut model[range])?;
     }
-    let optimizer = &mut trainer.optimizer;
-    let places = split(&layout, &mut optimizer.m).chain(split(&layout, &mut optimizer.v));
-    read_tensors(&folder.join(OPTIMIZER), &moments(&layout), places)
+    let moments = split(layout.tensors(), &mut optimizer.m).chain(split(layout.tensors(), &mut optimizer.v));
+    let places = moments.chain(split(layout.own_heads(), own_heads));
+    read_tensors(&folder.join(OPTIMIZER), &beside_the_model(&layout), places)
 }
 
-/// A buffer's tensors.
-fn split<'a>(layout: &Layout, mut values: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
-    layout.tensors().map(move |(_, range)| {
+/// A buffer of tensors, one by one.
+fn split<'a, 't>(
+    tensors: impl Iterator<Item = (&'t TensorSpec, Range<usize>)>,
+    mut values: &'a mut [f32],
+) -> impl Iterator<Item = &'a mut [f32]> {
+    tensors.map(move |(_, range)| {
         values.split_off_mut(..range.len()).expect("the layout is as long as its buffers")
     })
 }
 
-/// The moments' names and shapes: all first ones, then all second ones.
-fn moments(layout: &Layout) -> Vec<TensorSpec> {
+/// Names and shapes of what a checkpoint has beside the model: all first moments, all second ones, the exits' own heads.
+fn beside_the_model(layout: &Layout) -> Vec<TensorSpec> {
     let named = |moment: &'static str| {
         layout.tensors().map(move |(spec, _)| TensorSpec::new(format!("{moment}.{}", spec.name), &spec.shape))
     };
-    named("m").chain(named("v")).collect()
+    let own_heads = layout.own_heads().map(|(spec, _)| spec.clone());
+    named("m").chain(named("v")).chain(own_heads).collect()
 }
 
 /// Bytes that [`write_model`] will write at most.
@@ -84,7 +92,7 @@ pub(super) fn model_size(folder: &Path, trainer: &Trainer, data: &Data) -> Resul
 
 /// Bytes that [`write_all`] will write at most, `state.json` beside it.
 pub(super) fn size(folder: &Path, trainer: &Trainer, data: &Data) -> Result<u64> {
-    Ok(model_size(folder, trainer, data)? + tensors_size(folder, &moments(trainer.layout()))?)
+    Ok(model_size(folder, trainer, data)? + tensors_size(folder, &beside_the_model(trainer.layout()))?)
 }
 
 /// Checks that the disk of `run` has room for the folder `target`, before anything of it is written.

@@ -6,8 +6,8 @@ use super::state::{Best, SavedState};
 use super::trainer::Trainer;
 use super::{Job, Record};
 use crate::error::{Error, Result};
-use crate::parameters::Layout;
 use crate::recipe::Recipe;
+use crate::start;
 use offramp_model::Config;
 use offramp_model::checkpoint::{
     remove_folder, remove_leftovers, replace_folder, step_folder, steps, write_atomically,
@@ -187,7 +187,7 @@ fn resume(job: &Job<'_>, data: &Data) -> Result<Option<Found>> {
 impl Found {
     /// A trainer as the checkpoint left it.
     pub(super) fn load(&self, recipe: &Recipe, config: Config) -> Result<Trainer> {
-        let weights = vec![0.0; Layout::new(&config).len()];
+        let weights = vec![0.0; start::layout(recipe, &config).len()];
         let mut trainer = Trainer::with(recipe, config, weights, self.saved.state.clone())?;
         self.usable(|found| read_values(&found.folder, &mut trainer))?;
         Ok(trainer)

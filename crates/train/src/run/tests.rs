@@ -141,7 +141,8 @@ fn a_run_learns_and_leaves_what_it_promises() {
 fn ten_steps_and_ten_more_are_twenty() {
     let place = Place::new();
     let dropout = "[layer_dropout]\nnormalize = \"none\"\ntime = \"increasing\"\nrescale = true";
-    for (matrices, keys) in [("adamw", ""), ("adamw", dropout), ("muon", "")] {
+    let own_heads = "[early_exit]\nown_heads = true";
+    for (matrices, keys) in [("adamw", ""), ("adamw", dropout), ("muon", ""), ("adamw", own_heads)] {
         let recipe = moved_by(matrices, recipe(keys).text());
         let [whole, halves] = ["whole", "halves"].map(|name| format!("{name}-{matrices}-{}", keys.len()));
         quietly(&place.job(&recipe, &whole, &GO)).unwrap();

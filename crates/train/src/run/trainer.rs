@@ -57,7 +57,7 @@ pub(super) struct State {
 impl Trainer {
     /// A model with its first weights.
     pub(super) fn new(recipe: &Recipe, config: Config) -> Result<Self> {
-        let weights = start::weights(recipe, &config, &Layout::new(&config))?;
+        let weights = start::weights(recipe, &config, &start::layout(recipe, &config))?;
         Self::with(recipe, config, weights, State::default())
     }
 
@@ -69,8 +69,11 @@ impl Trainer {
             Precision::F32 => Factors::F32,
             Precision::Bf16 => Factors::Bf16,
         };
-        let network =
+        let mut network =
             Network::new(&config, training.batch_size, training.sequence_length).with_factors(factors);
+        if recipe.early_exit.own_heads {
+            network = network.with_own_heads();
+        }
         let mut optimizer = Optimizer::new(&recipe.optimizer, network.layout());
         let head_only = recipe.start.train == Trained::ExitHead;
         if head_only {
