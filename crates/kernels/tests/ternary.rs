@@ -24,7 +24,7 @@ fn numbers(len: usize, seed: u32) -> Vec<f32> {
 }
 
 fn codes(len: usize, seed: u32) -> Vec<i8> {
-    numbers(len, seed).into_iter().map(|x| (x * 1.5).round() as i8).collect()
+    numbers(len, seed).into_iter().map(|x| (x * 1.49).round() as i8).collect()
 }
 
 fn packed(codes: &[i8], in_features: usize) -> Vec<u8> {
