@@ -226,7 +226,7 @@ impl LayerSizes {
 /// `o_proj` and `down_proj`, which write to the residual stream, have the deviation `range / √(2L)`: the
 /// stream's variance then does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). Where a sub-norm stands
 /// before them, its weights are `range`: at 1 it would raise what goes into them to a mean square of 1, the layers would
-/// drown the embedding, and gradients be fifty times as large (`docs/low-bit.md`).
+/// drown the embedding, and the first gradients be ten times as large (`docs/low-bit.md`).
 ///
 /// The same seed gives the same values, however many threads draw them.
 pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {

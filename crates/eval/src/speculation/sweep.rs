@@ -224,8 +224,11 @@ impl Bench<'_> {
             let mut rates = [0.0; REMATCH];
             // Each is first, second and last in turn.
             for place in (0..REMATCH).map(|place| (place + run) % REMATCH) {
-                let speculation = [&mut fixed, &mut anew, &mut kept].into_iter().nth(place);
-                let speculation = speculation.expect("one of three");
+                let speculation = match place {
+                    0 => &mut fixed,
+                    1 => &mut anew,
+                    _ => &mut kept,
+                };
                 rates[place] = rate(&self.text(prompt, speculation, progress)?);
             }
             shares[0].push(rates[1] / rates[0]);

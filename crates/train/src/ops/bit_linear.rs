@@ -136,6 +136,9 @@ fn scale_parts(mut row: &mut [f32], parts: &[Part], step: f32) {
 mod tests {
     use super::super::finite_difference::{assert_gradient, numbers, weigh};
     use super::*;
+    use offramp_kernels::strips::STRIP;
+    use offramp_kernels::ternary::{self as strips, Input};
+    use offramp_kernels::{Job, Operand, TernaryWeight, Weight, linear as linear_of_the_engine};
 
     const IN: usize = 12;
 
@@ -183,6 +186,39 @@ mod tests {
             let mut d_x = vec![f32::NAN; x.len()];
             backward_input(&mut d_out.clone(), weight, IN, Factors::F32, &mut d_x);
             assert_gradient("x", &x_values, &d_x, |x| loss(x, &values));
+        }
+    }
+
+    /// The engine's product of the same input, whole numbers in strips, gives the same bits.
+    #[test]
+    fn it_is_the_engines_product() {
+        let (rows, out_features) = (19, 37);
+        let (x, weights) = (numbers(rows * 64, 2), numbers(out_features * 64, 1));
+        let mut codes = vec![0.0; weights.len()];
+        let parts = [Part { out_features, step: quantise_weights(&weights, &mut codes) }];
+        let mut strips = vec![0; strips::bytes(out_features, 64).expect("it fits")];
+        let whole: Vec<i8> = codes.iter().map(|&code| code as i8).collect();
+        let each = strips.chunks_mut(strips::strip_bytes(64)).zip(whole.chunks(STRIP * 64));
+        each.for_each(|(strip, codes)| strips::pack(codes, 64, strip));
+        for input in Input::ALL {
+            let mut rotated = x.clone();
+            if input.hadamard {
+                crate::ops::hadamard::forward(&mut rotated, 64);
+            }
+            let (mut x_codes, mut steps) = (vec![0.0; x.len()], vec![0.0; rows]);
+            quantise(input.activations, &rotated, 64, &mut x_codes, &mut steps);
+            let mut found = vec![f32::NAN; rows * out_features];
+            forward(
+                (&x_codes, &steps),
+                Ternary { codes: &codes, parts: &parts },
+                64,
+                Factors::F32,
+                &mut found,
+            );
+            let mut expected = vec![f32::NAN; found.len()];
+            let weight = Weight::Ternary(TernaryWeight { strips: &strips, step: parts[0].step, input });
+            linear_of_the_engine(&x, 64, &mut Operand::default(), &mut [Job { weight, out: &mut expected }]);
+            assert_eq!(found, expected, "{input:?}");
         }
     }
 
