@@ -195,7 +195,7 @@ fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
     if card.measured.exits().len() > 1 {
         write(EXITS_PLOT, &plot::exits::svg(&card.measured, card.name)?)?;
     }
-    if card.config.quantization.is_none() {
+    if card.is_float() {
         checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
         // Folders of earlier builds lack it, and transformers then guesses.
         if !folder.join(TOKENIZER).exists() && folder.join("tokenizer.json").exists() {

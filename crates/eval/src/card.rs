@@ -86,9 +86,9 @@ impl Card<'_> {
         format!("`offramp card {} {option}`", self.place)
     }
 
-    /// Whether stock `transformers` loads it.
-    fn is_float(&self) -> bool {
-        self.config.quantization.is_none()
+    /// Whether stock `transformers` loads it as a Llama.
+    pub fn is_float(&self) -> bool {
+        self.config.quantization.is_none() && self.config.bit_linear.is_none()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The card's words: how to use the model, what it is not good for, whom to cite.
 
 use super::{Card, grouped};
-use offramp_model::Config;
+use offramp_model::{BitLinear, Config};
 
 /// An exit whose perplexity is more than so many times the full model's has that said of it.
 const OF_LITTLE_USE: f64 = 2.0;
@@ -36,9 +36,15 @@ for exit_layer in [{exits}]:
 Without `trust_remote_code=True` the stock Llama class loads the same folder, at full depth.
 "#
     );
-    let python = match card.is_float() {
-        true => python,
-        false => "Stock `transformers` does not read these number formats; `offramp quantize --to bf16` makes a folder that \
+    let python = match card.config.bit_linear {
+        None if card.is_float() => python,
+        Some(BitLinear { hadamard: false, .. }) => {
+            "Stock `transformers` loads the same folder, as its `BitNetForCausalLM` and at full depth.\n".to_owned()
+        }
+        Some(_) => {
+            "Stock `transformers` knows no rotated ternary layers and refuses this folder.\n".to_owned()
+        }
+        None => "Stock `transformers` does not read these number formats; `offramp quantize --to bf16` makes a folder that \
                   it does.\n"
             .to_owned(),
     };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{ExitScore, Spread};
+use offramp_model::BitLinear;
 use offramp_model::journal::{ExitLoss, Journal, Record, StepRecord, ValidationRecord};
 use offramp_model::{Format, Quantization};
 use std::path::Path;
@@ -181,4 +182,15 @@ fn a_quantised_folder_is_not_shown_to_transformers() {
     let text = card(&config, measured(), None).markdown();
     assert!(text.contains("quantize --to bf16") && !text.contains("from_pretrained"), "{text}");
     assert!(!text.contains("library_name"), "{text}");
+}
+
+/// As a Llama it would be another model.
+#[test]
+fn a_ternary_folder_is_not_shown_as_a_llama() {
+    for (bit_linear, said) in [(BitLinear::V1, "`BitNetForCausalLM`"), (BitLinear::V2, "refuses this folder")]
+    {
+        let config = Config { bit_linear: Some(bit_linear), ..config() };
+        let text = card(&config, measured(), None).markdown();
+        assert!(text.contains(said) && !text.contains("from_pretrained"), "{text}");
+    }
 }
