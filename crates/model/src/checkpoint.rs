@@ -14,8 +14,8 @@ mod tests;
 pub use checksum::{Checksum, Checksums};
 pub use quantize::{Quantized, quantize};
 pub use remote_code::add_remote_code;
-pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
-pub use room::{free_space, tensors_size};
+pub use replace::{free_space, remove_folder, remove_leftovers, replace_folder, write_atomically};
+pub use room::tensors_size;
 
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};

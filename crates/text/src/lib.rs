@@ -18,7 +18,6 @@ mod corpus;
 mod error;
 mod frequency;
 mod prepare;
-mod replace;
 mod shard;
 mod stream;
 mod tokenizer;

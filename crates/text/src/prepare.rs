@@ -18,9 +18,10 @@ mod summary;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use offramp_files::Finished;
+
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::replace::{self, Finished};
 use crate::tokenizer::Tokenizer;
 
 pub use summary::{PrepareSummary, SplitSummary};
@@ -115,7 +116,7 @@ pub fn prepare(
         later.stories()?;
     }
     fs::create_dir_all(&options.out).map_err(|e| Error::write(&options.out, e))?;
-    replace::remove_leftovers(&options.out);
+    offramp_files::remove_leftovers(&options.out);
     let tokenizer = choose_tokenizer(options, &train, progress)?;
 
     let mut shards = Vec::new();
@@ -176,7 +177,8 @@ fn publish(out: &Path, tokenizer: &Tokenizer, shards: Vec<Finished>, summary: &P
     }
     tokenizer.save(&Tokenizer::file_in(out))?;
     for shard in shards {
-        shard.publish()?;
+        let target = shard.target().to_owned();
+        shard.publish().map_err(|e| Error::write(&target, e))?;
     }
     summary.write(out)?;
     remove_stale_shards(out, summary);

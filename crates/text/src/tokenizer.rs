@@ -28,7 +28,6 @@ use std::path::{Path, PathBuf};
 use tokenizers::{ModelWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result, one_line};
-use crate::replace;
 use spelling::Spelling;
 
 pub use stream::StreamDecoder;
@@ -120,7 +119,7 @@ impl Tokenizer {
     /// [`Error::Write`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(Error::tokenizer)?;
-        replace::write_whole(path, json.as_bytes())
+        offramp_files::write_whole(path, json.as_bytes()).map_err(|e| Error::write(path, e))
     }
 
     /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a

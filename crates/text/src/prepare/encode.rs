@@ -7,11 +7,12 @@
 use std::panic::resume_unwind;
 use std::thread;
 
+use offramp_files::Finished;
+
 use super::files::{self, Files, Story};
 use super::{PrepareOptions, PrepareProgress, SplitSummary, Stage};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::replace::Finished;
 use crate::shard::ShardWriter;
 use crate::tokenizer::{Encoder, Tokenizer};
 

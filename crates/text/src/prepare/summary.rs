@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::replace;
 
 const FORMAT: &str = "offramp-corpus";
 const VERSION: u32 = 2;
@@ -88,7 +87,8 @@ impl PrepareSummary {
         let manifest = Manifest { format: FORMAT, version: VERSION, summary: self };
         let mut json = serde_json::to_string_pretty(&manifest).expect("strings and numbers are JSON");
         json.push('\n');
-        replace::write_whole(&Self::file_in(folder), json.as_bytes())
+        let path = Self::file_in(folder);
+        offramp_files::write_whole(&path, json.as_bytes()).map_err(|e| Error::write(&path, e))
     }
 
     /// The split called `train` or `valid`.

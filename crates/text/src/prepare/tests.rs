@@ -291,3 +291,14 @@ fn real_stories_make_a_stream() {
     let text = tokenizer.decode(&all_tokens(&stream)).unwrap();
     assert_eq!(text.len() as u64, stream.utf8_bytes());
 }
+
+#[test]
+fn a_folder_that_is_not_there_and_a_full_disk_are_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("absent").join("tokenizer.json");
+    let message = Tokenizer::gpt2().unwrap().save(&target).unwrap_err().to_string();
+    assert!(message.contains("tokenizer.json") && message.contains("check the folder"), "{message}");
+    let full = Error::write(&target, std::io::ErrorKind::StorageFull.into()).to_string();
+    assert!(full.contains("tokenizer.json") && full.contains("free some space"), "{full}");
+    assert!(!message.contains('\n') && !full.contains('\n'));
+}
