@@ -39,7 +39,8 @@ mod tests {
         fs::write(&valid, VALID).unwrap();
         let options = PrepareOptions {
             train: vec![train],
-            valid: with_valid.then_some(valid),
+            valid: if with_valid { vec![valid] } else { Vec::new() },
+            reading: Default::default(),
             out: place.path().join("corpus"),
             tokenizer: TokenizerChoice::Train { vocab_size },
             shard_tokens: 1 << 20,

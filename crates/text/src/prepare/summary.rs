@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::corpus::Found;
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "offramp-corpus";
@@ -35,8 +36,24 @@ pub struct SplitSummary {
     pub tokens: u64,
     /// UTF-8 bytes of the stories.
     pub utf8_bytes: u64,
+    /// Records without a text (null, missing or empty), which were skipped.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Texts in which CRLF was read as LF.
+    #[serde(default)]
+    pub crlf: u64,
+    /// Lines of all stories; 0 in folders of earlier builds.
+    #[serde(default)]
+    pub lines: u64,
     /// Its shards' file names, in order.
     pub shards: Vec<String>,
+}
+
+impl SplitSummary {
+    /// What was found in its files.
+    pub fn found(&self) -> Found {
+        Found { stories: self.stories, skipped: self.skipped, crlf: self.crlf, lines: self.lines }
+    }
 }
 
 /// What every version begins with.

@@ -38,7 +38,8 @@ impl Bench {
         };
         let options = PrepareOptions {
             train: vec![write("tales.txt", train)],
-            valid: valid.map(|stories| write("more tales.txt", stories)),
+            valid: valid.map(|stories| write("more tales.txt", stories)).into_iter().collect(),
+            reading: Default::default(),
             out: folder.path().join("deep").join("out"),
             tokenizer,
             shard_tokens: 500,
@@ -177,7 +178,7 @@ fn a_failure_leaves_the_earlier_corpus_whole() {
 
     // A shorter corpus takes its place, and the shards it has no use for are gone.
     fs::write(&bench.options.train[0], "One short story.").unwrap();
-    bench.options.valid = None;
+    bench.options.valid.clear();
     bench.prepare().unwrap();
     let expected = ["corpus.json", "tokenizer.json", "train-00000.tokens"];
     assert_eq!(bench.names(), expected.map(str::to_owned).into());
@@ -276,7 +277,8 @@ fn real_stories_make_a_stream() {
     let out = tempfile::tempdir().unwrap();
     let options = PrepareOptions {
         train: vec![valid],
-        valid: None,
+        valid: Vec::new(),
+            reading: Default::default(),
         out: out.path().to_owned(),
         tokenizer: TokenizerChoice::Train { vocab_size: 2000 },
         shard_tokens: 100_000,

@@ -35,7 +35,8 @@ fn a_corpus_in_memory_is_the_stream_that_prepare_makes() {
         let out = folder.path().join("out");
         let options = PrepareOptions {
             train: vec![path.clone()],
-            valid: None,
+            valid: Vec::new(),
+            reading: Default::default(),
             out: out.clone(),
             tokenizer,
             shard_tokens: 10,

@@ -114,9 +114,9 @@ fn files_that_cannot_be_opened_are_refused_before_the_work_begins() {
         let message = prepare(&bench.options, &mut |now| panic!("{now:?}")).unwrap_err().to_string();
         assert!(message.contains(last.to_str().unwrap()) && !message.contains('\n'), "{message}");
         assert!(!bench.options.out.exists());
-        bench.options.valid = bench.options.train.pop();
+        bench.options.valid = bench.options.train.pop().into_iter().collect();
         let message = prepare(&bench.options, &mut |now| panic!("{now:?}")).unwrap_err().to_string();
         assert!(message.contains(last.to_str().unwrap()), "{message}");
-        bench.options.valid = None;
+        bench.options.valid.clear();
     }
 }
