@@ -41,20 +41,22 @@ PLAIN = [
     f"{MARKER}\n{MARKER}\n\n \nOnly one.\n{MARKER}\n",
     f"\ufeffCRLF.\r\n\r\nStill the first.\r\n{MARKER}\r\n  Second.\r\n",
     f"He wrote < and > and <|endoftext and endoftext|> on the wall.{MARKER}The end",
-    "A corpus\n\nwithout a marker\n",
+    " \n  A corpus\n\nwithout a marker \n",
 ]
 
 
 def split(text, is_file):
-    """The stories of one text. The ends of a file count as markers."""
+    """The stories of one text. A marker takes the blanks beside it; it and the ends of a file take blank lines."""
     pieces = text.replace("\r\n", "\n").split(MARKER)
     stories = []
     for index, piece in enumerate(pieces):
-        if index > 0 or is_file:
+        if index > 0:
             piece = re.sub(r"\A[ \t]*", "", piece)
+        if index > 0 or is_file:
             piece = re.sub(r"\A(?:[^\S\n]*\n)*", "", piece)
-        if index + 1 < len(pieces) or is_file:
+        if index + 1 < len(pieces):
             piece = re.sub(r"[ \t]*\Z", "", piece)
+        if index + 1 < len(pieces) or is_file:
             piece = re.sub(r"(?:\n[^\S\n]*)*\Z", "", piece)
         if (len(pieces) > 1 or is_file) and not piece.strip():
             piece = ""

@@ -231,7 +231,9 @@ fn one_room_writes_files() {
     let others = rooms.filter(|path| !path.starts_with("crates/files/") && !is_test(path));
     assert_none(others.filter(|path| writes_by_itself(&read(path))).collect());
     assert!(writes_by_itself("fn f() {\n    std::fs::write(path, bytes);\n}"));
-    assert!(!writes_by_itself("// fs::write(\n#[cfg(test)]\nmod tests { fn f() { fs::write(path, bytes); } }"));
+    assert!(!writes_by_itself(
+        "// fs::write(\n#[cfg(test)]\nmod tests { fn f() { fs::write(path, bytes); } }"
+    ));
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
 }
 
 fn score(pipeline: &Pipeline, exits: &[usize]) -> Result<Vec<ExitScore>> {
-    let stream = crate::stories::open(None, pipeline.tokenizer(), u64::MAX)?;
+    let stream = crate::stories::carried(pipeline.tokenizer(), u64::MAX)?;
     let options = PerplexityOptions { exits: exits.to_vec(), ..Default::default() };
     eval::score(pipeline, &stream, &options)
 }

@@ -5,7 +5,7 @@ mod trace;
 
 use crate::number::rate;
 use crate::speculate::{self, Speculate};
-use crate::{formats, output, prompt, sampling, source};
+use crate::{formats, output, prompt, sampling, source, stories};
 use anyhow::Result;
 use offramp_engine::{Speculation, Statistics};
 use offramp_eval::Calibration;
@@ -37,6 +37,8 @@ pub(crate) struct Arguments {
     head: speculate::Head,
     #[command(flatten)]
     confidence: confidence::Arguments,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// Show which tokens were drafted and accepted, and which were corrected
     #[arg(long)]
     trace: bool,
@@ -94,12 +96,12 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         stop: &arguments.stop,
     };
     check(&pipeline, &request)?;
-    let (confidence, calibration) = arguments.confidence.policy(&pipeline)?.unzip();
+    let (confidence, calibration) = arguments.confidence.policy(&pipeline, &arguments.reading)?.unzip();
     request.confidence = confidence;
     let calibration = calibration.flatten();
     let mut speculation = match arguments.speculate {
         Speculate::Off => Speculation::off(),
-        how => how.speculation(arguments.head.make(&pipeline)?),
+        how => how.speculation(arguments.head.make(&pipeline, &arguments.reading)?),
     };
     let voice = match (json, arguments.trace) {
         (true, _) => Voice::Silent,

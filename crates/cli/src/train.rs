@@ -3,7 +3,7 @@
 use crate::generate::{self, Voice};
 use crate::live::Live;
 use crate::number::{bytes, duration, grouped, rate};
-use crate::prepare::{prepare, tokenizer};
+use crate::prepare::{SHARD_TOKENS, prepare, tokenizer};
 use crate::screen::Screen;
 use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::Formats;
 use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
-use offramp_text::{PrepareSummary, TokenStream, TokenizerChoice};
+use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
@@ -153,7 +153,15 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
         (name, _) => tokenizer(name.unwrap_or("gpt2")),
     };
-    prepare(vec![train.clone()], data.valid.clone(), corpus.clone(), choice)?;
+    let options = PrepareOptions {
+        train: vec![train.clone()],
+        valid: data.valid.iter().cloned().collect(),
+        reading: Default::default(),
+        out: corpus.clone(),
+        tokenizer: choice,
+        shard_tokens: SHARD_TOKENS,
+    };
+    prepare(&options)?;
     Ok(corpus)
 }
 

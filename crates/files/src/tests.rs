@@ -42,7 +42,8 @@ fn every_new_name_is_handed_to_the_disk() {
     let (here, target) = (place.path(), place.path().join("model"));
     assert_eq!(synced(|| write_whole(&here.join("a"), b"1").unwrap()), [here]);
     for _ in 0..2 {
-        let handed = synced(|| replace_folder(&target, |e| e, |new| write_whole(&new.join("b"), b"2")).unwrap());
+        let handed =
+            synced(|| replace_folder(&target, |e| e, |new| write_whole(&new.join("b"), b"2")).unwrap());
         assert_eq!(handed.last().unwrap(), here, "the folder's own name, after those within it");
         assert!(handed.len() == 3 && handed[0] == handed[1] && handed[0].parent() == Some(here));
     }

@@ -14,8 +14,8 @@
 //! The rules are the same in every format:
 //!
 //! - A text is cut into stories at the marker `<|endoftext|>`, wherever it stands (`marker.rs`). The marker takes the
-//!   blanks beside it; the beginning and the end of a `.txt` file count as markers. All else is taken letter for
-//!   letter, but for CRLF, which is read as LF.
+//!   blanks beside it and the blank lines around it; an end of a `.txt` file takes blank lines. All else is taken
+//!   letter for letter, but for CRLF, which is read as LF.
 //! - A record without a text (null, missing or empty) is skipped and counted. If no record has the column, that is an
 //!   error, which names those that there are.
 //! - Nothing is held but the record being read, and a story has at most [`MAX_STORY_BYTES`].

@@ -113,7 +113,8 @@ pub enum Error {
     },
     /// No record has the text column.
     #[error(
-        "{path} has no \"{column}\" (it has {found}): say which holds the stories with --text-column",
+        "{path} has no \"{column}\" (it has {found}): say which holds the stories with --text-column (for a \
+         recipe, in `offramp prepare`)",
         path = path.display()
     )]
     NoColumn {

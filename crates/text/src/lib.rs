@@ -24,9 +24,7 @@ mod tokenizer;
 mod windows;
 
 pub use batches::Batches;
-pub use corpus::{
-    Corpus, CorpusFormat, CorpusOptions, Found, MAX_STORY_BYTES, SEPARATOR, Stories,
-};
+pub use corpus::{Corpus, CorpusFormat, CorpusOptions, Found, MAX_STORY_BYTES, SEPARATOR, Stories};
 pub use error::{Error, Result};
 pub use frequency::most_used;
 pub use prepare::{

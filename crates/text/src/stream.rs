@@ -207,7 +207,15 @@ struct Gathered<'t> {
 impl<'t> Gathered<'t> {
     fn new(tokenizer: &'t Tokenizer, max_tokens: u64) -> Result<Self> {
         let (encoder, end_of_text) = (tokenizer.encoder(), tokenizer.end_of_text_or_error()?);
-        Ok(Self { tokenizer, encoder, end_of_text, max_tokens, begun: false, tokens: Vec::new(), utf8_bytes: 0 })
+        Ok(Self {
+            tokenizer,
+            encoder,
+            end_of_text,
+            max_tokens,
+            begun: false,
+            tokens: Vec::new(),
+            utf8_bytes: 0,
+        })
     }
 
     /// Appends a story, story `number` of `path`; `true` once there are enough tokens.

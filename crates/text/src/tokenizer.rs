@@ -24,6 +24,7 @@ mod words;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
@@ -51,6 +52,7 @@ pub struct Tokenizer {
     vocab_size: usize,
     end_of_text: Option<u32>,
     spelling: Spelling,
+    adds_space: OnceLock<bool>, // before every text, known once asked for
     /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
     gpt2_words: bool,
 }
@@ -173,7 +175,15 @@ impl Tokenizer {
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
         let named_in_prompts = prompt::added_vocabulary(&inner);
-        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words })
+        Ok(Self {
+            inner,
+            named_in_prompts,
+            vocab_size,
+            end_of_text,
+            spelling,
+            adds_space: OnceLock::new(),
+            gpt2_words,
+        })
     }
 
     /// Token ids of a text, none of them special. See the head of this file.
@@ -254,6 +264,23 @@ impl Tokenizer {
     /// character its half. `None` if there is no such token.
     pub fn token_bytes(&self, id: u32) -> Option<usize> {
         self.spelling.len(self, id)
+    }
+
+    /// As [`Tokenizer::token_bytes`], of a token after `previous` in a stream of texts: the first of a text, after an end
+    /// of text, loses the space that the tokenizer itself puts before every text. So the tokens of a text have the text's
+    /// bytes. (If the text begins with a space, and the tokenizer then adds none, one byte less.)
+    pub fn token_bytes_after(&self, previous: u32, id: u32) -> Option<usize> {
+        let bytes = self.token_bytes(id)?;
+        let is_first = Some(previous) == self.end_of_text;
+        let adds_space = || *self.adds_space.get_or_init(|| self.finds_added_space());
+        let lost = is_first && bytes > 0 && adds_space() && self.spelling.begins_with_space(id);
+        Some(bytes - usize::from(lost))
+    }
+
+    /// Whether a text of one letter comes back with a space before it.
+    fn finds_added_space(&self) -> bool {
+        let bytes = |ids: Vec<u32>| ids.iter().filter_map(|&id| self.token_bytes(id)).sum::<usize>();
+        self.encode("a").is_ok_and(|ids| bytes(ids) == " a".len())
     }
 
     pub(crate) fn end_of_text_or_error(&self) -> Result<u32> {

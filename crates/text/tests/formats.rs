@@ -57,7 +57,10 @@ fn files_that_are_cut_short_give_no_other_stories() {
                 match story {
                     // Of plain text, nobody can tell that it goes on.
                     Ok(story) if name.contains(".txt") => {
-                        let last = wanted.stories.get(index).is_some_and(|whole| whole.starts_with(story.trim_end()));
+                        let last = wanted
+                            .stories
+                            .get(index)
+                            .is_some_and(|whole| whole.starts_with(story.trim_end()));
                         assert!(last || story.contains('<'), "{name} at {length}: {story:?}");
                     }
                     Ok(story) if name.contains(".csv") => {

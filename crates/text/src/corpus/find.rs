@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::source::{Place, Stream};
 use super::{Corpus, CorpusFormat, CorpusOptions};
 use crate::error::{Error, Result};
+use crate::prepare::PrepareSummary;
 
 /// The name of standard input.
 const STDIN: &str = "-";
@@ -34,6 +35,9 @@ pub(super) fn find(paths: &[PathBuf], options: &CorpusOptions) -> Result<Vec<Cor
 /// One file, or standard input.
 pub(super) fn open(path: &Path, options: &CorpusOptions) -> Result<Corpus> {
     let is_stdin = path.as_os_str() == STDIN;
+    if !is_stdin && path.is_dir() {
+        return Err(Error::read(path, ErrorKind::IsADirectory.into()));
+    }
     let format = match (options.format, is_stdin) {
         (Some(format), _) => format,
         (None, true) => CorpusFormat::Txt,
@@ -56,9 +60,6 @@ pub(super) fn open(path: &Path, options: &CorpusOptions) -> Result<Corpus> {
         return Ok(corpus(Stream::new(std::io::stdin()), 0));
     }
     let metadata = fs::metadata(path).map_err(|e| Error::read(path, e))?;
-    if metadata.is_dir() {
-        return Err(Error::read(path, ErrorKind::IsADirectory.into()));
-    }
     if !metadata.is_file() {
         // A pipe, which can be opened once.
         check_streamable(path, format)?;
@@ -97,6 +98,9 @@ pub(super) fn format_of(path: &Path) -> Result<CorpusFormat> {
 
 /// The corpus files right in a folder, by name. They are of one format, for else some are likely to be something else.
 fn of_folder(folder: &Path, options: &CorpusOptions) -> Result<Vec<Corpus>> {
+    if PrepareSummary::is_in(folder) {
+        return Err(Error::PreparedFolder { path: folder.to_owned() });
+    }
     let failed = |e| Error::read(folder, e);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -110,9 +114,6 @@ fn of_folder(folder: &Path, options: &CorpusOptions) -> Result<Vec<Corpus>> {
     let Some((_, first)) = files.first() else {
         return Err(Error::EmptyFolder { path: folder.to_owned() });
     };
-    if folder.join("corpus.json").exists() {
-        return Err(Error::PreparedFolder { path: folder.to_owned() });
-    }
     if let Some((_, other)) = files.iter().find(|(_, format)| format != first) {
         let kinds = [first.name(), other.name()];
         return Err(Error::MixedFolder { path: folder.to_owned(), kinds });

@@ -21,12 +21,16 @@ pub(super) struct JsonStories {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// Nothing was read yet; whether a record is one line, if this is no array.
-    Unknown { lines: bool },
+    Unknown {
+        lines: bool,
+    },
     Lines,
     /// One after the other, over any number of lines.
     Values,
     /// Between brackets; whether there was a record already.
-    Array { begun: bool },
+    Array {
+        begun: bool,
+    },
     /// After the closing bracket.
     Over,
 }

@@ -1,7 +1,7 @@
 //! Where one story ends and the next begins within a text: at `<|endoftext|>`, wherever it stands.
 //!
-//! The marker takes the spaces and tabs beside it on its line, and the blank lines around it. So do the beginning and
-//! the end of a `.txt` file, which are ends of stories too. What is not beside a marker stays letter for letter.
+//! The marker takes the spaces and tabs beside it on its line, and the blank lines around it. The beginning and the end
+//! of a `.txt` file take blank lines too. What is not beside any of them stays letter for letter.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -13,15 +13,21 @@ pub(super) fn cut(text: &str, stories: &mut VecDeque<String>, found: &mut Found)
     let text = with_line_feeds(text, found);
     let last = text.matches(SEPARATOR).count();
     for (index, piece) in text.split(SEPARATOR).enumerate() {
-        let piece = if index > 0 { after_marker(piece) } else { piece };
-        push(if index < last { before_marker(piece) } else { piece }, stories, found);
+        let piece = if index > 0 { after(beside(piece)) } else { piece };
+        push(if index < last { before(until(piece)) } else { piece }, stories, found);
     }
 }
 
-/// Takes what stands between two markers of a `.txt` file, or between one and an end of the file.
-pub(super) fn between(text: &str, stories: &mut VecDeque<String>, found: &mut Found) {
+/// Takes what stands in a `.txt` file between two ends of stories, each of which is a marker or an end of the file.
+pub(super) fn between(
+    text: &str,
+    (marker_before, marker_after): (bool, bool),
+    stories: &mut VecDeque<String>,
+    found: &mut Found,
+) {
     let text = with_line_feeds(text, found);
-    push(before_marker(after_marker(&text)), stories, found);
+    let text = if marker_before { beside(&text) } else { &text };
+    push(before(if marker_after { until(after(text)) } else { after(text) }), stories, found);
 }
 
 fn push(story: &str, stories: &mut VecDeque<String>, found: &mut Found) {
@@ -45,9 +51,18 @@ fn is_blank(line: &str) -> bool {
     line.trim().is_empty()
 }
 
-/// Of a text that begins at a marker, what follows its blanks and the blank lines.
-fn after_marker(text: &str) -> &str {
-    let mut text = text.trim_start_matches([' ', '\t']);
+/// What follows the blanks on a marker's line.
+fn beside(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t'])
+}
+
+/// What stands before the blanks on a marker's line.
+fn until(text: &str) -> &str {
+    text.trim_end_matches([' ', '\t'])
+}
+
+/// What follows blank lines.
+fn after(mut text: &str) -> &str {
     while let Some((first, rest)) = text.split_once('\n')
         && is_blank(first)
     {
@@ -56,9 +71,8 @@ fn after_marker(text: &str) -> &str {
     if is_blank(text) { "" } else { text }
 }
 
-/// Of a text that ends at a marker, what stands before its blanks and the blank lines.
-fn before_marker(text: &str) -> &str {
-    let mut text = text.trim_end_matches([' ', '\t']);
+/// What stands before blank lines.
+fn before(mut text: &str) -> &str {
     while let Some((rest, last)) = text.rsplit_once('\n')
         && is_blank(last)
     {
@@ -80,7 +94,10 @@ mod tests {
     #[test]
     fn a_text_without_a_marker_is_taken_letter_for_letter() {
         let text = " \n  One.\u{a0}\n\n ";
-        assert_eq!(stories(cut, text), (vec![text.to_owned()], Found { stories: 1, lines: 5, ..Found::default() }));
+        assert_eq!(
+            stories(cut, text),
+            (vec![text.to_owned()], Found { stories: 1, lines: 4, ..Found::default() })
+        );
     }
 
     #[test]

@@ -96,7 +96,8 @@ impl ParquetStories {
             return Err(Error::StoryTooLong { path: self.path.clone(), place, limit: MAX_STORY_BYTES });
         }
         let text = std::str::from_utf8(value.data()).map_err(|e| {
-            let reason = format!("the text of row {row} is not valid UTF-8 from its byte {}", e.valid_up_to());
+            let reason =
+                format!("the text of row {row} is not valid UTF-8 from its byte {}", e.valid_up_to());
             fault(&self.path, format!("{reason}: write the file again from UTF-8 text"))
         })?;
         Ok(Record::of(Some(text.to_owned())))

@@ -75,7 +75,10 @@ impl Stream {
         let written = kept.file.seek(SeekFrom::Start(at)).and_then(|_| kept.file.write_all(&out[..count]));
         written.map_err(|e| {
             let folder = std::env::temp_dir();
-            io::Error::new(e.kind(), format!("no room to keep it in {} for a second reading", folder.display()))
+            io::Error::new(
+                e.kind(),
+                format!("no room to keep it in {} for a second reading", folder.display()),
+            )
         })?;
         kept.bytes += count as u64;
         Ok(count)

@@ -68,7 +68,8 @@ fn what_was_found_is_remarked_on() {
     assert_eq!(remarks("a.txt", &poem[8..]), "");
     assert_eq!(remarks("a.txt", &format!("{poem}<|endoftext|>{poem}")), "");
     assert!(remarks("a.txt", "One.\r\nTwo.").contains("CRLF"));
-    let jsonl = "{\"text\": \"a\"}\nnull\n{\"text\": null}\n{}\n{\"text\": \"\"}\n{\"text\": \"<|endoftext|>\"}\n";
+    let jsonl =
+        "{\"text\": \"a\"}\nnull\n{\"text\": null}\n{}\n{\"text\": \"\"}\n{\"text\": \"<|endoftext|>\"}\n";
     assert!(remarks("a.jsonl", jsonl).contains("5 records without a text"));
     assert!(remarks("a.csv", "id,text\n1,a\n2,\n").contains("1 record without a text"));
 }
@@ -184,9 +185,7 @@ fn unknown_kinds_and_absent_files_say_so() {
 
 /// A parquet file of two row groups: a number and a string column.
 fn parquet_file(schema: &str, texts: &[Option<&str>]) -> Vec<u8> {
-    let properties = WriterProperties::builder()
-        .set_data_page_row_count_limit(3)
-        .set_write_batch_size(2);
+    let properties = WriterProperties::builder().set_data_page_row_count_limit(3).set_write_batch_size(2);
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties.build())).unwrap();
     for texts in texts.chunks(texts.len().div_ceil(2).max(1)) {
@@ -309,7 +308,8 @@ fn quietly(run: impl FnOnce()) {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if info.location().is_none_or(|l| !l.file().contains("parquet-") && !l.file().contains("ruzstd-")) {
+            if info.location().is_none_or(|l| !l.file().contains("parquet-") && !l.file().contains("ruzstd-"))
+            {
                 usual(info);
             }
         }));
@@ -394,7 +394,7 @@ fn folders_and_patterns_are_read_in_the_order_of_names() {
     // The advice works.
     assert_eq!(names(&[&place.path().join("**/C.txt")]).unwrap(), ["C.txt"]);
     fs::write(folder.join("meta.json"), "{}").unwrap();
-    refused(&folder, "/*.json'");
+    refused(&folder, "/*.txt'");
     assert_eq!(names(&[&folder.join("*.txt")]).unwrap().len(), 4);
     fs::write(folder.join("corpus.json"), "{}").unwrap();
     refused(&folder, "was prepared already");
@@ -432,7 +432,10 @@ fn a_column_that_is_not_there_names_those_that_are() {
         ("a.csv", "id,story\n1,x\n"),
     ] {
         let found = message(name, text.as_bytes());
-        assert!(found.contains("has no \"text\" (it has id, story)") && found.contains("--text-column"), "{found}");
+        assert!(
+            found.contains("has no \"text\" (it has id, story)") && found.contains("--text-column"),
+            "{found}"
+        );
     }
     // Some have it: the others are counted.
     assert_eq!(read("a.jsonl", b"{\"id\": 1}\n{\"text\": \"x\"}\n").unwrap(), ["x"]);

@@ -9,11 +9,13 @@ use crate::error::{Error, Result};
 pub(super) struct TxtStories {
     source: Source,
     story: Vec<u8>,
+    /// Whether the last story ended with a marker.
+    after_marker: bool,
 }
 
 impl TxtStories {
     pub(super) fn new(source: Source) -> Self {
-        Self { source, story: Vec::new() }
+        Self { source, story: Vec::new(), after_marker: false }
     }
 
     pub(super) fn bytes_read(&self) -> u64 {
@@ -31,18 +33,25 @@ impl TxtStories {
         while self.source.append_until(b'>', &mut self.story, most)? > 0 {
             if self.story.ends_with(SEPARATOR.as_bytes()) {
                 self.story.truncate(self.story.len() - SEPARATOR.len());
-                self.cut(start, stories, found)?;
+                self.cut(start, true, stories, found)?;
+                self.after_marker = true;
                 return Ok(true);
             }
             if self.story.len() > most {
                 return Err(self.too_long(start));
             }
         }
-        self.cut(start, stories, found)?;
+        self.cut(start, false, stories, found)?;
         Ok(false)
     }
 
-    fn cut(&self, start: u64, stories: &mut VecDeque<String>, found: &mut Found) -> Result<()> {
+    fn cut(
+        &self,
+        start: u64,
+        at_marker: bool,
+        stories: &mut VecDeque<String>,
+        found: &mut Found,
+    ) -> Result<()> {
         if self.story.len() > MAX_STORY_BYTES {
             return Err(self.too_long(start));
         }
@@ -50,7 +59,7 @@ impl TxtStories {
             path: self.source.path().to_owned(),
             offset: start + e.valid_up_to() as u64,
         })?;
-        marker::between(text, stories, found);
+        marker::between(text, (self.after_marker, at_marker), stories, found);
         Ok(())
     }
 

@@ -67,7 +67,8 @@ impl<R: BufRead> Zstd<R> {
             match self.frame.init(&mut self.from) {
                 Ok(()) => return Ok(true),
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length, ..
+                    length,
+                    ..
                 })) => {
                     let skipped = io::copy(&mut (&mut self.from).take(length.into()), &mut io::sink())?;
                     if skipped < u64::from(length) {
@@ -190,9 +191,8 @@ fn lz4_block(packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
 fn lz4_hadoop(mut packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     while let Some((head, rest)) = packed.split_first_chunk::<8>() {
-        let [unpacked, here] = [0, 4].map(|at| {
-            u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize
-        });
+        let [unpacked, here] = [0, 4]
+            .map(|at| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize);
         let (Some(block), true) = (rest.get(..here), unpacked <= size - out.len()) else {
             return Err(invalid("no block of Hadoop's"));
         };

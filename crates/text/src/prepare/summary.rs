@@ -96,6 +96,15 @@ impl PrepareSummary {
         Ok(summary)
     }
 
+    /// Whether a folder was prepared, or is what was left of preparing it.
+    pub fn is_in(folder: &Path) -> bool {
+        let has_shards = || {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(".tokens"))
+        };
+        Self::file_in(folder).exists() || has_shards()
+    }
+
     pub(crate) fn file_in(folder: &Path) -> PathBuf {
         folder.join("corpus.json")
     }

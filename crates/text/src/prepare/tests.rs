@@ -278,7 +278,7 @@ fn real_stories_make_a_stream() {
     let options = PrepareOptions {
         train: vec![valid],
         valid: Vec::new(),
-            reading: Default::default(),
+        reading: Default::default(),
         out: out.path().to_owned(),
         tokenizer: TokenizerChoice::Train { vocab_size: 2000 },
         shard_tokens: 100_000,

@@ -22,6 +22,10 @@ fn tales() -> (TempDir, PathBuf) {
     corpus(&STORIES.join("\n<|endoftext|>\n"))
 }
 
+fn from_corpus(path: &std::path::Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<TokenStream> {
+    TokenStream::from_corpora(&[Corpus::open(path, &Default::default())?], tokenizer, max_tokens)
+}
+
 fn tokens(stream: &TokenStream) -> Vec<u32> {
     let mut tokens = vec![0; stream.len() as usize];
     stream.read(0, &mut tokens).unwrap();
@@ -44,7 +48,7 @@ fn a_corpus_in_memory_is_the_stream_that_prepare_makes() {
         prepare(&options, &mut |_| {}).unwrap();
         let prepared = TokenStream::open(&out, "train").unwrap();
         let tokenizer = Tokenizer::from_folder(&out).unwrap();
-        let memory = TokenStream::from_corpus(&path, &tokenizer, u64::MAX).unwrap();
+        let memory = from_corpus(&path, &tokenizer, u64::MAX).unwrap();
         assert_eq!(tokens(&memory), tokens(&prepared));
         assert_eq!(memory.utf8_bytes(), prepared.utf8_bytes());
         assert_eq!(memory.vocab_size(), prepared.vocab_size());
@@ -59,7 +63,7 @@ fn reading_stops_after_the_story_that_has_enough() {
     // One token after another: the stream grows by whole stories, and never by more than are needed.
     let all = encoded.join(&50_256);
     for most in 0..=all.len() as u64 + 1 {
-        let stream = TokenStream::from_corpus(&path, &tokenizer, most).unwrap();
+        let stream = from_corpus(&path, &tokenizer, most).unwrap();
         let enough = |n: &usize| encoded[..*n].join(&50_256).len() as u64 >= most;
         let stories = (1..=STORIES.len()).find(enough).unwrap_or(STORIES.len());
         assert_eq!(tokens(&stream), encoded[..stories].join(&50_256), "{most}");
@@ -68,8 +72,8 @@ fn reading_stops_after_the_story_that_has_enough() {
     // What comes after is not even looked at.
     let broken = [STORIES[0].as_bytes(), b"\n<|endoftext|>\n\xFF"].concat();
     fs::write(&path, broken).unwrap();
-    TokenStream::from_corpus(&path, &tokenizer, 1).unwrap();
-    assert!(matches!(TokenStream::from_corpus(&path, &tokenizer, 100), Err(Error::NotUtf8 { .. })));
+    from_corpus(&path, &tokenizer, 1).unwrap();
+    assert!(matches!(from_corpus(&path, &tokenizer, 100), Err(Error::NotUtf8 { .. })));
 }
 
 #[test]
@@ -77,13 +81,13 @@ fn a_corpus_that_makes_no_stream_says_why() {
     let tokenizer = Tokenizer::gpt2().unwrap();
     for empty in ["", "\n \n<|endoftext|>\n\n"] {
         let (_folder, path) = corpus(empty);
-        let error = TokenStream::from_corpus(&path, &tokenizer, 100).unwrap_err();
+        let error = from_corpus(&path, &tokenizer, 100).unwrap_err();
         assert!(matches!(error, Error::NoStories { .. }), "{error}");
         assert!(error.to_string().contains("tales.txt holds no stories"), "{error}");
     }
     let (_folder, path) = corpus(&format!("Fine.\n<|endoftext|>\n{}", "a".repeat(2 << 20)));
-    let message = TokenStream::from_corpus(&path, &tokenizer, 100).unwrap_err().to_string();
+    let message = from_corpus(&path, &tokenizer, 100).unwrap_err().to_string();
     assert!(message.contains("tales.txt, story 2: ") && !message.contains('\n'), "{message}");
     let absent = path.with_file_name("absent.txt");
-    assert!(matches!(TokenStream::from_corpus(&absent, &tokenizer, 100), Err(Error::Read { .. })));
+    assert!(matches!(from_corpus(&absent, &tokenizer, 100), Err(Error::Read { .. })));
 }

@@ -37,7 +37,12 @@ impl Pages {
     /// # Errors
     /// If they do not lie within the file, claim to be larger than a page may be, or are packed in a way that is not
     /// unpacked here.
-    pub(super) fn open(path: &Path, file: File, bytes: u64, chunk: &ColumnChunkMetaData) -> Result<(Self, u64)> {
+    pub(super) fn open(
+        path: &Path,
+        file: File,
+        bytes: u64,
+        chunk: &ColumnChunkMetaData,
+    ) -> Result<(Self, u64)> {
         let codec = chunk.compression();
         if !unpack::can_unpack(codec) {
             let name = format!("{codec:?}");

@@ -83,7 +83,7 @@ fn the_file_at_fault_is_named_and_the_earlier_corpus_stays() {
     let names = bench.names();
     cut(&mut bench, &train, &[20, 40]);
     let second = bench.options.train[1].clone();
-    let broken = jsonl(&train[20..25]) + "{\"txet\": 1}\n";
+    let broken = jsonl(&train[20..25]) + "{\"text\": 1}\n";
     let unencodable = [train[20..25].to_vec(), vec!["a".repeat(2 << 20)], train[25..40].to_vec()].concat();
     for (text, expected) in [
         (broken, "part-1.jsonl, line 6: "),
