@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::unpack::{Gzip, Zstd};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 
 const BUFFER_BYTES: usize = 256 << 10;
 const BYTE_ORDER_MARK: &[u8] = "\u{FEFF}".as_bytes();
@@ -159,7 +159,7 @@ impl Source {
         match self.packed {
             // What the system did not say, the unpacking did.
             Some(packed) if error.raw_os_error().is_none() => {
-                Error::Packed { path: self.path.clone(), packed, reason: error.to_string() }
+                Error::Packed { path: self.path.clone(), packed, reason: one_line(&error.to_string()) }
             }
             _ => Error::read(&self.path, error),
         }

@@ -96,13 +96,10 @@ impl PrepareSummary {
         Ok(summary)
     }
 
-    /// Whether a folder was prepared, or is what was left of preparing it.
+    /// Whether a folder was prepared, or is what was left of preparing it: whether it holds shards.
     pub fn is_in(folder: &Path) -> bool {
-        let has_shards = || {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(".tokens"))
-        };
-        Self::file_in(folder).exists() || has_shards()
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(".tokens"))
     }
 
     pub(crate) fn file_in(folder: &Path) -> PathBuf {
