@@ -16,6 +16,8 @@ mod killed;
 mod mistakes;
 #[path = "command/place.rs"]
 mod place;
+#[path = "command/prompts.rs"]
+mod prompts;
 #[path = "command/speculation.rs"]
 mod speculation;
 #[path = "command/way.rs"]
