@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 /// Measure perplexity at every exit, in one pass over the data
 ///
 /// Perplexity compares exits and models with the same tokenizer; bits/byte compares across tokenizers; agreement is
-/// the share of tokens at which an exit's most likely token is the full model's.
+/// the share of tokens at which an exit's most likely token is the full model's. The data is text and nothing else: names of
+/// special tokens in it are spelled out, and no beginning of text is put before it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp eval runs/first-light --data valid.txt --exits 6,12,18,24")]
 pub(crate) struct Arguments {
@@ -91,5 +92,10 @@ pub(crate) fn table(scores: &[ExitScore]) -> String {
         ]);
     }
     let (tokens, bytes) = scores.first().map_or((0, 0), |score| (score.tokens, score.bytes));
-    table.render() + &format!("over {} tokens, {} bytes of text\n", grouped(tokens), grouped(bytes))
+    table.render()
+        + &format!(
+            "over {} tokens, {} bytes of text; corpora are text: no special tokens read or added\n",
+            grouped(tokens),
+            grouped(bytes)
+        )
 }
