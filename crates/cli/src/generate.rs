@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let (confidence, calibration) = arguments.confidence.policy(&model, &tokenizer)?.unzip();
     let calibration = calibration.flatten();
     if let (Some(found), false) = (&calibration, json) {
-        eprintln!("{}", confidence::describe(found, layers));
+        output::note(&confidence::describe(found, layers));
     }
     let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling, confidence };
     let mut speculation = match arguments.speculate {
@@ -121,9 +121,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let statistics = &found.statistics;
     if !json {
         if arguments.trace {
-            eprintln!("{}", trace::legend(&speculation, exit_layer));
+            output::note(&trace::legend(&speculation, exit_layer));
         }
-        eprintln!("{}", describe(&found, exit_layer, layers));
+        output::note(&describe(&found, exit_layer, layers));
         return Ok(());
     }
     let stop = match found.reason {

@@ -2,6 +2,7 @@
 //! the first second.
 
 use crate::number::duration;
+use crate::output::note;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ impl Progress {
         }
         if now - self.shown.unwrap_or(self.began) > BETWEEN_LINES {
             let percent = 100 * done / self.bar.length().unwrap_or(0).max(1);
-            eprintln!("{percent:>3}%  {}", message());
+            note(&format!("{percent:>3}%  {}", message()));
             self.shown = Some(now);
         }
     }
