@@ -1,4 +1,5 @@
-//! Which errors are a user's mistake and which are a failure: exit code 2, and 1. A reader who has gone is neither.
+//! Which errors are a user's mistake and which are a failure: exit code 2, and 1. A reader who has gone is
+//! neither.
 
 use crate::output::{Unwritten, note};
 use clap::error::ErrorKind;
@@ -196,6 +197,41 @@ mod tests {
         assert_eq!(code(room), FAILURE);
         assert_eq!(code(offramp_model::Error::ExitLayer { found: 25, layers: 24 }), MISTAKE);
         assert_eq!(code(anyhow::anyhow!("--split is neither")), MISTAKE);
+    }
+
+    /// Run by the next test, in a process of its own.
+    #[test]
+    #[ignore = "the next test runs it"]
+    fn a_panic_is_a_failure() {
+        let code = guarded(|| panic!("of the\n  work"));
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(FAILURE)));
+    }
+
+    /// Once the line could not be written, and the panic of that waited for ever for the lock that its thread
+    /// held.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_panic_ends_though_its_line_cannot_be_written() {
+        use std::process::{Command, Stdio};
+        let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let broken = || Stdio::from(io::pipe().unwrap().1);
+        for stderr in [full(), broken()] {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--ignored", "--exact", "--nocapture", "failure::tests::a_panic_is_a_failure"]);
+            let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+            let began = std::time::Instant::now();
+            let status = loop {
+                match child.try_wait().unwrap() {
+                    Some(status) => break status,
+                    None if began.elapsed().as_secs() > 60 => {
+                        child.kill().unwrap();
+                        panic!("it hangs");
+                    }
+                    None => std::thread::sleep(std::time::Duration::from_millis(2)),
+                }
+            };
+            assert!(status.success(), "{status}");
+        }
     }
 
     #[test]

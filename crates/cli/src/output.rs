@@ -1,5 +1,5 @@
-//! What goes to stdout: text, tables, JSON; and to stderr: lines. A dead stderr changes nothing: nobody is told. A
-//! dead stdout ends the command, for its result is lost.
+//! What goes to stdout: text, tables, JSON; and to stderr: lines. A dead stderr changes nothing: nobody is
+//! told. A dead stdout ends the command, for its result is lost.
 
 use serde::Serialize;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The lower end of stderr: a few lines that are drawn again in their place, with what stays above them. Where
-//! stderr is no terminal there are only lines that stay.
+//! The lower end of stderr: a few lines that are drawn again in their place, with what stays above them.
+//! Where stderr is no terminal there are only lines that stay.
 
 use crate::output::note;
 use console::Term;
@@ -65,7 +65,8 @@ impl Drawn {
         self.term.size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns)).max(1)
     }
 
-    /// A terminal that has gone away is no reason to stop, and is none any more: what is drawn would be gathered.
+    /// A terminal that has gone away is no reason to stop, and is none any more: what is drawn would be
+    /// gathered.
     fn update(&mut self, mut lines: Vec<String>, above: Option<&str>) {
         let height = self.term.size_checked().map_or(usize::MAX, |(rows, _)| usize::from(rows));
         // The cursor waits in the row below: there is always one row less.
@@ -74,7 +75,8 @@ impl Drawn {
         self.lines = lines;
     }
 
-    /// One write. The cursor ends at the start of an empty row: there a `^C` may be echoed, and harms nothing.
+    /// One write. The cursor ends at the start of an empty row: there a `^C` may be echoed, and harms
+    /// nothing.
     fn redraw(&self, lines: &[String], above: Option<&str>) -> io::Result<()> {
         self.term.clear_line()?;
         // Row by row: some terminals keep a copy of what is cleared at once.

@@ -1,5 +1,5 @@
-//! Being told to end: Ctrl-C, SIGTERM, a terminal that hangs up. A command ends where it is, by that signal, and
-//! leaves nothing half made; a training run saves first.
+//! Being told to end: Ctrl-C, SIGTERM, a terminal that hangs up. A command ends where it is, by that signal,
+//! and leaves nothing half made; a training run saves first.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
@@ -73,8 +73,8 @@ fn heard(signal: i32) {
     }
 }
 
-/// Ends the process as the signal would have, for a shell's loop goes on after a mere exit code; but nothing that
-/// is half made stays.
+/// Ends the process as the signal would have, for a shell's loop goes on after a mere exit code; but nothing
+/// that is half made stays.
 fn end(signal: i32) -> ! {
     offramp_model::checkpoint::abandon();
     offramp_text::abandon();
@@ -101,8 +101,8 @@ mod system {
         Ok(())
     }
 
-    /// Whether this process began with a signal ignored, as under `nohup`, or in the background of a script. It stays
-    /// so. Where the system does not say, SIGHUP is left as it is.
+    /// Whether this process began with a signal ignored, as under `nohup`, or in the background of a script.
+    /// It stays so. Where the system does not say, SIGHUP is left as it is.
     fn is_ignored(status: Option<&str>, signal: i32) -> bool {
         let line = status.and_then(|status| status.lines().find_map(|line| line.strip_prefix("SigIgn:")));
         let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

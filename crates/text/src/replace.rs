@@ -20,8 +20,8 @@ fn half_made() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     HALF_MADE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the files that this process has half made, in its last moment: a thread that begins or publishes one
-/// after that waits for ever.
+/// Removes the files that this process has half made, in its last moment: a thread that begins or publishes
+/// one after that waits for ever.
 pub fn abandon() {
     let paths = half_made();
     for path in paths.iter() {

@@ -125,7 +125,8 @@ impl Trainer {
         finite(&self.weights) && finite(&self.optimizer.m) && finite(&self.optimizer.v)
     }
 
-    /// Makes the next step. None, and nothing has changed, if `stop` turns true before its last micro-batch begins.
+    /// Makes the next step. None, and nothing has changed, if `stop` turns true before its last micro-batch
+    /// begins.
     pub(super) fn step(
         &mut self,
         batches: &mut Batches<'_>,
@@ -189,8 +190,8 @@ impl Trainer {
         }))
     }
 
-    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. None if
-    /// `stop` turns true: a large step takes longer than whoever stops a run may wait.
+    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. None
+    /// if `stop` turns true: a large step takes longer than whoever stops a run may wait.
     fn accumulate(
         &mut self,
         batches: &mut Batches<'_>,
@@ -230,7 +231,8 @@ impl Trainer {
     }
 
     /// Measures the validation split at `exits`, the full model last, in windows of the training's sequence
-    /// length, as `eval` does; `max_tokens` of it at most, 0 for all. None if `stop` turns true before it is done.
+    /// length, as `eval` does; `max_tokens` of it at most, 0 for all. None if `stop` turns true before it is
+    /// done.
     pub(super) fn validate(
         &mut self,
         (exits, max_tokens): (&[usize], u64),
