@@ -3,8 +3,9 @@
 use crate::generate::{self, Voice};
 use crate::live::Live;
 use crate::number::{bytes, duration, grouped, rate};
+use crate::output::note;
 use crate::prepare::{prepare, tokenizer};
-use crate::screen::Screen;
+use crate::signals::{self, SavesFirst};
 use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
@@ -17,7 +18,6 @@ use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a finished model goes on from.
@@ -26,7 +26,7 @@ const OPENING: &str = "Once upon a time";
 /// Train the model that a recipe describes
 ///
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
-/// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one.
+/// a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop; --resume goes on from the newest one.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
@@ -47,11 +47,6 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "plot")]
     profile: bool,
 }
-
-/// Set by Ctrl-C.
-static STOP: AtomicBool = AtomicBool::new(false);
-/// The exit code of a run that was stopped, as shells have it: 128 and the number of SIGINT.
-const STOPPED: u8 = 130;
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -82,35 +77,39 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     }
     let corpus = corpus(&recipe, &folder, arguments.resume)?;
     let mut live = Live::new(&folder);
-    listen(live.screen())?;
-    let job = Job { recipe: &recipe, corpus, folder, resume: arguments.resume, stop: &STOP };
+    let screen = live.screen();
+    let saves_first = SavesFirst::begin(move |line| screen.say(line));
+    let job = Job { recipe: &recipe, corpus, folder, resume: arguments.resume, stop: saves_first.flag() };
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
+    drop(saves_first); // all is saved
     if summary.stopped {
         let command = resume_command(arguments);
-        eprintln!("stopped after step {}; go on with: {command}", summary.step);
+        note(&format!("stopped after step {}; go on with: {command}", summary.step));
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
-        eprintln!("{} steps in {time}: {}", grouped(summary.step), summary.model.display());
+        note(&format!("{} steps in {time}: {}", grouped(summary.step), summary.model.display()));
     }
     let peak_memory = peak_memory();
     let report = plot::write(&job.folder)?;
     if let Some(report) = &report {
         let memory = peak_memory.map_or(String::new(), |peak| format!("; peak memory {}", bytes(peak)));
-        eprintln!("{}\n{}{memory}", stability(report), speed(report));
+        note(&format!("{}\n{}{memory}", stability(report), speed(report)));
     }
     if arguments.profile {
-        eprint!("{}", profile::table(&summary.profile));
+        note(profile::table(&summary.profile).trim_end());
     }
+    // A finished model is saved too: what is left to do is for somebody who waits.
+    let told_to_end = signals::stopped();
     finish(&job, &summary, (report, peak_memory), json)?;
-    Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+    Ok(told_to_end.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 /// Draws the curves of a run that is there.
 fn replot(folder: &Path, json: bool) -> Result<()> {
     let report = plot::write(folder)?
         .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
-    eprintln!("{}", folder.join("curves.svg").display());
+    note(&folder.join("curves.svg").display().to_string());
     match json {
         true => output::json(&report)?,
         false => output::text(&(stability(&report) + "\n"))?,
@@ -157,17 +156,6 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
     Ok(corpus)
 }
 
-/// The first Ctrl-C asks the run to save and stop, a second one ends the process.
-fn listen(screen: Screen) -> Result<()> {
-    ctrlc::set_handler(move || {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(STOPPED.into());
-        }
-        screen.say("saving after this step; Ctrl-C again to leave without saving");
-    })
-    .context("cannot listen for Ctrl-C")
-}
-
 fn resume_command(arguments: &Arguments) -> String {
     let out = arguments.out.as_ref().map_or(String::new(), |out| format!(" --out {}", out.display()));
     format!("offramp train {}{out} --resume", arguments.recipe.display())
@@ -196,7 +184,7 @@ fn finish(
     json: bool,
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
-    if !summary.stopped {
+    if signals::stopped().is_none() {
         let pipeline = Source::Folder(summary.model.clone()).open(&Formats::default())?;
         if PrepareSummary::read(&job.corpus)?.valid.is_some() {
             let stream = TokenStream::open(&job.corpus, "valid")?;

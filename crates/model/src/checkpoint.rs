@@ -14,7 +14,7 @@ mod tests;
 pub use checksum::{Checksum, Checksums};
 pub use quantize::{Quantized, quantize};
 pub use remote_code::add_remote_code;
-pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
+pub use replace::{abandon, remove_folder, remove_leftovers, replace_folder, write_atomically};
 pub use room::{free_space, tensors_size};
 
 use crate::config::{Config, TensorSpec};

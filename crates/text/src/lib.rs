@@ -31,6 +31,7 @@ pub use frequency::most_used;
 pub use prepare::{
     PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice, prepare,
 };
+pub use replace::abandon;
 pub use stream::TokenStream;
 pub use tokenizer::{BPE_TRAINING_BYTES, Encoder, PromptOptions, StreamDecoder, Tokenizer};
 pub use windows::{Window, Windows};

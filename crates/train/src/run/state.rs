@@ -37,9 +37,14 @@ pub(super) struct SavedState {
 
 impl SavedState {
     pub(super) fn new(state: State, best: Option<Best>, corpus: Identity, files: Checksums) -> Self {
-        let mut saved = Self { version: VERSION, state, best, corpus, files, itself: None };
-        saved.itself = Some(saved.checksum());
-        saved
+        Self { version: VERSION, state, best: None, corpus, files, itself: None }.with_best(best)
+    }
+
+    /// The same, and this is the best checkpoint.
+    pub(super) fn with_best(mut self, best: Option<Best>) -> Self {
+        (self.best, self.itself) = (best, None);
+        self.itself = Some(self.checksum());
+        self
     }
 
     /// Writes it into a checkpoint's folder.
