@@ -2,7 +2,9 @@
 
 use offramp_kernels::bit_linear::Activations;
 use offramp_model::{BitLinear, Config};
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 
 /// `[model]`: the keys of Hugging Face's `config.json`.
@@ -134,6 +136,40 @@ pub enum Trained {
     ExitHead,
 }
 
+/// One path, or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Paths(pub Vec<PathBuf>);
+
+impl<'de> Deserialize<'de> for Paths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+/// A visitor and no untagged enum: what it says of a wrong value has the value in it.
+struct OneOrMore;
+
+impl<'de> Visitor<'de> for OneOrMore {
+    type Value = Paths;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path or a list of paths")
+    }
+
+    fn visit_str<E>(self, path: &str) -> Result<Paths, E> {
+        Ok(Paths(vec![path.into()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Paths, A::Error> {
+        let mut paths = Vec::new();
+        while let Some(path) = list.next_element()? {
+            paths.push(path);
+        }
+        Ok(Paths(paths))
+    }
+}
+
 /// `[data]`: a prepared corpus, or the files to prepare one from. Paths are relative to the working
 /// directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,8 +177,9 @@ pub enum Trained {
 pub struct DataKeys {
     /// A folder that `offramp prepare` wrote.
     pub corpus: Option<PathBuf>,
-    /// Instead: the training stories, `.txt`, `.jsonl` or `.parquet`, to prepare first.
-    pub train: Option<PathBuf>,
+    /// Instead: the training stories, `.txt`, `.jsonl` or `.parquet`, to prepare first; one file, or a list that is
+    /// read as one row of stories.
+    pub train: Option<Paths>,
     /// The validation stories.
     pub valid: Option<PathBuf>,
     /// With `train`: `gpt2`, `bpe` (trained on the stories), or the path of a `tokenizer.json`.
