@@ -12,7 +12,7 @@ use offramp_model::Config;
 use offramp_model::checkpoint::{
     remove_folder, remove_leftovers, replace_folder, step_folder, steps, write_atomically,
 };
-use offramp_model::journal::{self, CheckpointRecord, Journal};
+use offramp_model::journal::{self, CheckpointRecord, Journal, ValidationRecord};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -58,13 +58,23 @@ impl RunFolder {
         journal::truncate_after(&journal_path, step)?;
         let journal = Journal::open(&journal_path)?;
         let best = found.as_ref().and_then(|found| found.saved.best.clone());
-        let mut folder = Self { path: path.clone(), journal, best, _lock: lock };
-        // A process that was killed before it could write this line.
+        Ok((Self { path: path.clone(), journal, best, _lock: lock }, found))
+    }
+
+    /// Whether the checkpoint of `step` has its line in the journal: the last thing that is done for it.
+    pub(super) fn is_settled(&self, step: u64) -> Result<bool> {
         let is_this = |record: &Record| matches!(record, Record::Checkpoint(saved) if saved.step == step);
-        if found.is_some() && !journal::read(&journal_path)?.iter().any(is_this) {
-            folder.journal_checkpoint(step)?;
-        }
-        Ok((folder, found))
+        Ok(journal::read(&self.path.join(JOURNAL))?.iter().any(is_this))
+    }
+
+    /// What the journal says of the validation after `step`.
+    pub(super) fn validation(&self, step: u64) -> Result<Option<ValidationRecord>> {
+        let records = journal::read(&self.path.join(JOURNAL))?.into_iter();
+        let mut found = records.filter_map(|record| match record {
+            Record::Validation(record) if record.step == step => Some(record),
+            _ => None,
+        });
+        Ok(found.next())
     }
 
     /// Appends a line to the journal.
@@ -90,14 +100,10 @@ impl RunFolder {
         check_room(&self.path, &target, size(&target, trainer, data)?)
     }
 
-    /// Saves a checkpoint, whole or not at all. With a validation loss it may be the best so far.
-    pub(super) fn save(&mut self, trainer: &Trainer, data: &Data, loss: Option<f64>) -> Result<PathBuf> {
+    /// Saves a checkpoint, whole or not at all.
+    pub(super) fn save(&mut self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
         self.check_room(trainer, data)?;
-        let step = trainer.state.step;
-        let target = self.step_folder(step);
-        let lowest = self.best.as_ref().map_or(f64::INFINITY, |best| best.loss);
-        let better = loss.filter(|&loss| loss < lowest).map(|loss| Best { step, loss });
-        let best = better.or_else(|| self.best.clone());
+        let target = self.step_folder(trainer.state.step);
         // So that no checkpoint is ahead of its journal, even where the power fails.
         if let Ok(journal) = File::options().append(true).open(self.path.join(JOURNAL)) {
             let _ = journal.sync_all();
@@ -105,10 +111,19 @@ impl RunFolder {
         replace_folder(&target, |folder| {
             let files = write_all(folder, trainer, data)?;
             let (state, corpus) = (trainer.state.clone(), data.identity.clone());
-            SavedState::new(state, best.clone(), corpus, files).write(folder)
+            SavedState::new(state, self.best.clone(), corpus, files).write(folder)
         })?;
-        self.best = best;
         Ok(target)
+    }
+
+    /// The checkpoint of `step` is the best, and says so itself, if no loss so far is as low as its own.
+    pub(super) fn judge(&mut self, step: u64, loss: f64) -> Result<()> {
+        if self.best.as_ref().is_none_or(|best| loss < best.loss) {
+            let (folder, best) = (self.step_folder(step), Some(Best { step, loss }));
+            SavedState::read(&folder, step, None)?.with_best(best.clone()).write(&folder)?;
+            self.best = best;
+        }
+        Ok(())
     }
 
     /// Writes the finished model, and returns its folder.
@@ -180,6 +195,7 @@ fn resume(job: &Job<'_>, data: &Data) -> Result<Option<Found>> {
     let saved = SavedState::read(&folder, step, before)?;
     data.check(&saved.corpus)?;
     let found = Found { folder, saved, before };
+    remove_leftovers(&found.folder); // of a state that was being judged
     found.usable(|found| found.saved.check_files(&found.folder))?;
     Ok(Some(found))
 }

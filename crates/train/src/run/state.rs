@@ -43,10 +43,22 @@ impl SavedState {
     pub(super) fn new(state: &State, best: Option<Best>, corpus: Identity, files: Checksums) -> Self {
         let &State { step, updates, skipped, skipped_in_a_row } = state;
         let version = VERSION;
-        let mut saved =
-            Self { version, step, updates, skipped, skipped_in_a_row, best, corpus, files, itself: None };
-        saved.itself = Some(saved.checksum());
-        saved
+        let saved = Self { version, step, updates, skipped, skipped_in_a_row, best: None, corpus, files, itself: None };
+        saved.with_best(best)
+    }
+
+    /// The same, and this is the best checkpoint.
+    pub(super) fn with_best(mut self, best: Option<Best>) -> Self {
+        (self.best, self.itself) = (best, None);
+        self.itself = Some(self.checksum());
+        self
+    }
+
+    /// Where the run stands.
+    pub(super) fn state(&self) -> State {
+        let &Self { step, updates, skipped, skipped_in_a_row, .. } = self;
+        State { step, updates, skipped, skipped_in_a_row }
+    }
     }
 
     /// Where the run stands.

@@ -3,6 +3,7 @@
 mod best;
 mod damage;
 mod start;
+mod stop;
 mod threads;
 mod validation;
 
