@@ -5,6 +5,7 @@ use crate::source::Source;
 use crate::{output, shape};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
+use offramp_model::run_folder::JOURNAL;
 use offramp_model::{BitLinear, Config, checkpoint};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -60,9 +61,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let answer = match arguments.path.as_deref() {
         None => of_model(&Source::Bundled, None)?,
         Some(path) if shape::is_recipe(path) => answer(path.to_owned(), &shape::read(path)?),
-        Some(path) => {
-            of_model(&Source::Folder(checkpoint::resolve(path)?), Some(&path.join("journal.jsonl")))?
-        }
+        Some(path) => of_model(&Source::Folder(checkpoint::resolve(path)?), Some(&path.join(JOURNAL)))?,
     };
     match json {
         true => output::json(&answer)?,

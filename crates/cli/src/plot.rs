@@ -5,6 +5,7 @@ pub(crate) mod heat;
 
 use anyhow::{Context, Result};
 use offramp_eval::TrainingReport;
+use offramp_model::run_folder::{CURVES, JOURNAL};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;
@@ -39,9 +40,9 @@ pub(crate) fn svg(report: &TrainingReport, title: &str) -> Result<String> {
 
 /// Draws the curves of the journal in a run folder into its `curves.svg`.
 pub(crate) fn write(folder: &Path) -> Result<Option<TrainingReport>> {
-    let Some(report) = TrainingReport::read(&folder.join("journal.jsonl"))? else { return Ok(None) };
+    let Some(report) = TrainingReport::read(&folder.join(JOURNAL))? else { return Ok(None) };
     let svg = svg(&report, &folder.file_name().unwrap_or_default().to_string_lossy())?;
-    let path = folder.join("curves.svg");
+    let path = folder.join(CURVES);
     offramp_model::checkpoint::write_atomically(&path, |file| file.write_all(svg.as_bytes()))
         .context("the curves")?;
     Ok(Some(report))

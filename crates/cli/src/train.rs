@@ -8,7 +8,7 @@ use crate::{eval, generate, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::{SamplingOptions, Speculation};
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::{Formats, Llama};
+use offramp_model::{Formats, Llama, run_folder};
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
@@ -21,7 +21,8 @@ use std::time::Duration;
 /// Train the model that a recipe describes
 ///
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
-/// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one.
+/// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one, also with other
+/// [validation] and [checkpoint] keys, or for more steps.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
@@ -35,8 +36,12 @@ pub(crate) struct Arguments {
     /// Go on with the run in the run folder
     #[arg(long)]
     resume: bool,
+    /// Let model/ be the checkpoint with the lowest validation loss, and not the last; with --resume also of a run that
+    /// is finished
+    #[arg(long)]
+    best: bool,
     /// Only draw curves.svg from the journal in the run folder, also of a run under way
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long, conflicts_with_all = ["resume", "best"])]
     plot: bool,
     /// Print where the steps' time went: seconds and GFLOP/s of every op
     #[arg(long, conflicts_with = "plot")]
@@ -55,6 +60,7 @@ struct Answer<'a> {
     step: u64,
     stopped: bool,
     seconds: f64,
+    best: Option<BestCheckpoint>,
     training: Option<TrainingReport>,
     peak_memory: Option<u64>,
     exits: Vec<ExitScore>,
@@ -62,8 +68,15 @@ struct Answer<'a> {
     profile: &'a Profile,
 }
 
+/// The checkpoint with the lowest validation loss.
+#[derive(Serialize)]
+struct BestCheckpoint {
+    step: u64,
+    loss: f64,
+    folder: PathBuf,
+}
+
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
-    let recipe = Recipe::read(&arguments.recipe)?;
     let folder = match &arguments.out {
         Some(folder) => folder.clone(),
         None => Path::new("runs").join(arguments.recipe.file_stem().unwrap_or_default()),
@@ -71,6 +84,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     if arguments.plot {
         return replot(&folder, json).map(|()| ExitCode::SUCCESS);
     }
+    let recipe = match arguments.resume {
+        true => Recipe::read_for_run(&arguments.recipe, &folder)?,
+        false => Recipe::read(&arguments.recipe)?,
+    };
     if !arguments.resume {
         // Before a corpus is prepared into the folder of another run.
         offramp_train::check_new(&folder)?;
@@ -78,7 +95,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     let corpus = corpus(&recipe, &folder, arguments.resume)?;
     let mut live = Live::new(&folder);
     listen(live.screen())?;
-    let job = Job { recipe: &recipe, corpus, folder, resume: arguments.resume, stop: &STOP };
+    let job =
+        Job { recipe: &recipe, corpus, folder, resume: arguments.resume, best: arguments.best, stop: &STOP };
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
     if summary.stopped {
@@ -87,6 +105,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
         eprintln!("{} steps in {time}: {}", grouped(summary.step), summary.model.display());
+        if let Some(said) = which_model(arguments, &job.folder, &summary) {
+            eprintln!("{said}");
+        }
     }
     let peak_memory = peak_memory();
     let report = plot::write(&job.folder)?;
@@ -134,13 +155,36 @@ fn speed(report: &TrainingReport) -> String {
     format!("smoothed loss {:.3}; tokens/s: median {median}, {min} to {max}", report.smoothed_loss)
 }
 
+/// Which step the finished model is of, and where the best is; nothing where none is known.
+fn which_model(arguments: &Arguments, folder: &Path, summary: &Summary) -> Option<String> {
+    let best = summary.best.as_ref()?;
+    let (step, loss, name) = (grouped(best.step), best.loss, summary.model.file_name()?.display());
+    let said = format!("validation loss, {loss:.3}");
+    Some(match (best.step == summary.step, arguments.best) {
+        (true, _) => format!("{name}/ is of the last step, which has the lowest {said}"),
+        (false, true) => format!("{name}/ is of step {step}, which has the lowest {said}"),
+        (false, false) => format!(
+            "{name}/ is of the last step; the lowest {said}, is that of step {step}, {}: --resume --best makes it {name}/",
+            run_folder::step_folder(folder, best.step).display()
+        ),
+    })
+}
+
 /// The folder of the prepared corpus; prepares it if the recipe names the stories themselves.
 fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
     let data = &recipe.data;
     let Some(train) = &data.train else {
-        return data.corpus.clone().context("the recipe names no data");
+        let named = data.corpus.as_deref().context("the recipe names no data")?;
+        if !resume {
+            return Ok(named.to_owned());
+        }
+        let found = offramp_train::find_corpus(named, recipe.path(), folder)?;
+        if found != named {
+            eprintln!("the corpus is not at {}: reading {}", named.display(), found.display());
+        }
+        return Ok(found);
     };
-    let corpus = folder.join("corpus");
+    let corpus = folder.join(run_folder::CORPUS);
     if resume && PrepareSummary::read(&corpus).is_ok() {
         return Ok(corpus);
     }
@@ -148,8 +192,23 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
         (name, _) => tokenizer(name.unwrap_or("gpt2")),
     };
-    prepare(vec![train.clone()], data.valid.clone(), corpus.clone(), choice)?;
+    check(recipe, &choice, resume)?;
+    prepare(train.0.clone(), data.valid.clone(), corpus.clone(), choice)?;
     Ok(corpus)
+}
+
+/// What can be known of a run before its corpus is prepared, which may take hours.
+fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> {
+    let tokenizer = match choice {
+        TokenizerChoice::Gpt2 => Some(Tokenizer::gpt2()?),
+        TokenizerChoice::File(path) => Some(Tokenizer::from_file(path)?),
+        TokenizerChoice::Train { .. } => None, // of so many tokens at most
+    };
+    if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !resume) {
+        offramp_train::check_tokenizer(recipe, tokenizer)?;
+    }
+    let vocabulary = tokenizer.map_or(1, |tokenizer| tokenizer.vocab_size());
+    Ok(offramp_train::memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)?)
 }
 
 /// The first Ctrl-C asks the run to save and stop, a second one ends the process.
@@ -179,8 +238,9 @@ fn finish(
     if !summary.stopped {
         let model = Llama::load(&summary.model, &Formats::default())?;
         let tokenizer = Tokenizer::from_folder(&summary.model)?;
-        if PrepareSummary::read(&job.corpus)?.valid.is_some() {
-            let stream = TokenStream::open(&job.corpus, "valid")?;
+        let has_valid = PrepareSummary::read(&job.corpus)?.valid.is_some();
+        let stream = has_valid.then(|| TokenStream::open(&job.corpus, "valid")).transpose()?;
+        if let Some(stream) = stream.filter(|stream| stream.len() >= 2) {
             let wanted = job.recipe.validation_exits();
             let options = PerplexityOptions { exits: wanted, ..Default::default() };
             exits = eval::score(&model, &stream, &tokenizer, &options)?;
@@ -209,6 +269,11 @@ fn finish(
             step,
             stopped,
             seconds,
+            best: summary.best.as_ref().map(|best| BestCheckpoint {
+                step: best.step,
+                loss: best.loss,
+                folder: run_folder::step_folder(&job.folder, best.step),
+            }),
             training,
             peak_memory,
             exits,

@@ -98,6 +98,20 @@ pub enum Error {
         /// Its value when the run began.
         expected: String,
     },
+    /// Resuming for more steps, of which shares say when a stage begins, in the middle of such a stage.
+    #[error(
+        "training.steps is {steps} in {path}, but this run of {before} steps is in a stage that would begin later then: \
+         keep {before}, or begin a new run from its model ([start] checkpoint)",
+        path = path.display()
+    )]
+    StageTakenBack {
+        /// The recipe given now.
+        path: PathBuf,
+        /// Its steps.
+        steps: u64,
+        /// The steps so far.
+        before: u64,
+    },
     /// Resuming on another corpus than the run was begun with.
     #[error(
         "the corpus in {path} has {what} {found}, but this run was begun with {expected}: prepare the same corpus \
@@ -216,8 +230,8 @@ pub enum Error {
     },
     /// The best checkpoint was asked for, and there is none.
     #[error(
-        "{path} has no best checkpoint: none was saved at a step that was validated: let validation.every divide \
-         checkpoint.every, or do without --best",
+        "{path} can have no best checkpoint without a validation: prepare the corpus with validation stories, or do \
+         without --best",
         path = path.display()
     )]
     NoBest {

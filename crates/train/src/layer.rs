@@ -73,7 +73,8 @@ impl Activations {
 pub(crate) fn kept_floats(geometry: &Geometry) -> u128 {
     let heads = geometry.heads(1);
     let sub_norms = if geometry.bit_linear.is_some() { 2 } else { 0 };
-    let widths = [heads.row(), heads.queries(), geometry.hidden, geometry.intermediate, geometry.intermediate];
+    let widths =
+        [heads.row(), heads.queries(), geometry.hidden, geometry.intermediate, geometry.intermediate];
     2 + sub_norms + widths.map(|width| width as u128).iter().sum::<u128>()
 }
 

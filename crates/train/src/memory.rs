@@ -64,7 +64,11 @@ fn fits(recipe: &Recipe, need: Need, available: Option<u64>) -> Result<()> {
 /// In 128 bits, in which sizes that pass a config's limits cannot overflow.
 fn model(recipe: &Recipe, config: &Config) -> u128 {
     let own_heads = match recipe.early_exit.own_heads {
-        true => (config.num_hidden_layers as u128 - 1) * (config.vocab_size as u128 + 1) * config.hidden_size as u128,
+        true => {
+            (config.num_hidden_layers as u128 - 1)
+                * (config.vocab_size as u128 + 1)
+                * config.hidden_size as u128
+        }
         false => 0,
     };
     let values = u128::from(config.parameter_count()) + own_heads;
@@ -96,7 +100,10 @@ fn micro_batch(recipe: &Recipe, config: &Config) -> u128 {
     let positions = exits * rows * size_of::<usize>() as u128; // of each exit that is scored
     let tokens = 2 * rows * size_of::<u32>() as u128; // inputs and labels
     let rounded = training.precision == Precision::Bf16;
-    FLOAT * floats + exit_head::chunk_bytes(rows, [hidden, config.vocab_size as u128], rounded) + positions + tokens
+    FLOAT * floats
+        + exit_head::chunk_bytes(rows, [hidden, config.vocab_size as u128], rounded)
+        + positions
+        + tokens
 }
 
 #[cfg(test)]
@@ -118,7 +125,8 @@ mod tests {
     fn the_card_needs_four_copies_of_its_weights() {
         assert_eq!(need("").model, 16_985_456_640);
         // A sample more is as much more as the first, but for the chunk of logits that all share.
-        let [one, two, three] = [1, 2, 3].map(|samples| need(&format!("[training]\nbatch_size = {samples}")).micro_batch);
+        let [one, two, three] =
+            [1, 2, 3].map(|samples| need(&format!("[training]\nbatch_size = {samples}")).micro_batch);
         let [first, second] = [two - one, three - two];
         assert!(second <= first && first > 400_000_000, "{one}, {two}, {three}");
     }
@@ -139,7 +147,9 @@ mod tests {
                 continue; // nobody knows, and it can be addressed
             }
             let message = said(keys, available).unwrap_err();
-            let _ = parts.map(|part| assert!(message.contains(part) && !message.contains('\n'), "{message}, not {part}"));
+            let _ = parts.map(|part| {
+                assert!(message.contains(part) && !message.contains('\n'), "{message}, not {part}")
+            });
         }
         assert!(said("", Some(1 << 40)).is_ok());
     }

@@ -7,15 +7,17 @@
 mod check;
 mod difference;
 mod optimizer;
+mod paths;
 mod read;
 mod sections;
 #[cfg(test)]
 mod tests;
 
 pub use optimizer::{Matrices, OptimizerKeys, ScheduleKeys};
+pub use paths::Paths;
 pub use sections::{
     CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, LowBit, ModelKeys,
-    Normalize, Paths, Precision, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
+    Normalize, Precision, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
 };
 
 use crate::error::{Error, Result};
@@ -102,7 +104,11 @@ impl Recipe {
             return Err(self.fault("[model]", "given", expected));
         }
         let kept = run.map(|run| run.join(run_folder::START)).filter(|kept| kept.is_file());
-        let config = Config::read(&kept.unwrap_or_else(|| checkpoint.join(run_folder::CONFIG)))?;
+        let config = match kept {
+            Some(kept) => Config::read(&kept)?,
+            None => Config::read(&checkpoint.join(run_folder::CONFIG))
+                .or_else(|error| run.and_then(sizes_of_newest).ok_or(error))?,
+        };
         self.model = ModelKeys::from(&config);
         self.begins_as = Some(config);
         Ok(())
@@ -199,4 +205,13 @@ impl Recipe {
             expected: expected.to_string(),
         }
     }
+}
+
+/// The sizes of a run that was begun before runs kept them: those of its newest checkpoint, unless that could be of
+/// either of two kinds.
+fn sizes_of_newest(run: &Path) -> Option<Config> {
+    let (_, newest) = run_folder::steps(run).ok()?.pop()?;
+    let config = Config::read(&newest.join(run_folder::CONFIG)).ok()?;
+    // A model whose activations get 4 bits later has 8 until then.
+    config.bit_linear.is_none_or(|bit_linear| !bit_linear.hadamard).then_some(config)
 }

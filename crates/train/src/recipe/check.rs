@@ -29,7 +29,8 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 fn start(recipe: &Recipe) -> Result<()> {
     if let (Some(checkpoint), Some("bpe")) = (&recipe.start.checkpoint, recipe.data.tokenizer.as_deref()) {
         let own = checkpoint.join(TOKENIZER).display().to_string();
-        let expected = format!("\"{own}\", start.checkpoint's own: ids of another would mean other words to it");
+        let expected =
+            format!("\"{own}\", start.checkpoint's own: ids of another would mean other words to it");
         return Err(recipe.fault("data.tokenizer", "\"bpe\"", expected));
     }
     if recipe.start.train == Trained::All {

@@ -232,7 +232,10 @@ fn data_is_a_corpus_or_files_to_prepare() {
     ] {
         assert_fault(text, expected);
     }
-    assert_fault("[data]\ntrain = []\ntokenizer = \"gpt2\"", "data.train is []: it must be a file of stories");
+    assert_fault(
+        "[data]\ntrain = []\ntokenizer = \"gpt2\"",
+        "data.train is []: it must be a file of stories",
+    );
     for bad in ["7", "[\"t\", 7]", "true"] {
         let text = format!("[data]\ntrain = {bad}\ntokenizer = \"gpt2\"");
         assert_fault(&text, "line 2: data.train: invalid type");
@@ -261,7 +264,8 @@ fn the_first_difference_is_named_and_paths_are_none() {
     let (one, other) = (parse(DATA).unwrap(), parse("[data]\ncorpus = \"d\"\n# the same\n[model]").unwrap());
     assert_eq!(one.difference(&other), None);
     let given = |keys: &str| parse(&format!("{DATA}{keys}")).unwrap();
-    let expected = |key: &str, now: &str, before: &str| Some((key.to_owned(), now.to_owned(), before.to_owned()));
+    let expected =
+        |key: &str, now: &str, before: &str| Some((key.to_owned(), now.to_owned(), before.to_owned()));
     let (slower, dim) = (given("[optimizer]\nclip = 2.0"), given("[model]\nhead_dim = 64"));
     assert_eq!(slower.difference(&one), expected("optimizer.clip", "2.0", "1.0"));
     assert_eq!(dim.difference(&one), expected("model.head_dim", "64", "left out"));

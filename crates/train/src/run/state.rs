@@ -5,7 +5,7 @@ use super::data::Identity;
 use super::trainer::State;
 use crate::error::{Error, Result};
 use offramp_model::checkpoint::{Checksum, Checksums, write_atomically};
-use offramp_model::run_folder::STATE;
+use offramp_model::run_folder::{OPTIMIZER, STATE};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,17 @@ impl SavedState {
     pub(super) fn new(state: &State, best: Option<Best>, corpus: Identity, files: Checksums) -> Self {
         let &State { step, updates, skipped, skipped_in_a_row } = state;
         let version = VERSION;
-        let saved = Self { version, step, updates, skipped, skipped_in_a_row, best: None, corpus, files, itself: None };
+        let saved = Self {
+            version,
+            step,
+            updates,
+            skipped,
+            skipped_in_a_row,
+            best: None,
+            corpus,
+            files,
+            itself: None,
+        };
         saved.with_best(best)
     }
 
@@ -52,13 +62,6 @@ impl SavedState {
         (self.best, self.itself) = (best, None);
         self.itself = Some(self.checksum());
         self
-    }
-
-    /// Where the run stands.
-    pub(super) fn state(&self) -> State {
-        let &Self { step, updates, skipped, skipped_in_a_row, .. } = self;
-        State { step, updates, skipped, skipped_in_a_row }
-    }
     }
 
     /// Where the run stands.
@@ -93,6 +96,11 @@ impl SavedState {
     /// Checks that every file of the folder is what was written.
     pub(super) fn check_files(&self, folder: &Path) -> offramp_model::Result<()> {
         self.files.iter().try_for_each(|(name, checksum)| checksum.check(&folder.join(name)))
+    }
+
+    /// The files of the model, without those that only the run needs.
+    pub(super) fn model_files(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str).filter(|name| *name != OPTIMIZER)
     }
 
     /// Of what it says, whatever the spaces between.
