@@ -87,7 +87,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     if folder.join(STATE).exists() {
         let folder = folder.display();
         anyhow::bail!(
-            "{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run first"
+            "{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run and give its \
+             model/, which `offramp train RECIPE --resume --best` makes the best checkpoint"
         );
     }
     let config = Config::read(&folder.join(CONFIG))?;

@@ -1,7 +1,7 @@
 //! `offramp train`: a recipe becomes a model; then what each exit is worth, and a story.
 
 use crate::live::Live;
-use crate::number::{bytes, duration, grouped, rate};
+use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::prepare::{prepare, tokenizer};
 use crate::screen::Screen;
 use crate::{eval, generate, output, plot, profile};
@@ -137,13 +137,14 @@ fn replot(folder: &Path, json: bool) -> Result<()> {
 /// The numbers of the model card's "training stability".
 fn stability(report: &TrainingReport) -> String {
     let GradNorm { median, percentile_99, max } = report.grad_norm;
-    let after = report.grad_norm_after_warmup.percentile_99;
-    let four = report.grad_norm_int4.map(|norm| format!(", with 4 bits {:.2}", norm.percentile_99));
+    let [median, percentile_99, max, after] =
+        [median, percentile_99, max, report.grad_norm_after_warmup.percentile_99].map(|norm| fixed(norm, 2));
+    let four = report.grad_norm_int4.map(|norm| format!(", with 4 bits {}", fixed(norm.percentile_99, 2)));
     let four = four.unwrap_or_default();
     let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
-        "gradient norm: median {median:.2}, 99th percentile {percentile_99:.2} (after the warm-up {after:.2}{four}), most \
-         {max:.2}; {}, {}",
+        "gradient norm: median {median}, 99th percentile {percentile_99} (after the warm-up {after}{four}), most \
+         {max}; {}, {}",
         counted(report.loss_spikes, "loss spike"),
         counted(report.skipped, "skipped step"),
     )
@@ -152,7 +153,7 @@ fn stability(report: &TrainingReport) -> String {
 fn speed(report: &TrainingReport) -> String {
     let Spread { median, min, max } = report.tokens_per_second;
     let [median, min, max] = [median, min, max].map(rate);
-    format!("smoothed loss {:.3}; tokens/s: median {median}, {min} to {max}", report.smoothed_loss)
+    format!("smoothed loss {}; tokens/s: median {median}, {min} to {max}", fixed(report.smoothed_loss, 3))
 }
 
 /// Which step the finished model is of, and where the best is; nothing where none is known.

@@ -12,10 +12,14 @@ mod formats;
 mod interrupted;
 #[path = "command/killed.rs"]
 mod killed;
+#[path = "command/memory.rs"]
+mod memory;
 #[path = "command/mistakes.rs"]
 mod mistakes;
 #[path = "command/place.rs"]
 mod place;
+#[path = "command/resumed.rs"]
+mod resumed;
 #[path = "command/speculation.rs"]
 mod speculation;
 #[path = "command/way.rs"]
