@@ -66,7 +66,7 @@ fn the_end_of_a_run_says_which_model_it_is_and_where_the_best_is() {
     place.good(&["generate", folder, "--max-new-tokens", "3"]);
     place.good(&["bench", folder, "--prompt-tokens", "8", "--new-tokens", "4", "--runs", "1"]);
     assert!(place.good(&["inspect", folder]).contains("parameters"));
-    place.good(&["quantize", folder, "small", "--to", "int8"]);
+    place.good(&["quantize", folder, "--out", "small", "--to", "int8"]);
     // With a card it would be another checkpoint: the way to one is told, and works.
     place.run(&["card", folder, "--runs", "0"]).assert_error(2, &["--resume --best"]);
     place.good(&["card", "run", "--runs", "0"]);
