@@ -1,12 +1,13 @@
 //! `offramp inspect`: what is in a checkpoint, or what a recipe would make.
 
 use crate::number::{bytes, fixed, grouped};
-use crate::source::Source;
+use crate::source::carried;
 use crate::{output, shape};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
 use offramp_model::run_folder::JOURNAL;
-use offramp_model::{BitLinear, Config, checkpoint};
+use offramp_model::{BitLinear, Config};
+use offramp_pipeline::Source;
 use offramp_train::memory::Need;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -63,13 +64,13 @@ struct Training {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let answer = match arguments.path.as_deref() {
-        None => of_model(&Source::Bundled, None)?,
+        None => of_model(&carried(), None)?,
         Some(path) if shape::is_recipe(path) => {
             let (recipe, config) = shape::of_recipe(path)?;
             let training_memory = Some(Need::of(&recipe, &config).bytes());
             Answer { training_memory, ..answer(path.to_owned(), &config) }
         }
-        Some(path) => of_model(&Source::Folder(checkpoint::resolve(path)?), Some(&path.join(JOURNAL)))?,
+        Some(path) => of_model(&Source::resolve(path)?, Some(&path.join(JOURNAL)))?,
     };
     match json {
         true => output::json(&answer)?,

@@ -18,6 +18,8 @@ mod memory;
 mod mistakes;
 #[path = "command/place.rs"]
 mod place;
+#[path = "command/prompts.rs"]
+mod prompts;
 #[path = "command/resumed.rs"]
 mod resumed;
 #[path = "command/speculation.rs"]
