@@ -1,6 +1,6 @@
 //! `offramp eval`: perplexity, bits per byte and agreement at every exit.
 
-use crate::number::grouped;
+use crate::number::{fixed, grouped, percent};
 use crate::output::{self, Table};
 use crate::progress::Progress;
 use crate::{formats, source};
@@ -85,10 +85,10 @@ pub(crate) fn table(scores: &[ExitScore]) -> String {
     for score in scores {
         table.row([
             score.exit_layer.to_string(),
-            format!("{:.3}", score.perplexity),
-            format!("{:.4}", score.nats_per_token),
-            format!("{:.4}", score.bits_per_byte),
-            format!("{:.2} %", 100.0 * score.agreement),
+            fixed(score.perplexity, 3),
+            fixed(score.nats_per_token, 4),
+            fixed(score.bits_per_byte, 4),
+            percent(score.agreement, 2),
         ]);
     }
     let (tokens, bytes) = scores.first().map_or((0, 0), |score| (score.tokens, score.bytes));

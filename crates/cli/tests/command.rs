@@ -12,6 +12,8 @@ mod formats;
 mod interrupted;
 #[path = "command/killed.rs"]
 mod killed;
+#[path = "command/memory.rs"]
+mod memory;
 #[path = "command/mistakes.rs"]
 mod mistakes;
 #[cfg(target_os = "linux")]
@@ -21,6 +23,8 @@ mod patience;
 mod place;
 #[path = "command/prompts.rs"]
 mod prompts;
+#[path = "command/resumed.rs"]
+mod resumed;
 #[path = "command/speculation.rs"]
 mod speculation;
 #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 
+pub use crate::run_folder::{step_folder, steps};
 pub use checksum::{Checksum, Checksums};
 pub use quantize::{Quantized, quantize};
 pub use remote_code::add_remote_code;
@@ -20,6 +21,7 @@ pub use room::{free_space, tensors_size};
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::run_folder::{CONFIG, GENERATION, MODEL};
 use crate::weights::{Layout, SINGLE, Weights};
 use replace::Unfinished;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -28,8 +30,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
 /// Where tensors of a file begin, if all before them are of whole lines.
 const CACHE_LINE: usize = 64;
 
@@ -141,7 +141,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
         let reason = if path.exists() { "it is not a folder" } else { "there is nothing there" };
         return Err(Error::NoModel { path: path.to_owned(), reason: reason.to_owned() });
     }
-    let finished = path.join("model");
+    let finished = path.join(MODEL);
     if is_model(path) {
         return Ok(path.to_owned());
     }
@@ -155,29 +155,6 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
             Err(Error::NoModel { path: path.to_owned(), reason })
         }
     }
-}
-
-/// The checkpoints of a run folder and their steps, oldest first.
-///
-/// # Errors
-/// If the folder cannot be read.
-pub fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let failed = |error| Error::read(run, error);
-    let mut steps = Vec::new();
-    for entry in fs::read_dir(run).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
-        if let Some(step) = step.filter(|_| is_model(&path)) {
-            steps.push((step, path));
-        }
-    }
-    steps.sort_unstable();
-    Ok(steps)
-}
-
-/// Where a run folder keeps the checkpoint of `step`: `step-000120`.
-pub fn step_folder(run: &Path, step: u64) -> PathBuf {
-    run.join(format!("step-{step:06}"))
 }
 
 fn is_model(folder: &Path) -> bool {

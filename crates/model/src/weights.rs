@@ -247,6 +247,10 @@ impl Source for &Weights {
         Ok(self.strips(spec).unwrap_or_else(|| file.float_format(spec)))
     }
 
+    fn is_mapped(&self) -> bool {
+        true
+    }
+
     fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {
         self.file_of(spec)?.mapped(spec, self.strips(spec))
     }

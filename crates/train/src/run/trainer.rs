@@ -15,7 +15,6 @@ use offramp_kernels::rayon::prelude::*;
 use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
 use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
-use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -43,7 +42,7 @@ pub(super) struct Trainer {
 }
 
 /// Where a run stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// Steps made.
     pub(super) step: u64,
