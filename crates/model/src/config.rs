@@ -1,6 +1,7 @@
 //! `config.json`: the sizes and constants of a model, in Hugging Face's words.
 
 mod bit_linear;
+mod defaults;
 mod limits;
 mod quantization;
 pub(crate) mod read;
@@ -9,6 +10,7 @@ mod tests;
 mod write;
 
 pub use bit_linear::BitLinear;
+pub(crate) use defaults::blamed;
 pub use quantization::{Quantization, WeightScale};
 
 use crate::error::{Error, Result};
@@ -147,13 +149,13 @@ impl Config {
     }
 
     /// Reads the text of a `config.json`; `origin` names it in errors. Keys that do not change what
-    /// a Llama computes are ignored.
+    /// a Llama computes are ignored, and what it does not say is what `transformers` assumes.
     ///
     /// # Errors
-    /// If it is not JSON, or a key is missing, or has a value that this room cannot honour.
+    /// If it is not JSON, or a key has a value that this room cannot honour, or another name than Hugging Face's.
     pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
         let config = read::parse(text, origin)?;
-        config.validate(origin)?;
+        config.validate(origin).map_err(|error| defaults::explained(error, text))?;
         Ok(config)
     }
 
