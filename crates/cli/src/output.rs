@@ -1,7 +1,8 @@
 //! What goes to stdout: text, tables, JSON. A reader that has gone away (`| head`) is no error.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Writes text as it is, at once.
 pub(crate) fn text(text: &str) -> io::Result<()> {
@@ -15,6 +16,11 @@ pub(crate) fn text(text: &str) -> io::Result<()> {
 /// Writes one JSON value and a line feed.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     text(&(serde_json::to_string_pretty(value).map_err(io::Error::from)? + "\n"))
+}
+
+/// A path as JSON has it, which is text: what is no UTF-8 in it stands as U+FFFD.
+pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
 }
 
 /// Columns of numbers and short words, all to the right.

@@ -74,6 +74,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer {
+    #[serde(serialize_with = "output::path")]
     model: PathBuf,
     made_up: Option<MadeUp>,
     report: SweepReport,

@@ -8,7 +8,7 @@ use crate::{eval, generate, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::{SamplingOptions, Speculation};
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::{Formats, Llama};
+use offramp_model::{Formats, Llama, quoted};
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
@@ -50,7 +50,9 @@ const STOPPED: u8 = 130;
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     folder: &'a Path,
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
     step: u64,
     stopped: bool,
@@ -82,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
     if summary.stopped {
-        let command = resume_command(arguments);
+        let command = resume_command(&arguments.recipe, arguments.out.as_deref());
         eprintln!("stopped after step {}; go on with: {command}", summary.step);
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
@@ -163,9 +165,10 @@ fn listen(screen: Screen) -> Result<()> {
     .context("cannot listen for Ctrl-C")
 }
 
-fn resume_command(arguments: &Arguments) -> String {
-    let out = arguments.out.as_ref().map_or(String::new(), |out| format!(" --out {}", out.display()));
-    format!("offramp train {}{out} --resume", arguments.recipe.display())
+fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
+    let word = |path: &Path| quoted(&path.display().to_string());
+    let out = out.map_or(String::new(), |out| format!(" --out {}", word(out)));
+    format!("offramp train {}{out} --resume", word(recipe))
 }
 
 /// A finished model's exit table and a story.
@@ -217,4 +220,17 @@ fn finish(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_goes_on_takes_any_path() {
+        let command = |recipe: &str, out: Option<&str>| resume_command(Path::new(recipe), out.map(Path::new));
+        assert_eq!(command("a.toml", None), "offramp train a.toml --resume");
+        let quoted = r"offramp train 'my recipes/a.toml' --out 'it'\''s' --resume";
+        assert_eq!(command("my recipes/a.toml", Some("it's")), quoted);
+    }
 }

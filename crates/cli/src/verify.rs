@@ -54,6 +54,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
     data: String,
     reports: Vec<Reported>,

@@ -185,7 +185,11 @@ impl Speakers<'_, '_, '_> {
         for row in 0..rows {
             let vocab = self.session.logits().len() / rows;
             let logits = &self.session.logits()[row * vocab..][..vocab];
-            let (token, _) = self.chooser.choose(logits, &self.session.tokens()[..=before + row])?;
+            let token = match self.chooser.choose(logits, &self.session.tokens()[..=before + row]) {
+                Ok((token, _)) => token,
+                Err(_) if row > 0 => break, // plain decoding says what came before, and so does this
+                Err(error) => return Err(error),
+            };
             round.tokens.push(token);
             if draft.get(row).is_none_or(|choice| choice.0 != token) {
                 break;
