@@ -76,7 +76,7 @@ impl Speculation {
     ///
     /// # Errors
     /// If the draft head is another model's.
-    pub(crate) fn check(&self, model: &Llama) -> Result<()> {
+    pub(crate) fn check_head(&self, model: &Llama) -> Result<()> {
         match &self.head {
             Some(head) if !head.is_of(model) => Err(Error::ForeignDraftHead),
             _ => Ok(()),
@@ -86,6 +86,11 @@ impl Speculation {
     /// What the adaptive policy has chosen so far, shallow exits first; nothing of any other.
     pub fn chosen(&self) -> &[Chosen] {
         if let Policy::Auto(adaptive) = &self.policy { adaptive.chosen() } else { &[] }
+    }
+
+    /// The draft of every round, where it is fixed.
+    pub(crate) fn draft(&self) -> Option<Draft> {
+        if let Policy::Fixed(draft) = self.policy { Some(draft) } else { None }
     }
 
     /// Whether there may be drafts at all.

@@ -4,7 +4,7 @@ mod bit_linear;
 mod defaults;
 mod limits;
 mod quantization;
-pub(crate) mod read;
+mod read;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -15,6 +15,7 @@ pub use quantization::{Quantization, WeightScale};
 
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::text_file::read_text;
 use std::path::Path;
 
 /// The token embedding's name.
@@ -145,7 +146,7 @@ impl Config {
     /// # Errors
     /// If the file cannot be read, or as [`Config::from_json`].
     pub fn read(path: &Path) -> Result<Self> {
-        Self::from_json(&read::text(path)?, path)
+        Self::from_json(&read_text(path)?, path)
     }
 
     /// Reads the text of a `config.json`; `origin` names it in errors. Keys that do not change what
@@ -204,6 +205,17 @@ impl Config {
         match (1..=self.num_hidden_layers).contains(&exit_layer) {
             true => Ok(()),
             false => Err(Error::ExitLayer { found: exit_layer, layers: self.num_hidden_layers }),
+        }
+    }
+
+    /// Checks that a token is in the vocabulary.
+    ///
+    /// # Errors
+    /// If it is not below `vocab_size`.
+    pub fn check_token(&self, token: u32) -> Result<()> {
+        match (token as usize) < self.vocab_size {
+            true => Ok(()),
+            false => Err(Error::UnknownToken { token, vocab_size: self.vocab_size }),
         }
     }
 

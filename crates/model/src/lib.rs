@@ -43,5 +43,6 @@ pub use linear::{Linear, Matrix};
 pub use llama::Llama;
 pub use quoted::quoted;
 pub use rope::Rope;
+pub use text_file::read_text;
 pub use weights::{Storage, Weights};
 pub use work::Work;

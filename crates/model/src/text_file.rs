@@ -12,6 +12,17 @@ pub(crate) fn is_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(POINTER)
 }
 
+/// The longest that [`read_text`] reads: such files are pages.
+const LONGEST: u64 = 16 << 20;
+
+/// A small text file of a model's folder, as `config.json` is one.
+///
+/// # Errors
+/// If it cannot be read, is longer than 16 MiB, is no UTF-8, or stands for another file that git-lfs has not fetched.
+pub fn read_text(path: &Path) -> Result<String> {
+    read(path, LONGEST)
+}
+
 /// A text file of at most so many bytes.
 ///
 /// # Errors

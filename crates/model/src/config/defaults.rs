@@ -4,7 +4,7 @@
 //! the rest of the folder has, the error names the key.
 
 use crate::error::{Error, legible};
-use crate::text_file;
+use crate::text_file::read_text;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -117,7 +117,7 @@ pub(crate) fn blamed(error: Error, config: &Path) -> Error {
         | Error::UnexpectedTensor { tensor, .. } => legible(tensor),
         _ => return error,
     };
-    let file = text_file::read(config, super::read::MAX_BYTES).ok().and_then(|text| object(&text));
+    let file = read_text(config).ok().and_then(|text| object(&text));
     let assumed = file.map_or(Vec::new(), |file| Defaults::assumed(&file, &tensor));
     if assumed.is_empty() {
         return error;

@@ -7,17 +7,8 @@ use super::{
 };
 use crate::error::{Error, Result, legible};
 use crate::format::Format;
-use crate::text_file;
 use serde_json::{Map, Value};
 use std::path::Path;
-
-/// A config is a page; a file above this is something else.
-pub(super) const MAX_BYTES: u64 = 16 << 20;
-
-/// The text of a `config.json`.
-pub(crate) fn text(path: &Path) -> Result<String> {
-    text_file::read(path, MAX_BYTES)
-}
 
 /// The one size whose absence means another size.
 const KEY_HEADS: &str = "num_key_value_heads";
