@@ -60,6 +60,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: PathBuf,
     reports: &'a [SpeedReport],
 }

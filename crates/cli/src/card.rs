@@ -12,6 +12,7 @@ use offramp_pipeline::Source;
 use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The card and what was measured for it, beside it.
@@ -71,6 +72,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     card: &'a Path,
     measured: &'a Measured,
     training: Option<&'a TrainingReport>,
@@ -79,11 +81,8 @@ struct Answer<'a> {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let folder = checkpoint::resolve(&arguments.model)?;
     let path = folder.join(CARD);
-    if !arguments.overwrite && fs::read_to_string(&path).is_ok_and(|text| !text.contains(OURS)) {
-        let path = path.display();
-        anyhow::bail!(
-            "{path} is there and no card of offramp's: move it away, or replace it with --overwrite"
-        );
+    if !arguments.overwrite {
+        refuse_another_s(&path)?;
     }
     if folder.join(STATE).exists() {
         let folder = folder.display();
@@ -125,6 +124,20 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         true => output::json(&Answer { card: &path, measured: &measured, training: training.as_ref() })?,
         false => output::text(&format!("{}\n", path.display()))?,
     }
+    Ok(())
+}
+
+/// Refuses to write over a `README.md` unless it is a card of ours: whatever its bytes are, if they can be read at all.
+fn refuse_another_s(path: &Path) -> Result<()> {
+    let ours = match fs::read(path) {
+        Ok(bytes) => bytes.windows(OURS.len()).any(|bytes| bytes == OURS.as_bytes()),
+        Err(error) => error.kind() == io::ErrorKind::NotFound && !path.is_symlink(),
+    };
+    let path = path.display();
+    anyhow::ensure!(
+        ours,
+        "{path} is there and no card of offramp's: move it away, or replace it with --overwrite"
+    );
     Ok(())
 }
 

@@ -39,7 +39,9 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
+    #[serde(serialize_with = "output::path")]
     data: &'a Path,
     exits: &'a [ExitScore],
 }

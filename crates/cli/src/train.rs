@@ -10,7 +10,7 @@ use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::{Formats, run_folder};
+use offramp_model::{Formats, quoted, run_folder};
 use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
 use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
@@ -55,7 +55,9 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     folder: &'a Path,
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
     step: u64,
     stopped: bool,
@@ -102,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     drop(live);
     drop(saves_first); // all is saved
     if summary.stopped {
-        let command = resume_command(arguments);
+        let command = resume_command(&arguments.recipe, arguments.out.as_deref());
         note(&format!("stopped after step {}; go on with: {command}", summary.step));
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
@@ -216,9 +218,10 @@ fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> 
     Ok(offramp_train::memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)?)
 }
 
-fn resume_command(arguments: &Arguments) -> String {
-    let out = arguments.out.as_ref().map_or(String::new(), |out| format!(" --out {}", out.display()));
-    format!("offramp train {}{out} --resume", arguments.recipe.display())
+fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
+    let word = |path: &Path| quoted(&path.display().to_string());
+    let out = out.map_or(String::new(), |out| format!(" --out {}", word(out)));
+    format!("offramp train {}{out} --resume", word(recipe))
 }
 
 /// A story of a model that has just been made.
@@ -279,4 +282,17 @@ fn finish(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_goes_on_takes_any_path() {
+        let command = |recipe: &str, out: Option<&str>| resume_command(Path::new(recipe), out.map(Path::new));
+        assert_eq!(command("a.toml", None), "offramp train a.toml --resume");
+        let quoted = r"offramp train 'my recipes/a.toml' --out 'it'\''s' --resume";
+        assert_eq!(command("my recipes/a.toml", Some("it's")), quoted);
+    }
 }

@@ -6,6 +6,8 @@
 mod card;
 #[path = "command/documents.rs"]
 mod documents;
+#[path = "command/folders.rs"]
+mod folders;
 #[path = "command/formats.rs"]
 mod formats;
 #[path = "command/interrupted.rs"]

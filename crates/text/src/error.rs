@@ -103,6 +103,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A model's folder that has no tokenizer in the one form that is read.
+    #[error("{folder}: there is no tokenizer.json in it: {advice}", folder = folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// What git-lfs leaves in place of a file that it has not fetched.
+    #[error("{path} is a git-lfs pointer, which says where the file is, and not the file: run `git lfs pull` in its folder, or download it again", path = path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// The tokenizer failed on a text or on its own construction.
     #[error("tokenizer: {reason}")]
     Tokenizer {

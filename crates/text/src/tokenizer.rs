@@ -44,8 +44,25 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// Names by which a special token is recognised as the end of a text, first found first.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
 
+/// How git-lfs begins what it leaves in place of a file that it has not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
 const MAX_VOCABULARY: usize = 1 << 24;
+
+/// What to do about a folder without a `tokenizer.json`, by what it has in its place.
+fn instead(folder: &Path) -> String {
+    let has = |name: &str| folder.join(name).is_file();
+    let slow = [&["tokenizer.model"][..], &["spiece.model"], &["vocab.json", "merges.txt"]];
+    match slow.iter().find(|names| names.iter().all(|name| has(name))) {
+        Some(names) => format!(
+            "transformers makes it of {}, in that folder: `python -c \"from transformers import AutoTokenizer as T; \
+             T.from_pretrained('.').save_pretrained('.')\"`",
+            names.join(" and ")
+        ),
+        None => "copy it from where the model comes from".to_owned(),
+    }
+}
 
 /// Strings ↔ token ids. `Send + Sync`: share it by reference.
 pub struct Tokenizer {
@@ -95,6 +112,9 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8], origin: &Path) -> Result<Self> {
         let fault =
             |reason: String| Error::TokenizerFile { path: origin.to_owned(), reason: one_line(&reason) };
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(Error::LfsPointer { path: origin.to_owned() });
+        }
         // Checked first, because the library's own parsing panics on some syntax errors.
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| fault(e.to_string()))?;
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
@@ -110,9 +130,13 @@ impl Tokenizer {
     /// for the end of a text, that is the `eos_token` of the `tokenizer_config.json` beside it.
     ///
     /// # Errors
-    /// As [`Tokenizer::from_file`].
+    /// [`Error::NoTokenizer`] if there is none, and as [`Tokenizer::from_file`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let mut tokenizer = Self::from_file(&Self::file_in(folder))?;
+        let path = Self::file_in(folder);
+        if !path.exists() {
+            return Err(Error::NoTokenizer { folder: folder.to_owned(), advice: instead(folder) });
+        }
+        let mut tokenizer = Self::from_file(&path)?;
         if tokenizer.end_of_text.is_none() {
             tokenizer.end_of_text = eos_token(folder).and_then(|token| tokenizer.token_id(&token));
         }
