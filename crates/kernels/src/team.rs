@@ -15,9 +15,8 @@ use crate::pool;
 use rest::Rest;
 use seat::Seat;
 use std::any::Any;
+use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::{Thread, available_parallelism, yield_now};
 use std::time::Instant;
@@ -26,8 +25,9 @@ use std::time::Instant;
 const AWAKE: u64 = 400_000;
 /// Attempts between two looks at the clock, each some tens of nanoseconds.
 const ATTEMPTS: usize = 64;
-/// As many looks of a call that waits: it is seldom for long.
-const PATIENCE: usize = 16 * ATTEMPTS;
+/// Looks of a thread that waits between two offers of its processor to others, and as many attempts of a call that
+/// waits between two looks: some 25 microseconds, which is longer than most waits.
+const PATIENCE: usize = 16;
 /// Who sees nothing of so many nanoseconds had no processor: what the system does for itself is shorter.
 const GONE: u64 = 100_000;
 
@@ -37,8 +37,6 @@ type Work<'a> = dyn Fn(usize) + Sync + 'a;
 struct Team {
     /// Held by the call at work.
     lead: Mutex<()>,
-    /// The newest call's work; valid for whoever is at work.
-    work: AtomicPtr<&'static Work<'static>>,
     /// What a thread other than the caller panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     members: OnceLock<Members>,
@@ -52,18 +50,21 @@ struct Members {
     all: Vec<Member>,
 }
 
+/// In cache lines of its own, which one transfer brings to the thread.
+#[repr(align(128))]
 struct Member {
     seat: Seat,
+    /// The work of the call that asked last; valid while the seat is taken.
+    work: UnsafeCell<Option<&'static Work<'static>>>,
     rest: Rest,
     thread: Thread,
 }
 
-static TEAM: Team = Team {
-    lead: Mutex::new(()),
-    work: AtomicPtr::new(null_mut()),
-    panic: Mutex::new(None),
-    members: OnceLock::new(),
-};
+// SAFETY: `work` alone is not `Sync`. A call writes it while the seat is not taken, before it asks; the thread reads it
+// after it has taken the seat, which only the call that asked gives it; and one call is at work at a time.
+unsafe impl Sync for Member {}
+
+static TEAM: Team = Team { lead: Mutex::new(()), panic: Mutex::new(None), members: OnceLock::new() };
 
 /// Calls `work` on the calling thread, which is number 0, and on up to `threads - 1` others, each at most once;
 /// returns when all who were called have done.
@@ -122,10 +123,11 @@ impl Team {
         // SAFETY: only the lifetime changes. Nobody holds the reference when this function returns: it does not
         // unwind before `close` has waited for all who do.
         let work_of_all = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
-        self.work.store((&raw const work_of_all).cast_mut(), Ordering::Relaxed);
         let begun = members.now();
-        for member in others {
-            if member.rest.is_over(begun) && member.seat.ask() {
+        for member in others.iter().filter(|member| member.rest.is_over(begun)) {
+            // SAFETY: this call has the lead, and the one before it has waited until the seat was left.
+            unsafe { *member.work.get() = Some(work_of_all) };
+            if member.seat.ask() {
                 member.thread.unpark();
             }
         }
@@ -143,7 +145,8 @@ impl Team {
             let start = |index: usize| {
                 let named = std::thread::Builder::new().name(format!("offramp-{}", index + 1));
                 let thread = named.spawn(move || self.serve(index)).ok()?.thread().clone();
-                Some(Member { seat: Seat::new(), rest: Rest::default(), thread })
+                let (seat, work) = (Seat::new(), UnsafeCell::new(None));
+                Some(Member { seat, work, rest: Rest::default(), thread })
             };
             let threads = pool::threads();
             let enough = available_parallelism().is_ok_and(|processors| threads <= processors.get());
@@ -158,9 +161,10 @@ impl Team {
         let member = &members.all[index];
         loop {
             member.wait(members);
-            // SAFETY: the seat was taken after its call had stored this, and that call waits until it is left.
-            let work = unsafe { *self.work.load(Ordering::Relaxed) };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(index + 1))) {
+            // SAFETY: the seat is taken: its call has written this, and waits until it is left.
+            let work = unsafe { *member.work.get() };
+            let done = catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| work(index + 1))));
+            if let Err(panic) = done {
                 *self.panic() = Some(panic);
             }
             member.seat.leave();
@@ -190,7 +194,7 @@ impl Members {
         let (mut closed, mut attempts) = (None, 0);
         while member.seat.is_at_work() {
             attempts += 1;
-            if attempts % PATIENCE != 0 {
+            if attempts % (PATIENCE * ATTEMPTS) != 0 {
                 std::hint::spin_loop();
                 continue;
             }
@@ -222,7 +226,7 @@ impl Member {
 
     /// Whether a call came; none does if that takes long, or something else has the processor.
     fn wait_awake(&self, members: &Members) -> bool {
-        let mut looked = members.now();
+        let (mut looked, mut looks) = (members.now(), 0);
         let until = looked + if members.crowded { 0 } else { AWAKE };
         loop {
             for _ in 0..ATTEMPTS {
@@ -239,9 +243,11 @@ impl Member {
             if now >= until {
                 return false;
             }
-            looked = now;
-            // Back at once where nothing else waits for this processor.
-            yield_now();
+            (looked, looks) = (now, looks + 1);
+            if looks % PATIENCE == 0 {
+                // Back at once where nothing else waits for this processor.
+                yield_now();
+            }
         }
     }
 }

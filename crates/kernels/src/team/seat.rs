@@ -11,9 +11,7 @@ const ASKED: u8 = 2;
 /// The thread works for a call.
 const AT_WORK: u8 = 3;
 
-/// By itself in its cache lines: a thread that waits reads it without end.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(super) struct Seat(AtomicU8);
 
 impl Seat {
@@ -21,7 +19,7 @@ impl Seat {
         Self(AtomicU8::new(AWAKE))
     }
 
-    /// The call wants the thread. Returns whether it sleeps, and must be woken.
+    /// The call wants the thread, which sees what was written before. Returns whether it sleeps, and must be woken.
     #[must_use]
     pub(super) fn ask(&self) -> bool {
         self.0.swap(ASKED, Ordering::AcqRel) == ASLEEP
