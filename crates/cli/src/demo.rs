@@ -1,5 +1,6 @@
 //! `offramp demo`: what depth buys, on the model that the program carries.
 
+use crate::bench::describe;
 use crate::generate::{self, Voice};
 use crate::number::{grouped, rate};
 use crate::output::{self, Table};
@@ -141,6 +142,7 @@ fn table(scores: &[ExitScore], speed: &SpeedReport, recorded: &Measured) -> Stri
             speed.threads,
             recorded.validation.as_ref().map_or("validation stories", |scores| &scores.data),
         )
+        + &describe::busy(speed)
 }
 
 fn row(score: &ExitScore, timed: &ExitSpeed, recorded: &Measured) -> [String; 8] {

@@ -87,7 +87,7 @@ pub(crate) fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
     drop(progress);
     for (name, split) in [("train", Some(&summary.train)), ("valid", summary.valid.as_ref())] {
         for remark in split.map(|split| split.found().remarks()).unwrap_or_default() {
-            eprintln!("note: {name}: {remark}");
+            output::note(&format!("note: {name}: {remark}"));
         }
     }
     Ok(summary)

@@ -1,5 +1,6 @@
 //! The text that a command looks at: what `--data` names, or the stories that the program carries.
 
+use crate::output::note;
 use anyhow::Result;
 use offramp_models::stories;
 use offramp_text::{CorpusFormat, CorpusOptions, TokenStream, Tokenizer};
@@ -26,7 +27,7 @@ impl Reading {
     /// Says what is taken for granted of standard input.
     pub(crate) fn announce(&self, paths: &[PathBuf]) {
         if self.text_format.is_none() && paths.iter().any(|path| path.as_os_str() == "-") {
-            eprintln!("reading standard input as plain text; --text-format says otherwise");
+            note("reading standard input as plain text; --text-format says otherwise");
         }
     }
 }
@@ -44,7 +45,7 @@ pub(crate) fn open(
     reading.announce(data);
     let stream = offramp_eval::open_data(data, &reading.options(), tokenizer, max_tokens)?;
     for remark in stream.found().remarks() {
-        eprintln!("note: {}: {remark}", name(data));
+        note(&format!("note: {}: {remark}", name(data)));
     }
     Ok(stream)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempPath};
 
+use crate::half_made::{Listed, half_made};
 use crate::{PREFIX, SUFFIX, parent, sync_names};
 
 /// A file in the making, beside the one it will replace; dropped unfinished, it is removed.
@@ -13,6 +14,7 @@ use crate::{PREFIX, SUFFIX, parent, sync_names};
 pub struct Unfinished {
     file: File,
     name: TempPath, // removes the file when dropped
+    listed: Listed,
     target: PathBuf,
 }
 
@@ -20,6 +22,7 @@ pub struct Unfinished {
 #[derive(Debug)]
 pub struct Finished {
     name: TempPath,
+    listed: Listed,
     target: PathBuf,
 }
 
@@ -32,10 +35,12 @@ impl Unfinished {
         // `create_new` and not tempfile's own opening: the result is for others to read, so it gets the permissions of
         // any new file (0666 less the umask), not those of a secret.
         let open = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
+        let mut paths = half_made();
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open)?;
         // Apart, for tempfile's own writer adds the hidden name to every error.
         let (file, name) = file.into_parts();
-        Ok(Self { file, name, target: target.to_owned() })
+        let listed = Listed::new(&mut paths, &name);
+        Ok(Self { file, name, listed, target: target.to_owned() })
     }
 
     /// The file that will appear.
@@ -49,7 +54,7 @@ impl Unfinished {
     /// If the disk does not take them.
     pub fn finish(self) -> io::Result<Finished> {
         self.file.sync_all()?;
-        Ok(Finished { name: self.name, target: self.target })
+        Ok(Finished { name: self.name, listed: self.listed, target: self.target })
     }
 
     /// [`Unfinished::finish`] and [`Finished::publish`].
@@ -88,8 +93,12 @@ impl Finished {
     /// # Errors
     /// If it cannot be renamed; then what was there before is still there.
     pub fn publish(self) -> io::Result<()> {
-        let Self { name, target } = self;
-        name.persist(&target).map_err(|error| error.error)?;
+        let Self { name, listed, target } = self;
+        let paths = half_made();
+        let published = name.persist(&target).map_err(|error| error.error);
+        drop(paths);
+        drop(listed);
+        published?;
         sync_names(parent(&target));
         Ok(())
     }
@@ -118,7 +127,8 @@ mod tests {
         std::fs::write(&beside, b"").unwrap();
         let full = File::options().write(true).open("/dev/full").unwrap();
         let name = TempPath::try_from_path(&beside).unwrap();
-        let mut unfinished = Unfinished { file: full, name, target: target.clone() };
+        let listed = Listed::new(&mut half_made(), &beside);
+        let mut unfinished = Unfinished { file: full, name, listed, target: target.clone() };
         let error = unfinished.write_all(b"two").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         drop(unfinished);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::half_made::{Listed, half_made};
 use crate::{PREFIX, REPLACED, SUFFIX, parent, sync_names};
 
 /// Replaces the folder at `target` by one that `fill` puts its files in, whole or not at all.
@@ -27,21 +28,24 @@ pub fn replace_folder<E>(
 /// A folder in the making; dropped unpublished, it is removed.
 struct Folder {
     path: PathBuf,
+    _listed: Listed,
 }
 
 impl Folder {
     fn create(target: &Path) -> io::Result<Self> {
         let path = hidden(target);
+        let mut paths = half_made();
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::create_dir(&path)?,
         }
-        Ok(Self { path })
+        Ok(Self { _listed: Listed::new(&mut paths, &path), path })
     }
 
     fn publish(self, target: &Path) -> io::Result<()> {
         let aside = self.path.with_extension(&REPLACED[1..]);
         let replaces = target.exists();
+        let mut paths = half_made();
         if replaces {
             let _ = fs::remove_dir_all(&aside); // left by a process of the same number that was killed
             fs::rename(target, &aside)?;
@@ -52,8 +56,10 @@ impl Folder {
             }
             return Err(error);
         }
+        let set_aside = replaces.then(|| Listed::new(&mut paths, &aside));
+        drop(paths);
         sync_names(parent(target));
-        if replaces {
+        if set_aside.is_some() {
             let _ = fs::remove_dir_all(&aside); // the new folder stands: nothing is lost if this fails
         }
         Ok(())
@@ -72,6 +78,7 @@ impl Drop for Folder {
 /// If it cannot be renamed or removed.
 pub fn remove_folder(folder: &Path) -> io::Result<()> {
     let aside = hidden(folder);
+    let _listed = Listed::new(&mut half_made(), &aside);
     fs::rename(folder, &aside)?;
     sync_names(parent(folder));
     fs::remove_dir_all(&aside)

@@ -9,10 +9,12 @@
 mod disk;
 mod file;
 mod folder;
+mod half_made;
 
 pub use disk::free_space;
 pub use file::{Finished, Unfinished, write_whole};
 pub use folder::{remove_folder, remove_leftovers, replace_folder};
+pub use half_made::abandon;
 
 use std::fs::File;
 use std::path::Path;

@@ -16,6 +16,7 @@
 mod batches;
 mod corpus;
 mod error;
+mod fingerprint;
 mod frequency;
 mod prepare;
 mod shard;
@@ -26,6 +27,7 @@ mod windows;
 pub use batches::Batches;
 pub use corpus::{Corpus, CorpusFormat, CorpusOptions, Found, MAX_STORY_BYTES, SEPARATOR, Stories};
 pub use error::{Error, Result};
+pub use fingerprint::Fingerprint;
 pub use frequency::most_used;
 pub use prepare::{
     PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice, prepare,
