@@ -15,10 +15,13 @@ pub fn open_data(path: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<
         return Ok(TokenStream::from_corpus(path, tokenizer, max_tokens)?);
     }
     let summary = PrepareSummary::read(path)?;
-    if !Tokenizer::from_folder(path)?.has_vocabulary_of(tokenizer) {
+    let own = Tokenizer::from_folder(path)?;
+    if !own.has_vocabulary_of(tokenizer) {
         return Err(Error::Tokenizer { path: path.to_owned() });
     }
-    Ok(TokenStream::open(path, if summary.valid.is_some() { "valid" } else { "train" })?)
+    let stream = TokenStream::open(path, if summary.valid.is_some() { "valid" } else { "train" })?;
+    stream.check_tokenizer(&own, &path.join("tokenizer.json"))?;
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -102,6 +105,12 @@ mod tests {
         refused("absent.txt", &tokenizer, &["absent.txt"]);
         refused("empty", &tokenizer, &["empty"]);
         refused("nothing.txt", &tokenizer, &["nothing.txt"]);
+        // Put beside shards that another made.
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&fs::read(corpus.join("tokenizer.json")).unwrap()).unwrap();
+        json["model"]["merges"].as_array_mut().unwrap().swap(0, 1);
+        fs::write(corpus.join("tokenizer.json"), json.to_string()).unwrap();
+        refused("corpus", &tokenizer, &["tokenizer.json", "not the tokenizer that made"]);
         // As many tokens, but other ones.
         let other = Tokenizer::train_bpe([Ok("dog dog do big bigger".repeat(9))].into_iter(), 264).unwrap();
         refused("corpus", &other, &["corpus", "another tokenizer", "model's tokenizer.json"]);
