@@ -9,6 +9,10 @@ use std::process::Command;
 /// Crates that every room may use; all others stand in one row of ARCHITECTURE.md's table.
 const FREE: [&str; 6] = ["serde", "serde_json", "thiserror", "rand", "tempfile", "proptest"];
 
+/// What only `crates/model/src/run_folder.rs` spells out.
+const RUN: [&str; 6] =
+    ["recipe.toml", "journal.jsonl", "curves.svg", "optimizer.safetensors", "state.json", "step-"];
+
 /// Where `unsafe_code` may be lifted: files, or folders with everything in them.
 const UNSAFE: [&str; 5] = [
     "crates/kernels/src/x86/",
@@ -248,6 +252,25 @@ fn one_room_writes_files() {
     assert!(!writes_by_itself(
         "// fs::write(\n#[cfg(test)]\nmod tests { fn f() { fs::write(path, bytes); } }"
     ));
+}
+
+/// Whether a file that is not a test spells out the name of a file of a run.
+fn names_a_run(path: &str, text: &str) -> bool {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let is_test = path.contains("/tests") || path.ends_with("/run_folder.rs");
+    !is_test && lines.any(|line| RUN.iter().any(|name| line.contains(&format!("\"{name}"))))
+}
+
+#[test]
+fn what_a_run_consists_of_stands_in_one_place() {
+    let place = read("crates/model/src/run_folder.rs");
+    assert_none(RUN.iter().filter(|name| !place.contains(*name)).map(|name| (*name).to_owned()).collect());
+    let sources =
+        rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
+    assert_none(sources.filter(|path| names_a_run(path, &read(path))).collect());
+    assert!(names_a_run("crates/cli/src/a.rs", "fn f() {\n    open(\"journal.jsonl\");\n}"));
+    assert!(!names_a_run("crates/cli/src/a.rs", "// \"journal.jsonl\"\n#[cfg(test)]\n\"state.json\""));
 }
 
 #[test]

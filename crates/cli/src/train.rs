@@ -132,7 +132,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
 fn replot(folder: &Path, json: bool) -> Result<()> {
     let report = plot::write(folder)?
         .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
-    note(&folder.join("curves.svg").display().to_string());
+    note(&folder.join(run_folder::CURVES).display().to_string());
     match json {
         true => output::json(&report)?,
         false => output::text(&(stability(&report) + "\n"))?,

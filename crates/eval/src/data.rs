@@ -29,6 +29,7 @@ fn open_prepared(folder: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Resul
         return Err(Error::Tokenizer { path: folder.to_owned() });
     }
     let stream = TokenStream::open(folder, if summary.valid.is_some() { "valid" } else { "train" })?;
+    stream.check_tokenizer(&own, &folder.join("tokenizer.json"))?;
     match own.end_of_text() {
         Some(end_of_text) => Ok(stream.up_to(max_tokens, end_of_text)?),
         None => Ok(stream),
@@ -156,6 +157,12 @@ mod tests {
         refused("absent.txt", &tokenizer, &["absent.txt"]);
         refused("empty", &tokenizer, &["empty"]);
         refused("nothing.txt", &tokenizer, &["nothing.txt"]);
+        // Put beside shards that another made.
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&fs::read(corpus.join("tokenizer.json")).unwrap()).unwrap();
+        json["model"]["merges"].as_array_mut().unwrap().swap(0, 1);
+        fs::write(corpus.join("tokenizer.json"), json.to_string()).unwrap();
+        refused("corpus", &tokenizer, &["tokenizer.json", "not the tokenizer that made"]);
         // As many tokens, but other ones.
         let other = Tokenizer::train_bpe([Ok("dog dog do big bigger".repeat(9))].into_iter(), 264).unwrap();
         refused("corpus", &other, &["corpus", "another tokenizer", "model's tokenizer.json"]);
