@@ -2,8 +2,8 @@
 //! `apply_chat_template` renders it.
 //!
 //! Templates are programs out of downloaded files. They see the conversation and nothing else, run for a bounded
-//! number of steps (which bounds the memory that they take), and within a stack that holds whatever can be nested
-//! in so many bytes of template.
+//! number of steps (which bounds the memory that they take) and seconds, and within a stack that holds whatever can
+//! be nested in so many bytes of template.
 
 mod clock;
 mod environment;
@@ -17,6 +17,9 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use minijinja::Value;
 use minijinja::value::ValueKind;
@@ -36,6 +39,9 @@ const TOOL_USE: &str = "tool_use";
 /// Steps that every template may take, and those for each message, and for each 16 bytes of them. A step is one
 /// of the engine's instructions, or 64 bytes of text.
 const STEPS: [u64; 3] = [2_000_000, 2_000, 1];
+
+/// How long a template is waited for. Conversations of thousands of messages take a tenth of a second.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The stack that templates are compiled and rendered on; what is not used is not taken.
 const STACK: usize = 256 << 20;
@@ -83,11 +89,12 @@ impl ChatTemplate {
             return Ok(None);
         }
         let names = templates.keys().cloned().collect();
-        let mut compile = |name| {
+        let mut compile = move |name| {
             let source = templates.remove(name);
             source.map(|Source { origin, text }| Compiled::new(&origin, &text)).transpose()
         };
-        let (default, tool_use) = on_large_stack(|| Ok((compile(DEFAULT)?, compile(TOOL_USE)?)))?;
+        let (default, tool_use) =
+            on_large_stack(PATIENCE, move || Ok((compile(DEFAULT)?, compile(TOOL_USE)?)))?;
         let template = Self { default, tool_use, place: folder.display().to_string(), names, special_tokens };
         if template.tool_use.is_none() {
             template.template(false)?;
@@ -101,7 +108,8 @@ impl ChatTemplate {
     ///
     /// Where it does not compile.
     pub fn from_source(origin: &str, source: &str) -> Result<Self> {
-        let default = Some(on_large_stack(|| Compiled::new(origin, source))?);
+        let (name, text) = (origin.to_owned(), source.to_owned());
+        let default = Some(on_large_stack(PATIENCE, move || Compiled::new(&name, &text))?);
         let (place, names) = (origin.to_owned(), vec![DEFAULT.to_owned()]);
         Ok(Self { default, tool_use: None, place, names, special_tokens: BTreeMap::new() })
     }
@@ -143,10 +151,9 @@ impl ChatTemplate {
                 return Err(ChatTemplateError::Continue(reason));
             }
         };
-        let rendered = on_large_stack(|| {
-            let context = self.context(&messages, options)?;
-            template.render(context, steps(&messages, options))
-        })?;
+        let (context, steps) = (self.context(&messages, options)?, steps(&messages, options));
+        let template = template.clone();
+        let rendered = on_large_stack(PATIENCE, move || template.render(context, steps))?;
         match continued {
             Some(continued) => continued.cut(rendered),
             None => Ok(rendered),
@@ -155,7 +162,8 @@ impl ChatTemplate {
 
     /// Every variable of the template.
     fn context(&self, messages: &[Message], options: &RenderOptions) -> Result<Value> {
-        let mut variables = self.special_tokens.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
+        let mut variables =
+            self.special_tokens.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
         let mut set = |name: &str, value: Value| {
             let variables: &mut BTreeMap<String, Value> = &mut variables;
             variables.insert(name.to_owned(), value);
@@ -164,7 +172,8 @@ impl ChatTemplate {
         set("strftime_now", Value::from_function(move |format: &str| clock.strftime(format)));
         for (name, value) in &options.arguments {
             if ["messages", "tools", "documents", "add_generation_prompt"].contains(&name.as_str()) {
-                let reason = format!("a chat template's argument cannot be called {name:?}: it has that one already");
+                let reason =
+                    format!("a chat template's argument cannot be called {name:?}: it has that one already");
                 return Err(ChatTemplateError::Input(reason));
             }
             set(name, value.0.clone());
@@ -182,13 +191,18 @@ fn objects(name: &str, list: Option<&Json>) -> Result<Value> {
     let Some(Json(list)) = list else { return Ok(Value::from(())) };
     let fits = list.kind() == ValueKind::Seq
         && list.try_iter().is_ok_and(|mut items| items.all(|item| item.kind() == ValueKind::Map));
-    if fits { Ok(list.clone()) } else { Err(ChatTemplateError::Input(format!("{name} must be a list of JSON objects"))) }
+    if fits {
+        Ok(list.clone())
+    } else {
+        Err(ChatTemplateError::Input(format!("{name} must be a list of JSON objects")))
+    }
 }
 
 /// Steps that a template may take for this conversation.
 fn steps(messages: &[Message], options: &RenderOptions) -> u64 {
     let given = [&options.tools, &options.documents].into_iter().flatten();
-    let bytes = messages.iter().map(Message::size).sum::<u64>() + given.map(|json| message::size(&json.0)).sum::<u64>();
+    let bytes = messages.iter().map(Message::size).sum::<u64>()
+        + given.map(|json| message::size(&json.0)).sum::<u64>();
     STEPS[0] + STEPS[1] * messages.len() as u64 + STEPS[2] * bytes / 16
 }
 
@@ -209,7 +223,8 @@ impl Continued {
             message.set("content", Value::from(format!("{text}{}", Self::TAG)));
             return Ok(Self { text: text.to_owned() });
         }
-        let blocks = content.try_iter().map_err(|_| failed("its \"content\" is neither a text nor a list"))?;
+        let blocks =
+            content.try_iter().map_err(|_| failed("its \"content\" is neither a text nor a list"))?;
         let mut blocks = blocks.collect::<Vec<_>>();
         let block = blocks.iter_mut().rev().find_map(|block| {
             let text = block.get_attr("text").ok()?.as_str()?.to_owned();
@@ -217,10 +232,14 @@ impl Continued {
         });
         let (block, text) = block.ok_or_else(|| failed("its \"content\" holds no text"))?;
         let pairs = block.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten();
-        *block = Value::from_pairs(pairs.map(|(key, value)| match key.as_str() {
-            Some("text") => (key, Value::from(format!("{text}{}", Self::TAG))),
-            _ => (key, value),
-        }).collect::<Vec<_>>());
+        *block = Value::from_pairs(
+            pairs
+                .map(|(key, value)| match key.as_str() {
+                    Some("text") => (key, Value::from(format!("{text}{}", Self::TAG))),
+                    _ => (key, value),
+                })
+                .collect::<Vec<_>>(),
+        );
         message.set("content", Value::from(blocks));
         Ok(Self { text })
     }
@@ -240,11 +259,51 @@ impl Continued {
     }
 }
 
-/// Does `work` where the stack is large.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("chat template".to_owned()).stack_size(STACK);
-        let thread = builder.spawn_scoped(scope, work).map_err(ChatTemplateError::Thread)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+/// Does `work` where the stack is large, and waits for it no longer than `patience`.
+///
+/// Steps do not bound everything: comparing two lists that hold one list twice, that holds one list twice, and so
+/// on, is one step of 2ⁿ comparisons. A thread cannot be stopped from outside, so that one goes on by itself.
+fn on_large_stack<T: Send + 'static>(
+    patience: Duration,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let builder = thread::Builder::new().name("chat template".to_owned()).stack_size(STACK);
+    let worker = builder.spawn(move || {
+        // Nobody waits any more: there is nobody to tell.
+        let _ = sender.send(work());
+    });
+    let worker = worker.map_err(ChatTemplateError::Thread)?;
+    match receiver.recv_timeout(patience) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Timeout) => Err(ChatTemplateError::TooLong { seconds: patience.as_secs() }),
+        Err(RecvTimeoutError::Disconnected) => match worker.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("a worker that ends has answered"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `{{ a == b }}` for two lists of one level that are doubled `levels` times.
+    fn doubled(levels: usize) -> Compiled {
+        let source = format!(
+            "{{% set a=[1] %}}{{% set b=[1] %}}{}{{{{ a == b }}}}",
+            "{% set a=[a,a] %}{% set b=[b,b] %}".repeat(levels)
+        );
+        Compiled::new("a.jinja", &source).expect("it compiles")
+    }
+
+    #[test]
+    fn a_template_is_not_waited_for_for_ever() {
+        let (quick, endless) = (doubled(4), doubled(60));
+        let answer = on_large_stack(PATIENCE, move || quick.render(Value::from(()), STEPS[0]));
+        assert_eq!(answer.expect("a text"), "True");
+        let patience = Duration::from_millis(50);
+        let answer = on_large_stack(patience, move || endless.render(Value::from(()), STEPS[0]));
+        assert!(matches!(answer, Err(ChatTemplateError::TooLong { .. })), "{answer:?}");
+    }
 }

@@ -91,7 +91,9 @@ fn difference(answer: &Result<String, ChatTemplateError>, expected: &Answer) -> 
             let line = error.to_string();
             (line.contains('\n') || line.len() > 700).then(|| format!("an error of more than a line: {line}"))
         }
-        _ => Some(format!("{answer:?}, not {}", format!("{expected:?}").chars().take(200).collect::<String>())),
+        _ => {
+            Some(format!("{answer:?}, not {}", format!("{expected:?}").chars().take(200).collect::<String>()))
+        }
     }
 }
 
@@ -116,7 +118,12 @@ fn templates_render_as_transformers_renders_them() {
         }
     }
     assert!(compared >= 12 * 4, "{compared} texts compared");
-    assert!(differences.is_empty(), "{} of {compared} differ:\n{}", differences.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} of {compared} differ:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
 }
 
 #[test]
@@ -132,8 +139,9 @@ fn a_folders_template_and_tokens_are_those_that_transformers_finds() {
         let tool = r#"[{"type": "function", "function": {"name": "get_weather"}}]"#;
         for (tools, expected) in [(None, plain), (Some(Json::parse(tool).expect("JSON")), with_tools)] {
             let options = RenderOptions { tools, ..RenderOptions::default() };
-            let answer = ChatTemplate::from_folder(folder.path())
-                .and_then(|found| found.map(|found| found.render(&[Message::new("user", "Hi")], &options)).transpose());
+            let answer = ChatTemplate::from_folder(folder.path()).and_then(|found| {
+                found.map(|found| found.render(&[Message::new("user", "Hi")], &options)).transpose()
+            });
             let wrong = match (answer, &expected) {
                 (Ok(None), None) => None,
                 (Ok(Some(text)), Some(expected)) => difference(&Ok(text), expected),

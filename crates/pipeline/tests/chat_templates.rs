@@ -33,6 +33,8 @@ fn work_without_an_end_is_ended() {
         "{{ 'x'.center(999999999999999999) }}",
         "{{ '%999999999d' | format(1) }}",
         "{{ '{:>999999999}'.format('x') }}",
+        "{{ '{:>9999999999999999999999}'.format('x') }}",
+        "{{ ('{0}' * 99999).format('x' * 99999) }}",
         "{{ 'a'.join(range(99999) | map('string') | list).replace('', 'b' * 99999) }}",
         "{% set x = range(99999) | list %}{% for a in x %}{{ x | tojson }}{% endfor %}",
         "{% set x = range(99999) | list %}{% for a in x %}{{ x }}{% endfor %}",
@@ -59,7 +61,8 @@ fn a_conversation_of_any_length_has_steps_enough() {
         for name in ["headers", "brackets_tools", "reasoning", "namespaces"] {
             let source = fs::read_to_string(format!("{fixture}{name}.jinja")).expect("a template");
             let template = ChatTemplate::from_source(name, &source).expect("it compiles");
-            let template = template.with_special_token("bos_token", "<s>").with_special_token("eos_token", "</s>");
+            let template =
+                template.with_special_token("bos_token", "<s>").with_special_token("eos_token", "</s>");
             let rendered = template.render(&long, &RenderOptions::default()).expect("a text");
             assert!(rendered.len() >= messages * words * 5 / 2, "{name}: {}", rendered.len());
         }
@@ -68,7 +71,8 @@ fn a_conversation_of_any_length_has_steps_enough() {
 
 #[test]
 fn no_nesting_exhausts_the_stack() {
-    let nested = |open: &str, close: &str, times: usize| format!("{}{}", open.repeat(times), close.repeat(times));
+    let nested =
+        |open: &str, close: &str, times: usize| format!("{}{}", open.repeat(times), close.repeat(times));
     // In the template's text: nothing but an answer is asked of these, a text or an error.
     for source in [
         format!("{{{{ {}1 }}}}", "1 + ".repeat(2000)),
@@ -116,11 +120,17 @@ fn no_nesting_exhausts_the_stack() {
 #[test]
 fn namespaces_hold_what_templates_put_there() {
     for (source, expected) in [
-        ("{% set ns = namespace(a=[]) %}{% for i in range(3) %}{% set ns.a = ns.a + [i] %}{% endfor %}{{ ns.a }}", "[0, 1, 2]"),
+        (
+            "{% set ns = namespace(a=[]) %}{% for i in range(3) %}{% set ns.a = ns.a + [i] %}{% endfor %}{{ ns.a }}",
+            "[0, 1, 2]",
+        ),
         ("{% set ns = namespace() %}{% set ns.a = 1 if true else 2 %}{{ ns.a }}", "1"),
         ("{% set ns = namespace() %}{% set ns.a = 'x' == 'x' %}{{ ns.a }}", "True"),
         ("{% set ns = namespace() %}{% set ns.a = '=|%}' ~ \"'\" -%}  {{ ns.a }}", "=|%}'"),
-        ("{% set ns = namespace() %}{% set ns.a = messages | map(attribute='role') %}{{ ns.a | first }}", "user"),
+        (
+            "{% set ns = namespace() %}{% set ns.a = messages | map(attribute='role') %}{{ ns.a | first }}",
+            "user",
+        ),
         ("{% set ns = namespace() %}{% set ns.a = {'k': {'l': [1]}} %}{{ ns.a.k.l[0] }}", "1"),
         ("{% set ns = namespace() %}{% set ns.a | upper %}b{% endset %}{{ ns.a }}", "B"),
         ("{% set a = 'x.y' | upper %}{{ a }}", "X.Y"),
@@ -186,8 +196,16 @@ fn files_that_are_none_are_refused_with_their_name() {
         ("tokenizer_config.json", &b"{"[..], "tokenizer_config.json: not JSON"),
         ("tokenizer_config.json", b"[]", "must hold a JSON object"),
         ("tokenizer_config.json", b"{\"chat_template\": 1}", "\"chat_template\" must be a text or a list"),
-        ("tokenizer_config.json", b"{\"chat_template\": [{\"name\": \"default\"}]}", "must be a text or a list"),
-        ("tokenizer_config.json", b"{\"chat_template\": \"{% if %}\"}", "tokenizer_config.json: chat_template, line 1"),
+        (
+            "tokenizer_config.json",
+            b"{\"chat_template\": [{\"name\": \"default\"}]}",
+            "must be a text or a list",
+        ),
+        (
+            "tokenizer_config.json",
+            b"{\"chat_template\": \"{% if %}\"}",
+            "tokenizer_config.json: chat_template, line 1",
+        ),
         ("chat_template.jinja", b"a\n{% for %}", "chat_template.jinja, line 2"),
         ("chat_template.jinja", b"a\xff", "byte 1 is not valid UTF-8"),
         ("chat_template.jinja", &[b'x'; 300 << 10], "larger than"),

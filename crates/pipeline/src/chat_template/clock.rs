@@ -32,7 +32,8 @@ impl Clock {
     pub(super) fn strftime(self, format: &str) -> Result<String, Error> {
         const LONGEST: usize = 1 << 10;
         if format.len() > LONGEST {
-            let reason = format!("strftime_now: a format of {} bytes, at most {LONGEST} are taken", format.len());
+            let reason =
+                format!("strftime_now: a format of {} bytes, at most {LONGEST} are taken", format.len());
             return Err(Error::new(ErrorKind::InvalidOperation, reason));
         }
         let now = self.now();

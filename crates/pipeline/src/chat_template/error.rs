@@ -84,6 +84,12 @@ pub enum ChatTemplateError {
         /// Steps that it was given.
         steps: u64,
     },
+    /// The template was waited for in vain.
+    #[error("the model's chat template gave no text within {seconds} seconds: correct the template")]
+    TooLong {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// There is nothing to render.
     #[error("a conversation has no message: give at least one")]
     NoMessage,

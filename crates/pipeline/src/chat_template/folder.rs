@@ -57,7 +57,8 @@ fn jinja_files(folder: &Path) -> Result<BTreeMap<String, Source>> {
     };
     for entry in entries {
         let path = entry.map_err(|source| ChatTemplateError::Read { path: more.clone(), source })?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jinja"));
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jinja"));
         if let Some(name) = name {
             add(name, &path)?;
         }
@@ -67,12 +68,15 @@ fn jinja_files(folder: &Path) -> Result<BTreeMap<String, Source>> {
 
 /// `chat_template` of `tokenizer_config.json`: a text, or a list of `{name, template}`, or texts by name.
 fn configured(path: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, Source>> {
-    let source = |text: &str| Source { origin: format!("{}: chat_template", path.display()), text: text.to_owned() };
-    let wrong = || ChatTemplateError::Json {
+    let source =
+        |text: &str| Source { origin: format!("{}: chat_template", path.display()), text: text.to_owned() };
+    let wrong = || {
+        ChatTemplateError::Json {
         path: path.to_owned(),
         reason: "\"chat_template\" must be a text or a list of {\"name\": …, \"template\": …}: correct it, or put the \
                  template into chat_template.jinja beside it"
             .to_owned(),
+    }
     };
     match config.get("chat_template") {
         None | Some(Value::Null) => Ok(BTreeMap::new()),
@@ -123,11 +127,14 @@ fn token_text(value: &Value) -> Option<String> {
 fn read_json(path: &Path) -> Result<Option<Map<String, Value>>> {
     let Some(text) = read_text(path, JSON_LIMIT)? else { return Ok(None) };
     let wrong = |reason: String| ChatTemplateError::Json { path: path.to_owned(), reason };
-    let value = serde_json::from_str(&text)
-        .map_err(|error| wrong(format!("not JSON: {error}: get the file again from where the model came from")))?;
+    let value = serde_json::from_str(&text).map_err(|error| {
+        wrong(format!("not JSON: {error}: get the file again from where the model came from"))
+    })?;
     match value {
         Value::Object(map) => Ok(Some(map)),
-        _ => Err(wrong("must hold a JSON object: get the file again from where the model came from".to_owned())),
+        _ => Err(wrong(
+            "must hold a JSON object: get the file again from where the model came from".to_owned(),
+        )),
     }
 }
 

@@ -54,7 +54,8 @@ fn indentation(indent: &Value) -> Result<String, Error> {
 }
 
 fn separator_pair(pair: &Value) -> Result<[String; 2], Error> {
-    let parts = pair.try_iter()?.take(3).map(|part| part.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+    let parts =
+        pair.try_iter()?.take(3).map(|part| part.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
     parts
         .and_then(|parts| <[String; 2]>::try_from(parts).ok())
         .ok_or_else(|| invalid("tojson: separators are two texts, between items and after keys".to_owned()))

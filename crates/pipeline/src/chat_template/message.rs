@@ -64,7 +64,9 @@ impl Message {
 
     /// The message as `transformers` hands it to a template: reasoning stands under each name that templates use.
     pub(super) fn for_template(&self) -> Self {
-        let Some(reasoning) = REASONING.iter().find_map(|name| self.get(name)).cloned() else { return self.clone() };
+        let Some(reasoning) = REASONING.iter().find_map(|name| self.get(name)).cloned() else {
+            return self.clone();
+        };
         let mut message = self.clone();
         if self.get("thinking").is_none() {
             message.0.insert(0, (Value::from("thinking"), reasoning.clone()));
@@ -100,7 +102,8 @@ impl<'de> Deserialize<'de> for Message {
             (minijinja::value::ValueKind::Map, Some(object)) => object.try_iter_pairs(),
             _ => None,
         };
-        let pairs = pairs.ok_or_else(|| de::Error::custom("a message is an object with \"role\" and \"content\""))?;
+        let pairs =
+            pairs.ok_or_else(|| de::Error::custom("a message is an object with \"role\" and \"content\""))?;
         Ok(Self(pairs.filter(|(_, value)| !value.is_none()).collect()))
     }
 }

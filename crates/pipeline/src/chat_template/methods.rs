@@ -4,9 +4,15 @@
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::python;
+
 /// Called for every method that a value does not have itself.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let answer = match value.kind() {
+        ValueKind::String if method == "format" => {
+            charge_format(state, value.as_str().unwrap_or_default(), args)?;
+            None
+        }
         ValueKind::String => string_method(state, value.as_str().unwrap_or_default(), method, args)?,
         ValueKind::Seq => list_method(value, method, args)?,
         ValueKind::Map if method == "copy" => {
@@ -19,6 +25,19 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
         Some(answer) => Ok(answer),
         None => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
     }
+}
+
+/// Pays for the text that `str.format` makes: every width it names, and its longest argument in every field.
+fn charge_format(state: &State, format: &str, args: &[Value]) -> Result<(), Error> {
+    let mut longest = 0;
+    for argument in args {
+        let text = python::text(state, argument)?;
+        longest = longest.max(text.as_deref().or(argument.as_str()).map_or(32, str::len) as u64);
+    }
+    let widths = format.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let widths = widths.map(|digits| digits.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+    let fields = format.matches('{').count() as u64;
+    state.consume_fuel(widths.saturating_add(fields.saturating_mul(longest + 64)) / 64)
 }
 
 fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
@@ -169,7 +188,11 @@ fn lines(s: &str, keep: bool) -> Value {
     let mut lines = Vec::new();
     let mut rest = s;
     while let Some(at) = rest.find(is_line_end) {
-        let end = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
+        let end = if rest[at..].starts_with("\r\n") {
+            2
+        } else {
+            rest[at..].chars().next().map_or(1, char::len_utf8)
+        };
         lines.push(Value::from(&rest[..if keep { at + end } else { at }]));
         rest = &rest[at + end..];
     }

@@ -121,7 +121,14 @@ fn quoted(string: &str, printed: &mut String) {
 /// Python's `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
 pub(super) fn float(number: f64) -> String {
     if !number.is_finite() {
-        return if number.is_nan() { "nan" } else if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let magnitude = number.abs();
     if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {

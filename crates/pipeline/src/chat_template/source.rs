@@ -153,7 +153,8 @@ fn rewrite(whole: &str, tag: &Tag) -> String {
 /// `{% set a.b = value %}` with the value through the filter, and `{% set a.b | filter %}` likewise.
 fn rewrite_set(whole: &str, tag: &Tag) -> Option<String> {
     let inner_end = whole[..whole.len() - 2].trim_end_matches(['-', '+']).len();
-    let (closing, assignment) = (&whole[inner_end..], tag.assignment.filter(|at| tag.pipe.is_none_or(|pipe| *at < pipe)));
+    let (closing, assignment) =
+        (&whole[inner_end..], tag.assignment.filter(|at| tag.pipe.is_none_or(|pipe| *at < pipe)));
     let target_end = assignment.or(tag.pipe)?;
     if !whole[..target_end].contains('.') {
         return None;
