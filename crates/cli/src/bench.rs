@@ -91,7 +91,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             Some(source) => source.load(&formats),
             None => {
                 let needed = options.positions().max(config.max_position_embeddings);
-                Llama::random(Config { max_position_embeddings: needed, ..config.clone() }, SEED, &formats)
+                let config = Config { max_position_embeddings: needed, ..config.clone() };
+                Ok(Llama::random(config, SEED, &formats)?)
             }
         };
         let mut progress = Progress::new(1);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
+use offramp_pipeline::Source;
 use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::fs;
@@ -149,11 +150,10 @@ fn read_journal(run: Option<&Path>) -> Result<Option<TrainingReport>> {
 
 fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Measured> {
     let score = |path: &Path, exits: Vec<usize>| -> Result<Scores> {
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        let stream = offramp_eval::open_data(path, &tokenizer, u64::MAX)?;
-        let model = Llama::load(folder, &Formats::default())?;
+        let pipeline = Source::Folder(folder.to_owned()).open(&Formats::default())?;
+        let stream = offramp_eval::open_data(path, pipeline.tokenizer(), u64::MAX)?;
         let options = PerplexityOptions { exits, ..Default::default() };
-        let exits = eval::score(&model, &stream, &tokenizer, &options)?;
+        let exits = eval::score(&pipeline, &stream, &options)?;
         Ok(Scores { data: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), exits })
     };
     let validation = arguments.data.as_deref().map(|path| score(path, Vec::new())).transpose()?;

@@ -6,8 +6,8 @@ use crate::progress::Progress;
 use crate::{formats, source};
 use anyhow::Result;
 use offramp_eval::{ExitScore, PerplexityOptions};
-use offramp_model::Llama;
-use offramp_text::{TokenStream, Tokenizer};
+use offramp_pipeline::Pipeline;
+use offramp_text::TokenStream;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -45,17 +45,16 @@ struct Answer<'a> {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
-    let tokenizer = source.tokenizer()?;
+    let pipeline = source.open(&arguments.formats.formats())?;
     // One more than are scored: the first token is not predicted.
     let most = arguments.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_add(1));
-    let stream = offramp_eval::open_data(&arguments.data, &tokenizer, most)?;
-    let model = source.load(&arguments.formats.formats())?;
+    let stream = offramp_eval::open_data(&arguments.data, pipeline.tokenizer(), most)?;
     let options = PerplexityOptions {
         exits: arguments.exits.clone(),
         context: arguments.context,
         max_tokens: arguments.max_tokens,
     };
-    let scores = score(&model, &stream, &tokenizer, &options)?;
+    let scores = score(&pipeline, &stream, &options)?;
     match json {
         true => output::json(&Answer { model: source.path(), data: &arguments.data, exits: &scores })?,
         false => output::text(&table(&scores))?,
@@ -65,9 +64,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
 
 /// Scores with progress on stderr.
 pub(crate) fn score(
-    model: &Llama,
+    pipeline: &Pipeline,
     stream: &TokenStream,
-    tokenizer: &Tokenizer,
     options: &PerplexityOptions,
 ) -> Result<Vec<ExitScore>> {
     let mut progress = Progress::new(1);
@@ -77,8 +75,7 @@ pub(crate) fn score(
         progress
             .set(done, || format!("scored {} of {} tokens, {remaining} left", grouped(done), grouped(total)));
     };
-    let byte_length = |token: u32| tokenizer.token_bytes(token).unwrap_or(0);
-    Ok(offramp_eval::perplexity(model, stream, &byte_length, options, &mut show)?)
+    Ok(offramp_eval::evaluate(pipeline, stream, options, &mut show)?)
 }
 
 /// One row for each exit, and what was measured under it.

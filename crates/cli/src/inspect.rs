@@ -1,11 +1,12 @@
 //! `offramp inspect`: what is in a checkpoint, or what a recipe would make.
 
 use crate::number::{bytes, grouped};
-use crate::source::Source;
+use crate::source::carried;
 use crate::{output, shape};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
-use offramp_model::{BitLinear, Config, checkpoint};
+use offramp_model::{BitLinear, Config};
+use offramp_pipeline::Source;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,11 +59,9 @@ struct Training {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let answer = match arguments.path.as_deref() {
-        None => of_model(&Source::Bundled, None)?,
+        None => of_model(&carried(), None)?,
         Some(path) if shape::is_recipe(path) => answer(path.to_owned(), &shape::read(path)?),
-        Some(path) => {
-            of_model(&Source::Folder(checkpoint::resolve(path)?), Some(&path.join("journal.jsonl")))?
-        }
+        Some(path) => of_model(&Source::resolve(path)?, Some(&path.join("journal.jsonl")))?,
     };
     match json {
         true => output::json(&answer)?,

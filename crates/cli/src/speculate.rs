@@ -4,7 +4,8 @@ use crate::stories;
 use anyhow::Result;
 use offramp_engine::{Adaptive, Draft, Speculation};
 use offramp_model::{DraftHead, Format, Llama};
-use offramp_text::{Tokenizer, most_used};
+use offramp_pipeline::Pipeline;
+use offramp_text::most_used;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -89,10 +90,11 @@ impl FromStr for DraftFormat {
 
 impl Head {
     /// The head, if it is another than the model's.
-    pub(crate) fn make(&self, model: &Llama, tokenizer: &Tokenizer) -> Result<Option<DraftHead>> {
+    pub(crate) fn make(&self, pipeline: &Pipeline) -> Result<Option<DraftHead>> {
+        let model = pipeline.model();
         let format = self.format(model);
         let count = |count| {
-            let corpus = stories::open(self.draft_corpus.as_deref(), tokenizer, COUNTED)?;
+            let corpus = stories::open(self.draft_corpus.as_deref(), pipeline.tokenizer(), COUNTED)?;
             anyhow::Ok(most_used(&corpus, count)?)
         };
         let shortlist = self.draft_shortlist.map(count).transpose()?;

@@ -140,12 +140,14 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
 
 fn load(arguments: &Arguments) -> Result<Material> {
     let source = arguments.source.source()?;
-    let (model, tokenizer) = source.open(&arguments.formats.formats())?;
+    let pipeline = source.open(&arguments.formats.formats())?;
     let most = STORY.saturating_mul(arguments.runs as u64);
-    let stream = stories::open(arguments.data.as_deref(), &tokenizer, most)?;
-    let prompts = openings(&stream, tokenizer.end_of_text(), (arguments.runs, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&model, &tokenizer)?;
-    let token_limit = Some(tokenizer.vocab_size());
+    let stream = stories::open(arguments.data.as_deref(), pipeline.tokenizer(), most)?;
+    let end_of_text = pipeline.tokenizer().end_of_text();
+    let prompts = openings(&stream, end_of_text, (arguments.runs, arguments.prompt_tokens))?;
+    let head = arguments.head.make(&pipeline)?;
+    let token_limit = Some(pipeline.tokenizer().vocab_size());
+    let model = pipeline.into_model();
     Ok(Material { path: source.path().to_owned(), model, prompts, token_limit, head, made_up: None })
 }
 

@@ -1,15 +1,17 @@
 //! `offramp train`: a recipe becomes a model; then what each exit is worth, and a story.
 
+use crate::generate::{self, Voice};
 use crate::live::Live;
 use crate::number::{bytes, duration, grouped, rate};
 use crate::prepare::{prepare, tokenizer};
 use crate::screen::Screen;
-use crate::{eval, generate, output, plot, profile};
+use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
-use offramp_engine::{SamplingOptions, Speculation};
+use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::{Formats, Llama};
-use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
+use offramp_model::Formats;
+use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
+use offramp_text::{PrepareSummary, TokenStream, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
@@ -17,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// What a finished model goes on from.
+const OPENING: &str = "Once upon a time";
 
 /// Train the model that a recipe describes
 ///
@@ -168,6 +173,21 @@ fn resume_command(arguments: &Arguments) -> String {
     format!("offramp train {}{out} --resume", arguments.recipe.display())
 }
 
+/// A story of a model that has just been made.
+fn tell(pipeline: &Pipeline, voice: Voice) -> Result<String> {
+    let prompt = pipeline.encode(OPENING, PromptOptions::default())?;
+    let request = Request {
+        prompt: &prompt,
+        max_new_tokens: 160,
+        exit_layer: pipeline.model().config().num_hidden_layers,
+        confidence: None,
+        sampling: pipeline.sampling(&Asked::default()).options,
+        stop: &[],
+    };
+    let told = generate::tell(pipeline, request, OPENING, &mut Speculation::off(), voice)?;
+    Ok(format!("{OPENING}{}", told.text))
+}
+
 /// A finished model's exit table and a story.
 fn finish(
     job: &Job<'_>,
@@ -177,29 +197,17 @@ fn finish(
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
     if !summary.stopped {
-        let model = Llama::load(&summary.model, &Formats::default())?;
-        let tokenizer = Tokenizer::from_folder(&summary.model)?;
+        let pipeline = Source::Folder(summary.model.clone()).open(&Formats::default())?;
         if PrepareSummary::read(&job.corpus)?.valid.is_some() {
             let stream = TokenStream::open(&job.corpus, "valid")?;
             let wanted = job.recipe.validation_exits();
             let options = PerplexityOptions { exits: wanted, ..Default::default() };
-            exits = eval::score(&model, &stream, &tokenizer, &options)?;
+            exits = eval::score(&pipeline, &stream, &options)?;
         }
         if !json && !exits.is_empty() {
             output::text(&(eval::table(&exits) + "\n"))?;
         }
-        let exit_layer = model.config().num_hidden_layers;
-        let sampling = SamplingOptions { temperature: 0.6, top_p: 0.9, ..Default::default() };
-        let wanted = generate::Story {
-            prompt: "Once upon a time",
-            max_new_tokens: 160,
-            exit_layer,
-            sampling,
-            confidence: None,
-        };
-        let voice = if json { generate::Voice::Silent } else { generate::Voice::Plain };
-        let told = generate::tell(&model, &tokenizer, &wanted, &mut Speculation::off(), voice)?;
-        story = Some(format!("{}{}", wanted.prompt, tokenizer.decode(&told.tokens)?));
+        story = Some(tell(&pipeline, if json { Voice::Silent } else { Voice::Plain })?);
     }
     if json {
         let &Summary { step, stopped, seconds, ref model, .. } = summary;

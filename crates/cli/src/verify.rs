@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use crate::speculate::{self, Speculate};
 use crate::{formats, source, stories};
 use anyhow::Result;
-use offramp_engine::{GenerateOptions, SamplingOptions};
+use offramp_engine::SamplingOptions;
 use offramp_eval::{VerifyReport, Way, openings};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -70,22 +70,16 @@ struct Reported {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
-    let (model, tokenizer) = source.open(&arguments.formats.formats())?;
+    let pipeline = source.open(&arguments.formats.formats())?;
     let most = STORY.saturating_mul(arguments.prompts as u64);
-    let stream = stories::open(arguments.data.as_deref(), &tokenizer, most)?;
-    let prompts = openings(&stream, tokenizer.end_of_text(), (arguments.prompts, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&model, &tokenizer)?;
-    let mut stop_tokens = model.config().eos_token_ids.clone();
-    stop_tokens.extend(tokenizer.end_of_text());
+    let stream = stories::open(arguments.data.as_deref(), pipeline.tokenizer(), most)?;
+    let end_of_text = pipeline.tokenizer().end_of_text();
+    let prompts = openings(&stream, end_of_text, (arguments.prompts, arguments.prompt_tokens))?;
+    let head = arguments.head.make(&pipeline)?;
     let mut reports = Vec::new();
     for temperature in arguments.temperature.map_or(vec![0.0, 1.0], |temperature| vec![temperature]) {
         let sampling = SamplingOptions { temperature, seed: arguments.seed, ..Default::default() };
-        let options = GenerateOptions {
-            max_new_tokens: arguments.max_new_tokens,
-            stop_tokens: stop_tokens.clone(),
-            token_limit: Some(tokenizer.vocab_size()),
-            sampling,
-        };
+        let options = pipeline.generate_options(arguments.max_new_tokens, sampling);
         let way = |how: &Speculate| Way { name: how.name(), speculation: how.speculation(head.clone()) };
         let mut ways: Vec<Way> = arguments.speculate.iter().map(way).collect();
         let mut progress = Progress::new(1);
@@ -94,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             let remaining = progress.remaining(done as u64, total as u64);
             progress.set(done as u64, || format!("{done} of {total} texts, {remaining} left"));
         };
-        let report = offramp_eval::verify(&model, &prompts, &options, &mut ways, &mut show)?;
+        let report = offramp_eval::verify(pipeline.model(), &prompts, &options, &mut ways, &mut show)?;
         drop(progress);
         let ways = ways.into_iter().map(|way| way.name).collect();
         let reported = Reported { temperature, prompts: prompts.len(), ways, report };

@@ -109,6 +109,33 @@ impl Statistics {
     }
 }
 
+/// Whether [`generate`] can begin, before anything is computed.
+///
+/// # Errors
+/// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, or there are both drafts
+/// and a confidence exit.
+pub fn check(
+    session: &Session<'_>,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    speculation: &Speculation,
+) -> Result<()> {
+    Sampler::new(options.sampling)?;
+    if prompt.is_empty() {
+        return Err(Error::NoTokens);
+    }
+    let tokens = session.tokens().len() + prompt.len();
+    if tokens > session.capacity() {
+        return Err(Error::ContextFull { tokens, context: session.capacity() });
+    }
+    let config = session.model().config();
+    prompt.iter().try_for_each(|&token| config.check_token(token))?;
+    if speculation.drafts() && session.confidence_exit().is_some() {
+        return Err(Error::ConfidenceWithDrafts);
+    }
+    speculation.draft().map_or(Ok(()), |draft| Ok(config.check_exit_layer(draft.exit_layer)?))
+}
+
 /// Feeds `prompt` to `session` and continues it, handing each token to `on_token` as it comes. The text is the same
 /// whatever `speculation` does. With a confidence exit set, tokens of the prompt do not leave early (a prompt of a single
 /// token may) and the others may; nothing can be drafted then.
@@ -126,15 +153,10 @@ pub fn generate(
     speculation: &mut Speculation,
     on_token: &mut dyn FnMut(u32, Origin) -> ControlFlow<()>,
 ) -> Result<Generation> {
+    check(session, prompt, options, speculation)?;
     let sampler = Sampler::new(options.sampling)?;
     let mut chooser =
         Chooser { sampler, token_limit: options.token_limit, stop_tokens: &options.stop_tokens };
-    if prompt.is_empty() {
-        return Err(Error::NoTokens);
-    }
-    if speculation.drafts() && session.confidence_exit().is_some() {
-        return Err(Error::ConfidenceWithDrafts);
-    }
     let (start, work) = (Instant::now(), session.work());
     let mut statistics = Statistics { prompt_tokens: prompt.len(), ..Statistics::default() };
     session.feed(prompt)?;

@@ -12,7 +12,7 @@ mod session;
 mod speculate;
 
 pub use confidence::{ConfidenceExit, Depths};
-pub use generate::{GenerateOptions, Generation, Origin, Statistics, StopReason, generate};
+pub use generate::{GenerateOptions, Generation, Origin, Statistics, StopReason, check, generate};
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.

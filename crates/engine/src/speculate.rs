@@ -76,6 +76,11 @@ impl Speculation {
         if let Policy::Auto(adaptive) = &self.policy { adaptive.chosen() } else { &[] }
     }
 
+    /// The draft of every round, where it is fixed.
+    pub(crate) fn draft(&self) -> Option<Draft> {
+        if let Policy::Fixed(draft) = self.policy { Some(draft) } else { None }
+    }
+
     /// Whether there may be drafts at all.
     pub(crate) fn drafts(&self) -> bool {
         match &self.policy {

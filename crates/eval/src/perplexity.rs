@@ -7,6 +7,7 @@
 use crate::{Error, Result};
 use offramp_engine::{TokenScore, score};
 use offramp_model::Llama;
+use offramp_pipeline::Pipeline;
 use offramp_text::{TokenStream, Windows};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,20 @@ pub struct ExitScore {
     pub bits_per_byte: f64,
     /// Share of tokens whose most likely successor is the full model's too.
     pub agreement: f64,
+}
+
+/// Scores `stream` at every exit of a model with its tokenizer; as [`perplexity`].
+///
+/// # Errors
+/// As [`perplexity`].
+pub fn evaluate(
+    pipeline: &Pipeline,
+    stream: &TokenStream,
+    options: &PerplexityOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<ExitScore>> {
+    let byte_length = |token: u32| pipeline.tokenizer().token_bytes(token).unwrap_or(0);
+    perplexity(pipeline.model(), stream, &byte_length, options, progress)
 }
 
 /// Scores `stream` at every exit asked for.

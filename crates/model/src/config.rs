@@ -205,6 +205,17 @@ impl Config {
         }
     }
 
+    /// Checks that a token is in the vocabulary.
+    ///
+    /// # Errors
+    /// If it is not below `vocab_size`.
+    pub fn check_token(&self, token: u32) -> Result<()> {
+        match (token as usize) < self.vocab_size {
+            true => Ok(()),
+            false => Err(Error::UnknownToken { token, vocab_size: self.vocab_size }),
+        }
+    }
+
     /// Every tensor of the model, in the order in which the layers use them; a tied head is not one.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut tensors = vec![TensorSpec::new(EMBEDDING, &[self.vocab_size, self.hidden_size])];

@@ -155,10 +155,7 @@ impl Llama {
     /// # Errors
     /// If a token id is not in the vocabulary.
     pub fn embed(&self, tokens: &[u32], hidden: &mut Hidden) -> Result<()> {
-        let vocab = self.config.vocab_size;
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
-            return Err(Error::UnknownToken { token, vocab_size: vocab });
-        }
+        tokens.iter().try_for_each(|&token| self.config.check_token(token))?;
         hidden.stream.clear();
         for &token in tokens {
             self.embed_tokens.append_row(token as usize, &mut hidden.stream);

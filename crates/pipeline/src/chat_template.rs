@@ -121,6 +121,12 @@ impl ChatTemplate {
         self
     }
 
+    /// A special token that the template is told.
+    #[must_use]
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        self.special_tokens.get(name).map(String::as_str)
+    }
+
     /// The template that is used where there are tools, or none.
     fn template(&self, tools: bool) -> Result<&Compiled> {
         let template = self.tool_use.as_ref().filter(|_| tools).or(self.default.as_ref());

@@ -32,5 +32,5 @@ pub use prepare::{
     PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice, prepare,
 };
 pub use stream::TokenStream;
-pub use tokenizer::{BPE_TRAINING_BYTES, Encoder, StreamDecoder, Tokenizer};
+pub use tokenizer::{BPE_TRAINING_BYTES, Encoder, PromptOptions, StreamDecoder, Tokenizer};
 pub use windows::{Window, Windows};

@@ -4,18 +4,18 @@
 //! ranks, a file, a training), it can be saved as one and any other program that reads the format gets the same
 //! ids. Three decisions are ours:
 //!
-//! - **Text is text.** [`Tokenizer::encode`] never turns a special token that is spelled out in a text into that
-//!   token: a story that says `<|endoftext|>` in the middle of a line is encoded letter by letter, so no text
-//!   can end itself. The separator between stories is put in as an id, by [`crate::prepare`]. Nothing is added
-//!   either (no beginning-of-text token), and a truncation, a padding or a random dropout of merges stored in
-//!   the file is ignored. This holds here only: the saved file is an ordinary one, and other programs treat
-//!   special tokens as they always do.
+//! - **Corpora are text.** [`Tokenizer::encode`] never turns a special token that is spelled out in a text into that
+//!   token, so no text can end itself. The separator between stories is put in as an id, by [`crate::prepare`].
+//!   Nothing is added either (no beginning-of-text token). Prompts are what `transformers` makes of them
+//!   ([`Tokenizer::encode_prompt`]). A truncation, a padding or a random dropout of merges stored in the file is
+//!   ignored. The saved file is an ordinary one, and other programs treat special tokens as they always do.
 //! - **Decoding is exact and the same in one piece or token by token** (see `spelling.rs`). Special tokens
 //!   stand for no text.
 //! - **GPT-2's word splitting is done here** (see `words.rs`) whenever a file asks for exactly that: many times
 //!   faster than the general path, and tested to give the same ids.
 
 mod gpt2;
+mod prompt;
 mod spelling;
 mod stream;
 mod train;
@@ -25,12 +25,13 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use tokenizers::{ModelWrapper, PreTokenizerWrapper};
+use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result, one_line};
 use crate::replace;
 use spelling::Spelling;
 
+pub use prompt::PromptOptions;
 pub use stream::StreamDecoder;
 pub use train::BPE_TRAINING_BYTES;
 pub use words::Encoder;
@@ -47,6 +48,7 @@ const MAX_VOCABULARY: usize = 1 << 24;
 /// Strings ↔ token ids. `Send + Sync`: share it by reference.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    named_in_prompts: AddedVocabulary,
     vocab_size: usize,
     end_of_text: Option<u32>,
     spelling: Spelling,
@@ -101,12 +103,17 @@ impl Tokenizer {
         })
     }
 
-    /// The `tokenizer.json` of a model's or a prepared corpus' folder.
+    /// The `tokenizer.json` of a model's or a prepared corpus' folder. Where none of its special tokens has a known name
+    /// for the end of a text, that is the `eos_token` of the `tokenizer_config.json` beside it.
     ///
     /// # Errors
     /// As [`Tokenizer::from_file`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        Self::from_file(&Self::file_in(folder))
+        let mut tokenizer = Self::from_file(&Self::file_in(folder))?;
+        if tokenizer.end_of_text.is_none() {
+            tokenizer.end_of_text = eos_token(folder).and_then(|token| tokenizer.token_id(&token));
+        }
+        Ok(tokenizer)
     }
 
     /// Where a folder keeps its tokenizer.
@@ -166,7 +173,8 @@ impl Tokenizer {
             END_OF_TEXT_NAMES.iter().filter(|n| special(n)).find_map(|n| vocab.get(*n).copied());
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
-        Ok(Self { inner, vocab_size, end_of_text, spelling, gpt2_words })
+        let named_in_prompts = prompt::added_vocabulary(&inner);
+        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words })
     }
 
     /// Token ids of a text, none of them special. See the head of this file.
@@ -202,6 +210,14 @@ impl Tokenizer {
         StreamDecoder::new(self)
     }
 
+    /// A decoder for the tokens that follow `prompt`, whose own text it does not repeat.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`].
+    pub fn stream_after(&self, prompt: &[u32]) -> Result<StreamDecoder<'_>> {
+        StreamDecoder::after(self, prompt)
+    }
+
     /// One more than the largest id, which is what a model's `vocab_size` must reach.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -212,10 +228,27 @@ impl Tokenizer {
         self.inner.get_vocab(true) == other.inner.get_vocab(true)
     }
 
-    /// The id that separates stories, if the tokenizer has a special token with a known name for it:
-    /// `<|endoftext|>`, `<|end_of_text|>`, `</s>`, `<eos>` or `<|eos|>`.
+    /// The id that separates stories: a special token with a known name for it (`<|endoftext|>`, `<|end_of_text|>`,
+    /// `</s>`, `<eos>` or `<|eos|>`), or what the folder's files say.
     pub fn end_of_text(&self) -> Option<u32> {
         self.end_of_text
+    }
+
+    /// Lets `id` separate stories, as a model's own files may say.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`].
+    pub fn set_end_of_text(&mut self, id: u32) -> Result<()> {
+        if self.inner.id_to_token(id).is_none() {
+            return Err(Error::UnknownToken { id, vocab_size: self.vocab_size });
+        }
+        self.end_of_text = Some(id);
+        Ok(())
+    }
+
+    /// The id of the token that is spelled so in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// How many UTF-8 bytes of text this token stands for in the middle of a text: special tokens 0, half a
@@ -236,6 +269,15 @@ impl std::fmt::Debug for Tokenizer {
             .field("end_of_text", &self.end_of_text)
             .finish_non_exhaustive()
     }
+}
+
+/// The `eos_token` of a folder's `tokenizer_config.json`: a string, or an object with its `content`. A file that is
+/// missing or damaged says nothing.
+fn eos_token(folder: &Path) -> Option<String> {
+    let bytes = fs::read(folder.join("tokenizer_config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let token = config.get("eos_token")?;
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
 /// Runs the library's code on a file that may be hostile: a panic in it is an error like any other.

@@ -6,8 +6,7 @@ use crate::stories;
 use anyhow::Result;
 use offramp_engine::ConfidenceExit;
 use offramp_eval::{Calibration, CalibrationOptions, calibrate};
-use offramp_model::Llama;
-use offramp_text::Tokenizer;
+use offramp_pipeline::Pipeline;
 use std::path::PathBuf;
 
 /// Tokens of text that a threshold is calibrated on, about.
@@ -35,18 +34,16 @@ impl Arguments {
     /// The policy, if one is asked for, and what it was calibrated on.
     pub(super) fn policy(
         &self,
-        model: &Llama,
-        tokenizer: &Tokenizer,
+        pipeline: &Pipeline,
     ) -> Result<Option<(ConfidenceExit, Option<Calibration>)>> {
         let exits = match self.confidence_exits.is_empty() {
-            true => vec![(2 * model.config().num_hidden_layers / 3).max(1)],
+            true => vec![(2 * pipeline.model().config().num_hidden_layers / 3).max(1)],
             false => self.confidence_exits.clone(),
         };
         match (self.agreement, self.confidence_threshold) {
             (Some(agreement), _) => {
                 let found = self.calibrate(
-                    model,
-                    tokenizer,
+                    pipeline,
                     CalibrationOptions { exits, agreement, context: None, max_tokens: Some(TOKENS) },
                 )?;
                 Ok(Some((found.policy(), Some(found))))
@@ -59,13 +56,8 @@ impl Arguments {
         }
     }
 
-    fn calibrate(
-        &self,
-        model: &Llama,
-        tokenizer: &Tokenizer,
-        options: CalibrationOptions,
-    ) -> Result<Calibration> {
-        let stream = stories::open(self.calibrate_on.as_deref(), tokenizer, TOKENS + 1)?;
+    fn calibrate(&self, pipeline: &Pipeline, options: CalibrationOptions) -> Result<Calibration> {
+        let stream = stories::open(self.calibrate_on.as_deref(), pipeline.tokenizer(), TOKENS + 1)?;
         let mut progress = Progress::new(1);
         let mut show = |done: u64, total: u64| {
             progress.set_total(total);
@@ -74,7 +66,7 @@ impl Arguments {
                 || format!("calibrated on {} of {} tokens, {remaining} left", grouped(done), grouped(total));
             progress.set(done, done_of);
         };
-        Ok(calibrate(model, &stream, &options, &mut show)?)
+        Ok(calibrate(pipeline.model(), &stream, &options, &mut show)?)
     }
 }
 
