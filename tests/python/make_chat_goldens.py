@@ -321,6 +321,16 @@ def render_folder(files, tools):
             return {"error": str(error)}
 
 
+def encode(folder, template):
+    """A conversation's text and ids under one of the tokenizers of tests/fixtures/prompts."""
+    made = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    conversation = CONVERSATIONS["system and turns"]["messages"]
+    known = {"bos_token": made.bos_token or "", "eos_token": made.eos_token or ""}
+    options = {"chat_template": template, "add_generation_prompt": True, **known}
+    ids = made.apply_chat_template(conversation, tokenize=True, return_dict=False, **options)
+    return {"text": made.apply_chat_template(conversation, tokenize=False, **options), "ids": ids}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=HERE.parent / "fixtures" / "chat")
@@ -338,6 +348,13 @@ def main():
         "special_tokens": SPECIAL_TOKENS,
         "conversations": CONVERSATIONS,
         "rendered": rendered,
+        "encoded": {
+            path.name: {
+                name: encode(path, (folder / f"{name}.jinja").read_text(encoding="utf-8"))
+                for name in ["chatml", "headers", "inst", "turns"]
+            }
+            for path in sorted((HERE.parent / "fixtures" / "prompts").iterdir())
+        },
         "folders": {
             name: {
                 "files": files,

@@ -59,6 +59,17 @@ pub enum Error {
         /// The folder, or the name of what is carried.
         name: PathBuf,
     },
+    /// A conversation that leaves no room for an answer.
+    #[error(
+        "the conversation has {tokens} tokens, and the model's context holds {context}: begin a new one (/reset in \
+         offramp chat), or say less"
+    )]
+    ConversationFull {
+        /// Tokens that it has, with what begins the answer.
+        tokens: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
     /// A stop string that every text holds.
     #[error("a stop string is empty: every text would stop before it begins")]
     EmptyStopString,

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use offramp_pipeline::{ChatTemplate, ChatTemplateError, Clock, Json, Message, RenderOptions};
+use offramp_text::{PromptOptions, Tokenizer};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -15,6 +16,15 @@ struct Goldens {
     conversations: BTreeMap<String, Conversation>,
     rendered: BTreeMap<String, BTreeMap<String, Answer>>,
     folders: BTreeMap<String, Folder>,
+    /// By tokenizer and template.
+    encoded: BTreeMap<String, BTreeMap<String, Encoded>>,
+}
+
+/// A conversation's text, and its ids.
+#[derive(Deserialize)]
+struct Encoded {
+    text: String,
+    ids: Vec<u32>,
 }
 
 /// Files of a model folder, and what its own template makes of one message, without tools and with one.
@@ -149,6 +159,17 @@ fn a_folders_template_and_tokens_are_those_that_transformers_finds() {
                 (answer, expected) => Some(format!("{answer:?}, not {expected:?}")),
             };
             assert!(wrong.is_none(), "{name}: {}", wrong.unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn a_rendered_conversation_has_the_ids_that_transformers_gives_it() {
+    for (name, templates) in goldens().encoded {
+        let tokenizer = Tokenizer::from_folder(&folder().join("../prompts").join(&name)).expect("a tokenizer");
+        for (template, Encoded { text, ids }) in templates {
+            let found = tokenizer.encode_prompt(&text, PromptOptions::rendered()).expect("ids");
+            assert_eq!(found, ids, "{name}, {template}: {text:?}");
         }
     }
 }
