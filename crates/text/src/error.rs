@@ -103,6 +103,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A model's folder that has no tokenizer in the one form that is read.
+    #[error("{folder}: there is no tokenizer.json in it: {advice}", folder = folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// What git-lfs leaves in place of a file that it has not fetched.
+    #[error("{path} is a git-lfs pointer, which says where the file is, and not the file: run `git lfs pull` in its folder, or download it again", path = path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// The tokenizer failed on a text or on its own construction.
     #[error("tokenizer: {reason}")]
     Tokenizer {
@@ -186,6 +200,16 @@ pub enum Error {
         path: PathBuf,
         /// Expected and found.
         reason: String,
+    },
+    /// A prepared folder whose `tokenizer.json` did not make its shards.
+    #[error(
+        "{path} is not the tokenizer that made the token shards beside it: put the right one back, or prepare the corpus \
+         again",
+        path = path.display()
+    )]
+    OtherTokenizer {
+        /// The tokenizer.
+        path: PathBuf,
     },
     /// A prepared folder without the split asked for.
     #[error("{path} has no split \"{split}\" (it has {found}): prepare the corpus with one", path = path.display())]

@@ -24,10 +24,12 @@ mod words;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result, one_line};
+use crate::fingerprint::Fingerprint;
 use crate::replace;
 use spelling::Spelling;
 
@@ -42,8 +44,25 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// Names by which a special token is recognised as the end of a text, first found first.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
 
+/// How git-lfs begins what it leaves in place of a file that it has not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
 const MAX_VOCABULARY: usize = 1 << 24;
+
+/// What to do about a folder without a `tokenizer.json`, by what it has in its place.
+fn instead(folder: &Path) -> String {
+    let has = |name: &str| folder.join(name).is_file();
+    let slow = [&["tokenizer.model"][..], &["spiece.model"], &["vocab.json", "merges.txt"]];
+    match slow.iter().find(|names| names.iter().all(|name| has(name))) {
+        Some(names) => format!(
+            "transformers makes it of {}, in that folder: `python -c \"from transformers import AutoTokenizer as T; \
+             T.from_pretrained('.').save_pretrained('.')\"`",
+            names.join(" and ")
+        ),
+        None => "copy it from where the model comes from".to_owned(),
+    }
+}
 
 /// Strings ↔ token ids. `Send + Sync`: share it by reference.
 pub struct Tokenizer {
@@ -54,6 +73,7 @@ pub struct Tokenizer {
     spelling: Spelling,
     /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
     gpt2_words: bool,
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 impl Tokenizer {
@@ -92,6 +112,9 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8], origin: &Path) -> Result<Self> {
         let fault =
             |reason: String| Error::TokenizerFile { path: origin.to_owned(), reason: one_line(&reason) };
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(Error::LfsPointer { path: origin.to_owned() });
+        }
         // Checked first, because the library's own parsing panics on some syntax errors.
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| fault(e.to_string()))?;
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
@@ -107,9 +130,13 @@ impl Tokenizer {
     /// for the end of a text, that is the `eos_token` of the `tokenizer_config.json` beside it.
     ///
     /// # Errors
-    /// As [`Tokenizer::from_file`].
+    /// [`Error::NoTokenizer`] if there is none, and as [`Tokenizer::from_file`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let mut tokenizer = Self::from_file(&Self::file_in(folder))?;
+        let path = Self::file_in(folder);
+        if !path.exists() {
+            return Err(Error::NoTokenizer { folder: folder.to_owned(), advice: instead(folder) });
+        }
+        let mut tokenizer = Self::from_file(&path)?;
         if tokenizer.end_of_text.is_none() {
             tokenizer.end_of_text = eos_token(folder).and_then(|token| tokenizer.token_id(&token));
         }
@@ -174,7 +201,8 @@ impl Tokenizer {
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
         let named_in_prompts = prompt::added_vocabulary(&inner);
-        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words })
+        let fingerprint = OnceLock::new();
+        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words, fingerprint })
     }
 
     /// Token ids of a text, none of them special. See the head of this file.
@@ -226,6 +254,19 @@ impl Tokenizer {
     /// Whether both have the same tokens under the same ids.
     pub fn has_vocabulary_of(&self, other: &Self) -> bool {
         self.inner.get_vocab(true) == other.inner.get_vocab(true)
+    }
+
+    /// What makes it the same tokenizer again: whatever makes ids of a text, and which id is which token. The file's
+    /// layout does not count, nor what is added around a prompt, nor how ids become text again.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if it cannot be written as JSON.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        if let Some(&known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let found = guard(|| Ok(Fingerprint::of_tokenizer(&self.inner)?))?;
+        Ok(*self.fingerprint.get_or_init(|| found))
     }
 
     /// The id that separates stories: a special token with a known name for it (`<|endoftext|>`, `<|end_of_text|>`,
