@@ -33,8 +33,8 @@ const ALL: [[Stream; 2]; 10] = [
     [Broken, Broken],
     [Broken, Full],
 ];
-/// For what takes seconds.
-const SOME: [[Stream; 2]; 3] = [[Full, Closed], [Broken, Full], [Alive, Broken]];
+/// For what takes many seconds.
+const ONE: [[Stream; 2]; 1] = [[Broken, Full]];
 
 /// What works: each command, small. `OUT` becomes another name in each run.
 const WORK: &[&str] = &[
@@ -69,7 +69,7 @@ const MISTAKES: &[&str] = &[
     "eval run --data none.txt",
     "bench nowhere",
     "generate run --exit-layer 5",
-    "generate run --temperature nan",
+    "generate run --threads 0",
     "inspect nowhere",
     "quantize nowhere --to int8 --out OUT",
     "sweep nowhere",
@@ -176,7 +176,7 @@ fn commands(place: &Place) -> BTreeSet<String> {
 fn whatever_works_follows_the_rule() {
     let place = Place::trained();
     for words in WORK {
-        assert_rule(&place, words, if words.starts_with("demo") { &SOME } else { &ALL });
+        assert_rule(&place, words, if words.starts_with("demo") { &ONE[..] } else { &ALL });
     }
     let first = |words: &&str| words.split_whitespace().next().unwrap().to_owned();
     let tried: BTreeSet<String> = WORK.iter().map(first).collect();
