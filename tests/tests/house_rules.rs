@@ -230,6 +230,26 @@ fn only_the_command_prints() {
     assert!(!prints("// println!(\n#[cfg(test)]\nmod tests { fn f() { println!(); } }"));
 }
 
+/// Whether a file that is not a test makes or renames files by itself; `crates/files` alone does, whole or not at all.
+fn writes_by_itself(text: &str) -> bool {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let ways = ["fs::write(", "File::create(", "create_new(", ".persist(", "fs::rename("];
+    lines.any(|line| ways.iter().any(|way| line.contains(way) && !line.contains("(\"/proc/")))
+}
+
+#[test]
+fn one_room_writes_files() {
+    let is_test = |path: &str| path.contains("/tests/") || path.contains("/tests.rs");
+    let rooms = rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
+    let others = rooms.filter(|path| !path.starts_with("crates/files/") && !is_test(path));
+    assert_none(others.filter(|path| writes_by_itself(&read(path))).collect());
+    assert!(writes_by_itself("fn f() {\n    std::fs::write(path, bytes);\n}"));
+    assert!(!writes_by_itself(
+        "// fs::write(\n#[cfg(test)]\nmod tests { fn f() { fs::write(path, bytes); } }"
+    ));
+}
+
 #[test]
 fn every_rust_file_says_why_it_exists() {
     let silent = |path: &String| opens_without_a_word(path, &read(path));

@@ -129,15 +129,27 @@ fn is_train_failure(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
+    use offramp_pipeline::Error as Pipeline;
     let engine = |error: &offramp_engine::Error| match error {
         offramp_engine::Error::NotFinite { .. } => true,
         offramp_engine::Error::Model(error) => is_model_failure(error),
         _ => false,
     };
+    let pipeline = |error: &Pipeline| match error {
+        Pipeline::Engine(error) => engine(error),
+        Pipeline::Model(error) => is_model_failure(error),
+        Pipeline::Text(error) => is_text_failure(error),
+        Pipeline::Read { source, .. } => is_reading(source),
+        _ => false,
+    };
+    if let Some(error) = error.downcast_ref::<Pipeline>() {
+        return pipeline(error);
+    }
     match error.downcast_ref() {
         Some(offramp_eval::Error::Engine(error)) => engine(error),
         Some(offramp_eval::Error::Model(error)) => is_model_failure(error),
         Some(offramp_eval::Error::Text(error)) => is_text_failure(error),
+        Some(offramp_eval::Error::Pipeline(error)) => pipeline(error),
         _ => error.downcast_ref().is_some_and(engine),
     }
 }

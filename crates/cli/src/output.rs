@@ -1,9 +1,10 @@
 //! What goes to stdout: text, tables, JSON; and to stderr: lines. A dead stderr changes nothing: nobody is
 //! told. A dead stdout ends the command, for its result is lost.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 /// Why something did not reach stdout.
 #[derive(Debug)]
@@ -45,6 +46,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Unwritten> {
 /// Writes a line to stderr, in one piece.
 pub(crate) fn note(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// A path as JSON has it, which is text: what is no UTF-8 in it stands as U+FFFD.
+pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
 }
 
 /// Columns of numbers and short words, all to the right.

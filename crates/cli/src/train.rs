@@ -1,16 +1,18 @@
 //! `offramp train`: a recipe becomes a model; then what each exit is worth, and a story.
 
+use crate::generate::{self, Voice};
 use crate::live::Live;
-use crate::number::{bytes, duration, grouped, rate};
+use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
-use crate::prepare::{prepare, tokenizer};
+use crate::prepare::{SHARD_TOKENS, prepare, tokenizer};
 use crate::signals::{self, SavesFirst};
-use crate::{eval, generate, output, plot, profile};
+use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
-use offramp_engine::{SamplingOptions, Speculation};
+use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::{Formats, Llama};
-use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
+use offramp_model::{Formats, quoted, run_folder};
+use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
+use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
@@ -18,10 +20,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// What a finished model goes on from.
+const OPENING: &str = "Once upon a time";
+
 /// Train the model that a recipe describes
 ///
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
-/// a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop; --resume goes on from the newest one.
+/// a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop; --resume goes on from the newest one, also with
+/// other [validation] and [checkpoint] keys, or for more steps.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
@@ -35,8 +41,12 @@ pub(crate) struct Arguments {
     /// Go on with the run in the run folder
     #[arg(long)]
     resume: bool,
+    /// Let model/ be the checkpoint with the lowest validation loss, and not the last; with --resume also of a run that
+    /// is finished
+    #[arg(long)]
+    best: bool,
     /// Only draw curves.svg from the journal in the run folder, also of a run under way
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long, conflicts_with_all = ["resume", "best"])]
     plot: bool,
     /// Print where the steps' time went: seconds and GFLOP/s of every op
     #[arg(long, conflicts_with = "plot")]
@@ -45,11 +55,14 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     folder: &'a Path,
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
     step: u64,
     stopped: bool,
     seconds: f64,
+    best: Option<BestCheckpoint>,
     training: Option<TrainingReport>,
     peak_memory: Option<u64>,
     exits: Vec<ExitScore>,
@@ -57,8 +70,15 @@ struct Answer<'a> {
     profile: &'a Profile,
 }
 
+/// The checkpoint with the lowest validation loss.
+#[derive(Serialize)]
+struct BestCheckpoint {
+    step: u64,
+    loss: f64,
+    folder: PathBuf,
+}
+
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
-    let recipe = Recipe::read(&arguments.recipe)?;
     let folder = match &arguments.out {
         Some(folder) => folder.clone(),
         None => Path::new("runs").join(arguments.recipe.file_stem().unwrap_or_default()),
@@ -66,6 +86,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     if arguments.plot {
         return replot(&folder, json).map(|()| ExitCode::SUCCESS);
     }
+    let recipe = match arguments.resume {
+        true => Recipe::read_for_run(&arguments.recipe, &folder)?,
+        false => Recipe::read(&arguments.recipe)?,
+    };
     if !arguments.resume {
         // Before a corpus is prepared into the folder of another run.
         offramp_train::check_new(&folder)?;
@@ -74,16 +98,20 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     let mut live = Live::new(&folder);
     let screen = live.screen();
     let saves_first = SavesFirst::begin(move |line| screen.say(line));
-    let job = Job { recipe: &recipe, corpus, folder, resume: arguments.resume, stop: saves_first.flag() };
+    let (resume, best) = (arguments.resume, arguments.best);
+    let job = Job { recipe: &recipe, corpus, folder, resume, best, stop: saves_first.flag() };
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
     drop(saves_first); // all is saved
     if summary.stopped {
-        let command = resume_command(arguments);
+        let command = resume_command(&arguments.recipe, arguments.out.as_deref());
         note(&format!("stopped after step {}; go on with: {command}", summary.step));
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
         note(&format!("{} steps in {time}: {}", grouped(summary.step), summary.model.display()));
+        if let Some(said) = which_model(arguments, &job.folder, &summary) {
+            note(&said);
+        }
     }
     let peak_memory = peak_memory();
     let report = plot::write(&job.folder)?;
@@ -115,13 +143,14 @@ fn replot(folder: &Path, json: bool) -> Result<()> {
 /// The numbers of the model card's "training stability".
 fn stability(report: &TrainingReport) -> String {
     let GradNorm { median, percentile_99, max } = report.grad_norm;
-    let after = report.grad_norm_after_warmup.percentile_99;
-    let four = report.grad_norm_int4.map(|norm| format!(", with 4 bits {:.2}", norm.percentile_99));
+    let [median, percentile_99, max, after] =
+        [median, percentile_99, max, report.grad_norm_after_warmup.percentile_99].map(|norm| fixed(norm, 2));
+    let four = report.grad_norm_int4.map(|norm| format!(", with 4 bits {}", fixed(norm.percentile_99, 2)));
     let four = four.unwrap_or_default();
     let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
-        "gradient norm: median {median:.2}, 99th percentile {percentile_99:.2} (after the warm-up {after:.2}{four}), most \
-         {max:.2}; {}, {}",
+        "gradient norm: median {median}, 99th percentile {percentile_99} (after the warm-up {after}{four}), most \
+         {max}; {}, {}",
         counted(report.loss_spikes, "loss spike"),
         counted(report.skipped, "skipped step"),
     )
@@ -130,16 +159,39 @@ fn stability(report: &TrainingReport) -> String {
 fn speed(report: &TrainingReport) -> String {
     let Spread { median, min, max } = report.tokens_per_second;
     let [median, min, max] = [median, min, max].map(rate);
-    format!("smoothed loss {:.3}; tokens/s: median {median}, {min} to {max}", report.smoothed_loss)
+    format!("smoothed loss {}; tokens/s: median {median}, {min} to {max}", fixed(report.smoothed_loss, 3))
+}
+
+/// Which step the finished model is of, and where the best is; nothing where none is known.
+fn which_model(arguments: &Arguments, folder: &Path, summary: &Summary) -> Option<String> {
+    let best = summary.best.as_ref()?;
+    let (step, loss, name) = (grouped(best.step), best.loss, summary.model.file_name()?.display());
+    let said = format!("validation loss, {loss:.3}");
+    Some(match (best.step == summary.step, arguments.best) {
+        (true, _) => format!("{name}/ is of the last step, which has the lowest {said}"),
+        (false, true) => format!("{name}/ is of step {step}, which has the lowest {said}"),
+        (false, false) => format!(
+            "{name}/ is of the last step; the lowest {said}, is that of step {step}, {}: --resume --best makes it {name}/",
+            run_folder::step_folder(folder, best.step).display()
+        ),
+    })
 }
 
 /// The folder of the prepared corpus; prepares it if the recipe names the stories themselves.
 fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
     let data = &recipe.data;
     let Some(train) = &data.train else {
-        return data.corpus.clone().context("the recipe names no data");
+        let named = data.corpus.as_deref().context("the recipe names no data")?;
+        if !resume {
+            return Ok(named.to_owned());
+        }
+        let found = offramp_train::find_corpus(named, recipe.path(), folder)?;
+        if found != named {
+            note(&format!("the corpus is not at {}: reading {}", named.display(), found.display()));
+        }
+        return Ok(found);
     };
-    let corpus = folder.join("corpus");
+    let corpus = folder.join(run_folder::CORPUS);
     if resume && PrepareSummary::read(&corpus).is_ok() {
         return Ok(corpus);
     }
@@ -147,13 +199,52 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
         (name, _) => tokenizer(name.unwrap_or("gpt2")),
     };
-    prepare(vec![train.clone()], data.valid.clone(), corpus.clone(), choice)?;
+    check(recipe, &choice, resume)?;
+    let options = PrepareOptions {
+        train: train.0.clone(),
+        valid: data.valid.iter().cloned().collect(),
+        reading: Default::default(),
+        out: corpus.clone(),
+        tokenizer: choice,
+        shard_tokens: SHARD_TOKENS,
+    };
+    prepare(&options)?;
     Ok(corpus)
 }
 
-fn resume_command(arguments: &Arguments) -> String {
-    let out = arguments.out.as_ref().map_or(String::new(), |out| format!(" --out {}", out.display()));
-    format!("offramp train {}{out} --resume", arguments.recipe.display())
+/// What can be known of a run before its corpus is prepared, which may take hours.
+fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> {
+    let tokenizer = match choice {
+        TokenizerChoice::Gpt2 => Some(Tokenizer::gpt2()?),
+        TokenizerChoice::File(path) => Some(Tokenizer::from_file(path)?),
+        TokenizerChoice::Train { .. } => None, // of so many tokens at most
+    };
+    if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !resume) {
+        offramp_train::check_tokenizer(recipe, tokenizer)?;
+    }
+    let vocabulary = tokenizer.map_or(1, |tokenizer| tokenizer.vocab_size());
+    Ok(offramp_train::memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)?)
+}
+
+fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
+    let word = |path: &Path| quoted(&path.display().to_string());
+    let out = out.map_or(String::new(), |out| format!(" --out {}", word(out)));
+    format!("offramp train {}{out} --resume", word(recipe))
+}
+
+/// A story of a model that has just been made.
+fn tell(pipeline: &Pipeline, voice: Voice) -> Result<String> {
+    let prompt = pipeline.encode(OPENING, PromptOptions::default())?;
+    let request = Request {
+        prompt: &prompt,
+        max_new_tokens: 160,
+        exit_layer: pipeline.model().config().num_hidden_layers,
+        confidence: None,
+        sampling: pipeline.sampling(&Asked::default()).options,
+        stop: &[],
+    };
+    let told = generate::tell(pipeline, request, OPENING, &mut Speculation::off(), voice)?;
+    Ok(format!("{OPENING}{}", told.text))
 }
 
 /// A finished model's exit table and a story.
@@ -165,29 +256,18 @@ fn finish(
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
     if signals::stopped().is_none() {
-        let model = Llama::load(&summary.model, &Formats::default())?;
-        let tokenizer = Tokenizer::from_folder(&summary.model)?;
-        if PrepareSummary::read(&job.corpus)?.valid.is_some() {
-            let stream = TokenStream::open(&job.corpus, "valid")?;
+        let pipeline = Source::Folder(summary.model.clone()).open(&Formats::default())?;
+        let has_valid = PrepareSummary::read(&job.corpus)?.valid.is_some();
+        let stream = has_valid.then(|| TokenStream::open(&job.corpus, "valid")).transpose()?;
+        if let Some(stream) = stream.filter(|stream| stream.len() >= 2) {
             let wanted = job.recipe.validation_exits();
             let options = PerplexityOptions { exits: wanted, ..Default::default() };
-            exits = eval::score(&model, &stream, &tokenizer, &options)?;
+            exits = eval::score(&pipeline, &stream, &options)?;
         }
         if !json && !exits.is_empty() {
             output::text(&(eval::table(&exits) + "\n"))?;
         }
-        let exit_layer = model.config().num_hidden_layers;
-        let sampling = SamplingOptions { temperature: 0.6, top_p: 0.9, ..Default::default() };
-        let wanted = generate::Story {
-            prompt: "Once upon a time",
-            max_new_tokens: 160,
-            exit_layer,
-            sampling,
-            confidence: None,
-        };
-        let voice = if json { generate::Voice::Silent } else { generate::Voice::Plain };
-        let told = generate::tell(&model, &tokenizer, &wanted, &mut Speculation::off(), voice)?;
-        story = Some(format!("{}{}", wanted.prompt, tokenizer.decode(&told.tokens)?));
+        story = Some(tell(&pipeline, if json { Voice::Silent } else { Voice::Plain })?);
     }
     if json {
         let &Summary { step, stopped, seconds, ref model, .. } = summary;
@@ -197,6 +277,11 @@ fn finish(
             step,
             stopped,
             seconds,
+            best: summary.best.as_ref().map(|best| BestCheckpoint {
+                step: best.step,
+                loss: best.loss,
+                folder: run_folder::step_folder(&job.folder, best.step),
+            }),
             training,
             peak_memory,
             exits,
@@ -205,4 +290,17 @@ fn finish(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_goes_on_takes_any_path() {
+        let command = |recipe: &str, out: Option<&str>| resume_command(Path::new(recipe), out.map(Path::new));
+        assert_eq!(command("a.toml", None), "offramp train a.toml --resume");
+        let quoted = r"offramp train 'my recipes/a.toml' --out 'it'\''s' --resume";
+        assert_eq!(command("my recipes/a.toml", Some("it's")), quoted);
+    }
 }

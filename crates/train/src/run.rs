@@ -1,11 +1,4 @@
-//! A training run from its recipe to its model, and its folder:
-//!
-//! ```text
-//! recipe.toml      the recipe as it was given
-//! journal.jsonl    one line for each step, validation and checkpoint
-//! step-000120/     a model folder with the optimizer's state beside it; the newest few and the best
-//! model/           the finished model
-//! ```
+//! A training run from its recipe to its model, in a folder of its own ([`offramp_model::run_folder`]).
 //!
 //! A run depends on its recipe and its corpus alone. Batches, dropout and first weights come from
 //! generators keyed by the seed and by counters, so that a run that was stopped or killed resumes from its
@@ -21,14 +14,18 @@ mod tests;
 mod trainer;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::profile::Profile;
 use crate::recipe::Recipe;
+use crate::start;
 use data::Data;
+pub use data::find_corpus;
 use folder::RunFolder;
 pub use folder::check_new;
 use offramp_kernels::{active, pool};
 use offramp_model::journal::{FinishRecord, Record, StartRecord, StepRecord, ValidationRecord};
 use offramp_text::Batches;
+pub use state::Best;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
@@ -48,8 +45,10 @@ pub struct Job<'a> {
     pub folder: PathBuf,
     /// Whether to go on with the run that is there.
     pub resume: bool,
-    /// Once it is true the run saves its last whole step and returns, wherever it is: between two
-    /// micro-batches, or between two batches of a validation. What it left undone is done when it goes on.
+    /// Whether the finished model is the checkpoint with the lowest validation loss, and not the last.
+    pub best: bool,
+    /// Once it is true the run saves its last whole step and returns, wherever it is: between two micro-batches, or
+    /// between two batches of a validation. What it left undone is done when it goes on.
     pub stop: &'a AtomicBool,
 }
 
@@ -70,6 +69,15 @@ pub enum Event<'a> {
         train_tokens: u64,
         /// Tokens of the validation split, 0 if there is none.
         valid_tokens: u64,
+    },
+    /// The run goes on for more steps than it was begun for, so that what depends on them changes.
+    Longer {
+        /// Steps of the whole run before.
+        before: u64,
+        /// Steps of the whole run now.
+        steps: u64,
+        /// The learning rate of the next step, as it would have been and as it is.
+        learning_rates: [f64; 2],
     },
     /// A step was made.
     Step {
@@ -104,6 +112,8 @@ pub struct Summary {
     /// The finished model's folder; the newest checkpoint's if the run was stopped, which before the first
     /// step is not there.
     pub model: PathBuf,
+    /// The checkpoint with the lowest validation loss, if one was validated.
+    pub best: Option<Best>,
     /// The last step made by this process.
     pub last_step: Option<StepRecord>,
     /// The last validation that this process made, or had still to judge a checkpoint by.
@@ -122,12 +132,21 @@ pub struct Summary {
 pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
     let data = Data::open(&job.corpus)?;
     let recipe = job.recipe;
+    if !job.resume {
+        start::check_tokenizer(recipe, &data.tokenizer)?;
+        data.check_validation()?;
+    }
+    if job.best && data.valid.is_none() {
+        return Err(Error::NoBest { path: job.folder.clone() });
+    }
     let config = recipe.config(data.vocab_size(), data.tokenizer.end_of_text())?;
+    memory::check(recipe, &config)?;
     let training = &recipe.training;
     // Before anything is written: a corpus that is too short leaves no folder behind.
     let batches = Batches::new(&data.train, training.batch_size, training.sequence_length, training.seed)
         .map_err(|source| Error::Corpus { path: job.corpus.clone(), source })?;
     let (folder, checkpoint) = RunFolder::begin(job, &data)?;
+    let longer = checkpoint.as_ref().and_then(|found| found.longer(recipe));
     let trainer = match checkpoint {
         None => Trainer::new(recipe, config)?,
         Some(found) => found.load(recipe, config)?,
@@ -140,6 +159,9 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
     let began = Instant::now();
     let mut run = Run { job, data: &data, batches, folder, trainer, observe, began, saved, validation: None };
     run.start()?;
+    if let Some(event) = longer {
+        (run.observe)(event);
+    }
     run.all_steps()
 }
 
@@ -197,6 +219,7 @@ impl Run<'_> {
         debug_assert_eq!(self.saved, self.trainer.state.step, "the last step is saved");
         let step = self.trainer.state.step;
         let model = match goes_on {
+            true if self.job.best => self.folder.export_best()?,
             true => self.folder.export(&self.trainer, self.data)?,
             false => self.folder.step_folder(step),
         };
@@ -204,7 +227,8 @@ impl Run<'_> {
         self.folder.journal(&Record::Finish(FinishRecord { step, complete: goes_on, seconds }))?;
         let skipped = self.trainer.state.skipped;
         let (profile, validation) = (self.trainer.profile(), self.validation);
-        Ok(Summary { step, stopped: !goes_on, skipped, model, last_step, validation, seconds, profile })
+        let (stopped, best) = (!goes_on, self.folder.best().cloned());
+        Ok(Summary { step, stopped, skipped, model, best, last_step, validation, seconds, profile })
     }
 
     /// Makes a step; none if the run is to stop before the step is whole.

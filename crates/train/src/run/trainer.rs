@@ -15,7 +15,6 @@ use offramp_kernels::rayon::prelude::*;
 use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
 use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
-use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -43,7 +42,7 @@ pub(super) struct Trainer {
 }
 
 /// Where a run stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// Steps made.
     pub(super) step: u64,
@@ -292,8 +291,9 @@ impl Trainer {
         let found = self.network.nats(&self.weights, batch, exits);
         score.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
         score.tokens += self.labels.len() as u64;
-        let bytes = |&label: &u32| tokenizer.token_bytes(label).unwrap_or(0) as u64;
-        score.bytes += self.labels.iter().map(bytes).sum::<u64>();
+        let pairs = self.inputs.iter().zip(&self.labels);
+        let bytes = |(&input, &label)| tokenizer.token_bytes_after(input, label).unwrap_or(0) as u64;
+        score.bytes += pairs.map(bytes).sum::<u64>();
         self.inputs.clear();
         self.labels.clear();
     }

@@ -60,9 +60,9 @@ fn one_flipped_bit_is_refused() {
     let whole = String::from_utf8(place.read(path)).unwrap();
     fs::write(place.path(path), whole.replace("\"updates\": 8", "\"updates\": 9")).unwrap();
     assert_refused(&resumed(&place, &recipe, "run"), &["state.json", "not what was written", "step 5"]);
-    fs::write(place.path(path), whole.replace("\"version\": 2", "\"version\": 1")).unwrap();
+    fs::write(place.path(path), whole.replace("\"version\": 3", "\"version\": 1")).unwrap();
     let say =
-        ["state.json", "format is 1, this one reads 2", "go on with that version", "[start] checkpoint"];
+        ["state.json", "format is 1, this one reads 3", "go on with that version", "[start] checkpoint"];
     assert_refused(&resumed(&place, &recipe, "run"), &say);
     // What it could not use it has not touched; and without one before there is none to offer.
     assert!(place.read("run/journal.jsonl") == journal);

@@ -1,0 +1,53 @@
+//! Everything that can go wrong between a text and a model.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What this room answers to what it cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model refused.
+    #[error(transparent)]
+    Model(#[from] offramp_model::Error),
+    /// The session refused.
+    #[error(transparent)]
+    Engine(#[from] offramp_engine::Error),
+    /// The tokenizer refused.
+    #[error(transparent)]
+    Text(#[from] offramp_text::Error),
+    /// A file that could not be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A `generation_config.json` that means nothing.
+    #[error(
+        "{path}: {key} is {found}, expected {expected}: correct the file, or remove it to do without its defaults",
+        path = path.display()
+    )]
+    GenerationConfig {
+        /// The file.
+        path: PathBuf,
+        /// The key, or what stands for the whole file.
+        key: String,
+        /// What stands there.
+        found: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
+    /// An empty prompt, and no token that a text begins with.
+    #[error(
+        "the prompt is empty, and neither the tokenizer nor config.json names a token that a text begins with: \
+         give a prompt"
+    )]
+    EmptyPrompt,
+    /// A stop string that every text holds.
+    #[error("a stop string is empty: every text would stop before it begins")]
+    EmptyStopString,
+}
+
+/// What this room's functions return.
+pub type Result<T> = std::result::Result<T, Error>;
