@@ -21,7 +21,8 @@ const SEED: u64 = 0;
 ///
 /// Batch 1: a prompt, then new tokens one by one, at every exit in turn, token by token. The memory's bandwidth is
 /// probed before and after every round of them; a round counts only if the two agree within 10 %, otherwise it is
-/// taken again. Medians, with the least and the most. If other programs keep the processors busy, it says so.
+/// taken again. Medians, with the least and the most. If other programs keep the processors busy, it says so. The prompt
+/// is made-up token ids: no text, and no special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp bench runs/first-light --exits 6,12,18,24\n  \
                   offramp bench --config recipes/llama3-earlyexit.toml --format bf16,int8,int4 --threads 1\n  \
@@ -60,6 +61,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: PathBuf,
     reports: &'a [SpeedReport],
 }
@@ -91,7 +93,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             Some(source) => source.load(&formats),
             None => {
                 let needed = options.positions().max(config.max_position_embeddings);
-                Llama::random(Config { max_position_embeddings: needed, ..config.clone() }, SEED, &formats)
+                let config = Config { max_position_embeddings: needed, ..config.clone() };
+                Ok(Llama::random(config, SEED, &formats)?)
             }
         };
         let mut progress = Progress::new(1);

@@ -1,18 +1,18 @@
 //! `offramp demo`: what depth buys, on the model that the program carries.
 
 use crate::bench::describe;
-use crate::generate::{self, Story, Voice};
+use crate::generate::{self, Voice};
 use crate::number::{grouped, rate};
 use crate::output::{self, Table};
-use crate::source::Source;
+use crate::source::carried;
 use crate::{eval, progress};
 use anyhow::{Context, Result};
 use offramp_engine::{SamplingOptions, Speculation};
 use offramp_eval::card::Measured;
 use offramp_eval::{ExitScore, ExitSpeed, PerplexityOptions, SpeedOptions, SpeedReport, speed};
-use offramp_model::{Config, Formats, Llama};
+use offramp_model::{Config, Formats};
 use offramp_models::{TINYSTORIES_24, stories};
-use offramp_text::Tokenizer;
+use offramp_pipeline::{Pipeline, PromptOptions, Request, Source};
 use serde::Serialize;
 
 /// Of the prompt and after it, when speed is measured: a look, no benchmark.
@@ -50,15 +50,17 @@ struct Continuation {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let source = Source::Bundled;
-    let (model, tokenizer) = source.open(&Formats::default())?;
-    let exits = Config::quarters(model.config().num_hidden_layers);
+    let source = carried();
+    let pipeline = source.open(&Formats::default())?;
+    let config = pipeline.model().config();
+    let exits = Config::quarters(config.num_hidden_layers);
+    let prompt = pipeline.encode(&arguments.prompt, PromptOptions::default())?;
     let recorded: Measured =
         serde_json::from_str(TINYSTORIES_24.card).context("the card of the bundled model")?;
-    let scores = score(&model, &tokenizer, &exits)?;
+    let scores = score(&pipeline, &exits)?;
     let speed = time(&source, &exits)?;
     if !json {
-        output::text(&(introduction(model.config()) + &table(&scores, &speed, &recorded)))?;
+        output::text(&(introduction(config) + &table(&scores, &speed, &recorded)))?;
     }
     let mut continuations = Vec::new();
     for exit_layer in exits {
@@ -66,11 +68,13 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             output::text(&format!("\n── exit {exit_layer} ──\n"))?;
         }
         let sampling = SamplingOptions { temperature: 0.0, ..Default::default() };
-        let Arguments { prompt, max_new_tokens } = arguments;
-        let story = Story { prompt, max_new_tokens: *max_new_tokens, exit_layer, sampling, confidence: None };
+        let max_new_tokens = arguments.max_new_tokens;
+        let request =
+            Request { prompt: &prompt, max_new_tokens, exit_layer, sampling, confidence: None, stop: &[] };
         let voice = if json { Voice::Silent } else { Voice::Plain };
-        let told = generate::tell(&model, &tokenizer, &story, &mut Speculation::off(), voice)?;
-        continuations.push(Continuation { exit_layer, text: tokenizer.decode(&told.tokens)? });
+        let off = &mut Speculation::off();
+        let told = generate::tell(&pipeline, request, &arguments.prompt, off, voice)?;
+        continuations.push(Continuation { exit_layer, text: told.text });
     }
     match json {
         true => output::json(&Answer {
@@ -86,10 +90,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn score(model: &Llama, tokenizer: &Tokenizer, exits: &[usize]) -> Result<Vec<ExitScore>> {
-    let stream = crate::stories::open(None, tokenizer, u64::MAX)?;
+fn score(pipeline: &Pipeline, exits: &[usize]) -> Result<Vec<ExitScore>> {
+    let stream = crate::stories::carried(pipeline.tokenizer(), u64::MAX)?;
     let options = PerplexityOptions { exits: exits.to_vec(), ..Default::default() };
-    eval::score(model, &stream, tokenizer, &options)
+    eval::score(pipeline, &stream, &options)
 }
 
 fn time(source: &Source, exits: &[usize]) -> Result<SpeedReport> {

@@ -18,7 +18,7 @@ mod training;
 pub use confidence::{Calibration, CalibrationOptions, ConfidenceScore, ExitShare, calibrate};
 pub use data::open_data;
 pub use memory::{Memory, memory, peak_memory};
-pub use perplexity::{ExitScore, PerplexityOptions, perplexity};
+pub use perplexity::{ExitScore, PerplexityOptions, evaluate, perplexity};
 pub use smoothed::Smoothed;
 pub use speculation::{
     Agreeing, AutoPoint, ChosenExit, Difference, MakeHead, SweepOptions, SweepPoint, SweepReport, Texts,
@@ -43,6 +43,9 @@ pub enum Error {
     /// The text could not be read.
     #[error(transparent)]
     Text(#[from] offramp_text::Error),
+    /// The model with its tokenizer could not be had.
+    #[error(transparent)]
+    Pipeline(#[from] offramp_pipeline::Error),
     /// A prepared corpus of another tokenizer.
     #[error(
         "{path} was prepared with another tokenizer than the model's: give the stories themselves, or prepare them with \

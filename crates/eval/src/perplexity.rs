@@ -7,6 +7,7 @@
 use crate::{Error, Result};
 use offramp_engine::{TokenScore, score};
 use offramp_model::Llama;
+use offramp_pipeline::Pipeline;
 use offramp_text::{TokenStream, Windows};
 use serde::{Deserialize, Serialize};
 
@@ -45,9 +46,24 @@ pub struct ExitScore {
     pub agreement: f64,
 }
 
+/// Scores `stream` at every exit of a model with its tokenizer; as [`perplexity`].
+///
+/// # Errors
+/// As [`perplexity`].
+pub fn evaluate(
+    pipeline: &Pipeline,
+    stream: &TokenStream,
+    options: &PerplexityOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<ExitScore>> {
+    let byte_length =
+        |previous: u32, token: u32| pipeline.tokenizer().token_bytes_after(previous, token).unwrap_or(0);
+    perplexity(pipeline.model(), stream, &byte_length, options, progress)
+}
+
 /// Scores `stream` at every exit asked for.
 ///
-/// `byte_length` gives the UTF-8 bytes of a token's text; `progress` hears tokens scored and to score.
+/// `byte_length` gives the UTF-8 bytes of a token's text after the token before it; `progress` hears tokens scored and to score.
 ///
 /// # Errors
 /// If the stream belongs to another vocabulary, is too short or cannot be read, if an exit does not
@@ -55,7 +71,7 @@ pub struct ExitScore {
 pub fn perplexity(
     model: &Llama,
     stream: &TokenStream,
-    byte_length: &dyn Fn(u32) -> usize,
+    byte_length: &dyn Fn(u32, u32) -> usize,
     options: &PerplexityOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<ExitScore>> {
@@ -65,7 +81,8 @@ pub fn perplexity(
     for window in windows.iter() {
         let window = window?;
         pass.window(window.inputs(), window.labels())?;
-        pass.bytes += window.labels().iter().map(|&label| byte_length(label) as u64).sum::<u64>();
+        let pairs = window.inputs().iter().zip(window.labels());
+        pass.bytes += pairs.map(|(&before, &label)| byte_length(before, label) as u64).sum::<u64>();
         progress(pass.tokens.min(total), total);
         if pass.tokens >= total {
             break;

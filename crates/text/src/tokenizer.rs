@@ -4,18 +4,18 @@
 //! ranks, a file, a training), it can be saved as one and any other program that reads the format gets the same
 //! ids. Three decisions are ours:
 //!
-//! - **Text is text.** [`Tokenizer::encode`] never turns a special token that is spelled out in a text into that
-//!   token: a story that says `<|endoftext|>` in the middle of a line is encoded letter by letter, so no text
-//!   can end itself. The separator between stories is put in as an id, by [`crate::prepare`]. Nothing is added
-//!   either (no beginning-of-text token), and a truncation, a padding or a random dropout of merges stored in
-//!   the file is ignored. This holds here only: the saved file is an ordinary one, and other programs treat
-//!   special tokens as they always do.
+//! - **Corpora are text.** [`Tokenizer::encode`] never turns a special token that is spelled out in a text into that
+//!   token, so no text can end itself. The separator between stories is put in as an id, by [`crate::prepare`].
+//!   Nothing is added either (no beginning-of-text token). Prompts are what `transformers` makes of them
+//!   ([`Tokenizer::encode_prompt`]). A truncation, a padding or a random dropout of merges stored in the file is
+//!   ignored. The saved file is an ordinary one, and other programs treat special tokens as they always do.
 //! - **Decoding is exact and the same in one piece or token by token** (see `spelling.rs`). Special tokens
 //!   stand for no text.
 //! - **GPT-2's word splitting is done here** (see `words.rs`) whenever a file asks for exactly that: many times
 //!   faster than the general path, and tested to give the same ids.
 
 mod gpt2;
+mod prompt;
 mod spelling;
 mod stream;
 mod train;
@@ -24,13 +24,15 @@ mod words;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use tokenizers::{ModelWrapper, PreTokenizerWrapper};
+use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result, one_line};
-use crate::replace;
+use crate::fingerprint::Fingerprint;
 use spelling::Spelling;
 
+pub use prompt::PromptOptions;
 pub use stream::StreamDecoder;
 pub use train::BPE_TRAINING_BYTES;
 pub use words::Encoder;
@@ -41,17 +43,37 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// Names by which a special token is recognised as the end of a text, first found first.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
 
+/// How git-lfs begins what it leaves in place of a file that it has not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
 const MAX_VOCABULARY: usize = 1 << 24;
+
+/// What to do about a folder without a `tokenizer.json`, by what it has in its place.
+fn instead(folder: &Path) -> String {
+    let has = |name: &str| folder.join(name).is_file();
+    let slow = [&["tokenizer.model"][..], &["spiece.model"], &["vocab.json", "merges.txt"]];
+    match slow.iter().find(|names| names.iter().all(|name| has(name))) {
+        Some(names) => format!(
+            "transformers makes it of {}, in that folder: `python -c \"from transformers import AutoTokenizer as T; \
+             T.from_pretrained('.').save_pretrained('.')\"`",
+            names.join(" and ")
+        ),
+        None => "copy it from where the model comes from".to_owned(),
+    }
+}
 
 /// Strings ↔ token ids. `Send + Sync`: share it by reference.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    named_in_prompts: AddedVocabulary,
     vocab_size: usize,
     end_of_text: Option<u32>,
     spelling: Spelling,
+    adds_space: OnceLock<bool>, // before every text, known once asked for
     /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
     gpt2_words: bool,
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 impl Tokenizer {
@@ -90,6 +112,9 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8], origin: &Path) -> Result<Self> {
         let fault =
             |reason: String| Error::TokenizerFile { path: origin.to_owned(), reason: one_line(&reason) };
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(Error::LfsPointer { path: origin.to_owned() });
+        }
         // Checked first, because the library's own parsing panics on some syntax errors.
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| fault(e.to_string()))?;
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
@@ -101,12 +126,21 @@ impl Tokenizer {
         })
     }
 
-    /// The `tokenizer.json` of a model's or a prepared corpus' folder.
+    /// The `tokenizer.json` of a model's or a prepared corpus' folder. Where none of its special tokens has a known name
+    /// for the end of a text, that is the `eos_token` of the `tokenizer_config.json` beside it.
     ///
     /// # Errors
-    /// As [`Tokenizer::from_file`].
+    /// [`Error::NoTokenizer`] if there is none, and as [`Tokenizer::from_file`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        Self::from_file(&Self::file_in(folder))
+        let path = Self::file_in(folder);
+        if !path.exists() {
+            return Err(Error::NoTokenizer { folder: folder.to_owned(), advice: instead(folder) });
+        }
+        let mut tokenizer = Self::from_file(&path)?;
+        if tokenizer.end_of_text.is_none() {
+            tokenizer.end_of_text = eos_token(folder).and_then(|token| tokenizer.token_id(&token));
+        }
+        Ok(tokenizer)
     }
 
     /// Where a folder keeps its tokenizer.
@@ -120,7 +154,7 @@ impl Tokenizer {
     /// [`Error::Write`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(Error::tokenizer)?;
-        replace::write_whole(path, json.as_bytes())
+        offramp_files::write_whole(path, json.as_bytes()).map_err(|e| Error::write(path, e))
     }
 
     /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a
@@ -166,7 +200,17 @@ impl Tokenizer {
             END_OF_TEXT_NAMES.iter().filter(|n| special(n)).find_map(|n| vocab.get(*n).copied());
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
-        Ok(Self { inner, vocab_size, end_of_text, spelling, gpt2_words })
+        let named_in_prompts = prompt::added_vocabulary(&inner);
+        Ok(Self {
+            inner,
+            named_in_prompts,
+            vocab_size,
+            end_of_text,
+            spelling,
+            adds_space: OnceLock::new(),
+            gpt2_words,
+            fingerprint: OnceLock::new(),
+        })
     }
 
     /// Token ids of a text, none of them special. See the head of this file.
@@ -202,6 +246,14 @@ impl Tokenizer {
         StreamDecoder::new(self)
     }
 
+    /// A decoder for the tokens that follow `prompt`, whose own text it does not repeat.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`].
+    pub fn stream_after(&self, prompt: &[u32]) -> Result<StreamDecoder<'_>> {
+        StreamDecoder::after(self, prompt)
+    }
+
     /// One more than the largest id, which is what a model's `vocab_size` must reach.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -212,16 +264,63 @@ impl Tokenizer {
         self.inner.get_vocab(true) == other.inner.get_vocab(true)
     }
 
-    /// The id that separates stories, if the tokenizer has a special token with a known name for it:
-    /// `<|endoftext|>`, `<|end_of_text|>`, `</s>`, `<eos>` or `<|eos|>`.
+    /// What makes it the same tokenizer again: whatever makes ids of a text, and which id is which token. The file's
+    /// layout does not count, nor what is added around a prompt, nor how ids become text again.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if it cannot be written as JSON.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        if let Some(&known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let found = guard(|| Ok(Fingerprint::of_tokenizer(&self.inner)?))?;
+        Ok(*self.fingerprint.get_or_init(|| found))
+    }
+
+    /// The id that separates stories: a special token with a known name for it (`<|endoftext|>`, `<|end_of_text|>`,
+    /// `</s>`, `<eos>` or `<|eos|>`), or what the folder's files say.
     pub fn end_of_text(&self) -> Option<u32> {
         self.end_of_text
+    }
+
+    /// Lets `id` separate stories, as a model's own files may say.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`].
+    pub fn set_end_of_text(&mut self, id: u32) -> Result<()> {
+        if self.inner.id_to_token(id).is_none() {
+            return Err(Error::UnknownToken { id, vocab_size: self.vocab_size });
+        }
+        self.end_of_text = Some(id);
+        Ok(())
+    }
+
+    /// The id of the token that is spelled so in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// How many UTF-8 bytes of text this token stands for in the middle of a text: special tokens 0, half a
     /// character its half. `None` if there is no such token.
     pub fn token_bytes(&self, id: u32) -> Option<usize> {
         self.spelling.len(self, id)
+    }
+
+    /// As [`Tokenizer::token_bytes`], of a token after `previous` in a stream of texts: the first of a text, after an end
+    /// of text, loses the space that the tokenizer itself puts before every text. So the tokens of a text have the text's
+    /// bytes. (If the text begins with a space, and the tokenizer then adds none, one byte less.)
+    pub fn token_bytes_after(&self, previous: u32, id: u32) -> Option<usize> {
+        let bytes = self.token_bytes(id)?;
+        let is_first = Some(previous) == self.end_of_text;
+        let adds_space = || *self.adds_space.get_or_init(|| self.finds_added_space());
+        let lost = is_first && bytes > 0 && adds_space() && self.spelling.begins_with_space(id);
+        Some(bytes - usize::from(lost))
+    }
+
+    /// Whether a text of one letter comes back with a space before it.
+    fn finds_added_space(&self) -> bool {
+        let bytes = |ids: Vec<u32>| ids.iter().filter_map(|&id| self.token_bytes(id)).sum::<usize>();
+        self.encode("a").is_ok_and(|ids| bytes(ids) == " a".len())
     }
 
     pub(crate) fn end_of_text_or_error(&self) -> Result<u32> {
@@ -236,6 +335,15 @@ impl std::fmt::Debug for Tokenizer {
             .field("end_of_text", &self.end_of_text)
             .finish_non_exhaustive()
     }
+}
+
+/// The `eos_token` of a folder's `tokenizer_config.json`: a string, or an object with its `content`. A file that is
+/// missing or damaged says nothing.
+fn eos_token(folder: &Path) -> Option<String> {
+    let bytes = fs::read(folder.join("tokenizer_config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let token = config.get("eos_token")?;
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
 /// Runs the library's code on a file that may be hostile: a panic in it is an error like any other.

@@ -2,12 +2,11 @@
 
 use crate::number::grouped;
 use crate::progress::Progress;
-use crate::stories;
+use crate::stories::{self, Reading};
 use anyhow::Result;
 use offramp_engine::ConfidenceExit;
 use offramp_eval::{Calibration, CalibrationOptions, calibrate};
-use offramp_model::Llama;
-use offramp_text::Tokenizer;
+use offramp_pipeline::Pipeline;
 use std::path::PathBuf;
 
 /// Tokens of text that a threshold is calibrated on, about.
@@ -25,7 +24,7 @@ pub(super) struct Arguments {
     confidence_exits: Vec<usize>,
     /// The text that the threshold is calibrated on [default: the stories that offramp carries]
     #[arg(long, value_name = "PATH", requires = "agreement")]
-    calibrate_on: Option<PathBuf>,
+    calibrate_on: Vec<PathBuf>,
     /// The threshold that was calibrated before, instead of an agreement
     #[arg(long, value_name = "GAP", conflicts_with_all = ["agreement", "exit_layer", "speculate"])]
     confidence_threshold: Option<f32>,
@@ -35,20 +34,18 @@ impl Arguments {
     /// The policy, if one is asked for, and what it was calibrated on.
     pub(super) fn policy(
         &self,
-        model: &Llama,
-        tokenizer: &Tokenizer,
+        pipeline: &Pipeline,
+        reading: &Reading,
     ) -> Result<Option<(ConfidenceExit, Option<Calibration>)>> {
         let exits = match self.confidence_exits.is_empty() {
-            true => vec![(2 * model.config().num_hidden_layers / 3).max(1)],
+            true => vec![(2 * pipeline.model().config().num_hidden_layers / 3).max(1)],
             false => self.confidence_exits.clone(),
         };
         match (self.agreement, self.confidence_threshold) {
             (Some(agreement), _) => {
-                let found = self.calibrate(
-                    model,
-                    tokenizer,
-                    CalibrationOptions { exits, agreement, context: None, max_tokens: Some(TOKENS) },
-                )?;
+                let options =
+                    CalibrationOptions { exits, agreement, context: None, max_tokens: Some(TOKENS) };
+                let found = self.calibrate(pipeline, reading, options)?;
                 Ok(Some((found.policy(), Some(found))))
             }
             (None, Some(threshold)) => Ok(Some((ConfidenceExit { exits, threshold }, None))),
@@ -61,11 +58,11 @@ impl Arguments {
 
     fn calibrate(
         &self,
-        model: &Llama,
-        tokenizer: &Tokenizer,
+        pipeline: &Pipeline,
+        reading: &Reading,
         options: CalibrationOptions,
     ) -> Result<Calibration> {
-        let stream = stories::open(self.calibrate_on.as_deref(), tokenizer, TOKENS + 1)?;
+        let stream = stories::open(&self.calibrate_on, reading, pipeline.tokenizer(), TOKENS + 1)?;
         let mut progress = Progress::new(1);
         let mut show = |done: u64, total: u64| {
             progress.set_total(total);
@@ -74,7 +71,7 @@ impl Arguments {
                 || format!("calibrated on {} of {} tokens, {remaining} left", grouped(done), grouped(total));
             progress.set(done, done_of);
         };
-        Ok(calibrate(model, &stream, &options, &mut show)?)
+        Ok(calibrate(pipeline.model(), &stream, &options, &mut show)?)
     }
 }
 

@@ -9,8 +9,8 @@
 //!   of the beginning after a `Fuse`: SentencePiece's conventions, as Llama 2 and Gemma have them.
 //!
 //! With such a table, decoding token by token is appending bytes and showing those that form characters. It
-//! agrees with the library on every text; only for bytes that form no character may the number of `U+FFFD`
-//! differ under `ByteFallback`, where the library takes back what it has already said.
+//! agrees with the library on every id sequence. Under `ByteFallback` a run of byte tokens is text only as a whole
+//! (one wrong byte makes `U+FFFD` of each), so it waits for the token that ends it.
 //! Any other decoder (`WordPiece`, `CTC`, …) is left to the library: [`Spelling::Library`].
 
 use std::sync::OnceLock;
@@ -31,8 +31,27 @@ pub(super) enum Spelling {
 pub(super) struct Pieces {
     bytes: Vec<u8>,
     starts: Vec<usize>, // [vocab_size + 1]
-    absent: Vec<bool>,  // [vocab_size]
-    pub(super) beginning: Beginning,
+    kinds: Vec<Kind>,   // [vocab_size]
+    rules: Rules,
+}
+
+/// What an id is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Absent,
+    Special,
+    Byte,
+    Text,
+}
+
+/// What a token brings into a text.
+pub(super) enum Piece<'a> {
+    /// Nothing: decoding skips it.
+    Special,
+    /// A byte of a run that becomes text as a whole.
+    Byte(u8),
+    /// These bytes.
+    Text(&'a [u8]),
 }
 
 /// What happens to the beginning of a text.
@@ -49,22 +68,42 @@ impl Spelling {
     pub(super) fn of(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Result<Self> {
         let decoder = serde_json::to_value(inner.get_decoder()).map_err(Error::tokenizer)?;
         let Some(rules) = Rules::read(&decoder) else { return Ok(Spelling::Library(OnceLock::new())) };
-        let mut pieces =
-            Pieces { bytes: Vec::new(), starts: vec![0], absent: Vec::new(), beginning: rules.beginning };
+        let mut pieces = Pieces { bytes: Vec::new(), starts: vec![0], kinds: Vec::new(), rules };
         for id in 0..vocab_size as u32 {
-            let token = inner.id_to_token(id);
-            pieces.absent.push(token.is_none());
-            if let Some(token) = token.filter(|t| !inner.get_added_vocabulary().is_special_token(t)) {
-                pieces.bytes.extend(rules.spell(&token));
-            }
+            let kind = match inner.id_to_token(id) {
+                None => Kind::Absent,
+                Some(token) if inner.get_added_vocabulary().is_special_token(&token) => Kind::Special,
+                Some(token) => {
+                    let (kind, bytes) = pieces.rules.spell(&token);
+                    pieces.bytes.extend(bytes);
+                    kind
+                }
+            };
+            pieces.kinds.push(kind);
             pieces.starts.push(pieces.bytes.len());
         }
         Ok(Spelling::Exact(pieces))
     }
 
+    /// Whether a token's text begins with a space. The library's pieces all do, where they are spelt with one.
+    pub(super) fn begins_with_space(&self, id: u32) -> bool {
+        match self {
+            Spelling::Exact(pieces) => match pieces.get(id) {
+                Some(Piece::Text(bytes)) => bytes.starts_with(b" "),
+                Some(Piece::Byte(byte)) => byte == b' ',
+                _ => false,
+            },
+            Spelling::Library(_) => true,
+        }
+    }
+
     pub(super) fn len(&self, tokenizer: &Tokenizer, id: u32) -> Option<usize> {
         match self {
-            Spelling::Exact(pieces) => pieces.get(id).map(<[u8]>::len),
+            Spelling::Exact(pieces) => pieces.get(id).map(|piece| match piece {
+                Piece::Special => 0,
+                Piece::Byte(_) => 1,
+                Piece::Text(bytes) => bytes.len(),
+            }),
             Spelling::Library(lengths) => {
                 let lengths = lengths.get_or_init(|| {
                     (0..tokenizer.vocab_size as u32).map(|id| middle(tokenizer, id)).collect()
@@ -83,13 +122,29 @@ fn middle(tokenizer: &Tokenizer, id: u32) -> Option<usize> {
 }
 
 impl Pieces {
-    /// The bytes a token stands for; `None` if there is no such token.
-    pub(super) fn get(&self, id: u32) -> Option<&[u8]> {
+    /// What a token stands for; `None` if there is no such token.
+    pub(super) fn get(&self, id: u32) -> Option<Piece<'_>> {
         let id = id as usize;
-        if *self.absent.get(id)? {
-            return None;
+        let kind = *self.kinds.get(id)?;
+        let bytes = &self.bytes[self.starts[id]..self.starts[id + 1]];
+        match kind {
+            Kind::Absent => None,
+            Kind::Special => Some(Piece::Special),
+            Kind::Byte => Some(Piece::Byte(bytes[0])),
+            Kind::Text => Some(Piece::Text(bytes)),
         }
-        Some(&self.bytes[self.starts[id]..self.starts[id + 1]])
+    }
+
+    pub(super) fn beginning(&self) -> Beginning {
+        self.rules.beginning
+    }
+
+    /// The text of a run of byte tokens, as the steps after `ByteFallback` leave it.
+    pub(super) fn run(&self, bytes: &[u8], first: bool) -> String {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.rules.after_fallback(text, first),
+            Err(_) => char::REPLACEMENT_CHARACTER.to_string().repeat(bytes.len()),
+        }
     }
 }
 
@@ -155,21 +210,34 @@ impl Rules {
         Some(rules)
     }
 
-    fn spell(&self, token: &str) -> Vec<u8> {
+    fn spell(&self, token: &str) -> (Kind, Vec<u8>) {
         let mut text = token.to_owned();
         for step in &self.steps {
             match step {
                 // A token that is not in the alphabet was added as it is.
-                Step::ByteLevel => return unspell(&text).unwrap_or_else(|| text.into_bytes()),
+                Step::ByteLevel => return (Kind::Text, unspell(&text).unwrap_or_else(|| text.into_bytes())),
                 Step::ByteFallback => {
                     if let Some(byte) = fallback_byte(&text) {
-                        return vec![byte];
+                        return (Kind::Byte, vec![byte]);
                     }
                 }
                 Step::Replace(from, to) => text = text.replace(from.as_str(), to),
             }
         }
-        text.into_bytes()
+        (Kind::Text, text.into_bytes())
+    }
+
+    /// A run of bytes that has become text meets the steps that are left; `Metaspace` takes the spaces of the first.
+    fn after_fallback(&self, text: &str, first: bool) -> String {
+        let is_fallback = |step: &Step| matches!(step, Step::ByteFallback);
+        let after = self.steps.iter().skip_while(|step| !is_fallback(step));
+        after.fold(text.to_owned(), |text, step| match step {
+            Step::Replace(from, _) if first && self.beginning == Beginning::FirstTokenWithoutSpaces => {
+                text.replace(from.as_str(), "")
+            }
+            Step::Replace(from, to) => text.replace(from.as_str(), to),
+            Step::ByteLevel | Step::ByteFallback => text,
+        })
     }
 }
 

@@ -152,7 +152,7 @@ impl<'t> Encoder<'t> {
         if self.tokenizer.gpt2_words {
             return words(text).try_for_each(|word| self.word(word, out));
         }
-        check_length("a text", text, MAX_GENERAL_TEXT_BYTES)?;
+        check_general_length(text)?;
         let encoding = guard(|| self.tokenizer.inner.encode_fast(text, false))?;
         out.extend_from_slice(encoding.get_ids());
         Ok(())
@@ -183,6 +183,11 @@ impl<'t> Encoder<'t> {
         self.ids.extend(ids);
         self.known.insert(word.into(), (start, self.ids.len() as u32));
     }
+}
+
+/// Whether the general path may take such a text.
+pub(super) fn check_general_length(text: &str) -> Result<()> {
+    check_length("a text", text, MAX_GENERAL_TEXT_BYTES)
 }
 
 fn check_length(what: &'static str, text: &str, limit: usize) -> Result<()> {

@@ -1,0 +1,56 @@
+//! How a command is told to choose tokens; what is not said, the model's folder decides.
+
+use offramp_pipeline::{Asked, Sampling};
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(id = "sampling_arguments")]
+pub(crate) struct Arguments {
+    /// Below 1 sharpens the distribution, above 1 flattens it; 0 is greedy [default: generation_config.json's, else 0.6]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Keep only so many of the most likely tokens; 0 keeps all [default: generation_config.json's, else 0]
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Keep the most likely tokens whose probabilities sum to this [default: generation_config.json's, else 0.9]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Above 1 makes tokens that have occurred less likely [default: generation_config.json's, else 1]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
+    /// The same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl Arguments {
+    pub(crate) fn asked(&self) -> Asked {
+        let Self { temperature, top_k, top_p, repetition_penalty, seed } = *self;
+        Asked { temperature, top_k, top_p, repetition_penalty, seed }
+    }
+}
+
+/// As JSON says it.
+#[derive(Serialize)]
+pub(crate) struct Said {
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    repetition_penalty: f32,
+    seed: u64,
+    from_generation_config: bool,
+}
+
+impl From<&Sampling> for Said {
+    fn from(sampling: &Sampling) -> Self {
+        let options = sampling.options;
+        Self {
+            temperature: options.temperature,
+            top_k: options.top_k,
+            top_p: options.top_p,
+            repetition_penalty: options.repetition_penalty,
+            seed: options.seed,
+            from_generation_config: sampling.from_file,
+        }
+    }
+}

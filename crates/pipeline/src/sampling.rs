@@ -1,0 +1,137 @@
+//! How tokens are chosen: what the user asks for, else what `generation_config.json` says, else our own.
+
+use crate::GenerationConfig;
+use offramp_engine::SamplingOptions;
+
+/// Where nobody says anything: stories that stay on their way.
+const OURS: SamplingOptions =
+    SamplingOptions { temperature: 0.6, top_k: 0, top_p: 0.9, repetition_penalty: 1.0, seed: 0 };
+
+/// What `transformers` samples with where `do_sample` is set and a key is not (`GenerationConfig`'s defaults).
+const THEIRS: SamplingOptions =
+    SamplingOptions { temperature: 1.0, top_k: 50, top_p: 1.0, repetition_penalty: 1.0, seed: 0 };
+
+/// What the user asks for; `None` leaves it to the model's folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// Below 1 sharpens the distribution; 0 is greedy.
+    pub temperature: Option<f32>,
+    /// Keeps so many of the most likely tokens; 0 keeps all.
+    pub top_k: Option<usize>,
+    /// Keeps the most likely tokens until their probabilities sum to this.
+    pub top_p: Option<f32>,
+    /// Above 1 makes tokens that have occurred less likely.
+    pub repetition_penalty: Option<f32>,
+    /// The same seed gives the same text.
+    pub seed: u64,
+}
+
+/// How tokens are chosen, and who says so.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
+    /// What the sampler takes.
+    pub options: SamplingOptions,
+    /// Whether `generation_config.json` decides any of it.
+    pub from_file: bool,
+}
+
+impl Sampling {
+    /// The user's word before the file's, the file's before ours. A file that says nothing of sampling leaves ours; one
+    /// that does is read as `transformers` reads it: without `do_sample` it is greedy. To ask for `temperature`,
+    /// `top_k` or `top_p` is to ask for chance.
+    pub fn new(asked: &Asked, file: &GenerationConfig) -> Self {
+        let Asked { temperature, top_k, top_p, repetition_penalty, seed } = *asked;
+        let own_way = temperature.is_some() || top_k.is_some() || top_p.is_some();
+        let speaks = file.says_how_to_sample();
+        let base = match speaks {
+            false => OURS,
+            true => SamplingOptions {
+                temperature: match file.do_sample.unwrap_or(false) || own_way {
+                    true => file.temperature.unwrap_or(THEIRS.temperature),
+                    false => 0.0,
+                },
+                top_k: file.top_k.unwrap_or(THEIRS.top_k),
+                top_p: file.top_p.unwrap_or(THEIRS.top_p),
+                repetition_penalty: file.repetition_penalty.unwrap_or(THEIRS.repetition_penalty),
+                seed: 0,
+            },
+        };
+        let decided = temperature.is_some() && top_k.is_some() && top_p.is_some();
+        Self {
+            options: SamplingOptions {
+                temperature: temperature.unwrap_or(base.temperature),
+                top_k: top_k.unwrap_or(base.top_k),
+                top_p: top_p.unwrap_or(base.top_p),
+                repetition_penalty: repetition_penalty.unwrap_or(base.repetition_penalty),
+                seed,
+            },
+            from_file: speaks && !(decided && repetition_penalty.is_some()),
+        }
+    }
+
+    /// In words: "greedy", or what differs from plain sampling.
+    pub fn describe(&self) -> String {
+        let SamplingOptions { temperature, top_k, top_p, repetition_penalty, .. } = self.options;
+        let mut words = vec![match temperature {
+            0.0 => "greedy".to_owned(),
+            _ => format!("temperature {temperature}"),
+        }];
+        if temperature != 0.0 && top_k != 0 {
+            words.push(format!("top-k {top_k}"));
+        }
+        if temperature != 0.0 && top_p != 1.0 {
+            words.push(format!("top-p {top_p}"));
+        }
+        if repetition_penalty != 1.0 {
+            words.push(format!("repetition penalty {repetition_penalty}"));
+        }
+        words.join(", ") + if self.from_file { ", as generation_config.json says" } else { "" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn sampling(asked: Asked, file: &str) -> String {
+        let file = GenerationConfig::from_json(file, Path::new("generation_config.json")).unwrap();
+        Sampling::new(&asked, &file).describe()
+    }
+
+    #[test]
+    fn the_file_decides_what_the_user_does_not() {
+        let llama = r#"{"do_sample": true, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1}"#;
+        let nothing = Asked::default();
+        let says = ", as generation_config.json says";
+        let all = format!("temperature 0.7, top-k 20, top-p 0.8, repetition penalty 1.1{says}");
+        assert_eq!(sampling(nothing, llama), all);
+        let hot = Asked { temperature: Some(2.0), ..nothing };
+        assert_eq!(sampling(hot, llama), all.replace("0.7", "2"));
+        let greedy = Asked { temperature: Some(0.0), repetition_penalty: Some(1.0), ..nothing };
+        assert_eq!(sampling(greedy, llama), format!("greedy{says}"));
+        let every = Asked { top_k: Some(0), top_p: Some(1.0), ..greedy };
+        assert_eq!(sampling(every, llama), "greedy", "the file decides nothing");
+    }
+
+    #[test]
+    fn keys_that_are_missing_are_what_transformers_takes_for_them() {
+        let nothing = Asked::default();
+        let says = ", as generation_config.json says";
+        assert_eq!(sampling(nothing, r#"{"do_sample": true}"#), format!("temperature 1, top-k 50{says}"));
+        assert_eq!(sampling(nothing, r#"{"temperature": 0.7}"#), format!("greedy{says}"));
+        assert_eq!(sampling(nothing, r#"{"do_sample": false, "top_p": 0.8}"#), format!("greedy{says}"));
+        let chance = Asked { top_p: Some(0.5), ..nothing };
+        let drawn = sampling(chance, r#"{"do_sample": false, "temperature": 0.7}"#);
+        assert_eq!(drawn, format!("temperature 0.7, top-k 50, top-p 0.5{says}"));
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_leaves_our_own() {
+        assert_eq!(sampling(Asked::default(), r#"{"eos_token_id": 2}"#), "temperature 0.6, top-p 0.9");
+        assert_eq!(
+            sampling(Asked { top_k: Some(5), ..Asked::default() }, "{}"),
+            "temperature 0.6, top-k 5, top-p 0.9"
+        );
+    }
+}
