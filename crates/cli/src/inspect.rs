@@ -25,6 +25,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer {
+    #[serde(serialize_with = "output::path")]
     path: PathBuf,
     parameters: u64,
     parts: BTreeMap<&'static str, u64>,

@@ -3,21 +3,21 @@
 use crate::generate::{self, Voice};
 use crate::live::Live;
 use crate::number::{bytes, duration, fixed, grouped, rate};
-use crate::prepare::{prepare, tokenizer};
-use crate::screen::Screen;
+use crate::output::note;
+use crate::prepare::{SHARD_TOKENS, prepare, tokenizer};
+use crate::signals::{self, SavesFirst};
 use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::{Formats, run_folder};
+use offramp_model::{Formats, quoted, run_folder};
 use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
-use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
+use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a finished model goes on from.
@@ -26,8 +26,8 @@ const OPENING: &str = "Once upon a time";
 /// Train the model that a recipe describes
 ///
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
-/// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one, also with other
-/// [validation] and [checkpoint] keys, or for more steps.
+/// a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop; --resume goes on from the newest one, also with
+/// other [validation] and [checkpoint] keys, or for more steps.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
@@ -53,14 +53,11 @@ pub(crate) struct Arguments {
     profile: bool,
 }
 
-/// Set by Ctrl-C.
-static STOP: AtomicBool = AtomicBool::new(false);
-/// The exit code of a run that was stopped, as shells have it: 128 and the number of SIGINT.
-const STOPPED: u8 = 130;
-
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     folder: &'a Path,
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
     step: u64,
     stopped: bool,
@@ -99,39 +96,43 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     }
     let corpus = corpus(&recipe, &folder, arguments.resume)?;
     let mut live = Live::new(&folder);
-    listen(live.screen())?;
-    let job =
-        Job { recipe: &recipe, corpus, folder, resume: arguments.resume, best: arguments.best, stop: &STOP };
+    let screen = live.screen();
+    let saves_first = SavesFirst::begin(move |line| screen.say(line));
+    let (resume, best) = (arguments.resume, arguments.best);
+    let job = Job { recipe: &recipe, corpus, folder, resume, best, stop: saves_first.flag() };
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
+    drop(saves_first); // all is saved
     if summary.stopped {
-        let command = resume_command(arguments);
-        eprintln!("stopped after step {}; go on with: {command}", summary.step);
+        let command = resume_command(&arguments.recipe, arguments.out.as_deref());
+        note(&format!("stopped after step {}; go on with: {command}", summary.step));
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
-        eprintln!("{} steps in {time}: {}", grouped(summary.step), summary.model.display());
+        note(&format!("{} steps in {time}: {}", grouped(summary.step), summary.model.display()));
         if let Some(said) = which_model(arguments, &job.folder, &summary) {
-            eprintln!("{said}");
+            note(&said);
         }
     }
     let peak_memory = peak_memory();
     let report = plot::write(&job.folder)?;
     if let Some(report) = &report {
         let memory = peak_memory.map_or(String::new(), |peak| format!("; peak memory {}", bytes(peak)));
-        eprintln!("{}\n{}{memory}", stability(report), speed(report));
+        note(&format!("{}\n{}{memory}", stability(report), speed(report)));
     }
     if arguments.profile {
-        eprint!("{}", profile::table(&summary.profile));
+        note(profile::table(&summary.profile).trim_end());
     }
+    // A finished model is saved too: what is left to do is for somebody who waits.
+    let told_to_end = signals::stopped();
     finish(&job, &summary, (report, peak_memory), json)?;
-    Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+    Ok(told_to_end.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 /// Draws the curves of a run that is there.
 fn replot(folder: &Path, json: bool) -> Result<()> {
     let report = plot::write(folder)?
         .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
-    eprintln!("{}", folder.join(run_folder::CURVES).display());
+    note(&folder.join(run_folder::CURVES).display().to_string());
     match json {
         true => output::json(&report)?,
         false => output::text(&(stability(&report) + "\n"))?,
@@ -186,7 +187,7 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         }
         let found = offramp_train::find_corpus(named, recipe.path(), folder)?;
         if found != named {
-            eprintln!("the corpus is not at {}: reading {}", named.display(), found.display());
+            note(&format!("the corpus is not at {}: reading {}", named.display(), found.display()));
         }
         return Ok(found);
     };
@@ -199,7 +200,15 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         (name, _) => tokenizer(name.unwrap_or("gpt2")),
     };
     check(recipe, &choice, resume)?;
-    prepare(train.0.clone(), data.valid.clone(), corpus.clone(), choice)?;
+    let options = PrepareOptions {
+        train: train.0.clone(),
+        valid: data.valid.iter().cloned().collect(),
+        reading: Default::default(),
+        out: corpus.clone(),
+        tokenizer: choice,
+        shard_tokens: SHARD_TOKENS,
+    };
+    prepare(&options)?;
     Ok(corpus)
 }
 
@@ -217,20 +226,10 @@ fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> 
     Ok(offramp_train::memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)?)
 }
 
-/// The first Ctrl-C asks the run to save and stop, a second one ends the process.
-fn listen(screen: Screen) -> Result<()> {
-    ctrlc::set_handler(move || {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(STOPPED.into());
-        }
-        screen.say("saving after this step; Ctrl-C again to leave without saving");
-    })
-    .context("cannot listen for Ctrl-C")
-}
-
-fn resume_command(arguments: &Arguments) -> String {
-    let out = arguments.out.as_ref().map_or(String::new(), |out| format!(" --out {}", out.display()));
-    format!("offramp train {}{out} --resume", arguments.recipe.display())
+fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
+    let word = |path: &Path| quoted(&path.display().to_string());
+    let out = out.map_or(String::new(), |out| format!(" --out {}", word(out)));
+    format!("offramp train {}{out} --resume", word(recipe))
 }
 
 /// A story of a model that has just been made.
@@ -256,7 +255,7 @@ fn finish(
     json: bool,
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
-    if !summary.stopped {
+    if signals::stopped().is_none() {
         let pipeline = Source::Folder(summary.model.clone()).open(&Formats::default())?;
         let has_valid = PrepareSummary::read(&job.corpus)?.valid.is_some();
         let stream = has_valid.then(|| TokenStream::open(&job.corpus, "valid")).transpose()?;
@@ -291,4 +290,17 @@ fn finish(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_goes_on_takes_any_path() {
+        let command = |recipe: &str, out: Option<&str>| resume_command(Path::new(recipe), out.map(Path::new));
+        assert_eq!(command("a.toml", None), "offramp train a.toml --resume");
+        let quoted = r"offramp train 'my recipes/a.toml' --out 'it'\''s' --resume";
+        assert_eq!(command("my recipes/a.toml", Some("it's")), quoted);
+    }
 }

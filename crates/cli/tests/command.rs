@@ -4,8 +4,12 @@
 
 #[path = "command/card.rs"]
 mod card;
+#[path = "command/data.rs"]
+mod data;
 #[path = "command/documents.rs"]
 mod documents;
+#[path = "command/folders.rs"]
+mod folders;
 #[path = "command/formats.rs"]
 mod formats;
 #[path = "command/interrupted.rs"]
@@ -16,6 +20,9 @@ mod killed;
 mod memory;
 #[path = "command/mistakes.rs"]
 mod mistakes;
+#[cfg(target_os = "linux")]
+#[path = "command/patience.rs"]
+mod patience;
 #[path = "command/place.rs"]
 mod place;
 #[path = "command/prompts.rs"]
@@ -24,5 +31,11 @@ mod prompts;
 mod resumed;
 #[path = "command/speculation.rs"]
 mod speculation;
+#[cfg(target_os = "linux")]
+#[path = "command/streams.rs"]
+mod streams;
+#[cfg(target_os = "linux")]
+#[path = "command/told_to_end.rs"]
+mod told_to_end;
 #[path = "command/way.rs"]
 mod way;

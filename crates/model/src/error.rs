@@ -176,7 +176,7 @@ pub enum Error {
         /// The shape it should have.
         shape: Vec<usize>,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// A tensor that the config does not know of.
     #[error("{path}: tensor {tensor} {shape} is not part of this model: check that config.json belongs to this file", path = path.display(), tensor = legible(tensor), shape = legible(&format!("{shape:?}")))]
@@ -280,6 +280,28 @@ pub enum Error {
         path: PathBuf,
         /// What was found instead.
         reason: String,
+    },
+    /// Something that people have in place of a model folder.
+    #[error("{path}: {found}: {advice}", path = path.display())]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// The next step.
+        advice: String,
+    },
+    /// What git-lfs leaves in place of a file that it has not fetched.
+    #[error("{path} is a git-lfs pointer, which says where the file is, and not the file: run `git lfs pull` in its folder, or download it again", path = path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A head that is said to be the embedding, and is not.
+    #[error("{path}: lm_head.weight is not the token embedding, which tie_word_embeddings in config.json says it is: set that to false to run with both, or remove the tensor", path = path.display())]
+    NotTied {
+        /// The file, or the folder of the shards.
+        path: PathBuf,
     },
     /// A line of a journal that cannot be read.
     #[error("{path}, line {line}: {reason}: restore the line or remove it", path = path.display())]

@@ -14,12 +14,14 @@ use crate::weights::{Layout, Weights};
 use offramp_kernels::ternary::Input;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The model: embedding, layers, and the one exit head that serves every depth.
 ///
 /// It is immutable; all state of a run is in a [`Hidden`] and a [`KvCache`].
 #[derive(Clone, Debug)]
 pub struct Llama {
+    id: u64,
     config: Config,
     embed_tokens: Linear, // [vocab, hidden], of which rows are read: always floats
     layers: Vec<DecoderLayer>,
@@ -120,7 +122,14 @@ impl Llama {
         };
         let rope = crate::rope::Rope::new(&config);
         config.quantization = None; // of the folder, not of the model
-        Ok(Self { embed_tokens, layers, norm, lm_head, rope, config, kv_cache: formats.kv_cache })
+        let (id, kv_cache) = (new_id(), formats.kv_cache);
+        Ok(Self { id, embed_tokens, layers, norm, lm_head, rope, config, kv_cache })
+    }
+
+    /// A number that no other model of this process has: clones share it, models that were loaded or made apart do
+    /// not, even if they are alike. What was learnt or made of one model is known by it.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// What layers, head and cache hold; where a file mixes formats, its first layer speaks for all.
@@ -331,6 +340,12 @@ fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Resu
         add(&head, wanted)?;
     }
     memory::check("the model's weights", needed)
+}
+
+/// Each number once.
+pub(crate) fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn rms_norm(config: &Config, name: &str, width: usize, source: &mut dyn Source) -> Result<RmsNorm> {

@@ -109,8 +109,8 @@ pub struct Summary {
     pub stopped: bool,
     /// Steps that changed nothing as their gradient was not finite.
     pub skipped: u64,
-    /// The finished model's folder; the newest checkpoint's if the run was stopped, which before the first step is
-    /// not there.
+    /// The finished model's folder; the newest checkpoint's if the run was stopped, which before the first
+    /// step is not there.
     pub model: PathBuf,
     /// The checkpoint with the lowest validation loss, if one was validated.
     pub best: Option<Best>,
@@ -243,8 +243,8 @@ impl Run<'_> {
         Ok(Some(record))
     }
 
-    /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first: a
-    /// validation takes long, and whoever stops a run may not wait for its end.
+    /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first:
+    /// a validation takes long, and whoever stops a run may not wait for its end.
     fn after_step(&mut self) -> Result<bool> {
         let stopped = self.job.stop.load(Ordering::Relaxed);
         let step = self.trainer.state.step;
@@ -263,7 +263,8 @@ impl Run<'_> {
         Ok(!stopped)
     }
 
-    /// Does what the process that saved the newest checkpoint did not come to, and returns whether the run goes on.
+    /// Does what the process that saved the newest checkpoint did not come to, and returns whether the run
+    /// goes on.
     fn catch_up(&mut self) -> Result<bool> {
         let step = self.trainer.state.step;
         if step == 0 || self.folder.is_settled(step)? {

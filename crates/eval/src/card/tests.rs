@@ -195,6 +195,21 @@ fn a_ternary_folder_is_not_shown_as_a_llama() {
     }
 }
 
+/// In a shell and in Python alike.
+#[test]
+fn a_place_of_any_name_is_quoted() {
+    let config = config();
+    let text = Card { place: "my \"runs\"/it's", ..card(&config, Measured::default(), None) }.markdown();
+    for part in [
+        r#"offramp generate 'my "runs"/it'\''s' --prompt "#,
+        r#"`offramp card 'my "runs"/it'\''s' --data FILE`"#,
+        r#"AutoModelForCausalLM.from_pretrained("my \"runs\"/it's", trust_remote_code=True)"#,
+        r#"AutoTokenizer.from_pretrained("my \"runs\"/it's")"#,
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
 /// A run that diverged, a text without a byte, a clock that stood still.
 #[test]
 fn what_there_is_no_number_of_is_a_dash() {

@@ -124,7 +124,8 @@ impl Trainer {
         finite(&self.weights) && finite(&self.optimizer.m) && finite(&self.optimizer.v)
     }
 
-    /// Makes the next step. None, and nothing has changed, if `stop` turns true before its last micro-batch begins.
+    /// Makes the next step. None, and nothing has changed, if `stop` turns true before its last micro-batch
+    /// begins.
     pub(super) fn step(
         &mut self,
         batches: &mut Batches<'_>,
@@ -188,8 +189,8 @@ impl Trainer {
         }))
     }
 
-    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. None if
-    /// `stop` turns true: a large step takes longer than whoever stops a run may wait.
+    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. None
+    /// if `stop` turns true: a large step takes longer than whoever stops a run may wait.
     fn accumulate(
         &mut self,
         batches: &mut Batches<'_>,
@@ -229,7 +230,8 @@ impl Trainer {
     }
 
     /// Measures the validation split at `exits`, the full model last, in windows of the training's sequence
-    /// length, as `eval` does; `max_tokens` of it at most, 0 for all. None if `stop` turns true before it is done.
+    /// length, as `eval` does; `max_tokens` of it at most, 0 for all. None if `stop` turns true before it is
+    /// done.
     pub(super) fn validate(
         &mut self,
         (exits, max_tokens): (&[usize], u64),
@@ -289,8 +291,9 @@ impl Trainer {
         let found = self.network.nats(&self.weights, batch, exits);
         score.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
         score.tokens += self.labels.len() as u64;
-        let bytes = |&label: &u32| tokenizer.token_bytes(label).unwrap_or(0) as u64;
-        score.bytes += self.labels.iter().map(bytes).sum::<u64>();
+        let pairs = self.inputs.iter().zip(&self.labels);
+        let bytes = |(&input, &label)| tokenizer.token_bytes_after(input, label).unwrap_or(0) as u64;
+        score.bytes += pairs.map(bytes).sum::<u64>();
         self.inputs.clear();
         self.labels.clear();
     }

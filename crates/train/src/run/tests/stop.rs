@@ -1,5 +1,5 @@
-//! Whoever stops a run waits for little: what is saved is saved before a validation, and a validation and a step
-//! are given up where they are. A run that goes on from there ends in the same bytes.
+//! Whoever stops a run waits for little: what is saved is saved before a validation, and a validation and a
+//! step are given up where they are. A run that goes on from there ends in the same bytes.
 
 use super::best::{folders, recipe_with_a_best};
 use super::*;
@@ -86,8 +86,8 @@ fn killed_between_a_checkpoint_and_its_validation_or_judgement_it_ends_the_same(
     }
 }
 
-/// A validation that is under way is given up, the last one too: the run has its checkpoint, and validates when it
-/// goes on.
+/// A validation that is under way is given up, the last one too: the run has its checkpoint, and validates
+/// when it goes on.
 #[test]
 fn stopped_in_the_middle_of_a_validation_it_ends_the_same() {
     let (place, often) = (Place::new(), recipe_with_a_best());
