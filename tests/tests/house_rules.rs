@@ -159,11 +159,21 @@ fn opens_without_a_word(path: &str, text: &str) -> bool {
     !path.ends_with("/tests.rs") && !text.starts_with("//!")
 }
 
-/// Whether a file that is not a test prints; the doors alone do.
-fn prints(text: &str) -> bool {
+/// Whether what is no test of a file has one of these words in it.
+fn says(text: &str, words: &[&str]) -> bool {
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
     let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
-    lines.any(|line| ["println!(", "print!(", "dbg!("].iter().any(|print| line.contains(print)))
+    lines.any(|line| words.iter().any(|word| line.contains(word)))
+}
+
+/// Whether a file prints by what panics where it cannot: no file does.
+fn prints(text: &str) -> bool {
+    says(text, &["println!(", "print!(", "dbg!("])
+}
+
+/// Whether a file writes to the process's streams: the doors alone do.
+fn writes_to_streams(text: &str) -> bool {
+    says(text, &["stdout()", "stderr()"])
 }
 
 /// Whether no `mod` line names this file of a package's sources; `read` gives what its parent may be.
@@ -209,9 +219,13 @@ fn unsafe_code_stands_only_where_it_is_listed() {
 
 #[test]
 fn only_the_command_prints() {
-    let rooms = rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
-    let silent = rooms.filter(|path| !path.starts_with("crates/cli/") && !path.ends_with("/tests.rs"));
-    assert_none(silent.filter(|path| prints(&read(path))).collect());
+    let sources =
+        rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
+    let sources: Vec<_> = sources.filter(|path| !path.ends_with("/tests.rs")).collect();
+    assert_none(sources.iter().filter(|path| prints(&read(path))).cloned().collect());
+    let rooms = sources.iter().filter(|path| !path.starts_with("crates/cli/"));
+    assert_none(rooms.filter(|path| writes_to_streams(&read(path))).cloned().collect());
+    assert!(writes_to_streams("fn f() {\n    io::stdout().flush();\n}"));
     assert!(prints("fn f() {\n    eprintln!(\"done\");\n}"));
     assert!(!prints("// println!(\n#[cfg(test)]\nmod tests { fn f() { println!(); } }"));
 }

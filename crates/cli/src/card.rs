@@ -6,6 +6,7 @@ use crate::{eval, output};
 use anyhow::{Context, Result};
 use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
+use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
 use offramp_pipeline::Source;
 use offramp_text::Tokenizer;
@@ -17,11 +18,6 @@ use std::path::{Path, PathBuf};
 /// The card and what was measured for it, beside it.
 const CARD: &str = "README.md";
 const MEASURED: &str = "card.json";
-const JOURNAL: &str = "journal.jsonl";
-const RECIPE: &str = "recipe.toml";
-/// What a run keeps beside a checkpoint that it goes on from.
-const STATE: &str = "state.json";
-const TOKENIZER: &str = "tokenizer_config.json";
 /// What every card says of itself: a `README.md` without it is somebody else's.
 const OURS: &str = "`offramp card`";
 /// The module and the class that add `set_exit_layer` in Python.
@@ -91,10 +87,11 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     if folder.join(STATE).exists() {
         let folder = folder.display();
         anyhow::bail!(
-            "{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run first"
+            "{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run and give its \
+             model/, which `offramp train RECIPE --resume --best` makes the best checkpoint"
         );
     }
-    let config = Config::read(&folder.join("config.json"))?;
+    let config = Config::read(&folder.join(CONFIG))?;
     arguments.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
     let exits = match arguments.exits.is_empty() {
         true => Config::quarters(config.num_hidden_layers),
@@ -146,7 +143,7 @@ fn refuse_another_s(path: &Path) -> Result<()> {
 
 /// The folder's name; a run's `model/` has that of the run.
 fn name(folder: &Path) -> String {
-    let own = folder.file_name().filter(|name| *name != "model");
+    let own = folder.file_name().filter(|name| *name != MODEL);
     let name = own.or_else(|| folder.parent().and_then(Path::file_name));
     name.map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
@@ -211,9 +208,9 @@ fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
     if card.is_float() {
         checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
         // Folders of earlier builds lack it, and transformers then guesses.
-        if !folder.join(TOKENIZER).exists() && folder.join("tokenizer.json").exists() {
+        if !folder.join(TOKENIZER_CONFIG).exists() && folder.join(TOKENIZER).exists() {
             let context = card.config.max_position_embeddings;
-            write(TOKENIZER, &Tokenizer::from_folder(folder)?.transformers_json(context))?;
+            write(TOKENIZER_CONFIG, &Tokenizer::from_folder(folder)?.transformers_json(context))?;
         }
     }
     write(CARD, &card.markdown())?;

@@ -1,6 +1,6 @@
 //! `offramp eval`: perplexity, bits per byte and agreement at every exit.
 
-use crate::number::grouped;
+use crate::number::{fixed, grouped, percent};
 use crate::output::{self, Table};
 use crate::progress::Progress;
 use crate::{formats, source};
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 /// Measure perplexity at every exit, in one pass over the data
 ///
 /// Perplexity compares exits and models with the same tokenizer; bits/byte compares across tokenizers; agreement is
-/// the share of tokens at which an exit's most likely token is the full model's.
+/// the share of tokens at which an exit's most likely token is the full model's. The data is text and nothing else: names of
+/// special tokens in it are spelled out, and no beginning of text is put before it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp eval runs/first-light --data valid.txt --exits 6,12,18,24")]
 pub(crate) struct Arguments {
@@ -86,12 +87,17 @@ pub(crate) fn table(scores: &[ExitScore]) -> String {
     for score in scores {
         table.row([
             score.exit_layer.to_string(),
-            format!("{:.3}", score.perplexity),
-            format!("{:.4}", score.nats_per_token),
-            format!("{:.4}", score.bits_per_byte),
-            format!("{:.2} %", 100.0 * score.agreement),
+            fixed(score.perplexity, 3),
+            fixed(score.nats_per_token, 4),
+            fixed(score.bits_per_byte, 4),
+            percent(score.agreement, 2),
         ]);
     }
     let (tokens, bytes) = scores.first().map_or((0, 0), |score| (score.tokens, score.bytes));
-    table.render() + &format!("over {} tokens, {} bytes of text\n", grouped(tokens), grouped(bytes))
+    table.render()
+        + &format!(
+            "over {} tokens, {} bytes of text; corpora are text: no special tokens read or added\n",
+            grouped(tokens),
+            grouped(bytes)
+        )
 }

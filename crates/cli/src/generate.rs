@@ -112,12 +112,12 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         return print(arguments, (&prompt, exit_layer), &sampling, calibration, told);
     }
     if let Some(found) = &calibration {
-        eprintln!("{}", confidence::describe(found, layers));
+        output::note(&confidence::describe(found, layers));
     }
     if arguments.trace {
-        eprintln!("{}", trace::legend(&speculation, exit_layer));
+        output::note(&trace::legend(&speculation, exit_layer));
     }
-    eprintln!("{}", describe(&told, exit_layer, layers, &sampling));
+    output::note(&describe(&told, exit_layer, layers, &sampling));
     Ok(())
 }
 /// Whether all this can be told, before anything takes time.

@@ -3,6 +3,9 @@
 //! Every subcommand is one file with its arguments and its `run`. Results go to stdout, progress and errors
 //! to stderr; `--json` turns results into one JSON value.
 
+// They panic where they cannot write: `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod bench;
 mod card;
 mod dashboard;
@@ -24,6 +27,7 @@ mod quantize;
 mod sampling;
 mod screen;
 mod shape;
+mod signals;
 mod source;
 mod speculate;
 mod stories;
@@ -31,6 +35,7 @@ mod sweep;
 mod train;
 mod verify;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -45,7 +50,8 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a failure (a full disk, a training run that diverged), 2 a \
-    mistake (a wrong argument, a damaged file), 130 stopped by Ctrl-C.";
+    mistake (a wrong argument, a damaged file), 141 the reader of stdout has gone; told to end: 130 by Ctrl-C, 143 by \
+    SIGTERM, 129 by a terminal that hung up (a training run saves first).";
 
 /// What every subcommand takes.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -83,6 +89,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Before anything computes: later neither could be refused.
+    signals::listen().context("cannot listen for Ctrl-C")?;
     offramp_kernels::choose()?;
     let threads = arguments.global.threads.map_or_else(offramp_engine::physical_cores, usize::from);
     offramp_engine::set_threads(threads)?;

@@ -1,7 +1,7 @@
 //! The prompt that a command is given: as an argument, or in a file that holds more than an argument can.
 
-use anyhow::{Context, Result};
-use offramp_pipeline::PromptOptions;
+use anyhow::Result;
+use offramp_pipeline::{Error, PromptOptions};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn read(path: &Path) -> Result<String> {
         false => File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)),
     };
     let name = if name == "-" { "stdin".to_owned() } else { name };
-    read.with_context(|| format!("the prompt in {name}"))?;
+    read.map_err(|source| Error::Read { path: PathBuf::from(&name), source })?;
     if bytes.len() as u64 == MOST {
         bytes.truncate(bytes.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len()));
     }

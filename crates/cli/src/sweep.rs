@@ -24,7 +24,8 @@ const NEW_TOKENS: usize = 128;
 ///
 /// Every point takes its turn over the same openings, with plain decoding before and after; speed-ups are over the
 /// latter. --out draws them as a heat map. With --config, weights are made up: tokens that their exit --agree-at drafts are
-/// accepted as often as --acceptance asks. That is what speculation is worth in a shape that nobody has trained.
+/// accepted as often as --acceptance asks. That is what speculation is worth in a shape that nobody has trained. Openings are
+/// encoded as corpora are: as text, without special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp sweep --out sweep.svg\n  \
                   offramp sweep --config recipes/llama3-earlyexit.toml --format bf16 --agree-at 4 --acceptance 0.8 \

@@ -17,7 +17,8 @@ const STORY: u64 = 1000;
 /// Decode many prompts plainly and with speculation, and count the texts that are equal
 ///
 /// They all are, or the exit code is 1 and the first differences are listed: a text by speculation is that of plain
-/// decoding, token for token, greedy and sampled.
+/// decoding, token for token, greedy and sampled. Prompts are the openings of stories, encoded as corpora are: as text,
+/// without special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp verify\n  \
                   offramp verify runs/first-light --data valid.txt --prompts 100 --speculate auto,6:4,12:2")]

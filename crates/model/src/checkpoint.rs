@@ -14,10 +14,11 @@ mod room;
 #[cfg(test)]
 mod tests;
 
+pub use crate::run_folder::{step_folder, steps};
 pub use checksum::{Checksum, Checksums};
 pub use quantize::{Quantized, quantize};
 pub use remote_code::add_remote_code;
-pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
+pub use replace::{abandon, remove_folder, remove_leftovers, replace_folder, write_atomically};
 pub use resolve::resolve;
 pub use room::{free_space, tensors_size};
 
@@ -26,16 +27,15 @@ pub(crate) use foreign::no_weights;
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::run_folder::{CONFIG, GENERATION};
 use crate::weights::{Layout, SINGLE, Weights};
 use replace::Unfinished;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
 /// Where tensors of a file begin, if all before them are of whole lines.
 const CACHE_LINE: usize = 64;
 
@@ -135,29 +135,6 @@ fn header<'a>(path: &Path, tensors: impl Iterator<Item = (&'a TensorSpec, Layout
 /// Tensors of `f32`.
 fn floats(specs: &[TensorSpec]) -> impl Iterator<Item = (&TensorSpec, Layout)> {
     specs.iter().map(|spec| (spec, Layout::new(spec, Format::F32)))
-}
-
-/// The checkpoints of a run folder and their steps, oldest first.
-///
-/// # Errors
-/// If the folder cannot be read.
-pub fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let failed = |error| Error::read(run, error);
-    let mut steps = Vec::new();
-    for entry in fs::read_dir(run).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
-        if let Some(step) = step.filter(|_| is_model(&path)) {
-            steps.push((step, path));
-        }
-    }
-    steps.sort_unstable();
-    Ok(steps)
-}
-
-/// Where a run folder keeps the checkpoint of `step`: `step-000120`.
-pub fn step_folder(run: &Path, step: u64) -> PathBuf {
-    run.join(format!("step-{step:06}"))
 }
 
 fn is_model(folder: &Path) -> bool {

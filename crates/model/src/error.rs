@@ -241,6 +241,20 @@ pub enum Error {
         /// What it needs.
         bytes: u64,
     },
+    /// More memory than there is; none of it was taken.
+    #[error(
+        "{what}: {} GB of memory are needed, and {} GB are available: choose a smaller model, fewer tokens or a \
+         narrower format, or free some memory",
+        tenths(*needed, u64::div_ceil), tenths(*available, |bytes, unit| bytes / unit)
+    )]
+    NoMemory {
+        /// What needs it.
+        what: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that this process may still take.
+        available: u64,
+    },
     /// A folder that is not there to be replaced.
     #[error("{path} is there already: choose another folder, or remove it", path = path.display())]
     Exists {
@@ -299,6 +313,12 @@ pub enum Error {
         /// What the parser found.
         reason: String,
     },
+}
+
+/// Gigabytes with one decimal, rounded as told.
+fn tenths(bytes: u64, divide: fn(u64, u64) -> u64) -> String {
+    let tenths = divide(bytes, 100_000_000);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 impl Error {

@@ -20,6 +20,7 @@ pub use storage::Storage;
 use crate::config::{Config, EMBEDDING, HEAD, TensorSpec, WeightScale, blamed};
 use crate::error::{Error, Result, legible};
 use crate::format::Format;
+use crate::run_folder::CONFIG;
 use crate::source::{Source, Values, storage};
 use crate::ternary::Codes;
 use file::TensorFile;
@@ -63,7 +64,7 @@ impl Weights {
             single if single.exists() => Self::single(&single)?,
             _ => Self::shards(folder, &Names::of(&Self::specs(config)))?,
         };
-        weights.of_model(config).map_err(|error| blamed(error, &folder.join("config.json")))
+        weights.of_model(config).map_err(|error| blamed(error, &folder.join(CONFIG)))
     }
 
     /// As [`Weights::open`], of the bytes of a `model.safetensors` that a program carries; `origin` names them in
@@ -299,6 +300,10 @@ impl Source for &Weights {
     fn format(&self, spec: &TensorSpec) -> Result<Format> {
         let file = self.file_of(spec)?;
         Ok(self.strips(spec).unwrap_or_else(|| file.float_format(spec)))
+    }
+
+    fn is_mapped(&self) -> bool {
+        true
     }
 
     fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {

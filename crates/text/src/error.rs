@@ -201,6 +201,16 @@ pub enum Error {
         /// Expected and found.
         reason: String,
     },
+    /// A prepared folder whose `tokenizer.json` did not make its shards.
+    #[error(
+        "{path} is not the tokenizer that made the token shards beside it: put the right one back, or prepare the corpus \
+         again",
+        path = path.display()
+    )]
+    OtherTokenizer {
+        /// The tokenizer.
+        path: PathBuf,
+    },
     /// A prepared folder without the split asked for.
     #[error("{path} has no split \"{split}\" (it has {found}): prepare the corpus with one", path = path.display())]
     NoSplit {

@@ -16,6 +16,7 @@
 mod batches;
 mod corpus;
 mod error;
+mod fingerprint;
 mod frequency;
 mod prepare;
 mod replace;
@@ -27,10 +28,12 @@ mod windows;
 pub use batches::Batches;
 pub use corpus::{Corpus, MAX_STORY_BYTES, SEPARATOR, Stories};
 pub use error::{Error, Result};
+pub use fingerprint::Fingerprint;
 pub use frequency::most_used;
 pub use prepare::{
     PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice, prepare,
 };
+pub use replace::abandon;
 pub use stream::TokenStream;
 pub use tokenizer::{BPE_TRAINING_BYTES, Encoder, PromptOptions, StreamDecoder, Tokenizer};
 pub use windows::{Window, Windows};

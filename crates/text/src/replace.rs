@@ -1,8 +1,10 @@
 //! Files that appear whole or not at all: written beside their target, then renamed onto it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::{Builder, NamedTempFile, TempPath};
 
@@ -11,15 +13,43 @@ use crate::error::{Error, Result};
 const PREFIX: &str = ".offramp-";
 const SUFFIX: &str = ".partial";
 
+/// What this process has half made. Whatever begins or ends such a path holds the lock meanwhile.
+static HALF_MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn half_made() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    HALF_MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the files that this process has half made, in its last moment: a thread that begins or publishes
+/// one after that waits for ever.
+pub fn abandon() {
+    let paths = half_made();
+    for path in paths.iter() {
+        let _ = fs::remove_file(path);
+    }
+    std::mem::forget(paths);
+}
+
+/// A path of [`HALF_MADE`]; dropped, it is none any more.
+struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        half_made().remove(&self.0);
+    }
+}
+
 /// A file in the making, beside the one it will replace; dropped unfinished, it is removed.
 pub(crate) struct Unfinished {
     file: NamedTempFile,
+    listed: Listed,
     target: PathBuf,
 }
 
 /// A file that is complete and on disk, but not yet under its name.
 pub(crate) struct Finished {
     file: TempPath,
+    listed: Listed,
     target: PathBuf,
 }
 
@@ -31,12 +61,14 @@ impl Unfinished {
         };
         // `create_new` rather than tempfile's own opening: the result is for others to read, so the
         // permissions are those of any new file (0666 less the umask), not a secret's.
+        let mut paths = half_made();
         let file = Builder::new()
             .prefix(PREFIX)
             .suffix(SUFFIX)
             .make_in(folder, |path| File::options().read(true).write(true).create_new(true).open(path))
             .map_err(|e| Error::write(target, e))?;
-        Ok(Self { file, target: target.to_owned() })
+        paths.insert(file.path().to_owned());
+        Ok(Self { listed: Listed(file.path().to_owned()), file, target: target.to_owned() })
     }
 
     pub(crate) fn file(&mut self) -> &mut File {
@@ -51,15 +83,19 @@ impl Unfinished {
     pub(crate) fn finish(mut self) -> Result<Finished> {
         self.file.flush().map_err(|e| Error::write(&self.target, e))?;
         self.file.as_file().sync_all().map_err(|e| Error::write(&self.target, e))?;
-        Ok(Finished { file: self.file.into_temp_path(), target: self.target })
+        Ok(Finished { file: self.file.into_temp_path(), listed: self.listed, target: self.target })
     }
 }
 
 impl Finished {
     /// Gives the file its name, in place of whatever had it before.
     pub(crate) fn publish(self) -> Result<()> {
-        let Self { file, target } = self;
-        file.persist(&target).map_err(|e| Error::write(&target, e.error))
+        let Self { file, listed, target } = self;
+        let paths = half_made();
+        let published = file.persist(&target).map_err(|e| Error::write(&target, e.error));
+        drop(paths);
+        drop(listed);
+        published
     }
 }
 
@@ -131,7 +167,7 @@ mod tests {
         let beside = folder.path().join(".offramp-x.partial");
         fs::write(&beside, b"").unwrap();
         let file = NamedTempFile::from_parts(full, TempPath::try_from_path(&beside).unwrap());
-        let mut unfinished = Unfinished { file, target: target.clone() };
+        let mut unfinished = Unfinished { file, listed: Listed(beside.clone()), target: target.clone() };
         let error = unfinished.file().write_all(b"two").map_err(|e| Error::write(&target, e)).unwrap_err();
         drop(unfinished);
         let message = error.to_string();

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
+use crate::fingerprint::{Fingerprint, Sum};
 use crate::prepare::PrepareSummary;
 use crate::shard::{ShardReader, check_ids};
 use crate::tokenizer::Tokenizer;
@@ -17,6 +18,9 @@ pub struct TokenStream {
     len: u64,
     utf8_bytes: u64,
     vocab_size: usize,
+    fingerprint: Fingerprint,
+    /// Of the tokenizer that made the ids, where it is known.
+    tokenizer: Option<Fingerprint>,
 }
 
 #[derive(Debug)]
@@ -42,9 +46,16 @@ impl TokenStream {
         })?;
         let mut shards = Vec::new();
         let (mut len, mut utf8_bytes) = (0u64, 0u64);
+        let (mut sum, mut tokenizer) = (Sum::new(), None);
         for name in &info.shards {
-            let shard = ShardReader::open(&folder.join(name))?;
+            let shard = ShardReader::open(&folder.join(name), &mut sum)?;
             let header = *shard.header();
+            if let Some(prints) = header.prints
+                && *tokenizer.get_or_insert(prints.tokenizer) != prints.tokenizer
+            {
+                let reason = "it is of another tokenizer than the shards before it".to_owned();
+                return Err(Error::Shard { path: folder.join(name), reason });
+            }
             if header.vocab_size as usize != summary.vocab_size {
                 return Err(Error::Shard {
                     path: folder.join(name),
@@ -66,7 +77,8 @@ impl TokenStream {
             );
             return Err(Error::Manifest { path, reason });
         }
-        Ok(Self { source: Source::Shards(shards), len, utf8_bytes, vocab_size: summary.vocab_size })
+        let (source, fingerprint) = (Source::Shards(shards), sum.fingerprint());
+        Ok(Self { source, len, utf8_bytes, vocab_size: summary.vocab_size, fingerprint, tokenizer })
     }
 
     /// The stories of a corpus in memory, without a folder of shards: the same stream that [`crate::prepare`]
@@ -120,7 +132,10 @@ impl TokenStream {
     pub fn from_tokens(tokens: Vec<u32>, vocab_size: usize) -> Result<Self> {
         check_ids(&tokens, 0, vocab_size, || "tokens in memory".into())?;
         let len = tokens.len() as u64;
-        Ok(Self { source: Source::Memory(tokens), len, utf8_bytes: 0, vocab_size })
+        let mut sum = Sum::new();
+        sum.add_ids(&tokens);
+        let (source, fingerprint) = (Source::Memory(tokens), sum.fingerprint());
+        Ok(Self { source, len, utf8_bytes: 0, vocab_size, fingerprint, tokenizer: None })
     }
 
     /// Tokens in the stream.
@@ -141,6 +156,25 @@ impl TokenStream {
     /// Every id is below this.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// What makes it the same stream again, wherever it lies.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Checks that its ids are those of `tokenizer`, which `path` names in errors. Shards of before version 2 do not
+    /// say whose ids they hold: they are taken as they are.
+    ///
+    /// # Errors
+    /// [`Error::OtherTokenizer`].
+    pub fn check_tokenizer(&self, tokenizer: &Tokenizer, path: &Path) -> Result<()> {
+        match self.tokenizer {
+            Some(made_by) if made_by != tokenizer.fingerprint()? => {
+                Err(Error::OtherTokenizer { path: path.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Copies the tokens from `start` on into `out`.

@@ -24,10 +24,12 @@ mod words;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result, one_line};
+use crate::fingerprint::Fingerprint;
 use crate::replace;
 use spelling::Spelling;
 
@@ -71,6 +73,7 @@ pub struct Tokenizer {
     spelling: Spelling,
     /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
     gpt2_words: bool,
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 impl Tokenizer {
@@ -198,7 +201,8 @@ impl Tokenizer {
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
         let named_in_prompts = prompt::added_vocabulary(&inner);
-        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words })
+        let fingerprint = OnceLock::new();
+        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words, fingerprint })
     }
 
     /// Token ids of a text, none of them special. See the head of this file.
@@ -250,6 +254,19 @@ impl Tokenizer {
     /// Whether both have the same tokens under the same ids.
     pub fn has_vocabulary_of(&self, other: &Self) -> bool {
         self.inner.get_vocab(true) == other.inner.get_vocab(true)
+    }
+
+    /// What makes it the same tokenizer again: whatever makes ids of a text, and which id is which token. The file's
+    /// layout does not count, nor what is added around a prompt, nor how ids become text again.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if it cannot be written as JSON.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        if let Some(&known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let found = guard(|| Ok(Fingerprint::of_tokenizer(&self.inner)?))?;
+        Ok(*self.fingerprint.get_or_init(|| found))
     }
 
     /// The id that separates stories: a special token with a known name for it (`<|endoftext|>`, `<|end_of_text|>`,

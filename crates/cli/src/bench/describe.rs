@@ -1,7 +1,7 @@
 //! A bench as a person reads it.
 
 use crate::formats;
-use crate::number::{bytes, rate};
+use crate::number::{bytes, fixed, percent, rate, times};
 use crate::output::Table;
 use offramp_eval::{ExitSpeed, SpeedReport, Spread};
 
@@ -33,13 +33,13 @@ fn row(report: &SpeedReport, exit: &ExitSpeed) -> [String; 10] {
         formats::name(&report.formats),
         exit.exit_layer.to_string(),
         spread(&exit.decode),
-        format!("{:.2}×", exit.speed_up),
+        times(exit.speed_up),
         spread(&exit.prefill),
-        format!("{:.1} ms", 1e3 * exit.first_token.median),
+        fixed(1e3 * exit.first_token.median, 1) + " ms",
         bytes(exit.bytes_per_token),
         rate(exit.bytes_per_second.median / 1e9),
-        format!("{:.0} %", 100.0 * exit.bandwidth_share.median),
-        exit.verify.map_or("–".to_owned(), |ratio| format!("{:.2}×", ratio.median)),
+        percent(exit.bandwidth_share.median, 0),
+        exit.verify.map_or("–".to_owned(), |ratio| times(ratio.median)),
     ]
 }
 

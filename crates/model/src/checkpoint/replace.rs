@@ -2,9 +2,11 @@
 
 use super::checksum::{Checksum, Summed};
 use crate::error::{Error, Result};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::{Builder, TempPath};
 
 const PREFIX: &str = ".offramp-";
@@ -13,10 +15,37 @@ const SUFFIX: &str = ".partial";
 const REPLACED: &str = ".replaced";
 const BUFFER: usize = 1 << 20;
 
+/// What this process has half made. Whatever begins or ends such a path holds the lock meanwhile.
+static HALF_MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn half_made() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    HALF_MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what this process has half made, in its last moment: a thread that begins or publishes a file or a
+/// folder after that waits for ever.
+pub fn abandon() {
+    let paths = half_made();
+    for path in paths.iter() {
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+    std::mem::forget(paths);
+}
+
+/// A path of [`HALF_MADE`]; dropped, it is none any more.
+struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        half_made().remove(&self.0);
+    }
+}
+
 /// A file in the making; dropped unpublished, it is removed.
 pub(super) struct Unfinished {
     file: BufWriter<Summed>,
     name: TempPath, // removes the file when dropped
+    listed: Listed,
     target: PathBuf,
 }
 
@@ -25,12 +54,14 @@ impl Unfinished {
         // `create_new` and not tempfile's own opening: the result is for others to read, so it gets the
         // permissions of any new file (0666 less the umask), not those of a secret.
         let open = |path: &Path| File::options().write(true).create_new(true).open(path);
+        let mut paths = half_made();
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open);
         let file = file.map_err(|error| Error::write(target, error))?;
         // Apart, for tempfile's own writer adds the hidden name to every error.
         let (file, name) = file.into_parts();
-        let file = BufWriter::with_capacity(BUFFER, Summed::new(file));
-        Ok(Self { file, name, target: target.to_owned() })
+        paths.insert(name.to_owned());
+        let (file, listed) = (BufWriter::with_capacity(BUFFER, Summed::new(file)), Listed(name.to_owned()));
+        Ok(Self { file, name, listed, target: target.to_owned() })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -39,11 +70,14 @@ impl Unfinished {
 
     /// Hands the bytes to the disk, then gives the file its name in place of whatever had it.
     pub(super) fn publish(self) -> Result<Checksum> {
-        let Self { file, name, target } = self;
+        let Self { file, name, listed, target } = self;
         let failed = |error: io::Error| Error::write(&target, error);
         let (file, checksum) = file.into_inner().map_err(|error| failed(error.into_error()))?.finish();
         file.sync_all().map_err(failed)?;
+        let paths = half_made();
         name.persist(&target).map_err(|error| failed(error.error))?;
+        drop(paths);
+        drop(listed);
         sync_names(parent(&target));
         Ok(checksum)
     }
@@ -84,23 +118,27 @@ pub fn replace_folder<E: From<Error>>(
 /// A folder in the making; dropped unpublished, it is removed.
 struct Folder {
     path: PathBuf,
+    _listed: Listed,
 }
 
 impl Folder {
     fn create(target: &Path) -> Result<Self> {
         let path = hidden(target);
+        let mut paths = half_made();
         let cleared = match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => fs::create_dir(&path),
         };
         cleared.map_err(|error| Error::write(target, error))?;
-        Ok(Self { path })
+        paths.insert(path.clone());
+        Ok(Self { _listed: Listed(path.clone()), path })
     }
 
     fn publish(self, target: &Path) -> Result<()> {
         let failed = |error| Error::write(target, error);
         let aside = self.path.with_extension(&REPLACED[1..]);
         let replaces = target.exists();
+        let mut paths = half_made();
         if replaces {
             let _ = fs::remove_dir_all(&aside); // left by a process of the same number that was killed
             fs::rename(target, &aside).map_err(failed)?;
@@ -111,8 +149,13 @@ impl Folder {
             }
             return Err(failed(error));
         }
+        let set_aside = replaces.then(|| {
+            paths.insert(aside.clone());
+            Listed(aside.clone())
+        });
+        drop(paths);
         sync_names(parent(target));
-        if replaces {
+        if set_aside.is_some() {
             let _ = fs::remove_dir_all(&aside); // the new folder stands: nothing is lost if this fails
         }
         Ok(())
@@ -132,6 +175,8 @@ impl Drop for Folder {
 pub fn remove_folder(folder: &Path) -> Result<()> {
     let failed = |error| Error::write(folder, error);
     let aside = hidden(folder);
+    half_made().insert(aside.clone());
+    let _listed = Listed(aside.clone());
     fs::rename(folder, &aside).map_err(failed)?;
     fs::remove_dir_all(&aside).map_err(failed)
 }

@@ -2,6 +2,7 @@
 
 use super::{foreign, hub, is_model, steps};
 use crate::error::Result;
+use crate::run_folder::MODEL;
 use std::path::{Path, PathBuf};
 
 /// The model folder that `path` means: itself; for a run folder its `model/` or else its newest `step-NNNNNN/`; for a
@@ -13,7 +14,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         foreign::no_folder(path)?;
     }
-    let finished = path.join("model");
+    let finished = path.join(MODEL);
     if is_model(path) {
         return Ok(path.to_owned());
     }

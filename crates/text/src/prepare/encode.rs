@@ -11,6 +11,7 @@ use super::files::{self, Files, Story};
 use super::{PrepareOptions, PrepareProgress, SplitSummary, Stage};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
+use crate::fingerprint::Sum;
 use crate::replace::Finished;
 use crate::shard::ShardWriter;
 use crate::tokenizer::{Encoder, Tokenizer};
@@ -116,6 +117,8 @@ struct Output<'j> {
     end_of_text: u32,
     open: Option<ShardWriter>,
     closed: Vec<Finished>,
+    /// Of the closed shards' ids.
+    sum: Sum,
     summary: SplitSummary,
     story: Vec<u32>,
 }
@@ -133,7 +136,8 @@ impl<'j> Output<'j> {
             shards: Vec::new(),
         };
         let end_of_text = job.tokenizer.end_of_text_or_error()?;
-        Ok(Self { job, end_of_text, open: None, closed: Vec::new(), summary, story: Vec::new() })
+        let (closed, sum) = (Vec::new(), Sum::new());
+        Ok(Self { job, end_of_text, open: None, closed, sum, summary, story: Vec::new() })
     }
 
     fn write(&mut self, chunk: &Chunk<'_>) -> Result<()> {
@@ -157,7 +161,9 @@ impl<'j> Output<'j> {
                 let name = format!("{}-{:05}.tokens", self.job.split, self.closed.len());
                 let target = self.job.options.out.join(&name);
                 self.summary.shards.push(name);
-                self.open.insert(ShardWriter::create(&target, self.job.tokenizer.vocab_size())?)
+                let tokenizer = self.job.tokenizer;
+                let print = tokenizer.fingerprint()?;
+                self.open.insert(ShardWriter::create(&target, tokenizer.vocab_size(), print, self.sum)?)
             }
         };
         shard.write(&self.story, utf8_bytes)?;
@@ -172,6 +178,7 @@ impl<'j> Output<'j> {
 
     fn close(&mut self) -> Result<()> {
         if let Some(shard) = self.open.take() {
+            self.sum = shard.split();
             self.closed.push(shard.finish()?);
         }
         Ok(())

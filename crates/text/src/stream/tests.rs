@@ -86,3 +86,37 @@ fn a_corpus_that_makes_no_stream_says_why() {
     let absent = path.with_file_name("absent.txt");
     assert!(matches!(TokenStream::from_corpus(&absent, &tokenizer, 100), Err(Error::Read { .. })));
 }
+
+/// The folder's own tokenizer, and no other, goes with its shards; shards of one split belong together.
+#[test]
+fn a_prepared_folder_knows_whose_ids_it_holds() {
+    let (folder, path) = tales();
+    let prepared = |name: &str, vocab_size: usize| {
+        let options = PrepareOptions {
+            train: vec![path.clone()],
+            valid: None,
+            out: folder.path().join(name),
+            tokenizer: TokenizerChoice::Train { vocab_size },
+            shard_tokens: 10,
+        };
+        prepare(&options, &mut |_| {}).unwrap();
+        options.out
+    };
+    let (one, other) = (prepared("one", 257), prepared("other", 262));
+    let [mine, theirs] = [&one, &other].map(|out| Tokenizer::from_folder(out).unwrap());
+    let stream = TokenStream::open(&one, "train").unwrap();
+    stream.check_tokenizer(&mine, &one).unwrap();
+    let message = stream.check_tokenizer(&theirs, &one).unwrap_err().to_string();
+    assert!(message.contains("not the tokenizer that made") && message.contains("prepare"), "{message}");
+    // The same stories, the same tokenizer: the same stream, however it is cut into shards.
+    let memory = TokenStream::from_corpus(&path, &mine, u64::MAX).unwrap();
+    assert_eq!(memory.fingerprint(), stream.fingerprint());
+    assert_ne!(TokenStream::open(&other, "train").unwrap().fingerprint(), stream.fingerprint());
+    // Two shards that change places, and one that is missing in the middle.
+    let [first, second] = ["train-00000.tokens", "train-00001.tokens"].map(|name| one.join(name));
+    let (a, b) = (fs::read(&first).unwrap(), fs::read(&second).unwrap());
+    fs::write(&first, &b).unwrap();
+    fs::write(&second, &a).unwrap();
+    let message = TokenStream::open(&one, "train").unwrap_err().to_string();
+    assert!(message.contains("do not follow") && message.contains("train-00000"), "{message}");
+}

@@ -2,7 +2,9 @@
 
 mod best;
 mod damage;
+mod resume;
 mod start;
+mod stop;
 mod threads;
 mod validation;
 
@@ -45,7 +47,14 @@ impl Place {
     }
 
     fn job<'a>(&self, recipe: &'a Recipe, folder: &str, stop: &'a AtomicBool) -> Job<'a> {
-        Job { recipe, corpus: self.path("corpus"), folder: self.path(folder), resume: false, stop }
+        Job {
+            recipe,
+            corpus: self.path("corpus"),
+            folder: self.path(folder),
+            resume: false,
+            best: false,
+            stop,
+        }
     }
 
     fn read(&self, file: &str) -> Vec<u8> {
