@@ -129,7 +129,7 @@ fn is_train_failure(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
-    use offramp_pipeline::Error as Pipeline;
+    use offramp_pipeline::{ChatTemplateError, Error as Pipeline};
     let engine = |error: &offramp_engine::Error| match error {
         offramp_engine::Error::NotFinite { .. } => true,
         offramp_engine::Error::Model(error) => is_model_failure(error),
@@ -139,7 +139,10 @@ fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
         Pipeline::Engine(error) => engine(error),
         Pipeline::Model(error) => is_model_failure(error),
         Pipeline::Text(error) => is_text_failure(error),
-        Pipeline::Read { source, .. } => is_reading(source),
+        Pipeline::Read { source, .. } | Pipeline::ChatTemplate(ChatTemplateError::Read { source, .. }) => {
+            is_reading(source)
+        }
+        Pipeline::ChatTemplate(ChatTemplateError::Thread(_)) => true,
         _ => false,
     };
     if let Some(error) = error.downcast_ref::<Pipeline>() {

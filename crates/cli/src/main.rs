@@ -8,6 +8,7 @@
 
 mod bench;
 mod card;
+mod chat;
 mod dashboard;
 mod demo;
 mod eval;
@@ -15,6 +16,7 @@ mod failure;
 mod formats;
 mod generate;
 mod inspect;
+mod interrupt;
 mod live;
 mod number;
 mod output;
@@ -32,6 +34,7 @@ mod source;
 mod speculate;
 mod stories;
 mod sweep;
+mod telling;
 mod train;
 mod verify;
 
@@ -71,6 +74,7 @@ enum Command {
     Eval(eval::Arguments),
     Bench(bench::Arguments),
     Generate(generate::Arguments),
+    Chat(chat::Arguments),
     Inspect(inspect::Arguments),
     Quantize(quantize::Arguments),
     Sweep(sweep::Arguments),
@@ -100,6 +104,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Eval(arguments) => eval::run(arguments, json)?,
         Command::Bench(arguments) => bench::run(arguments, json)?,
         Command::Generate(arguments) => generate::run(arguments, json)?,
+        Command::Chat(arguments) => chat::run(arguments, json)?,
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
         Command::Quantize(arguments) => quantize::run(arguments, json)?,
         Command::Sweep(arguments) => sweep::run(arguments, json)?,

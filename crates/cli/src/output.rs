@@ -43,14 +43,19 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Unwritten> {
     text(&(serde_json::to_string_pretty(value).map_err(io::Error::from)? + "\n"))
 }
 
-/// A path as JSON has it, which is text: what is no UTF-8 in it stands as U+FFFD.
-pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.as_ref().to_string_lossy())
-}
-
 /// Writes a line to stderr, in one piece.
 pub(crate) fn note(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Writes to stderr what a person is to answer behind.
+pub(crate) fn ask(words: &str) {
+    let _ = io::stderr().write_all(words.as_bytes());
+}
+
+/// A path as JSON has it, which is text: what is no UTF-8 in it stands as U+FFFD.
+pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
 }
 
 /// Columns of numbers and short words, all to the right.

@@ -1,6 +1,7 @@
 //! Being told to end: Ctrl-C, SIGTERM, a terminal that hangs up. A command ends where it is, by that signal,
 //! and leaves nothing half made; a training run saves first.
 
+use crate::interrupt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::process;
@@ -55,6 +56,9 @@ pub(crate) fn listen() -> io::Result<()> {
 }
 
 fn heard(signal: i32) {
+    if signal == SIGINT && interrupt::take() {
+        return; // meant for an answer
+    }
     let saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(say) = saving else { end(signal) };
     if !STOP.load(Ordering::Relaxed) {
@@ -76,8 +80,7 @@ fn heard(signal: i32) {
 /// Ends the process as the signal would have, for a shell's loop goes on after a mere exit code; but nothing
 /// that is half made stays.
 fn end(signal: i32) -> ! {
-    offramp_model::checkpoint::abandon();
-    offramp_text::abandon();
+    offramp_files::abandon();
     // The first process of a container is not ended by a signal that it does not handle.
     if process::id() != 1 {
         let _ = signal_hook::low_level::emulate_default_handler(signal);

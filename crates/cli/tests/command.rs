@@ -4,6 +4,8 @@
 
 #[path = "command/card.rs"]
 mod card;
+#[path = "command/data.rs"]
+mod data;
 #[path = "command/documents.rs"]
 mod documents;
 #[path = "command/folders.rs"]

@@ -306,12 +306,6 @@ impl Llama {
     }
 }
 
-/// Each number once.
-pub(crate) fn new_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 /// Checks that what is not read as it lies in a file fits the memory.
 fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Result<()> {
     let layers = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
@@ -337,6 +331,12 @@ fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Resu
         add(&head, wanted)?;
     }
     memory::check("the model's weights", needed)
+}
+
+/// Each number once.
+pub(crate) fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn rms_norm(config: &Config, name: &str, width: usize, source: &mut dyn Source) -> Result<RmsNorm> {

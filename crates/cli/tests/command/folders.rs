@@ -11,7 +11,9 @@ fn what_lies_in_the_hubs_cache_is_found_and_said() {
     let settings = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"];
     let run = |argument: &str, setting: &str, cache: &str| {
         let mut command = place.command(&["inspect", argument]);
-        settings.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in settings {
+            command.env_remove(name);
+        }
         Ran::of(command.env(setting, place.path(cache)).output().unwrap())
     };
     let places = ["a cache", "b", "c/hub", "d/huggingface/hub", "e/.cache/huggingface/hub"];
