@@ -50,10 +50,10 @@ struct Answer {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
+    // Before the weights: most folders without a template are asked for a chat by mistake.
     let template = source.chat_template()?;
     let mut pipeline = source.open(&arguments.telling.formats())?;
     let chat = Chat::new(template, arguments.system.clone(), &mut pipeline);
-    let person = io::stdin().is_terminal();
     let mut talk = Talk {
         arguments,
         pipeline: &pipeline,
@@ -62,57 +62,18 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         speculation: arguments.telling.speculation(&pipeline)?,
         answers: 0,
         json,
+        person: io::stdin().is_terminal(),
     };
     talk.check()?;
-    listen()?;
-    if person {
-        eprintln!("{}: /help lists the commands, Ctrl-C stops an answer", source.path().display());
-    }
+    talk.ask(&format!("{}: /help lists the commands, Ctrl-C stops an answer\n", source.path().display()));
     let mut lines = Lines::new(io::stdin().lock());
     loop {
-        if person {
-            eprint!("> ");
-        }
-        let next = lines
-            .next(|| {
-                if person {
-                    eprint!("… ")
-                }
-            })
-            .context("cannot read what is said")?;
-        match next {
-            None if person => {
-                eprintln!();
-                break;
-            }
-            None | Some(Said::Command(Command::Quit)) => break,
-            Some(Said::Nothing) => {}
-            Some(Said::Command(Command::Help)) => eprintln!("{HELP}"),
-            Some(Said::Command(Command::Reset)) => talk.chat.reset(),
-            Some(Said::Unknown(name)) if person => eprintln!("/{name} is no command: /help lists them"),
-            Some(Said::Unknown(name)) => {
-                bail!("/{name} is no command: put a space before a message that begins with /")
-            }
-            Some(Said::Message(message)) => match talk.turn(message) {
-                // A person may say it otherwise; a script cannot.
-                Err(error) if person && error.is::<offramp_pipeline::Error>() => {
-                    eprintln!("error: {error:#}")
-                }
-                answered => answered?,
-            },
+        talk.ask("> ");
+        let said = lines.next(|| talk.ask("… ")).context("cannot read what is said")?;
+        if talk.heed(said)?.is_break() {
+            return Ok(());
         }
     }
-    Ok(())
-}
-
-/// Listens for Ctrl-C: where nothing is answered, it ends the program.
-fn listen() -> Result<()> {
-    let heard = || {
-        if !crate::interrupt::take() {
-            std::process::exit(130);
-        }
-    };
-    ctrlc::set_handler(heard).context("cannot listen for Ctrl-C")
 }
 
 /// The conversation, and what the model has computed of it.
@@ -124,6 +85,8 @@ struct Talk<'p> {
     speculation: Speculation,
     answers: u64,
     json: bool,
+    /// Whether a person types, and not a script.
+    person: bool,
 }
 
 impl<'p> Talk<'p> {
@@ -134,6 +97,42 @@ impl<'p> Talk<'p> {
         let request = arguments.telling.request(pipeline, &token, 1);
         pipeline.begin(&mut pipeline.session(1, 1)?, request, speculation)?;
         Ok(())
+    }
+
+    /// Says what a person should see before typing.
+    fn ask(&self, words: &str) {
+        if self.person {
+            output::ask(words);
+        }
+    }
+
+    /// Answers a message, or does what a command says; breaks where the conversation ends.
+    fn heed(&mut self, said: Option<Said>) -> Result<ControlFlow<()>> {
+        match said {
+            None => {
+                self.ask("\n");
+                return Ok(ControlFlow::Break(()));
+            }
+            Some(Said::Command(Command::Quit)) => return Ok(ControlFlow::Break(())),
+            Some(Said::Command(Command::Help)) => output::note(HELP),
+            Some(Said::Command(Command::Reset)) => self.chat.reset(),
+            Some(Said::Nothing) => {}
+            Some(Said::Unknown(name)) => {
+                let line = format!("/{name} is no command: put a space before a message that begins with /");
+                if !self.person {
+                    bail!(line);
+                }
+                output::note(&line);
+            }
+            Some(Said::Message(message)) => match self.turn(message) {
+                // A person may say it otherwise; a script cannot.
+                Err(error) if self.person && error.is::<offramp_pipeline::Error>() => {
+                    output::note(&format!("error: {error:#}"));
+                }
+                answered => answered?,
+            },
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// A message and its answer. What could not be answered was not said.
@@ -168,7 +167,7 @@ impl<'p> Talk<'p> {
         } else {
             output::text("\n")?;
             if let Some(note) = note(&told.finish, limit) {
-                eprintln!("[{note}]");
+                output::note(&format!("[{note}]"));
             }
         }
         Ok(text)

@@ -48,6 +48,11 @@ pub(crate) fn note(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
+/// Writes to stderr what the answer will stand behind.
+pub(crate) fn ask(words: &str) {
+    let _ = io::stderr().write_all(words.as_bytes());
+}
+
 /// A path as JSON has it, which is text: what is no UTF-8 in it stands as U+FFFD.
 pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.as_ref().to_string_lossy())

@@ -1,6 +1,7 @@
 //! Being told to end: Ctrl-C, SIGTERM, a terminal that hangs up. A command ends where it is, by that signal,
 //! and leaves nothing half made; a training run saves first.
 
+use crate::interrupt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::process;
@@ -55,6 +56,9 @@ pub(crate) fn listen() -> io::Result<()> {
 }
 
 fn heard(signal: i32) {
+    if signal == SIGINT && interrupt::take() {
+        return;
+    }
     let saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(say) = saving else { end(signal) };
     if !STOP.load(Ordering::Relaxed) {

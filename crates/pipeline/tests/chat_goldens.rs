@@ -166,7 +166,8 @@ fn a_folders_template_and_tokens_are_those_that_transformers_finds() {
 #[test]
 fn a_rendered_conversation_has_the_ids_that_transformers_gives_it() {
     for (name, templates) in goldens().encoded {
-        let tokenizer = Tokenizer::from_folder(&folder().join("../prompts").join(&name)).expect("a tokenizer");
+        let tokenizer =
+            Tokenizer::from_folder(&folder().join("../prompts").join(&name)).expect("a tokenizer");
         for (template, Encoded { text, ids }) in templates {
             let found = tokenizer.encode_prompt(&text, PromptOptions::rendered()).expect("ids");
             assert_eq!(found, ids, "{name}, {template}: {text:?}");
