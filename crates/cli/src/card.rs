@@ -2,7 +2,7 @@
 
 use crate::plot;
 use crate::progress::Progress;
-use crate::{eval, output};
+use crate::{eval, output, stories};
 use anyhow::{Context, Result};
 use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
@@ -35,12 +35,14 @@ const MODULE: [&str; 2] = ["modeling_early_exit", "EarlyExitLlamaForCausalLM"];
 pub(crate) struct Arguments {
     /// A model folder, or a run folder
     model: PathBuf,
-    /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote: perplexity at every exit
+    /// Stories, or a folder that `offramp prepare` wrote, as for `offramp eval`: perplexity at every exit
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
     /// Stories that no choice has touched: one more number, at full depth
     #[arg(long, value_name = "PATH")]
-    untouched: Option<PathBuf>,
+    untouched: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// The run folder with the journal and the recipe [default: where the model lies]
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
@@ -159,16 +161,20 @@ fn read_journal(run: Option<&Path>) -> Result<Option<TrainingReport>> {
 }
 
 fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Measured> {
-    let score = |path: &Path, exits: Vec<usize>| -> Result<Scores> {
+    let score = |data: &[PathBuf], exits: Vec<usize>| -> Result<Option<Scores>> {
+        if data.is_empty() {
+            return Ok(None);
+        }
         let pipeline = Source::Folder(folder.to_owned()).open(&Formats::default())?;
-        let stream = offramp_eval::open_data(path, pipeline.tokenizer(), u64::MAX)?;
+        let stream = stories::open(data, &arguments.reading, pipeline.tokenizer(), u64::MAX)?;
         let options = PerplexityOptions { exits, ..Default::default() };
         let exits = eval::score(&pipeline, &stream, &options)?;
-        Ok(Scores { data: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), exits })
+        let names = data.iter().map(|path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
+        Ok(Some(Scores { data: names.collect::<Vec<_>>().join(", "), exits }))
     };
-    let validation = arguments.data.as_deref().map(|path| score(path, Vec::new())).transpose()?;
+    let validation = score(&arguments.data, Vec::new())?;
     let full = vec![config.num_hidden_layers];
-    let untouched = arguments.untouched.as_deref().map(|path| score(path, full)).transpose()?;
+    let untouched = score(&arguments.untouched, full)?;
     let speed = if arguments.runs == 0 { None } else { Some(time(arguments.runs, folder, config)?) };
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Ok(Measured { version, validation, untouched, speed })

@@ -3,7 +3,7 @@
 use crate::number::{fixed, grouped, percent};
 use crate::output::{self, Table};
 use crate::progress::Progress;
-use crate::{formats, source};
+use crate::{formats, source, stories};
 use anyhow::Result;
 use offramp_eval::{ExitScore, PerplexityOptions};
 use offramp_pipeline::Pipeline;
@@ -21,9 +21,12 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote, whose validation split is read
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
+    /// Stories (.txt, .jsonl, .json, .csv, .parquet, also packed as .gz or .zst; a folder or a pattern of them; - is
+    /// standard input), or a folder that `offramp prepare` wrote, whose validation split is read; repeat it for several
+    #[arg(long, value_name = "PATH", required = true)]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// Exit layers, separated by commas [default: all]
     #[arg(long, value_name = "E,…", value_delimiter = ',')]
     exits: Vec<usize>,
@@ -41,8 +44,9 @@ pub(crate) struct Arguments {
 struct Answer<'a> {
     #[serde(serialize_with = "output::path")]
     model: &'a Path,
-    #[serde(serialize_with = "output::path")]
-    data: &'a Path,
+    data: String,
+    /// None where only a part of a prepared folder was read.
+    stories: Option<u64>,
     exits: &'a [ExitScore],
 }
 
@@ -51,17 +55,24 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let pipeline = source.open(&arguments.formats.formats())?;
     // One more than are scored: the first token is not predicted.
     let most = arguments.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_add(1));
-    let stream = offramp_eval::open_data(&arguments.data, pipeline.tokenizer(), most)?;
+    let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let options = PerplexityOptions {
         exits: arguments.exits.clone(),
         context: arguments.context,
         max_tokens: arguments.max_tokens,
     };
     let scores = score(&pipeline, &stream, &options)?;
-    match json {
-        true => output::json(&Answer { model: source.path(), data: &arguments.data, exits: &scores })?,
-        false => output::text(&table(&scores))?,
+    let (data, stories) = (stories::name(&arguments.data), stream.found().stories);
+    let stories = (stories > 0).then_some(stories);
+    if json {
+        return Ok(output::json(&Answer { model: source.path(), data, stories, exits: &scores })?);
     }
+    let found = match stories {
+        Some(1) => format!("{data}: 1 story\n"),
+        Some(stories) => format!("{data}: {} stories\n", grouped(stories)),
+        None => String::new(),
+    };
+    output::text(&(table(&scores) + &found))?;
     Ok(())
 }
 

@@ -95,7 +95,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let exit_layer = arguments.telling.exit_layer(&pipeline);
     let mut request = arguments.telling.request(&pipeline, &ids, arguments.max_new_tokens);
     check(&pipeline, &request)?;
-    let (confidence, calibration) = arguments.confidence.policy(&pipeline)?.unzip();
+    let (confidence, calibration) =
+        arguments.confidence.policy(&pipeline, arguments.telling.reading())?.unzip();
     request.confidence = confidence;
     let calibration = calibration.flatten();
     let mut speculation = arguments.telling.speculation(&pipeline)?;

@@ -80,8 +80,7 @@ fn heard(signal: i32) {
 /// Ends the process as the signal would have, for a shell's loop goes on after a mere exit code; but nothing
 /// that is half made stays.
 fn end(signal: i32) -> ! {
-    offramp_model::checkpoint::abandon();
-    offramp_text::abandon();
+    offramp_files::abandon();
     // The first process of a container is not ended by a signal that it does not handle.
     if process::id() != 1 {
         let _ = signal_hook::low_level::emulate_default_handler(signal);

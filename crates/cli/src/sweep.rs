@@ -51,9 +51,11 @@ pub(crate) struct Arguments {
     lengths: Vec<usize>,
     #[command(flatten)]
     head: speculate::Head,
-    /// Stories whose openings are continued [default: those that offramp carries]
+    /// Stories whose openings are continued, as for `offramp eval` [default: those that offramp carries]
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// Tokens of each opening
     #[arg(long, value_name = "N", default_value_t = 16)]
     prompt_tokens: usize,
@@ -150,10 +152,10 @@ fn load(arguments: &Arguments) -> Result<Material> {
     let source = arguments.source.source()?;
     let pipeline = source.open(&arguments.formats.formats())?;
     let most = STORY.saturating_mul(arguments.runs as u64);
-    let stream = stories::open(arguments.data.as_deref(), pipeline.tokenizer(), most)?;
+    let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let end_of_text = pipeline.tokenizer().end_of_text();
     let prompts = openings(&stream, end_of_text, (arguments.runs, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&pipeline)?;
+    let head = arguments.head.make(&pipeline, &arguments.reading)?;
     let token_limit = Some(pipeline.tokenizer().vocab_size());
     let model = pipeline.into_model();
     Ok(Material { path: source.path().to_owned(), model, prompts, token_limit, head, made_up: None })

@@ -1,7 +1,7 @@
 //! How a text is to be told: what `generate` and `chat` are asked for alike.
 
 use crate::speculate::{self, Speculate};
-use crate::{formats, sampling};
+use crate::{formats, sampling, stories};
 use anyhow::Result;
 use offramp_engine::Speculation;
 use offramp_model::Formats;
@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     head: speculate::Head,
     #[command(flatten)]
+    reading: stories::Reading,
+    #[command(flatten)]
     formats: formats::Arguments,
     /// Stop before this text, which is not printed; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -30,6 +32,11 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn formats(&self) -> Formats {
         self.formats.formats()
+    }
+
+    /// How the text is read that tokens are counted or thresholds calibrated on.
+    pub(crate) fn reading(&self) -> &stories::Reading {
+        &self.reading
     }
 
     /// Layers that a token takes.
@@ -65,7 +72,7 @@ impl Arguments {
     pub(crate) fn speculation(&self, pipeline: &Pipeline) -> Result<Speculation> {
         match self.speculate {
             Speculate::Off => Ok(Speculation::off()),
-            how => Ok(how.speculation(self.head.make(pipeline)?)),
+            how => Ok(how.speculation(self.head.make(pipeline, &self.reading)?)),
         }
     }
 }

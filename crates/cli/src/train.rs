@@ -4,7 +4,7 @@ use crate::generate::{self, Voice};
 use crate::live::Live;
 use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
-use crate::prepare::{prepare, tokenizer};
+use crate::prepare::{SHARD_TOKENS, prepare, tokenizer};
 use crate::signals::{self, SavesFirst};
 use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
@@ -12,7 +12,7 @@ use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::{Formats, quoted, run_folder};
 use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
-use offramp_text::{PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
+use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
@@ -132,7 +132,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
 fn replot(folder: &Path, json: bool) -> Result<()> {
     let report = plot::write(folder)?
         .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
-    note(&folder.join("curves.svg").display().to_string());
+    note(&folder.join(run_folder::CURVES).display().to_string());
     match json {
         true => output::json(&report)?,
         false => output::text(&(stability(&report) + "\n"))?,
@@ -200,7 +200,15 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         (name, _) => tokenizer(name.unwrap_or("gpt2")),
     };
     check(recipe, &choice, resume)?;
-    prepare(train.0.clone(), data.valid.clone(), corpus.clone(), choice)?;
+    let options = PrepareOptions {
+        train: train.0.clone(),
+        valid: data.valid.iter().cloned().collect(),
+        reading: Default::default(),
+        out: corpus.clone(),
+        tokenizer: choice,
+        shard_tokens: SHARD_TOKENS,
+    };
+    prepare(&options)?;
     Ok(corpus)
 }
 

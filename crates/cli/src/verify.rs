@@ -25,9 +25,11 @@ const STORY: u64 = 1000;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// Stories whose openings are continued [default: those that offramp carries]
+    /// Stories whose openings are continued, as for `offramp eval` [default: those that offramp carries]
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// How many of them, at most
     #[arg(long, value_name = "N", default_value_t = 24)]
     prompts: usize,
@@ -75,10 +77,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
     let pipeline = source.open(&arguments.formats.formats())?;
     let most = STORY.saturating_mul(arguments.prompts as u64);
-    let stream = stories::open(arguments.data.as_deref(), pipeline.tokenizer(), most)?;
+    let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let end_of_text = pipeline.tokenizer().end_of_text();
     let prompts = openings(&stream, end_of_text, (arguments.prompts, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&pipeline)?;
+    let head = arguments.head.make(&pipeline, &arguments.reading)?;
     let hows = match arguments.speculate.is_empty() {
         true => usual(pipeline.model().config().num_hidden_layers),
         false => arguments.speculate.clone(),
@@ -106,11 +108,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     }
     let differ: usize = reports.iter().map(|reported| reported.report.differences.len()).sum();
     if json {
-        output::json(&Answer {
-            model: source.path(),
-            data: stories::name(arguments.data.as_deref()),
-            reports,
-        })?;
+        output::json(&Answer { model: source.path(), data: stories::name(&arguments.data), reports })?;
     }
     anyhow::ensure!(
         differ == 0,

@@ -6,6 +6,8 @@
 mod card;
 #[path = "command/chat.rs"]
 mod chat;
+#[path = "command/data.rs"]
+mod data;
 #[path = "command/documents.rs"]
 mod documents;
 #[path = "command/folders.rs"]

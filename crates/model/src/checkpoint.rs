@@ -18,9 +18,9 @@ pub use crate::run_folder::{step_folder, steps};
 pub use checksum::{Checksum, Checksums};
 pub use quantize::{Quantized, quantize};
 pub use remote_code::add_remote_code;
-pub use replace::{abandon, remove_folder, remove_leftovers, replace_folder, write_atomically};
+pub use replace::{free_space, remove_folder, remove_leftovers, replace_folder, write_atomically};
 pub use resolve::resolve;
-pub use room::{free_space, tensors_size};
+pub use room::tensors_size;
 
 pub(crate) use foreign::no_weights;
 

@@ -26,16 +26,104 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
-    /// A corpus whose extension is none of those that can be read.
+    /// A corpus whose name does not say how stories lie in it.
     #[error(
-        "{path}: cannot tell what kind of corpus this is: name it .txt (stories separated by lines that are \
-         exactly <|endoftext|>), .jsonl (one JSON object with a \"text\" string per line) or .parquet (a string \
-         column \"text\")",
+        "{path}: cannot tell what kind of corpus this is: name it .txt (stories with <|endoftext|> between them), .jsonl \
+         (an object with the text per line), .json, .csv or .parquet, or say which with --text-format",
         path = path.display()
     )]
     UnknownCorpus {
         /// The file.
         path: PathBuf,
+    },
+    /// A file packed in a way that is not unpacked here.
+    #[error(
+        "{path}: {name} is not read: unpack it first, or pack the text with gzip or zstd instead",
+        path = path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        name: String,
+    },
+    /// A packed file that does not unpack.
+    #[error(
+        "{path}: cannot be unpacked ({packed}: {reason}): fetch it again, or unpack it yourself and give the result",
+        path = path.display()
+    )]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// `gzip` or `zstd`.
+        packed: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A stream that was read before, or that is named twice.
+    #[error("{path} comes once and is asked for twice: save it to a file first", path = path.display())]
+    ComesOnce {
+        /// Its name.
+        path: PathBuf,
+    },
+    /// A stream of a format that has its beginning at its end.
+    #[error("{path}: parquet cannot be read from a stream: save it to a file first", path = path.display())]
+    NeedsFile {
+        /// Its name.
+        path: PathBuf,
+    },
+    /// A folder without a corpus file.
+    #[error(
+        "{path} holds no file named .txt, .jsonl, .json, .csv or .parquet: give the folder that does, or a pattern like \
+         '{path}/**/*.parquet'",
+        path = path.display()
+    )]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder whose corpus files are of several formats.
+    #[error(
+        "{path} holds .{} and .{} files: say which are the corpus with a pattern, like '{path}/*.{}'",
+        kinds[0], kinds[1], kinds[0],
+        path = path.display()
+    )]
+    MixedFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Two of its formats.
+        kinds: [&'static str; 2],
+    },
+    /// A prepared corpus where the stories themselves are needed.
+    #[error(
+        "{path} was prepared already, and holds tokens: give the stories that it was made from",
+        path = path.display()
+    )]
+    PreparedFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A pattern that finds nothing.
+    #[error("{path}: {reason}: give files that are there", path = path.display())]
+    NoMatch {
+        /// The pattern.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No record has the text column.
+    #[error(
+        "{path} has no \"{column}\" (it has {found}): say which holds the stories with --text-column (for a \
+         recipe, in `offramp prepare`)",
+        path = path.display()
+    )]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        column: String,
+        /// The columns, or the keys of the first record.
+        found: String,
     },
     /// Bytes that are not UTF-8.
     #[error(
@@ -48,20 +136,35 @@ pub enum Error {
         /// Position of the first wrong byte, counted from 0.
         offset: u64,
     },
-    /// A line of a `.jsonl` corpus that holds no story.
+    /// JSON that is broken, or whose text is no string.
     #[error(
-        "{path}, line {line}: {reason}: every line must be a JSON object with a string under \"text\"",
+        "{path}, line {line}: {reason}: every record must be a JSON object with a string under \"{column}\"",
         path = path.display()
     )]
-    Jsonl {
+    Json {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: u64,
         /// What the parser found.
         reason: String,
+        /// The key of the text.
+        column: String,
     },
-    /// A parquet file that is damaged, or not of the one shape this room reads.
+    /// A row of a `.csv` file that cannot be read.
+    #[error(
+        "{path}, line {line}: {reason}: put fields with commas or line breaks in double quotes, and write UTF-8",
+        path = path.display()
+    )]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// A parquet file that is damaged, or not of a shape that this room reads.
     #[error("{path}: {reason}", path = path.display())]
     Parquet {
         /// The file.
@@ -71,8 +174,7 @@ pub enum Error {
     },
     /// A single story longer than [`crate::MAX_STORY_BYTES`].
     #[error(
-        "{path}: the story at {place} is longer than {limit} bytes: separate the stories (in .txt, by lines that \
-         are exactly <|endoftext|>)",
+        "{path}: the story at {place} is longer than {limit} bytes: put <|endoftext|> between stories, or divide it",
         path = path.display()
     )]
     StoryTooLong {

@@ -25,10 +25,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crc32fast::Hasher;
+use offramp_files::{Finished, Unfinished};
 
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, Sum};
-use crate::replace::{Finished, Unfinished};
 
 const MAGIC: &[u8; 8] = b"offrampT";
 const VERSION: u32 = 2;
@@ -130,16 +130,6 @@ pub(crate) struct ShardWriter {
     bytes: Vec<u8>,
 }
 
-impl Write for Unfinished {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.file().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file().flush()
-    }
-}
-
 impl ShardWriter {
     /// `split` is the sum of the ids of the split's shards before this one.
     pub(crate) fn create(
@@ -151,7 +141,8 @@ impl ShardWriter {
         let vocab_size = u32::try_from(vocab_size)
             .map_err(|_| Error::tokenizer(format!("a vocabulary of {vocab_size} is too large")))?;
         let header = Header { vocab_size, tokens: 0, utf8_bytes: 0, prints: None, payload_crc: 0 };
-        let mut file = BufWriter::with_capacity(BUFFER_BYTES, Unfinished::create(target)?);
+        let unfinished = Unfinished::create(target).map_err(|e| Error::write(target, e))?;
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, unfinished);
         // Room for the header, which is known last.
         file.write_all(&[0; HEADER_BYTES]).map_err(|e| Error::write(target, e))?;
         Ok(Self { file, header, tokenizer, split, crc: Hasher::new(), bytes: Vec::new() })
@@ -188,9 +179,9 @@ impl ShardWriter {
         let fault = |e: std::io::Error| Error::write(&target, e);
         header.payload_crc = crc.finalize();
         let mut unfinished = file.into_inner().map_err(|e| fault(e.into_error()))?;
-        unfinished.file().seek(SeekFrom::Start(0)).map_err(fault)?;
-        unfinished.file().write_all(&header.to_bytes()).map_err(fault)?;
-        unfinished.finish()
+        unfinished.seek(SeekFrom::Start(0)).map_err(fault)?;
+        unfinished.write_all(&header.to_bytes()).map_err(fault)?;
+        unfinished.finish().map_err(fault)
     }
 }
 

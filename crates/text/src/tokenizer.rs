@@ -30,7 +30,6 @@ use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result, one_line};
 use crate::fingerprint::Fingerprint;
-use crate::replace;
 use spelling::Spelling;
 
 pub use prompt::PromptOptions;
@@ -71,6 +70,7 @@ pub struct Tokenizer {
     vocab_size: usize,
     end_of_text: Option<u32>,
     spelling: Spelling,
+    adds_space: OnceLock<bool>, // before every text, known once asked for
     /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
     gpt2_words: bool,
     fingerprint: OnceLock<Fingerprint>,
@@ -154,7 +154,7 @@ impl Tokenizer {
     /// [`Error::Write`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(Error::tokenizer)?;
-        replace::write_whole(path, json.as_bytes())
+        offramp_files::write_whole(path, json.as_bytes()).map_err(|e| Error::write(path, e))
     }
 
     /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a
@@ -201,8 +201,16 @@ impl Tokenizer {
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
         let named_in_prompts = prompt::added_vocabulary(&inner);
-        let fingerprint = OnceLock::new();
-        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words, fingerprint })
+        Ok(Self {
+            inner,
+            named_in_prompts,
+            vocab_size,
+            end_of_text,
+            spelling,
+            adds_space: OnceLock::new(),
+            gpt2_words,
+            fingerprint: OnceLock::new(),
+        })
     }
 
     /// Token ids of a text, none of them special. See the head of this file.
@@ -296,6 +304,23 @@ impl Tokenizer {
     /// character its half. `None` if there is no such token.
     pub fn token_bytes(&self, id: u32) -> Option<usize> {
         self.spelling.len(self, id)
+    }
+
+    /// As [`Tokenizer::token_bytes`], of a token after `previous` in a stream of texts: the first of a text, after an end
+    /// of text, loses the space that the tokenizer itself puts before every text. So the tokens of a text have the text's
+    /// bytes. (If the text begins with a space, and the tokenizer then adds none, one byte less.)
+    pub fn token_bytes_after(&self, previous: u32, id: u32) -> Option<usize> {
+        let bytes = self.token_bytes(id)?;
+        let is_first = Some(previous) == self.end_of_text;
+        let adds_space = || *self.adds_space.get_or_init(|| self.finds_added_space());
+        let lost = is_first && bytes > 0 && adds_space() && self.spelling.begins_with_space(id);
+        Some(bytes - usize::from(lost))
+    }
+
+    /// Whether a text of one letter comes back with a space before it.
+    fn finds_added_space(&self) -> bool {
+        let bytes = |ids: Vec<u32>| ids.iter().filter_map(|&id| self.token_bytes(id)).sum::<usize>();
+        self.encode("a").is_ok_and(|ids| bytes(ids) == " a".len())
     }
 
     pub(crate) fn end_of_text_or_error(&self) -> Result<u32> {

@@ -58,6 +58,18 @@ fn common(report: &SpeedReport) -> String {
     )
 }
 
+/// That other programs had so much of the processors that these speeds are not the machine's; empty if they had not.
+pub(crate) fn busy(report: &SpeedReport) -> String {
+    report.busy().map_or(String::new(), busy_with)
+}
+
+fn busy_with(taken: f64) -> String {
+    format!(
+        "the machine was busy: other programs took {:.0} % of the processors meanwhile; on a quiet one it is faster\n",
+        100.0 * taken
+    )
+}
+
 /// What is one format's alone: memory, and how often that of the machine changed.
 fn note(report: &SpeedReport) -> String {
     let SpeedReport { bandwidth, memory, exits, .. } = report;
@@ -77,7 +89,8 @@ fn note(report: &SpeedReport) -> String {
         false => format!("; none did at exit {}: there all are counted", unsteady.join(", ")),
     };
     format!(
-        "{}: memory read at {median} GB/s ({min}–{max}); weights {weights}, keys and values {cache}{peak}{repeats}{unsteady}\n",
-        formats::name(&report.formats)
+        "{}: memory read at {median} GB/s ({min}–{max}); weights {weights}, keys and values {cache}{peak}{repeats}{unsteady}\n{}",
+        formats::name(&report.formats),
+        busy(report)
     )
 }

@@ -11,7 +11,9 @@ fn what_lies_in_the_hubs_cache_is_found_and_said() {
     let settings = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"];
     let run = |argument: &str, setting: &str, cache: &str| {
         let mut command = place.command(&["inspect", argument]);
-        settings.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in settings {
+            command.env_remove(name);
+        }
         Ran::of(command.env(setting, place.path(cache)).output().unwrap())
     };
     let places = ["a cache", "b", "c/hub", "d/huggingface/hub", "e/.cache/huggingface/hub"];
@@ -70,7 +72,9 @@ fn paths_that_are_no_utf_8_are_said_in_json() {
     std::fs::rename(place.path("run"), place.path("").join(run)).unwrap();
     std::fs::copy(place.path("valid.txt"), place.path("").join(data)).unwrap();
     std::fs::copy(place.path("recipe.toml"), place.path("").join(name(b"r\xff.toml"))).unwrap();
-    let words = |words: &[&'static str]| words.iter().map(OsStr::new).collect::<Vec<_>>();
+    fn words(words: &[&'static str]) -> Vec<&'static OsStr> {
+        words.iter().map(|word| OsStr::new(*word)).collect()
+    }
     let few = words(&["--prompt-tokens", "4", "--prompts", "1", "--max-new-tokens", "4"]);
     let sweep = words(&["--prompt-tokens", "4", "--new-tokens", "4", "--runs", "1", "--lengths", "1"]);
     let bench = words(&["--prompt-tokens", "4", "--new-tokens", "4", "--runs", "1", "--verify", "0"]);

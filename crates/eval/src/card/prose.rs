@@ -80,6 +80,7 @@ pub(super) fn limitations(card: &Card<'_>) -> String {
         card.measured.validation.as_ref().and_then(|scores| {
             Some((scores.exits.iter().min_by_key(|exit| exit.exit_layer)?, scores.deepest()?))
         })
+        && worst.perplexity.is_finite()
         && worst.perplexity > OF_LITTLE_USE * full.perplexity
     {
         lines.push(format!(

@@ -19,11 +19,11 @@ pub(super) fn exits(card: &Card<'_>) -> String {
     let row = |&exit_layer: &usize| {
         let (score, speed) = measured.at(exit_layer);
         let scored = score.map_or(["–".to_owned(), "–".to_owned(), "–".to_owned()], |score| {
-            let agreement = fixed(100.0 * score.agreement, 1) + " %";
+            let agreement = with(score.agreement, |share| format!("{:.1} %", 100.0 * share));
             [fixed(score.perplexity, 2), fixed(score.bits_per_byte, 3), agreement]
         });
         let timed = speed.map_or(["–".to_owned(), "–".to_owned()], |speed| {
-            [spread(&speed.decode), fixed(speed.speed_up, 2) + "×"]
+            [spread(&speed.decode), with(speed.speed_up, |ratio| format!("{ratio:.2}×"))]
         });
         let name = if exit_layer == card.config.num_hidden_layers { " (all)" } else { "" };
         [vec![format!("{exit_layer}{name}")], scored.into(), timed.into()].concat()
@@ -78,14 +78,18 @@ fn untouched(scores: &Scores) -> String {
     )
 }
 
-/// So many decimals; a number that there is none of is a dash.
-fn fixed(value: f64, decimals: usize) -> String {
-    if value.is_finite() { format!("{value:.decimals$}") } else { "–".to_owned() }
+/// A number as it is written; one that there is none of is a dash.
+fn with(value: f64, write: impl Fn(f64) -> String) -> String {
+    if value.is_finite() { write(value) } else { "–".to_owned() }
 }
 
-/// Whole tokens per second; none where no step was timed.
+fn fixed(value: f64, decimals: usize) -> String {
+    with(value, |value| format!("{value:.decimals$}"))
+}
+
+/// Whole tokens per second.
 fn rate(value: f64) -> String {
-    if value.is_finite() { grouped(value.max(0.0).round() as u64) } else { "–".to_owned() }
+    with(value, |value| grouped(value.max(0.0).round() as u64))
 }
 
 fn spread(spread: &Spread) -> String {

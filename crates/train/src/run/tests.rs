@@ -38,7 +38,8 @@ impl Place {
         let tokenizer = TokenizerChoice::Train { vocab_size: 280 };
         let options = PrepareOptions {
             train: vec![train],
-            valid: Some(valid),
+            valid: vec![valid],
+            reading: Default::default(),
             out: self.path(name),
             tokenizer,
             shard_tokens: 1 << 20,

@@ -291,8 +291,9 @@ impl Trainer {
         let found = self.network.nats(&self.weights, batch, exits);
         score.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
         score.tokens += self.labels.len() as u64;
-        let bytes = |&label: &u32| tokenizer.token_bytes(label).unwrap_or(0) as u64;
-        score.bytes += self.labels.iter().map(bytes).sum::<u64>();
+        let pairs = self.inputs.iter().zip(&self.labels);
+        let bytes = |(&input, &label)| tokenizer.token_bytes_after(input, label).unwrap_or(0) as u64;
+        score.bytes += pairs.map(bytes).sum::<u64>();
         self.inputs.clear();
         self.labels.clear();
     }

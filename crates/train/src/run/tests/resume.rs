@@ -22,8 +22,14 @@ fn prepared(place: &Place, name: &str, (train, valid): (usize, usize), vocab_siz
     fs::write(&files[1], text(valid, 9)).unwrap();
     let [train, valid] = files;
     let (tokenizer, out) = (TokenizerChoice::Train { vocab_size }, place.path(name));
-    let options =
-        PrepareOptions { train: vec![train], valid: Some(valid), out, tokenizer, shard_tokens: 1 << 20 };
+    let options = PrepareOptions {
+        train: vec![train],
+        valid: vec![valid],
+        reading: Default::default(),
+        out,
+        tokenizer,
+        shard_tokens: 1 << 20,
+    };
     prepare(&options, &mut |_| ()).unwrap();
 }
 
@@ -35,8 +41,14 @@ fn with_short_validation(place: &Place, name: &str) {
     let [train, valid] = files;
     let tokenizer = TokenizerChoice::Train { vocab_size: 280 };
     let out = place.path(name);
-    let options =
-        PrepareOptions { train: vec![train], valid: Some(valid), out, tokenizer, shard_tokens: 1 << 20 };
+    let options = PrepareOptions {
+        train: vec![train],
+        valid: vec![valid],
+        reading: Default::default(),
+        out,
+        tokenizer,
+        shard_tokens: 1 << 20,
+    };
     prepare(&options, &mut |_| ()).unwrap();
 }
 
@@ -168,7 +180,8 @@ fn a_corpus_of_another_tokenizer_than_the_models_is_refused() {
     // The advice works.
     let options = PrepareOptions {
         train: vec![place.path("t.txt")],
-        valid: Some(place.path("v.txt")),
+        valid: vec![place.path("v.txt")],
+        reading: Default::default(),
         out: place.path("again"),
         tokenizer: TokenizerChoice::File(advice.into()),
         shard_tokens: 1 << 20,
@@ -334,7 +347,8 @@ fn the_best_is_not_asked_for_in_vain() {
     fs::write(place.path("t.txt"), text).unwrap();
     let options = PrepareOptions {
         train: vec![place.path("t.txt")],
-        valid: None,
+        valid: Vec::new(),
+        reading: Default::default(),
         out: place.path("alone"),
         tokenizer: TokenizerChoice::Train { vocab_size: 280 },
         shard_tokens: 1 << 20,
