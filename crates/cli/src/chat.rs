@@ -4,7 +4,7 @@ mod lines;
 
 use crate::interrupt::Answering;
 use crate::{output, source, telling};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use lines::{Command, HELP, Lines, Said};
 use offramp_engine::{Session, Speculation};
 use offramp_pipeline::{Chat, Finish, Pipeline, Told};
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let mut lines = Lines::new(io::stdin().lock());
     loop {
         talk.ask("> ");
-        let said = lines.next(|| talk.ask("… ")).context("cannot read what is said")?;
+        let said = lines.next(|| talk.ask("… "))?;
         if talk.heed(said)?.is_break() {
             return Ok(());
         }
@@ -199,7 +199,11 @@ impl<'p> Talk<'p> {
 
 fn answer(message: String, conversation_tokens: usize, told: Told) -> Answer {
     let Told { text, tokens, finish, statistics } = told;
-    let (stop, stop_string) = telling::finish(finish);
+    let (stop, stop_string) = match finish {
+        // The answer has no other reader than who pressed Ctrl-C.
+        Finish::Reader => ("interrupted", None),
+        finish => telling::finish(finish),
+    };
     Answer {
         message,
         text,

@@ -97,7 +97,7 @@ fn a_conversation_keeps_what_was_said_and_computed() {
     assert_eq!(told.len(), 3);
     let text = |index: usize| told[index]["text"].as_str().unwrap();
     let first = "s: S\nu: One\na:";
-    let second = format!("{first} {}\nu: Two\nmore\na:", text(0)).replace("a: ", "a: ");
+    let second = format!("{first} {}\nu: Two\nmore\na:", text(0));
     for (index, rendered) in [(0, first.to_owned()), (1, second), (2, first.to_owned())] {
         let expected = continued(&place, &rendered);
         assert_eq!(told[index]["text"], expected["text"], "{rendered:?}");
@@ -122,8 +122,11 @@ fn a_script_that_cannot_be_answered_ends_with_one_line() {
     chat(&place, &SHORT, &long).assert_error(MISTAKE, &["context holds 64", "/reset"]);
     let ran = chat(&place, &SHORT, &format!("One\n{long}"));
     ran.assert_error(MISTAKE, &["context holds 64", "/reset"]);
-    assert_eq!(ran.stdout.matches('\n').count() > 0, true, "{:?}", ran.stdout);
+    assert!(ran.stdout.ends_with('\n'), "the first answer: {:?}", ran.stdout);
     chat(&place, &SHORT, "/tmp\n").assert_error(MISTAKE, &["/tmp is no command", "space"]);
+    let mut child = spawn(&place, &SHORT);
+    child.stdin.take().unwrap().write_all(b"caf\xe9\n").unwrap();
+    Ran::of(child.wait_with_output().unwrap()).assert_error(MISTAKE, &["stdin", "UTF-8"]);
     let help = chat(&place, &SHORT, "/help\n/quit\nnot read\n");
     assert_eq!((help.code, help.stdout.as_str()), (0, ""));
     assert!(help.stderr.contains("/reset") && help.stderr.contains("Ctrl-C"), "{}", help.stderr);
@@ -140,9 +143,19 @@ fn ctrl_c_stops_the_answer_and_then_the_program() {
     let place = Place::new();
     place.recipe("long.toml", "max_position_embeddings = 64", "max_position_embeddings = 60000");
     place.good(&["train", "long.toml", "--out", "run"]);
-    // No token of this model ends an answer.
+    let prompt = "u: Tell me\na:";
+    let greedy = ["--temperature", "0", "--max-new-tokens", "300"];
+    let told = place.json(&[&["generate", "run", "--prompt", prompt][..], &greedy].concat());
+    let said = told["tokens"].as_array().unwrap();
+    // An end that does not come.
+    let end = (0..300).find(|id| !said.contains(&Value::from(*id))).unwrap();
+    let mut config: Value = serde_json::from_slice(&place.read("run/model/config.json")).unwrap();
+    config["eos_token_id"] = end.into();
+    place.write("run/model/config.json", config.to_string());
+    place.write("run/model/generation_config.json", format!("{{\"eos_token_id\": {end}}}"));
+    place.write("run/model/tokenizer_config.json", "{}");
     place.write("run/model/chat_template.jinja", TEMPLATE);
-    let mut child = spawn(&place, &["--temperature", "1", "--max-new-tokens", "50000"]);
+    let mut child = spawn(&place, &["--temperature", "0", "--max-new-tokens", "50000"]);
     let interrupt = |child: &Child| {
         let id = child.id().to_string();
         assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
@@ -150,16 +163,13 @@ fn ctrl_c_stops_the_answer_and_then_the_program() {
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut stopped = 0;
-    // Chance may end one answer before it is interrupted.
-    while stopped < 2 {
-        stdin.write_all(b"Tell me everything\n").unwrap();
+    for _ in 0..2 {
+        stdin.write_all(b"Tell me\n/reset\n").unwrap();
         stdout.read_exact(&mut [0; 8]).unwrap();
         interrupt(&child);
         let mut note = String::new();
         stderr.read_line(&mut note).unwrap();
         assert_eq!(note, "[stopped]\n");
-        stopped += 1;
         assert!(child.try_wait().unwrap().is_none(), "it goes on");
     }
     interrupt(&child);
