@@ -13,6 +13,7 @@
 
 pub(crate) mod lanes;
 mod portable;
+pub(crate) mod vector;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -27,7 +28,7 @@ pub const fn block_len(head_dim: usize) -> usize {
 
 /// Elements of a value.
 const fn padded(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(lanes::LANES)
+    head_dim.next_multiple_of(vector::LANES)
 }
 
 /// Keys and values of one head: whole blocks of [`block_len`].

@@ -143,8 +143,8 @@ mod tests {
             all("/reset \n/quit\n/help"),
             [Command::Reset, Command::Quit, Command::Help].map(Said::Command)
         );
-        assert_eq!(all("/tmp is full\n"), [Said::Unknown("tmp is full".to_owned())]);
-        assert_eq!(all(" /tmp is full\n"), [message(" /tmp is full")]);
+        assert_eq!(all("/srv is full\n"), [Said::Unknown("srv is full".to_owned())]);
+        assert_eq!(all(" /srv is full\n"), [message(" /srv is full")]);
         assert_eq!(all(""), []);
     }
 

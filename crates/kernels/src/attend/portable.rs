@@ -1,6 +1,6 @@
 //! A vector of attention in plain Rust, for any target.
 
-use super::lanes::{LANES, Vector};
+use super::vector::{LANES, Vector};
 use half::f16;
 
 /// A vector in plain Rust, without fused multiply-add.

@@ -6,7 +6,8 @@
 )]
 
 use crate::attend::Attend;
-use crate::attend::lanes::{LANES, Vector, attend};
+use crate::attend::lanes::attend;
+use crate::attend::vector::{LANES, Vector};
 use crate::columns::ColumnsMut;
 use half::f16;
 use std::arch::x86_64::*;

@@ -1,0 +1,34 @@
+//! What attention asks of a vector of 16 lanes.
+
+use half::f16;
+
+/// Lanes of a vector: one AVX-512 register, two AVX2, four SSE.
+pub(crate) const LANES: usize = 16;
+
+/// 16 floats.
+///
+/// A vector is made like one that is there: whoever has one has a processor for them, so that everything here is
+/// safe, and the first one is made by the function of an instruction set.
+pub(crate) trait Vector: Copy {
+    fn splat(self, x: f32) -> Self;
+    fn load(self, from: &[f32; LANES]) -> Self;
+    fn widen(self, from: &[f16; LANES]) -> Self;
+    fn store(self, to: &mut [f32; LANES]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// `self · factor + term`
+    fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// `2^k`, for lanes of `1.5 · 2^23 + k`.
+    fn power(self) -> Self;
+    /// Zero where `x` is below `least`.
+    fn unless_below(self, x: Self, least: f32) -> Self;
+    /// Whether any lane is above that of `other`.
+    fn any_above(self, other: Self) -> bool;
+    /// The largest lane.
+    fn largest(self) -> f32;
+    /// The sum of all lanes, in a fixed tree.
+    fn sum(self) -> f32;
+    /// Asks memory for what will be read soon; there need not be such an address.
+    fn ask_for(address: usize);
+}
