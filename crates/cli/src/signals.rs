@@ -57,7 +57,7 @@ pub(crate) fn listen() -> io::Result<()> {
 
 fn heard(signal: i32) {
     if signal == SIGINT && interrupt::take() {
-        return;
+        return; // meant for an answer
     }
     let saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(say) = saving else { end(signal) };
