@@ -54,7 +54,7 @@ fn a_folder_without_a_template_is_told_what_to_do() {
         ran.assert_error(MISTAKE, &["has no chat template", "offramp generate", "chat_template.jinja"]);
         assert_eq!(ran.stdout, "");
     }
-    place.run(&["chat"]).assert_error(MISTAKE, &["has no chat template"]);
+    place.run(&["chat"]).assert_error(MISTAKE, &["has no chat template", "name the folder"]);
     place.good(&["generate", "run"]);
     place.write("run/model/chat_template.jinja", TEMPLATE);
     place.good(&generate);
