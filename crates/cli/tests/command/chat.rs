@@ -1,4 +1,5 @@
-//! Conversations: what the model is given is what its folder's own template says, and nothing of it is run twice.
+//! Conversations: what the model is given is what its folder's own template says, and nothing of it is run
+//! twice.
 
 use crate::place::{Place, Ran};
 use serde_json::Value;
