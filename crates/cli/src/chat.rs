@@ -14,9 +14,10 @@ use std::ops::ControlFlow;
 
 /// Talk with a model that was trained to chat
 ///
-/// The conversation goes through the model's own chat template, as transformers applies it (chat_template.jinja, or
-/// chat_template in tokenizer_config.json). Each line is a message; /help lists the commands. Ctrl-C stops an answer.
-/// Messages may come from a pipe, one a line: then only the answers are printed.
+/// The conversation goes through the model's own chat template, as transformers applies it
+/// (chat_template.jinja, or chat_template in tokenizer_config.json). Each line is a message; /help lists the
+/// commands. Ctrl-C stops an answer. Messages may come from a pipe, one a line: then only the answers are
+/// printed.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp chat path/to/model --system \"Answer briefly.\" --temperature 0.7\n  printf 'Hello\\nAnd then?\\n' | offramp chat path/to/model"

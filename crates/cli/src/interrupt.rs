@@ -8,7 +8,8 @@ const STOPPED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
-/// While this lives, the first Ctrl-C stops what is being answered; the second ends the program, as at any other time.
+/// While this lives, the first Ctrl-C stops what is being answered; the second ends the program, as at any
+/// other time.
 pub(crate) struct Answering(());
 
 impl Answering {

@@ -12,9 +12,9 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// A conversation of which nothing is said yet; `system` stands before all that will be. The end that the template
-    /// knows ends texts from now on: folders of models that were taught to chat often name one end in `config.json` and
-    /// another in `tokenizer_config.json`.
+    /// A conversation of which nothing is said yet; `system` stands before all that will be. The end that the
+    /// template knows ends texts from now on: folders of models that were taught to chat often name one end
+    /// in `config.json` and another in `tokenizer_config.json`.
     pub fn new(template: ChatTemplate, system: Option<String>, pipeline: &mut Pipeline) -> Self {
         let end = template.special_token("eos_token").and_then(|name| pipeline.tokenizer().token_id(name));
         end.into_iter().for_each(|id| pipeline.add_stop_token(id));

@@ -1,9 +1,9 @@
-//! A conversation as the text that a model was trained on: the folder's own template, rendered as `transformers`'
-//! `apply_chat_template` renders it.
+//! A conversation as the text that a model was trained on: the folder's own template, rendered as
+//! `transformers`' `apply_chat_template` renders it.
 //!
-//! Templates are programs out of downloaded files. They see the conversation and nothing else, run for a bounded
-//! number of steps (which bounds the memory that they take) and seconds, and within a stack that holds whatever can
-//! be nested in so many bytes of template.
+//! Templates are programs out of downloaded files. They see the conversation and nothing else, run for a
+//! bounded number of steps (which bounds the memory that they take) and seconds, and within a stack that
+//! holds whatever can be nested in so many bytes of template.
 
 mod clock;
 mod environment;
@@ -36,8 +36,8 @@ pub use message::{Json, Message};
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
 
-/// Steps that every template may take, and those for each message, and for each 16 bytes of them. A step is one
-/// of the engine's instructions, or 64 bytes of text.
+/// Steps that every template may take, and those for each message, and for each 16 bytes of them. A step is
+/// one of the engine's instructions, or 64 bytes of text.
 const STEPS: [u64; 3] = [2_000_000, 2_000, 1];
 
 /// How long a template is waited for. Conversations of thousands of messages take a tenth of a second.
@@ -81,8 +81,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// Where a file cannot be read, is not what it should be, or the template does not compile; and where there
-    /// are several templates and none is the default.
+    /// Where a file cannot be read, is not what it should be, or the template does not compile; and where
+    /// there are several templates and none is the default.
     pub fn from_folder(folder: &Path) -> Result<Option<Self>> {
         let FolderTemplates { mut templates, special_tokens } = folder::read(folder)?;
         if templates.is_empty() {
@@ -267,8 +267,9 @@ impl Continued {
 
 /// Does `work` where the stack is large, and waits for it no longer than `patience`.
 ///
-/// Steps do not bound everything: comparing two lists that hold one list twice, that holds one list twice, and so
-/// on, is one step of 2ⁿ comparisons. A thread cannot be stopped from outside, so that one goes on by itself.
+/// Steps do not bound everything: comparing two lists that hold one list twice, that holds one list twice,
+/// and so on, is one step of 2ⁿ comparisons. A thread cannot be stopped from outside, so that one goes on by
+/// itself.
 fn on_large_stack<T: Send + 'static>(
     patience: Duration,
     work: impl FnOnce() -> Result<T> + Send + 'static,

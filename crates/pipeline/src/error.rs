@@ -51,13 +51,14 @@ pub enum Error {
     /// A model that has no chat template.
     #[error(
         "{name} has no chat template (chat_template.jinja, or \"chat_template\" in tokenizer_config.json), so that it \
-         was not trained to chat: continue a text with offramp generate, or put the template that it was trained with \
-         into chat_template.jinja beside its config.json",
+         was not trained to chat: continue a text with offramp generate, or {advice}",
         name = name.display()
     )]
     NoChatTemplate {
         /// The folder, or the name of what is carried.
         name: PathBuf,
+        /// How to chat after all.
+        advice: &'static str,
     },
     /// A conversation that leaves no room for an answer.
     #[error(

@@ -93,7 +93,7 @@ impl Pipeline {
     }
 
     /// A session that holds a longer prompt and what follows it: `session` where it has the room, else a new one with
-    /// room for as much again, so that a conversation seldom needs another.
+    /// room for as much again and for a few turns at least, so that a conversation seldom needs another.
     ///
     /// # Errors
     /// As [`Pipeline::session`].
@@ -103,11 +103,12 @@ impl Pipeline {
         prompt_tokens: usize,
         max_new_tokens: usize,
     ) -> Result<Session<'p>> {
+        const FEW_TURNS: usize = 1024;
         let wanted =
             prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().max_position_embeddings);
         match session {
             Some(session) if session.capacity() >= wanted => Ok(session),
-            _ => self.session(wanted, wanted),
+            _ => self.session((2 * wanted).max(FEW_TURNS), 0),
         }
     }
 

@@ -89,11 +89,14 @@ impl Source {
     /// # Errors
     /// If there is none, or it cannot be read or does not compile.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
-        let template = match self {
-            Self::Folder(folder) => ChatTemplate::from_folder(folder)?,
-            Self::Carried(_) => None,
+        let (template, advice) = match self {
+            Self::Folder(folder) => (
+                ChatTemplate::from_folder(folder)?,
+                "put the template that it was trained with into chat_template.jinja beside its config.json",
+            ),
+            Self::Carried(_) => (None, "name the folder of a model that was"),
         };
-        template.ok_or_else(|| Error::NoChatTemplate { name: self.path().to_owned() })
+        template.ok_or_else(|| Error::NoChatTemplate { name: self.path().to_owned(), advice })
     }
 
     /// Whether it has a tokenizer.

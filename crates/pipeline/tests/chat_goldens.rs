@@ -1,5 +1,5 @@
-//! Chat templates give the texts that `transformers` gives (`tests/python/make_chat_goldens.py`): every template
-//! of `tests/fixtures/chat/` over every conversation there.
+//! Chat templates give the texts that `transformers` gives (`tests/python/make_chat_goldens.py`): every
+//! template of `tests/fixtures/chat/` over every conversation there.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -56,7 +56,7 @@ fn a_conversation_of_any_length_has_steps_enough() {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/chat/");
     for (messages, words) in [(4000, 20), (4, 100_000)] {
         let text = "word ".repeat(words);
-        let role = |index: usize| if index % 2 == 0 { "user" } else { "assistant" };
+        let role = |index: usize| if index.is_multiple_of(2) { "user" } else { "assistant" };
         let long = (0..messages).map(|index| Message::new(role(index), &text)).collect::<Vec<_>>();
         for name in ["headers", "brackets_tools", "reasoning", "namespaces"] {
             let source = fs::read_to_string(format!("{fixture}{name}.jinja")).expect("a template");

@@ -45,7 +45,8 @@ impl<R: BufRead> Lines<R> {
         Self { input }
     }
 
-    /// What is said next, `None` at the end of the input. `more` is called before each further line of a message.
+    /// What is said next, `None` at the end of the input. `more` is called before each further line of a
+    /// message.
     ///
     /// # Errors
     /// If the input cannot be read, or is no text.

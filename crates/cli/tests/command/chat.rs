@@ -1,4 +1,5 @@
-//! Conversations: what the model is given is what its folder's own template says, and nothing of it is run twice.
+//! Conversations: what the model is given is what its folder's own template says, and nothing of it is run
+//! twice.
 
 use crate::place::{Place, Ran};
 use serde_json::Value;
@@ -54,7 +55,7 @@ fn a_folder_without_a_template_is_told_what_to_do() {
         ran.assert_error(MISTAKE, &["has no chat template", "offramp generate", "chat_template.jinja"]);
         assert_eq!(ran.stdout, "");
     }
-    place.run(&["chat"]).assert_error(MISTAKE, &["has no chat template"]);
+    place.run(&["chat"]).assert_error(MISTAKE, &["has no chat template", "name the folder"]);
     place.good(&["generate", "run"]);
     place.write("run/model/chat_template.jinja", TEMPLATE);
     place.good(&generate);

@@ -142,7 +142,7 @@ fn held(state: &State, value: Value, namespace: &str, depth: usize) -> std::resu
                 state.consume_fuel(1)?;
                 held(state, item, namespace, depth + 1)?;
             }
-            return Ok(value);
+            Ok(value)
         }
         kind => {
             for item in value.try_iter()?.checked() {

@@ -1,5 +1,6 @@
-//! Which chat template a model folder has, and which special tokens the template is told: as `transformers` reads
-//! `chat_template.jinja`, `additional_chat_templates/`, `tokenizer_config.json` and `special_tokens_map.json`.
+//! Which chat template a model folder has, and which special tokens the template is told: as `transformers`
+//! reads `chat_template.jinja`, `additional_chat_templates/`, `tokenizer_config.json` and
+//! `special_tokens_map.json`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -97,8 +98,8 @@ fn configured(path: &Path, config: &Map<String, Value>) -> Result<BTreeMap<Strin
     }
 }
 
-/// The named special tokens: the configuration's, and the older file's where the configuration does not list all
-/// added tokens.
+/// The named special tokens: the configuration's, and the older file's where the configuration does not list
+/// all added tokens.
 fn special_tokens(folder: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, String>> {
     let mut keys = config.clone();
     if !config.contains_key("added_tokens_decoder")

@@ -1,4 +1,5 @@
-//! What a template is given: messages, and values as JSON has them, their keys in the order in which they came.
+//! What a template is given: messages, and values as JSON has them, their keys in the order in which they
+//! came.
 
 use minijinja::Value;
 use serde::de::{self, Deserialize, Deserializer};
@@ -39,7 +40,8 @@ impl From<&str> for Json {
     }
 }
 
-/// One message of a conversation: `role` and `content`, and whatever else the template reads (`tool_calls`, …).
+/// One message of a conversation: `role` and `content`, and whatever else the template reads (`tool_calls`,
+/// …).
 #[derive(Debug, Clone)]
 pub struct Message(Vec<(Value, Value)>);
 
@@ -62,7 +64,8 @@ impl Message {
         }
     }
 
-    /// The message as `transformers` hands it to a template: reasoning stands under each name that templates use.
+    /// The message as `transformers` hands it to a template: reasoning stands under each name that templates
+    /// use.
     pub(super) fn for_template(&self) -> Self {
         let Some(reasoning) = REASONING.iter().find_map(|name| self.get(name)).cloned() else {
             return self.clone();

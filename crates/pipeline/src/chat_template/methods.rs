@@ -1,5 +1,5 @@
-//! Methods of Python's `str`, `list` and `dict` that templates call: those that `minijinja-contrib` lacks or has
-//! otherwise, and then its own.
+//! Methods of Python's `str`, `list` and `dict` that templates call: those that `minijinja-contrib` lacks or
+//! has otherwise, and then its own.
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};

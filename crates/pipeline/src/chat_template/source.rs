@@ -2,7 +2,8 @@
 //! could exhaust the stack is refused.
 //!
 //! - Line ends become `\n`, as jinja2 has them.
-//! - `{% generation %}` … `{% endgeneration %}` marks an answer for training. It becomes `{% with %}`, which has
+//! - `{% generation %}` … `{% endgeneration %}` marks an answer for training. It becomes `{% with %}`, which
+//!   has
 //!   the same scope and no other effect.
 //! - What is assigned to an attribute of a namespace goes through the filter `_held`, which refuses nesting
 //!   without end: `{% set ns.a = [ns.a] %}` in a loop, or a namespace that holds itself.
