@@ -307,22 +307,27 @@ impl Error {
     }
 }
 
-/// Text that came from a file, fit for a line of a terminal: control characters escaped, and cut where
-/// it goes on and on.
-pub(crate) fn legible(text: &str) -> String {
-    const LONGEST: usize = 160;
-    let mut line = String::new();
-    for char in text.chars() {
-        if line.len() > LONGEST {
-            line.push('…');
-            break;
+/// Text that came from a file, fit for a line of a terminal: control characters escaped, and where it goes on and on
+/// cut in the middle, since what parsers expect stands at the end.
+pub fn legible(text: &str) -> String {
+    const BEGINNING: usize = 100;
+    const END: usize = 60;
+    let escape = |text: &str| -> String {
+        let mut line = String::new();
+        for char in text.chars() {
+            match char.is_control() {
+                true => line.extend(char.escape_default()),
+                false => line.push(char),
+            }
         }
-        match char.is_control() {
-            true => line.extend(char.escape_default()),
-            false => line.push(char),
-        }
+        line
+    };
+    let count = text.chars().count();
+    if count <= BEGINNING + END {
+        return escape(text);
     }
-    line
+    let place = |index| text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
+    format!("{}…{}", escape(&text[..place(BEGINNING)]), escape(&text[place(count - END)..]))
 }
 
 /// Opens a file for reading, and nothing else: a pipe would keep its reader waiting for ever.

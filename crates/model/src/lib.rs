@@ -33,7 +33,7 @@ pub use config::{
     BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec, WeightScale,
 };
 pub use draft_head::DraftHead;
-pub use error::{Error, Result};
+pub use error::{Error, Result, legible};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;

@@ -244,9 +244,21 @@ impl Error {
     }
 }
 
-/// Other crates' messages may run over several lines; ours never do.
+/// Other crates' messages may run over several lines, and hold whatever a file holds; ours never do.
 pub(crate) fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    const BEGINNING: usize = 200;
+    const END: usize = 100;
+    let words: Vec<char> = message.split_whitespace().collect::<Vec<_>>().join(" ").chars().collect();
+    let escape = |part: &[char]| -> String {
+        let escaped = |char: &char| {
+            if char.is_control() { char.escape_default().to_string() } else { char.to_string() }
+        };
+        part.iter().map(escaped).collect()
+    };
+    match words.len() > BEGINNING + END {
+        true => format!("{}…{}", escape(&words[..BEGINNING]), escape(&words[words.len() - END..])),
+        false => escape(&words),
+    }
 }
 
 fn write_advice(source: &io::Error) -> &'static str {

@@ -306,7 +306,7 @@ impl<'a> Block<'a> {
 
 /// A value in one short line.
 fn shortened(value: &Value) -> String {
-    let text = value.to_string();
+    let text = legible(&value.to_string());
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

@@ -58,7 +58,7 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
 fn is_plain_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let plain = matches!(components.next(), Some(Component::Normal(only)) if only == name);
-    plain && components.next().is_none() && !name.contains(['/', '\\'])
+    plain && components.next().is_none() && !name.contains(|c: char| "/\\".contains(c) || c.is_control())
 }
 
 impl Index {

@@ -161,7 +161,7 @@ fn find_column(path: &Path, schema: &SchemaDescriptor) -> Result<usize> {
             path,
             format!(
                 "no column \"{COLUMN}\" (it has {}): rename the column that holds the stories",
-                names.join(", ")
+                one_line(&names.join(", "))
             ),
         ));
     };
