@@ -5,6 +5,7 @@
 Writes fuzz/seeds/<target>/. Needs numpy, pyarrow and tokenizers.
 """
 
+import gzip
 import json
 import shutil
 import struct
@@ -167,15 +168,24 @@ def weights():
 # --- Prepared folders --------------------------------------------------------------------------------------
 
 
-def shard(vocab_size, ids, stories_bytes):
+def shard(vocab_size, ids, stories_bytes, version=2):
     width = 2 if vocab_size <= 1 << 16 else 4
     body = b"".join(struct.pack("<H" if width == 2 else "<I", token) for token in ids)
-    header = b"offrampT" + struct.pack("<IIII", 1, width, vocab_size, zlib.crc32(body))
+    header = b"offrampT" + struct.pack("<IIII", version, width, vocab_size, zlib.crc32(body))
     header += struct.pack("<QQ", len(ids), stories_bytes)
+    if version == 2:
+        header += struct.pack("<QQ", 0x0123456789ABCDEF, fingerprint(ids))
     return header + struct.pack("<I", zlib.crc32(header)) + body
 
 
-def prepared(vocab_size, ids, **changes):
+def fingerprint(ids):
+    total = 0xCBF29CE484222325
+    for token in ids:
+        total = (total ^ token) * 0x100000001B3 % (1 << 64)
+    return total
+
+
+def prepared(vocab_size, ids, version=2, **changes):
     split = {
         "sources": ["a.txt"], "stories": 1, "tokens": len(ids), "utf8_bytes": 9, "shards": ["train-00000.tokens"],
     }
@@ -184,12 +194,13 @@ def prepared(vocab_size, ids, **changes):
         "train": split | changes,
     }
     text = json.dumps(manifest).encode()
-    return b"\x01" + struct.pack("<H", len(text)) + text + shard(vocab_size, ids, 9)
+    return b"\x01" + struct.pack("<H", len(text)) + text + shard(vocab_size, ids, 9, version)
 
 
 def shards():
     seed("shard", "narrow", prepared(300, [1, 2, 3, 4, 5, 299, 7, 8]))
     seed("shard", "wide", prepared(70_000, [1, 69_999, 3]))
+    seed("shard", "old", prepared(300, [1, 2, 3], version=1))
     seed("shard", "beyond", prepared(300, [1, 300]))
     seed("shard", "none", prepared(300, []))
     seed("shard", "count", prepared(300, [1, 2, 3], tokens=4))
@@ -351,6 +362,16 @@ def corpora():
     seed("corpus", "no-text", b'\x00{"story": "a"}\n{"text": null}\n')
     seed("corpus", "array", b'\x00["a"]\n')
     seed("corpus", "half", b'\x00{"text": "\\ud83d"}\n{"text": 3')
+    table = 'id,text\r\n1,"One ""day"".\nTwo."\r\n2,\r\n3,Third<|endoftext|>4th\r\n'
+    seed("corpus", "csv", b"\x02" + table.encode())
+    seed("corpus", "csv-no-text", b"\x02a,b\n1,2\n3\n")
+    seed("corpus", "json", b'\x01[{"text": "a"}, "b", {"text": null}, {"id": 1}]')
+    seed("corpus", "json-objects", b'\x01{"text": "a"} {"text": "b"}\n{"text": 3}')
+    seed("corpus", "jsonl-gz", b"\x04" + gzip.compress(lines.encode(), mtime=0) + gzip.compress(b"", mtime=0))
+    seed("corpus", "csv-gz", b"\x06" + gzip.compress(table.encode(), mtime=0) + bytes(9))
+    for name, first in [("jsonl-zst", b"\x05"), ("txt-zst", b"\x07")]:
+        packed = pa.compress((lines * 9).encode(), codec="zstd", asbytes=True)
+        seed("corpus", name, first + packed + b"\x50\x2a\x4d\x18\x02\x00\x00\x00ab")
     seed("corpus", "txt", "\x03One day.\n<|endoftext|>\n\nAnother.\n<|endoftext|>\n".encode())
     seed("corpus", "txt-joined", "\x03One day.<|endoftext|>Another.\r\n<|endoftext|> \nThird".encode())
     seed("corpus", "not-utf-8", b"\x03One\xff day\n<|endoftext|>\n\xe4\xbd")
@@ -363,7 +384,17 @@ def streams():
         seed("stream_decode", f"kind-{tokenizer}", body + "tea 🐢 昔々\n".encode() + b"\x00" * 24)
 
 
+def templates():
+    for template in sorted(ROOT.glob("tests/fixtures/chat/*.jinja")):
+        seed("chat_template", template.stem, template.read_bytes())
+    seed("chat_template", "cut", "{% for message in messages %}{{ message['content'] | trim ")
+    seed("chat_template", "endless", "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}")
+    seed("chat_template", "growing", "{% set ns = namespace(t='a') %}{% for a in range(99) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}")
+    seed("chat_template", "recursion", "{% macro m(x) %}{{ m(x ~ x) }}{% endmacro %}{{ m('ab') }}")
+    seed("chat_template", "refusal", "{{ raise_exception('Only \\n user ' ~ messages[0].role) }}")
+
+
 if __name__ == "__main__":
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for part in (configs, weights, shards, recipes, tokenizers, corpora, streams):
+    for part in (configs, weights, shards, recipes, tokenizers, corpora, streams, templates):
         part()

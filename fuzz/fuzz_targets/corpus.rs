@@ -1,4 +1,4 @@
-//! A corpus of text: `.jsonl` and `.txt`. The first byte chooses.
+//! A corpus that is no table: text, JSON and CSV, packed or not. The first byte chooses.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,8 +7,9 @@ use offramp_fuzz::stories::read;
 use offramp_fuzz::{begin, hold};
 use std::sync::LazyLock;
 
-const MOST_BYTES: usize = 32 << 20;
-const ENDS: [&str; 4] = [".jsonl", ".jsonl", ".jsonl", ".txt"];
+/// A story has 64 MiB at most, and is there twice while it is cut.
+const MOST_BYTES: usize = 300 << 20;
+const ENDS: [&str; 8] = [".jsonl", ".json", ".csv", ".txt", ".jsonl.gz", ".jsonl.zst", ".csv.gz", ".txt.zst"];
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
@@ -301,6 +301,61 @@ def f16(folder):
     write_expected(model, folder, 2, 10, 16)
 
 
+def bare_names(folder):
+    """The decoder of a tied model saved without its head, so that no name begins with `model.`."""
+    model = save_model(tiny(18, tie_word_embeddings=True), folder)
+    write_expected(model, folder, 1, 8, 19)  # of the whole model
+    for path in folder.glob("model*"):
+        path.unlink()
+    model.model.save_pretrained(folder)
+    assert not any(name.startswith(("model.", "lm_head")) for name in load_file(folder / "model.safetensors"))
+    assert_same(load_model(folder), model)
+
+
+def head_only(folder):
+    """A tied model that holds its embedding as `lm_head.weight`, in shards in folders, with a buffer that the index does
+    not list and one that no shard has, under a config.json as somebody would write it by hand.
+    """
+    model = save_model(tiny(20, tie_word_embeddings=True), folder)
+    write_expected(model, folder, 1, 8, 21)
+    for path in [*folder.glob("model*"), folder / "generation_config.json"]:
+        path.unlink()
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    del tensors["model.embed_tokens.weight"]
+    names, buffer = sorted(tensors), "model.layers.{}.self_attn.rotary_emb.inv_freq"
+    shards = {"a/model-1.safetensors": names[::2], "a/b/model-2.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        (folder / shard).parent.mkdir(parents=True, exist_ok=True)
+        extra = {buffer.format(0): torch.ones(4)} if "b/" in shard else {}
+        save_file({name: tensors[name] for name in held} | extra, folder / shard, metadata={"format": "pt"})
+    weight_map = {name: shard for shard, held in shards.items() for name in held}
+    weight_map[buffer.format(1)] = "a/model-1.safetensors"
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+    config = {
+        "model_type": "llama",
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 29,
+        "tie_word_embeddings": True,
+    }
+    write_json(folder / "config.json", config)
+    assert_same(load_model(folder), model)
+
+
+def tiny(seed, **config):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return make_model(seed, vocab_size=29, **sizes, **config)
+
+
+def assert_same(model, other):
+    """That two models answer alike, to the bit."""
+    ids = random_ids(22, model.config.vocab_size, 1, 8)
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, other(ids).logits)
+
+
 def perplexity(folder):
     """DESIGN's protocol on `gqa-untied`: windows of C+1 tokens overlapping by one, the last one shorter."""
     model, context = load_model(FIXTURES / "gqa-untied"), 16
@@ -492,6 +547,8 @@ ALL = {
     "rope-llama3": rope_llama3,
     "bf16-sharded": bf16_sharded,
     "f16": f16,
+    "bare-names": bare_names,
+    "head-only": head_only,
     "perplexity": perplexity,
     "adamw": adamw,
     "muon": muon,
@@ -503,5 +560,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     for name in sys.argv[1:] or ALL:
         ALL[name](FIXTURES / name)
-        size = sum(path.stat().st_size for path in (FIXTURES / name).iterdir())
+        size = sum(path.stat().st_size for path in (FIXTURES / name).rglob("*") if path.is_file())
         print(f"{name}: {size / 1024:.0f} KiB")

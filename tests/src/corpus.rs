@@ -20,7 +20,8 @@ impl Corpus {
         let stories = |name: &str| crate::repository::root().join("stories").join(name);
         let options = PrepareOptions {
             train: vec![stories("train.txt")],
-            valid: Some(stories("valid.txt")),
+            valid: vec![stories("valid.txt")],
+            reading: Default::default(),
             out: place.path("corpus"),
             tokenizer: TokenizerChoice::Train { vocab_size: 512 },
             shard_tokens: 1 << 20,

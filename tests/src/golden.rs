@@ -5,8 +5,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The fixtures that are model folders.
-pub const MODELS: [&str; 6] =
-    ["gqa-untied", "tied-headdim", "rope-linear", "rope-llama3", "bf16-sharded", "f16"];
+pub const MODELS: [&str; 8] = [
+    "gqa-untied",
+    "tied-headdim",
+    "rope-linear",
+    "rope-llama3",
+    "bf16-sharded",
+    "f16",
+    "bare-names",
+    "head-only",
+];
 
 /// One folder of `tests/fixtures/`.
 #[derive(Debug)]

@@ -79,8 +79,14 @@ fn after_the_first_step_nothing_large_is_allocated() {
             let recipe = Recipe::from_toml(&text, Path::new("small.toml")).expect("a recipe");
             let stop = AtomicBool::new(false);
             let folder = corpus.path(&format!("run-{}", LARGE_ONES.load(Relaxed)));
-            let job =
-                Job { recipe: &recipe, corpus: corpus.path("corpus"), folder, resume: false, stop: &stop };
+            let job = Job {
+                recipe: &recipe,
+                corpus: corpus.path("corpus"),
+                folder,
+                resume: false,
+                best: false,
+                stop: &stop,
+            };
             let mut seen = Vec::with_capacity(64);
             run(&job, &mut |event| {
                 if let Event::Step { .. } = event {

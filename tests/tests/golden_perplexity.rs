@@ -19,7 +19,7 @@ fn measure(expected: &Value, options: PerplexityOptions) -> Vec<ExitScore> {
     let stream = TokenStream::from_tokens(ids(&expected["tokens"]), model.config().vocab_size).unwrap();
     let lengths = ids(&expected["byte_lengths"]);
     let context = Some(number(&expected["context"]) as usize);
-    let byte_length = |id: u32| lengths[id as usize] as usize;
+    let byte_length = |_: u32, id: u32| lengths[id as usize] as usize;
     let options = PerplexityOptions { context, ..options };
     perplexity(&model, &stream, &byte_length, &options, &mut |_, _| ()).unwrap()
 }

@@ -9,6 +9,10 @@ use std::process::Command;
 /// Crates that every room may use; all others stand in one row of ARCHITECTURE.md's table.
 const FREE: [&str; 6] = ["serde", "serde_json", "thiserror", "rand", "tempfile", "proptest"];
 
+/// What only `crates/model/src/run_folder.rs` spells out.
+const RUN: [&str; 6] =
+    ["recipe.toml", "journal.jsonl", "curves.svg", "optimizer.safetensors", "state.json", "step-"];
+
 /// Where `unsafe_code` may be lifted: files, or folders with everything in them.
 const UNSAFE: [&str; 5] = [
     "crates/kernels/src/x86/",
@@ -159,11 +163,21 @@ fn opens_without_a_word(path: &str, text: &str) -> bool {
     !path.ends_with("/tests.rs") && !text.starts_with("//!")
 }
 
-/// Whether a file that is not a test prints; the doors alone do.
-fn prints(text: &str) -> bool {
+/// Whether what is no test of a file has one of these words in it.
+fn says(text: &str, words: &[&str]) -> bool {
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
     let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
-    lines.any(|line| ["println!(", "print!(", "dbg!("].iter().any(|print| line.contains(print)))
+    lines.any(|line| words.iter().any(|word| line.contains(word)))
+}
+
+/// Whether a file prints by what panics where it cannot: no file does.
+fn prints(text: &str) -> bool {
+    says(text, &["println!(", "print!(", "dbg!("])
+}
+
+/// Whether a file writes to the process's streams: the doors alone do.
+fn writes_to_streams(text: &str) -> bool {
+    says(text, &["stdout()", "stderr()"])
 }
 
 /// Whether no `mod` line names this file of a package's sources; `read` gives what its parent may be.
@@ -209,11 +223,54 @@ fn unsafe_code_stands_only_where_it_is_listed() {
 
 #[test]
 fn only_the_command_prints() {
-    let rooms = rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
-    let silent = rooms.filter(|path| !path.starts_with("crates/cli/") && !path.ends_with("/tests.rs"));
-    assert_none(silent.filter(|path| prints(&read(path))).collect());
+    let sources =
+        rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
+    let sources: Vec<_> = sources.filter(|path| !path.ends_with("/tests.rs")).collect();
+    assert_none(sources.iter().filter(|path| prints(&read(path))).cloned().collect());
+    let rooms = sources.iter().filter(|path| !path.starts_with("crates/cli/"));
+    assert_none(rooms.filter(|path| writes_to_streams(&read(path))).cloned().collect());
+    assert!(writes_to_streams("fn f() {\n    io::stdout().flush();\n}"));
     assert!(prints("fn f() {\n    eprintln!(\"done\");\n}"));
     assert!(!prints("// println!(\n#[cfg(test)]\nmod tests { fn f() { println!(); } }"));
+}
+
+/// Whether a file that is not a test makes or renames files by itself; `crates/files` alone does, whole or not at all.
+fn writes_by_itself(text: &str) -> bool {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let ways = ["fs::write(", "File::create(", "create_new(", ".persist(", "fs::rename("];
+    lines.any(|line| ways.iter().any(|way| line.contains(way) && !line.contains("(\"/proc/")))
+}
+
+#[test]
+fn one_room_writes_files() {
+    let is_test = |path: &str| path.contains("/tests/") || path.contains("/tests.rs");
+    let rooms = rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
+    let others = rooms.filter(|path| !path.starts_with("crates/files/") && !is_test(path));
+    assert_none(others.filter(|path| writes_by_itself(&read(path))).collect());
+    assert!(writes_by_itself("fn f() {\n    std::fs::write(path, bytes);\n}"));
+    assert!(!writes_by_itself(
+        "// fs::write(\n#[cfg(test)]\nmod tests { fn f() { fs::write(path, bytes); } }"
+    ));
+}
+
+/// Whether a file that is not a test spells out the name of a file of a run.
+fn names_a_run(path: &str, text: &str) -> bool {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let is_test = path.contains("/tests") || path.ends_with("/run_folder.rs");
+    !is_test && lines.any(|line| RUN.iter().any(|name| line.contains(&format!("\"{name}"))))
+}
+
+#[test]
+fn what_a_run_consists_of_stands_in_one_place() {
+    let place = read("crates/model/src/run_folder.rs");
+    assert_none(RUN.iter().filter(|name| !place.contains(*name)).map(|name| (*name).to_owned()).collect());
+    let sources =
+        rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
+    assert_none(sources.filter(|path| names_a_run(path, &read(path))).collect());
+    assert!(names_a_run("crates/cli/src/a.rs", "fn f() {\n    open(\"journal.jsonl\");\n}"));
+    assert!(!names_a_run("crates/cli/src/a.rs", "// \"journal.jsonl\"\n#[cfg(test)]\n\"state.json\""));
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn losses(corpus: &Corpus, precision: &str) -> Vec<f64> {
         corpus: corpus.path("corpus"),
         folder: folder.clone(),
         resume: false,
+        best: false,
         stop: &stop,
     };
     run(&job, &mut |_| ()).expect("a run");

@@ -1,6 +1,6 @@
 //! `offramp bench`: tokens per second at every exit, in every number format.
 
-mod describe;
+pub(crate) mod describe;
 
 use crate::formats::Parts;
 use crate::number::rate;
@@ -19,9 +19,10 @@ const SEED: u64 = 0;
 
 /// Measure tokens per second at every exit, in every number format
 ///
-/// Batch 1, greedy: a prompt, then new tokens one by one, at every exit in turn. The memory's bandwidth is probed
-/// before and after every decode sample; a sample counts only if the two agree within 10 %, otherwise it is taken
-/// again. Medians, with the least and the most.
+/// Batch 1: a prompt, then new tokens one by one, at every exit in turn, token by token. The memory's bandwidth is
+/// probed before and after every round of them; a round counts only if the two agree within 10 %, otherwise it is
+/// taken again. Medians, with the least and the most. If other programs keep the processors busy, it says so. The prompt
+/// is made-up token ids: no text, and no special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp bench runs/first-light --exits 6,12,18,24\n  \
                   offramp bench --config recipes/llama3-earlyexit.toml --format bf16,int8,int4 --threads 1\n  \
@@ -60,6 +61,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: PathBuf,
     reports: &'a [SpeedReport],
 }

@@ -2,25 +2,22 @@
 
 use crate::plot;
 use crate::progress::Progress;
-use crate::{eval, output};
+use crate::{eval, output, stories};
 use anyhow::{Context, Result};
 use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
+use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
 use offramp_pipeline::Source;
 use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The card and what was measured for it, beside it.
 const CARD: &str = "README.md";
 const MEASURED: &str = "card.json";
-const JOURNAL: &str = "journal.jsonl";
-const RECIPE: &str = "recipe.toml";
-/// What a run keeps beside a checkpoint that it goes on from.
-const STATE: &str = "state.json";
-const TOKENIZER: &str = "tokenizer_config.json";
 /// What every card says of itself: a `README.md` without it is somebody else's.
 const OURS: &str = "`offramp card`";
 /// The module and the class that add `set_exit_layer` in Python.
@@ -38,12 +35,14 @@ const MODULE: [&str; 2] = ["modeling_early_exit", "EarlyExitLlamaForCausalLM"];
 pub(crate) struct Arguments {
     /// A model folder, or a run folder
     model: PathBuf,
-    /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote: perplexity at every exit
+    /// Stories, or a folder that `offramp prepare` wrote, as for `offramp eval`: perplexity at every exit
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
     /// Stories that no choice has touched: one more number, at full depth
     #[arg(long, value_name = "PATH")]
-    untouched: Option<PathBuf>,
+    untouched: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// The run folder with the journal and the recipe [default: where the model lies]
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
@@ -75,6 +74,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     card: &'a Path,
     measured: &'a Measured,
     training: Option<&'a TrainingReport>,
@@ -83,19 +83,17 @@ struct Answer<'a> {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let folder = checkpoint::resolve(&arguments.model)?;
     let path = folder.join(CARD);
-    if !arguments.overwrite && fs::read_to_string(&path).is_ok_and(|text| !text.contains(OURS)) {
-        let path = path.display();
-        anyhow::bail!(
-            "{path} is there and no card of offramp's: move it away, or replace it with --overwrite"
-        );
+    if !arguments.overwrite {
+        refuse_another_s(&path)?;
     }
     if folder.join(STATE).exists() {
         let folder = folder.display();
         anyhow::bail!(
-            "{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run first"
+            "{folder} is a checkpoint that a run goes on from, and a card would change it: finish the run and give its \
+             model/, which `offramp train RECIPE --resume --best` makes the best checkpoint"
         );
     }
-    let config = Config::read(&folder.join("config.json"))?;
+    let config = Config::read(&folder.join(CONFIG))?;
     arguments.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
     let exits = match arguments.exits.is_empty() {
         true => Config::quarters(config.num_hidden_layers),
@@ -131,9 +129,23 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to write over a `README.md` unless it is a card of ours: whatever its bytes are, if they can be read at all.
+fn refuse_another_s(path: &Path) -> Result<()> {
+    let ours = match fs::read(path) {
+        Ok(bytes) => bytes.windows(OURS.len()).any(|bytes| bytes == OURS.as_bytes()),
+        Err(error) => error.kind() == io::ErrorKind::NotFound && !path.is_symlink(),
+    };
+    let path = path.display();
+    anyhow::ensure!(
+        ours,
+        "{path} is there and no card of offramp's: move it away, or replace it with --overwrite"
+    );
+    Ok(())
+}
+
 /// The folder's name; a run's `model/` has that of the run.
 fn name(folder: &Path) -> String {
-    let own = folder.file_name().filter(|name| *name != "model");
+    let own = folder.file_name().filter(|name| *name != MODEL);
     let name = own.or_else(|| folder.parent().and_then(Path::file_name));
     name.map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
@@ -149,16 +161,20 @@ fn read_journal(run: Option<&Path>) -> Result<Option<TrainingReport>> {
 }
 
 fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Measured> {
-    let score = |path: &Path, exits: Vec<usize>| -> Result<Scores> {
+    let score = |data: &[PathBuf], exits: Vec<usize>| -> Result<Option<Scores>> {
+        if data.is_empty() {
+            return Ok(None);
+        }
         let pipeline = Source::Folder(folder.to_owned()).open(&Formats::default())?;
-        let stream = offramp_eval::open_data(path, pipeline.tokenizer(), u64::MAX)?;
+        let stream = stories::open(data, &arguments.reading, pipeline.tokenizer(), u64::MAX)?;
         let options = PerplexityOptions { exits, ..Default::default() };
         let exits = eval::score(&pipeline, &stream, &options)?;
-        Ok(Scores { data: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), exits })
+        let names = data.iter().map(|path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
+        Ok(Some(Scores { data: names.collect::<Vec<_>>().join(", "), exits }))
     };
-    let validation = arguments.data.as_deref().map(|path| score(path, Vec::new())).transpose()?;
+    let validation = score(&arguments.data, Vec::new())?;
     let full = vec![config.num_hidden_layers];
-    let untouched = arguments.untouched.as_deref().map(|path| score(path, full)).transpose()?;
+    let untouched = score(&arguments.untouched, full)?;
     let speed = if arguments.runs == 0 { None } else { Some(time(arguments.runs, folder, config)?) };
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Ok(Measured { version, validation, untouched, speed })
@@ -198,9 +214,9 @@ fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
     if card.is_float() {
         checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
         // Folders of earlier builds lack it, and transformers then guesses.
-        if !folder.join(TOKENIZER).exists() && folder.join("tokenizer.json").exists() {
+        if !folder.join(TOKENIZER_CONFIG).exists() && folder.join(TOKENIZER).exists() {
             let context = card.config.max_position_embeddings;
-            write(TOKENIZER, &Tokenizer::from_folder(folder)?.transformers_json(context))?;
+            write(TOKENIZER_CONFIG, &Tokenizer::from_folder(folder)?.transformers_json(context))?;
         }
     }
     write(CARD, &card.markdown())?;

@@ -1,6 +1,6 @@
 //! What a training run shows of itself, in words: a few lines for a terminal, one long line for a file.
 
-use crate::number::{bytes, duration, grouped, rate};
+use crate::number::{bytes, duration, fixed, grouped, rate};
 use offramp_eval::Memory;
 use offramp_model::journal::{ExitLoss, ValidationRecord};
 use std::time::Duration;
@@ -66,8 +66,8 @@ pub(crate) fn validation(record: &ValidationRecord) -> String {
     let exits: Vec<_> = record.exits.iter().map(exit).collect();
     let (step, exits) = (grouped(record.step), exits.join(", "));
     format!(
-        "validation at step {step}: exit {exits} (nats/perplexity); {:.3} bits/byte",
-        record.bits_per_byte
+        "validation at step {step}: exit {exits} (nats/perplexity); {} bits/byte",
+        fixed(record.bits_per_byte, 3)
     )
 }
 
@@ -85,7 +85,7 @@ fn exits(record: &ValidationRecord, width: usize) -> String {
 }
 
 fn exit(exit: &ExitLoss) -> String {
-    format!("{} {:.3}/{}", exit.exit_layer, exit.loss, rate(exit.perplexity()))
+    format!("{} {}/{}", exit.exit_layer, fixed(exit.loss, 3), rate(exit.perplexity()))
 }
 
 fn percent(state: &State) -> u64 {
@@ -102,9 +102,9 @@ fn pace(state: &State) -> [String; 3] {
 
 fn learning(state: &State) -> [String; 4] {
     [
-        format!("loss {:.3}, smoothed {:.3}", state.loss, state.smoothed_loss),
-        format!("gradient {:.2}", state.grad_norm),
-        format!("median {:.2}", state.usual_norm),
+        format!("loss {}, smoothed {}", fixed(state.loss, 3), fixed(state.smoothed_loss, 3)),
+        format!("gradient {}", fixed(state.grad_norm, 2)),
+        format!("median {}", fixed(state.usual_norm, 2)),
         format!("rate {:.1e}", state.learning_rate),
     ]
 }

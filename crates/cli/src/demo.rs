@@ -1,5 +1,6 @@
 //! `offramp demo`: what depth buys, on the model that the program carries.
 
+use crate::bench::describe;
 use crate::generate::{self, Voice};
 use crate::number::{grouped, rate};
 use crate::output::{self, Table};
@@ -90,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
 }
 
 fn score(pipeline: &Pipeline, exits: &[usize]) -> Result<Vec<ExitScore>> {
-    let stream = crate::stories::open(None, pipeline.tokenizer(), u64::MAX)?;
+    let stream = crate::stories::carried(pipeline.tokenizer(), u64::MAX)?;
     let options = PerplexityOptions { exits: exits.to_vec(), ..Default::default() };
     eval::score(pipeline, &stream, &options)
 }
@@ -141,6 +142,7 @@ fn table(scores: &[ExitScore], speed: &SpeedReport, recorded: &Measured) -> Stri
             speed.threads,
             recorded.validation.as_ref().map_or("validation stories", |scores| &scores.data),
         )
+        + &describe::busy(speed)
 }
 
 fn row(score: &ExitScore, timed: &ExitSpeed, recorded: &Measured) -> [String; 8] {

@@ -1,9 +1,9 @@
 //! `offramp eval`: perplexity, bits per byte and agreement at every exit.
 
-use crate::number::grouped;
+use crate::number::{fixed, grouped, percent};
 use crate::output::{self, Table};
 use crate::progress::Progress;
-use crate::{formats, source};
+use crate::{formats, source, stories};
 use anyhow::Result;
 use offramp_eval::{ExitScore, PerplexityOptions};
 use offramp_pipeline::Pipeline;
@@ -14,15 +14,19 @@ use std::path::{Path, PathBuf};
 /// Measure perplexity at every exit, in one pass over the data
 ///
 /// Perplexity compares exits and models with the same tokenizer; bits/byte compares across tokenizers; agreement is
-/// the share of tokens at which an exit's most likely token is the full model's.
+/// the share of tokens at which an exit's most likely token is the full model's. The data is text and nothing else: names of
+/// special tokens in it are spelled out, and no beginning of text is put before it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp eval runs/first-light --data valid.txt --exits 6,12,18,24")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// Stories (.txt, .jsonl, .parquet), or a folder that `offramp prepare` wrote, whose validation split is read
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
+    /// Stories (.txt, .jsonl, .json, .csv, .parquet, also packed as .gz or .zst; a folder or a pattern of them; - is
+    /// standard input), or a folder that `offramp prepare` wrote, whose validation split is read; repeat it for several
+    #[arg(long, value_name = "PATH", required = true)]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// Exit layers, separated by commas [default: all]
     #[arg(long, value_name = "E,…", value_delimiter = ',')]
     exits: Vec<usize>,
@@ -38,8 +42,11 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
-    data: &'a Path,
+    data: String,
+    /// None where only a part of a prepared folder was read.
+    stories: Option<u64>,
     exits: &'a [ExitScore],
 }
 
@@ -48,17 +55,24 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let pipeline = source.open(&arguments.formats.formats())?;
     // One more than are scored: the first token is not predicted.
     let most = arguments.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_add(1));
-    let stream = offramp_eval::open_data(&arguments.data, pipeline.tokenizer(), most)?;
+    let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let options = PerplexityOptions {
         exits: arguments.exits.clone(),
         context: arguments.context,
         max_tokens: arguments.max_tokens,
     };
     let scores = score(&pipeline, &stream, &options)?;
-    match json {
-        true => output::json(&Answer { model: source.path(), data: &arguments.data, exits: &scores })?,
-        false => output::text(&table(&scores))?,
+    let (data, stories) = (stories::name(&arguments.data), stream.found().stories);
+    let stories = (stories > 0).then_some(stories);
+    if json {
+        return Ok(output::json(&Answer { model: source.path(), data, stories, exits: &scores })?);
     }
+    let found = match stories {
+        Some(1) => format!("{data}: 1 story\n"),
+        Some(stories) => format!("{data}: {} stories\n", grouped(stories)),
+        None => String::new(),
+    };
+    output::text(&(table(&scores) + &found))?;
     Ok(())
 }
 
@@ -84,12 +98,17 @@ pub(crate) fn table(scores: &[ExitScore]) -> String {
     for score in scores {
         table.row([
             score.exit_layer.to_string(),
-            format!("{:.3}", score.perplexity),
-            format!("{:.4}", score.nats_per_token),
-            format!("{:.4}", score.bits_per_byte),
-            format!("{:.2} %", 100.0 * score.agreement),
+            fixed(score.perplexity, 3),
+            fixed(score.nats_per_token, 4),
+            fixed(score.bits_per_byte, 4),
+            percent(score.agreement, 2),
         ]);
     }
     let (tokens, bytes) = scores.first().map_or((0, 0), |score| (score.tokens, score.bytes));
-    table.render() + &format!("over {} tokens, {} bytes of text\n", grouped(tokens), grouped(bytes))
+    table.render()
+        + &format!(
+            "over {} tokens, {} bytes of text; corpora are text: no special tokens read or added\n",
+            grouped(tokens),
+            grouped(bytes)
+        )
 }

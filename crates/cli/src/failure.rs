@@ -1,29 +1,41 @@
-//! Which errors are a user's mistake and which are a failure: exit code 2, and 1.
+//! Which errors are a user's mistake and which are a failure: exit code 2, and 1. A reader who has gone is
+//! neither.
 
+use crate::output::{Unwritten, note};
 use clap::error::ErrorKind;
-use std::io;
+use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 const FAILURE: u8 = 1;
 const MISTAKE: u8 = 2;
+/// As shells have it: 128 and the number of SIGPIPE, which ends most programs whose reader has gone.
+const READER_GONE: u8 = 141;
 
 /// Says in one line what went wrong, and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {}", one_line(error));
-    ExitCode::from(exit_code(error))
+    let code = exit_code(error);
+    let kind = if code == READER_GONE { "stopped" } else { "error" };
+    note(&format!("{kind}: {}", one_line(error)));
+    ExitCode::from(code)
 }
 
 /// Answers arguments that are none: help as it is asked for, a mistake in one line.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
-    if error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // Where there is no reader, there is nobody to tell.
-        let _ = error.print();
-    } else {
-        eprintln!("{}", one_line_of_usage(&error.render().to_string()));
+    if error.exit_code() == 0 {
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        return match printed {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report(&Unwritten::from(error).into()),
+        };
     }
-    ExitCode::from(if error.exit_code() == 0 { 0 } else { MISTAKE })
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print(); // to stderr
+    } else {
+        note(&one_line_of_usage(&error.render().to_string()));
+    }
+    ExitCode::from(MISTAKE)
 }
 
 /// The first paragraph, which says what is wrong, and the tip, where there is one.
@@ -45,9 +57,9 @@ pub(crate) fn guarded(work: impl FnOnce() -> ExitCode) -> ExitCode {
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }));
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let told = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
-        eprintln!("error: a fault in offramp itself, please report it: {told}");
+        note(&format!("error: a fault in offramp itself, please report it: {told}"));
         ExitCode::from(FAILURE)
     })
 }
@@ -70,8 +82,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         is_text_failure(error) || is_model_failure(error) || is_train_failure(error) || is_run_failure(error)
     };
-    // An I/O error that no room put into words is stdout's.
-    if error.chain().any(failed) || error.is::<io::Error>() { FAILURE } else { MISTAKE }
+    match error.downcast_ref() {
+        Some(Unwritten::ReaderGone) => READER_GONE,
+        Some(Unwritten::Failed(_)) => FAILURE,
+        None if error.chain().any(failed) || error.is::<io::Error>() => FAILURE,
+        None => MISTAKE,
+    }
 }
 
 /// Whether a file that is there could not be read. One that is not there is a mistake.
@@ -113,7 +129,7 @@ fn is_train_failure(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
-    use offramp_pipeline::Error as Pipeline;
+    use offramp_pipeline::{ChatTemplateError, Error as Pipeline};
     let engine = |error: &offramp_engine::Error| match error {
         offramp_engine::Error::NotFinite { .. } => true,
         offramp_engine::Error::Model(error) => is_model_failure(error),
@@ -123,7 +139,10 @@ fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
         Pipeline::Engine(error) => engine(error),
         Pipeline::Model(error) => is_model_failure(error),
         Pipeline::Text(error) => is_text_failure(error),
-        Pipeline::Read { source, .. } => is_reading(source),
+        Pipeline::Read { source, .. } | Pipeline::ChatTemplate(ChatTemplateError::Read { source, .. }) => {
+            is_reading(source)
+        }
+        Pipeline::ChatTemplate(ChatTemplateError::Thread(_)) => true,
         _ => false,
     };
     if let Some(error) = error.downcast_ref::<Pipeline>() {
@@ -193,5 +212,49 @@ mod tests {
         assert_eq!(code(room), FAILURE);
         assert_eq!(code(offramp_model::Error::ExitLayer { found: 25, layers: 24 }), MISTAKE);
         assert_eq!(code(anyhow::anyhow!("--split is neither")), MISTAKE);
+    }
+
+    /// Run by the next test, in a process of its own.
+    #[test]
+    #[ignore = "the next test runs it"]
+    fn a_panic_is_a_failure() {
+        let code = guarded(|| panic!("of the\n  work"));
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(FAILURE)));
+    }
+
+    /// Once the line could not be written, and the panic of that waited for ever for the lock that its thread
+    /// held.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_panic_ends_though_its_line_cannot_be_written() {
+        use std::process::{Command, Stdio};
+        let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let broken = || Stdio::from(io::pipe().unwrap().1);
+        for stderr in [full(), broken()] {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--ignored", "--exact", "--nocapture", "failure::tests::a_panic_is_a_failure"]);
+            let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+            let began = std::time::Instant::now();
+            let status = loop {
+                match child.try_wait().unwrap() {
+                    Some(status) => break status,
+                    None if began.elapsed().as_secs() > 60 => {
+                        child.kill().unwrap();
+                        panic!("it hangs");
+                    }
+                    None => std::thread::sleep(std::time::Duration::from_millis(2)),
+                }
+            };
+            assert!(status.success(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_reader_who_has_gone_is_no_failure_and_a_full_stdout_is() {
+        let unwritten = |kind| code(Unwritten::from(io::Error::from(kind)));
+        assert_eq!(unwritten(io::ErrorKind::BrokenPipe), 128 + 13);
+        assert_eq!(unwritten(io::ErrorKind::StorageFull), FAILURE);
+        let told = anyhow::Error::from(Unwritten::ReaderGone).context("the table");
+        assert_eq!(exit_code(&told), 128 + 13, "whatever was being written");
     }
 }

@@ -4,12 +4,11 @@ mod confidence;
 mod trace;
 
 use crate::number::rate;
-use crate::speculate::{self, Speculate};
-use crate::{formats, output, prompt, sampling, source};
+use crate::{output, prompt, sampling, source, telling};
 use anyhow::Result;
 use offramp_engine::{Speculation, Statistics};
 use offramp_eval::Calibration;
-use offramp_pipeline::{Finish, Pipeline, Request, Sampling, Told};
+use offramp_pipeline::{Chat, ChatTemplate, Finish, Pipeline, Request, Sampling, Told};
 use serde::Serialize;
 use std::ops::ControlFlow;
 
@@ -20,36 +19,37 @@ use std::ops::ControlFlow;
 /// token, sooner.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0 --stop \"The end\"\n  offramp generate --prompt-file opening.txt\n  offramp generate --speculate auto --trace\n  offramp generate --agreement 0.95"
+    after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0 --stop \"The end\"\n  offramp generate --prompt-file opening.txt\n  offramp generate --speculate auto --trace\n  offramp generate --agreement 0.95\n  offramp generate path/to/model --chat --prompt \"Who are you?\""
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
     #[command(flatten)]
     prompt: prompt::Arguments,
-    /// Leave after so many layers [default: all]
-    #[arg(long, value_name = "E")]
-    exit_layer: Option<usize>,
-    /// Draft with the first layers: auto, off, or an exit layer and a draft length, as 6:4
-    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off")]
-    speculate: Speculate,
     #[command(flatten)]
-    head: speculate::Head,
+    chat: Chatting,
+    #[command(flatten)]
+    telling: telling::Arguments,
     #[command(flatten)]
     confidence: confidence::Arguments,
     /// Show which tokens were drafted and accepted, and which were corrected
     #[arg(long)]
     trace: bool,
-    #[command(flatten)]
-    formats: formats::Arguments,
     /// At most so many new tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
-    /// Stop before this text, which is not printed; may be given several times
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    stop: Vec<String>,
-    #[command(flatten)]
-    sampling: sampling::Arguments,
+}
+
+/// The prompt as a message.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "chatting_arguments")]
+struct Chatting {
+    /// Answer the prompt as a message, through the model's chat template; only the answer is printed
+    #[arg(long, conflicts_with = "plain_text")]
+    chat: bool,
+    /// What the model is told before the message
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    system: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -81,45 +81,54 @@ struct Speculated {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let prompt = arguments.prompt.text()?;
-    let pipeline = arguments.source.source()?.open(&arguments.formats.formats())?;
+    let source = arguments.source.source()?;
+    // Before the weights: most folders without a template are asked for a chat by mistake.
+    let template = arguments.chat.chat.then(|| source.chat_template()).transpose()?;
+    let mut pipeline = source.open(&arguments.telling.formats())?;
+    let chat = template.map(|template| arguments.chat.ask(template, &prompt, &mut pipeline));
     let layers = pipeline.model().config().num_hidden_layers;
-    let ids = pipeline.encode(&prompt, arguments.prompt.options())?;
-    let sampling = pipeline.sampling(&arguments.sampling.asked());
-    let mut request = Request {
-        prompt: &ids,
-        max_new_tokens: arguments.max_new_tokens,
-        exit_layer: arguments.exit_layer.unwrap_or(layers),
-        confidence: None,
-        sampling: sampling.options,
-        stop: &arguments.stop,
+    let ids = match &chat {
+        Some(chat) => chat.encode(&pipeline)?,
+        None => pipeline.encode(&prompt, arguments.prompt.options())?,
     };
+    let sampling = arguments.telling.sampling(&pipeline);
+    let exit_layer = arguments.telling.exit_layer(&pipeline);
+    let mut request = arguments.telling.request(&pipeline, &ids, arguments.max_new_tokens);
     check(&pipeline, &request)?;
-    let (confidence, calibration) = arguments.confidence.policy(&pipeline)?.unzip();
+    let (confidence, calibration) =
+        arguments.confidence.policy(&pipeline, arguments.telling.reading())?.unzip();
     request.confidence = confidence;
     let calibration = calibration.flatten();
-    let mut speculation = match arguments.speculate {
-        Speculate::Off => Speculation::off(),
-        how => how.speculation(arguments.head.make(&pipeline)?),
-    };
+    let mut speculation = arguments.telling.speculation(&pipeline)?;
     let voice = match (json, arguments.trace) {
         (true, _) => Voice::Silent,
         (false, false) => Voice::Plain,
         (false, true) => Voice::Traced,
     };
-    let told = tell(&pipeline, request, &prompt, &mut speculation, voice)?;
-    let exit_layer = arguments.exit_layer.unwrap_or(layers);
+    let shown = if chat.is_some() { "" } else { &prompt };
+    let told = tell(&pipeline, request, shown, &mut speculation, voice)?;
     if json {
         return print(arguments, (&prompt, exit_layer), &sampling, calibration, told);
     }
     if let Some(found) = &calibration {
-        eprintln!("{}", confidence::describe(found, layers));
+        output::note(&confidence::describe(found, layers));
     }
     if arguments.trace {
-        eprintln!("{}", trace::legend(&speculation, exit_layer));
+        output::note(&trace::legend(&speculation, exit_layer));
     }
-    eprintln!("{}", describe(&told, exit_layer, layers, &sampling));
+    output::note(&describe(&told, exit_layer, layers, &sampling));
     Ok(())
 }
+
+impl Chatting {
+    /// The conversation of one message.
+    fn ask(&self, template: ChatTemplate, prompt: &str, pipeline: &mut Pipeline) -> Chat {
+        let mut chat = Chat::new(template, self.system.clone(), pipeline);
+        chat.ask(prompt);
+        chat
+    }
+}
+
 /// Whether all this can be told, before anything takes time.
 fn check(pipeline: &Pipeline, request: &Request<'_>) -> Result<()> {
     let mut session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
@@ -175,19 +184,13 @@ fn print(
     told: Told,
 ) -> Result<()> {
     let Told { text, tokens, finish, statistics } = told;
-    let (stop, stop_string) = match finish {
-        Finish::StopToken => ("stop_token", None),
-        Finish::StopString(stop) => ("stop_string", Some(stop)),
-        Finish::Length => ("length", None),
-        Finish::ContextFull => ("context_full", None),
-        Finish::Reader => ("reader_gone", None),
-    };
+    let (stop, stop_string) = telling::finish(finish);
     output::json(&Answer {
         prompt,
         text,
         tokens: &tokens,
         exit_layer,
-        speculation: (arguments.speculate != Speculate::Off).then_some(Speculated {
+        speculation: arguments.telling.speculates().then_some(Speculated {
             rounds: statistics.rounds,
             drafted: statistics.drafted,
             accepted: statistics.accepted,

@@ -1,12 +1,14 @@
 //! `offramp inspect`: what is in a checkpoint, or what a recipe would make.
 
-use crate::number::{bytes, grouped};
+use crate::number::{bytes, fixed, grouped};
 use crate::source::carried;
 use crate::{output, shape};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
+use offramp_model::run_folder::JOURNAL;
 use offramp_model::{BitLinear, Config};
 use offramp_pipeline::Source;
+use offramp_train::memory::Need;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer {
+    #[serde(serialize_with = "output::path")]
     path: PathBuf,
     parameters: u64,
     parts: BTreeMap<&'static str, u64>,
@@ -35,6 +38,9 @@ struct Answer {
     tokenizer_vocab_size: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     training: Option<Training>,
+    /// Bytes of memory that training a recipe needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    training_memory: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -60,8 +66,12 @@ struct Training {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let answer = match arguments.path.as_deref() {
         None => of_model(&carried(), None)?,
-        Some(path) if shape::is_recipe(path) => answer(path.to_owned(), &shape::read(path)?),
-        Some(path) => of_model(&Source::resolve(path)?, Some(&path.join("journal.jsonl")))?,
+        Some(path) if shape::is_recipe(path) => {
+            let (recipe, config) = shape::of_recipe(path)?;
+            let training_memory = Some(Need::of(&recipe, &config).bytes());
+            Answer { training_memory, ..answer(path.to_owned(), &config) }
+        }
+        Some(path) => of_model(&Source::resolve(path)?, Some(&path.join(JOURNAL)))?,
     };
     match json {
         true => output::json(&answer)?,
@@ -109,6 +119,7 @@ fn answer(path: PathBuf, config: &Config) -> Answer {
         weights: None,
         tokenizer_vocab_size: None,
         training: None,
+        training_memory: None,
     }
 }
 
@@ -164,16 +175,20 @@ fn describe(answer: &Answer) -> String {
         let (size, bits) = (bytes(weights.bytes), weights.bits_per_weight);
         lines.push(("weights", format!("{size}, {bits:.2} bits a weight: {}", formats.join(", "))));
     }
+    if let Some(needed) = answer.training_memory {
+        lines.push(("training", format!("needs about {} of memory", bytes(needed))));
+    }
     if let Some(size) = answer.tokenizer_vocab_size {
         lines.push(("tokenizer", format!("{} tokens", grouped(size as u64))));
     }
     if let Some(training) = &answer.training {
-        let bits =
-            training.bits_per_byte.map_or(String::new(), |bits| format!(", validation {bits:.3} bits/byte"));
+        let bits = training
+            .bits_per_byte
+            .map_or(String::new(), |bits| format!(", validation {} bits/byte", fixed(bits, 3)));
         let (step, tokens) = (grouped(training.step), grouped(training.tokens));
         lines.push((
             "trained",
-            format!("{step} steps, {tokens} tokens, loss {:.3}{bits}", training.final_loss),
+            format!("{step} steps, {tokens} tokens, loss {}{bits}", fixed(training.final_loss, 3)),
         ));
         if let Some(best) = &training.best {
             lines.push(("best", format!("{best}, by its validation loss")));

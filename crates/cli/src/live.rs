@@ -7,6 +7,7 @@ use crate::progress::{QUIET, remaining};
 use crate::screen::Screen;
 use offramp_eval::Stability;
 use offramp_model::journal::{self, Record, StepRecord, ValidationRecord};
+use offramp_model::run_folder::JOURNAL;
 use offramp_train::Event;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ impl Live {
     pub(crate) fn new(folder: &Path) -> Self {
         Self {
             screen: Screen::stderr(),
-            journal: folder.join("journal.jsonl"),
+            journal: folder.join(JOURNAL),
             stability: Stability::default(),
             latest: Latest::default(),
             state: None,
@@ -64,6 +65,14 @@ impl Live {
                 let from = if step > 0 { format!(", from step {}", grouped(step)) } else { String::new() };
                 let [steps, tokens] = [steps, tokens_per_step].map(grouped);
                 self.screen.say(&format!("{steps} steps of {tokens} tokens{from}"));
+            }
+            Event::Longer { before, steps, learning_rates: [was, is] } => {
+                let [before, steps] = [before, steps].map(grouped);
+                self.screen.say(&format!(
+                    "{before} steps have become {steps}: the schedule ends later, and the next step's learning rate is \
+                     {is:.1e} where it was {was:.1e} (a run from this one's model, [start] checkpoint, has a schedule of \
+                     its own)"
+                ));
             }
             Event::Step { record, skipped } => self.step(record, skipped),
             Event::Validation { record } => self.validation(record),

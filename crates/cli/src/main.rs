@@ -3,8 +3,12 @@
 //! Every subcommand is one file with its arguments and its `run`. Results go to stdout, progress and errors
 //! to stderr; `--json` turns results into one JSON value.
 
+// They panic where they cannot write: `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod bench;
 mod card;
+mod chat;
 mod dashboard;
 mod demo;
 mod eval;
@@ -12,6 +16,7 @@ mod failure;
 mod formats;
 mod generate;
 mod inspect;
+mod interrupt;
 mod live;
 mod number;
 mod output;
@@ -24,13 +29,16 @@ mod quantize;
 mod sampling;
 mod screen;
 mod shape;
+mod signals;
 mod source;
 mod speculate;
 mod stories;
 mod sweep;
+mod telling;
 mod train;
 mod verify;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -45,7 +53,8 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a failure (a full disk, a training run that diverged), 2 a \
-    mistake (a wrong argument, a damaged file), 130 stopped by Ctrl-C.";
+    mistake (a wrong argument, a damaged file), 141 the reader of stdout has gone; told to end: 130 by Ctrl-C, 143 by \
+    SIGTERM, 129 by a terminal that hung up (a training run saves first).";
 
 /// What every subcommand takes.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -65,6 +74,7 @@ enum Command {
     Eval(eval::Arguments),
     Bench(bench::Arguments),
     Generate(generate::Arguments),
+    Chat(chat::Arguments),
     Inspect(inspect::Arguments),
     Quantize(quantize::Arguments),
     Sweep(sweep::Arguments),
@@ -83,6 +93,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Before anything computes: later neither could be refused.
+    signals::listen().context("cannot listen for Ctrl-C")?;
     offramp_kernels::choose()?;
     let threads = arguments.global.threads.map_or_else(offramp_engine::physical_cores, usize::from);
     offramp_engine::set_threads(threads)?;
@@ -93,6 +104,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Eval(arguments) => eval::run(arguments, json)?,
         Command::Bench(arguments) => bench::run(arguments, json)?,
         Command::Generate(arguments) => generate::run(arguments, json)?,
+        Command::Chat(arguments) => chat::run(arguments, json)?,
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
         Command::Quantize(arguments) => quantize::run(arguments, json)?,
         Command::Sweep(arguments) => sweep::run(arguments, json)?,

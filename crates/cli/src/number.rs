@@ -35,6 +35,21 @@ pub(crate) fn rate(value: f64) -> String {
     }
 }
 
+/// So many decimals; a number that there is none of is a dash.
+pub(crate) fn fixed(value: f64, decimals: usize) -> String {
+    if value.is_finite() { format!("{value:.decimals$}") } else { "–".to_owned() }
+}
+
+/// A share in percent, likewise.
+pub(crate) fn percent(share: f64, decimals: usize) -> String {
+    if share.is_finite() { format!("{:.decimals$} %", 100.0 * share) } else { "–".to_owned() }
+}
+
+/// `1.25×`, likewise.
+pub(crate) fn times(ratio: f64) -> String {
+    if ratio.is_finite() { format!("{ratio:.2}×") } else { "–".to_owned() }
+}
+
 /// `59s`, `12m 05s`, `3h 07m`.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -58,7 +73,13 @@ mod tests {
             [1.234, 9.999, 12.34, 99.97, 12_345.6].map(rate),
             ["1.23", "10.0", "12.3", "100", "12,346"]
         );
-        assert_eq!(rate(f64::NAN), "–");
+        assert_eq!(
+            (fixed(1.25, 1), percent(0.125, 1), times(2.0)),
+            ("1.2".into(), "12.5 %".into(), "2.00×".into())
+        );
+        for none in [f64::NAN, f64::INFINITY, -f64::INFINITY] {
+            assert_eq!([rate(none), fixed(none, 3), percent(none, 1), times(none)], ["–"; 4]);
+        }
         let times = [59, 60, 725, 3600, 11_240].map(Duration::from_secs);
         assert_eq!(times.map(duration), ["59s", "1m 00s", "12m 05s", "1h 00m", "3h 07m"]);
     }

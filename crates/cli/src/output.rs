@@ -1,20 +1,61 @@
-//! What goes to stdout: text, tables, JSON. A reader that has gone away (`| head`) is no error.
+//! What goes to stdout: text, tables, JSON; and to stderr: lines. A dead stderr changes nothing: nobody is
+//! told. A dead stdout ends the command, for its result is lost.
 
-use serde::Serialize;
-use std::io::{self, Write};
+use serde::{Serialize, Serializer};
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
-/// Writes text as it is, at once.
-pub(crate) fn text(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+/// Why something did not reach stdout.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    /// Who read it has gone, as `head` does.
+    ReaderGone,
+    /// It is full, or broken.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == ErrorKind::BrokenPipe { Self::ReaderGone } else { Self::Failed(error) }
     }
 }
 
+impl fmt::Display for Unwritten {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReaderGone => out.write_str("the reader of stdout has gone"),
+            Self::Failed(error) => write!(out, "cannot write to stdout: {error}; send it elsewhere"),
+        }
+    }
+}
+
+impl std::error::Error for Unwritten {}
+
+/// Writes text as it is, at once.
+pub(crate) fn text(text: &str) -> Result<(), Unwritten> {
+    let mut stdout = io::stdout().lock();
+    Ok(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())?)
+}
+
 /// Writes one JSON value and a line feed.
-pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Unwritten> {
     text(&(serde_json::to_string_pretty(value).map_err(io::Error::from)? + "\n"))
+}
+
+/// Writes a line to stderr, in one piece.
+pub(crate) fn note(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Writes to stderr what a person is to answer behind.
+pub(crate) fn ask(words: &str) {
+    let _ = io::stderr().write_all(words.as_bytes());
+}
+
+/// A path as JSON has it, which is text: what is no UTF-8 in it stands as U+FFFD.
+pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
 }
 
 /// Columns of numbers and short words, all to the right.

@@ -1,10 +1,12 @@
 //! The curves of a training run as SVG: the loss with its validations, the gradient's norm, the learning rate.
 
+mod axis;
 pub(crate) mod exits;
 pub(crate) mod heat;
 
 use anyhow::{Context, Result};
 use offramp_eval::TrainingReport;
+use offramp_model::run_folder::{CURVES, JOURNAL};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;
@@ -14,6 +16,8 @@ const SIZE: (u32, u32) = (960, 840);
 const PANELS: [u32; 2] = [500, 670];
 const MARGIN: u32 = 12;
 const LABELS: u32 = 64;
+/// Labels of the loss, at most.
+const LOSS_LABELS: usize = 11;
 
 const PALE: RGBColor = RGBColor(190, 196, 204);
 const DARK: RGBColor = RGBColor(60, 66, 74);
@@ -39,9 +43,9 @@ pub(crate) fn svg(report: &TrainingReport, title: &str) -> Result<String> {
 
 /// Draws the curves of the journal in a run folder into its `curves.svg`.
 pub(crate) fn write(folder: &Path) -> Result<Option<TrainingReport>> {
-    let Some(report) = TrainingReport::read(&folder.join("journal.jsonl"))? else { return Ok(None) };
+    let Some(report) = TrainingReport::read(&folder.join(JOURNAL))? else { return Ok(None) };
     let svg = svg(&report, &folder.file_name().unwrap_or_default().to_string_lossy())?;
-    let path = folder.join("curves.svg");
+    let path = folder.join(CURVES);
     offramp_model::checkpoint::write_atomically(&path, |file| file.write_all(svg.as_bytes()))
         .context("the curves")?;
     Ok(Some(report))
@@ -57,6 +61,7 @@ fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
     loss(report, title, steps, &upper)?;
     let norms = &report.curves.grad_norm;
     let (low, high) = bounds(norms.iter().map(|point| point.1).filter(|&norm| norm > 0.0));
+    let norm_labels = axis::logarithmic(low..high, 4);
     let mut chart = panel("gradient norm before clipping, logarithmic", &middle)
         .build_cartesian_2d(0.0..steps, (low..high).log_scale())?;
     chart
@@ -64,25 +69,26 @@ fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
         .light_line_style(WHITE)
         .label_style(("sans-serif", 13))
         .y_labels(4)
+        .y_label_formatter(&norm_labels)
         .x_label_formatter(&step)
         .draw()?;
     chart.draw_series(LineSeries::new(norms.iter().copied(), DARK.stroke_width(1)))?;
     let rates = &report.curves.learning_rate;
     let most = rates.iter().map(|point| point.1).fold(0.0, f64::max);
-    let mut chart =
-        panel("learning rate", &lower).build_cartesian_2d(0.0..steps, 0.0..most.max(1e-9) * 1.05)?;
+    let range = 0.0..most.max(1e-9) * 1.05;
+    let rate_labels = axis::scientific(range.clone(), 4);
+    let mut chart = panel("learning rate", &lower).build_cartesian_2d(0.0..steps, range)?;
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(WHITE).label_style(("sans-serif", 13)).y_labels(4).x_desc("step");
-    mesh.x_label_formatter(&step)
-        .y_label_formatter(&|&rate| if rate > 0.0 { format!("{rate:.1e}") } else { "0".to_owned() })
-        .draw()?;
+    mesh.x_label_formatter(&step).y_label_formatter(&rate_labels).draw()?;
     chart.draw_series(LineSeries::new(rates.iter().copied(), DARK.stroke_width(2)))?;
     area.present()?;
     Ok(())
 }
 
+/// Whole steps only: halves of them would read the same.
 fn step(step: &f64) -> String {
-    crate::number::grouped(step.round() as u64)
+    axis::whole(*step).map(crate::number::grouped).unwrap_or_default()
 }
 
 fn panel<'a, 'b>(caption: &str, area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
@@ -97,11 +103,14 @@ fn loss(report: &TrainingReport, title: &str, steps: f64, area: &Area<'_>) -> Dr
     let validated = report.validation.iter().flat_map(|record| record.exits.iter().map(|exit| exit.loss));
     let (low, high) = bounds(curves.loss.iter().map(|point| point.1).chain(validated));
     let caption = format!("{title}: loss, nats per token");
+    let losses = axis::decimal(low..high, LOSS_LABELS, 1, "");
     let mut chart = panel(&caption, area).build_cartesian_2d(0.0..steps, low..high)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
         .label_style(("sans-serif", 13))
+        .y_labels(LOSS_LABELS)
+        .y_label_formatter(&losses)
         .x_label_formatter(&step)
         .draw()?;
     chart.draw_series(LineSeries::new(curves.loss.iter().copied(), PALE.stroke_width(1)))?;

@@ -1,32 +1,36 @@
 //! `offramp prepare`: a corpus becomes token shards.
 
 use crate::number::{bytes, grouped};
-use crate::output;
 use crate::progress::Progress;
+use crate::{output, stories};
 use anyhow::Result;
 use offramp_text::{PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice};
 use std::path::{Path, PathBuf};
 
 /// Tokens of one shard: 200 MB of 16-bit ids.
-const SHARD_TOKENS: u64 = 100_000_000;
+pub(crate) const SHARD_TOKENS: u64 = 100_000_000;
 
 /// Turn text, JSONL or Parquet into token shards
 ///
-/// TRAIN and --valid are .txt (stories between lines that are exactly <|endoftext|>), .jsonl (a "text" key) or
-/// .parquet (a "text" column). Several TRAIN files are one row of stories, in the order given. The folder that is
-/// written holds the tokenizer, the shards and corpus.json.
+/// TRAIN and --valid are .txt (stories with <|endoftext|> between them), .jsonl, .json or .csv, all of them also packed
+/// as .gz or .zst, or .parquet; a folder of such files, a pattern in quotes, or - for standard input. Several are one row
+/// of stories, in the order given, those of a folder or a pattern in the order of their names. The folder that is written
+/// holds the tokenizer, the shards and corpus.json.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp prepare train.txt --valid valid.txt --vocab-size 2048 --out data/tinystories\n  \
-                  offramp prepare train-0.parquet train-1.parquet --valid valid.parquet --out data/tinystories"
+                  offramp prepare train-0.parquet train-1.parquet --valid valid.parquet --out data/tinystories\n  \
+                  zcat tales.jsonl.gz | offramp prepare - --text-format jsonl --text-column story --out data/tales"
 )]
 pub(crate) struct Arguments {
-    /// The training stories, in one file or several
+    /// The training stories: files, folders, patterns, or -
     #[arg(required = true, num_args = 1..)]
     train: Vec<PathBuf>,
-    /// The validation stories
-    #[arg(long, value_name = "FILE")]
-    valid: Option<PathBuf>,
+    /// The validation stories, as TRAIN; repeat it for several
+    #[arg(long, value_name = "PATH")]
+    valid: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// The folder to write
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -44,7 +48,11 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         None => tokenizer(&arguments.tokenizer),
     };
     let (train, valid) = (arguments.train.clone(), arguments.valid.clone());
-    let summary = prepare(train, valid, arguments.out.clone(), tokenizer)?;
+    arguments.reading.announce(&[&train[..], &valid].concat());
+    let reading = arguments.reading.options();
+    let out = arguments.out.clone();
+    let options = PrepareOptions { train, valid, reading, out, tokenizer, shard_tokens: SHARD_TOKENS };
+    let summary = prepare(&options)?;
     if json {
         return Ok(output::json(&summary)?);
     }
@@ -59,27 +67,30 @@ pub(crate) fn tokenizer(name: &str) -> TokenizerChoice {
     }
 }
 
-/// Prepares a corpus with its progress on stderr.
-pub(crate) fn prepare(
-    train: Vec<PathBuf>,
-    valid: Option<PathBuf>,
-    out: PathBuf,
-    tokenizer: TokenizerChoice,
-) -> Result<PrepareSummary> {
-    let options = PrepareOptions { train, valid, out, tokenizer, shard_tokens: SHARD_TOKENS };
+/// Prepares a corpus, with its progress and what is to be remarked on it on stderr.
+pub(crate) fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
     let mut progress = Progress::new(1);
     let mut show = |now: PrepareProgress| {
-        progress.set_total(now.bytes_total);
+        // Of a stream, nobody knows how much there will be.
+        progress.set_total(now.bytes_total.max(now.bytes_read));
+        let of = if now.bytes_total == 0 { String::new() } else { format!(" of {}", bytes(now.bytes_total)) };
         progress.set(now.bytes_read, || {
             let what = match now.stage {
                 Stage::TrainTokenizer => "training the tokenizer",
                 Stage::EncodeTrain => "encoding the training stories",
                 Stage::EncodeValid => "encoding the validation stories",
             };
-            format!("{what}: {} of {}", bytes(now.bytes_read), bytes(now.bytes_total))
+            format!("{what}: {}{of}", bytes(now.bytes_read))
         });
     };
-    Ok(offramp_text::prepare(&options, &mut show)?)
+    let summary = offramp_text::prepare(options, &mut show)?;
+    drop(progress);
+    for (name, split) in [("train", Some(&summary.train)), ("valid", summary.valid.as_ref())] {
+        for remark in split.map(|split| split.found().remarks()).unwrap_or_default() {
+            output::note(&format!("note: {name}: {remark}"));
+        }
+    }
+    Ok(summary)
 }
 
 fn describe(summary: &PrepareSummary, out: &Path) -> String {

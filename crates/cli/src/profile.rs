@@ -1,5 +1,6 @@
 //! Where training's time went, as a table.
 
+use crate::number::fixed;
 use offramp_train::profile::{OpTime, Profile};
 use std::fmt::Write;
 
@@ -11,10 +12,10 @@ pub(crate) fn table(profile: &Profile) -> String {
         format!("{:14} {:>12} {:>12} {:>7} {:>9}\n", "op", "forward, ms", "backward, ms", "share", "GFLOP/s");
     let mut line = |name: &str, there: f64, back: f64, flops: f64| {
         let both = there + back;
-        let rate = if flops > 0.0 { format!("{:.0}", 1e-9 * flops / both) } else { String::new() };
-        let (there, back, share) = (per_step(there), per_step(back), 100.0 * both / seconds);
+        let rate = if flops > 0.0 { fixed(1e-9 * flops / both, 0) } else { String::new() };
+        let (there, back, share) = (per_step(there), per_step(back), fixed(100.0 * both / seconds, 1));
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{name:14} {there:>12.2} {back:>12.2} {share:>6.1}% {rate:>9}");
+        let _ = writeln!(text, "{name:14} {there:>12.2} {back:>12.2} {share:>6}% {rate:>9}");
     };
     for OpTime { op, forward_seconds, backward_seconds, flops } in ops {
         let name = serde_json::to_value(op).ok().and_then(|name| name.as_str().map(str::to_owned));

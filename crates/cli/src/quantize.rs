@@ -36,7 +36,9 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
+    #[serde(serialize_with = "output::path")]
     out: &'a Path,
     layers: Option<Format>,
     head: Option<Format>,

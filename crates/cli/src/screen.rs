@@ -1,6 +1,7 @@
-//! The lower end of stderr: a few lines that are drawn again in their place, with what stays above them. Where
-//! stderr is no terminal there are only lines that stay.
+//! The lower end of stderr: a few lines that are drawn again in their place, with what stays above them.
+//! Where stderr is no terminal there are only lines that stay.
 
+use crate::output::note;
 use console::Term;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,13 +43,16 @@ impl Screen {
 
     /// A line that stays, above those that are drawn again.
     pub(crate) fn say(&self, line: &str) {
-        self.with(|drawn| match drawn.is_terminal {
-            true => {
+        let drawn = self.with(|drawn| {
+            if drawn.is_terminal {
                 let lines = drawn.lines.clone();
                 drawn.update(lines, Some(line));
             }
-            false => eprintln!("{line}"),
+            drawn.is_terminal
         });
+        if !drawn {
+            note(line);
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Drawn) -> T) -> T {
@@ -61,16 +65,18 @@ impl Drawn {
         self.term.size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns)).max(1)
     }
 
-    /// A terminal that has gone away is no reason to stop.
+    /// A terminal that has gone away is no reason to stop, and is none any more: what is drawn would be
+    /// gathered.
     fn update(&mut self, mut lines: Vec<String>, above: Option<&str>) {
         let height = self.term.size_checked().map_or(usize::MAX, |(rows, _)| usize::from(rows));
         // The cursor waits in the row below: there is always one row less.
         lines.truncate(height.saturating_sub(1));
-        let _ = self.redraw(&lines, above);
+        self.is_terminal = self.redraw(&lines, above).is_ok();
         self.lines = lines;
     }
 
-    /// One write. The cursor ends at the start of an empty row: there a `^C` may be echoed, and harms nothing.
+    /// One write. The cursor ends at the start of an empty row: there a `^C` may be echoed, and harms
+    /// nothing.
     fn redraw(&self, lines: &[String], above: Option<&str>) -> io::Result<()> {
         self.term.clear_line()?;
         // Row by row: some terminals keep a copy of what is cleared at once.

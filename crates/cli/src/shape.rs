@@ -14,12 +14,13 @@ pub(crate) fn is_recipe(path: &Path) -> bool {
 /// The model that a recipe (`.toml`) makes, or that a `config.json` describes.
 pub(crate) fn read(path: &Path) -> Result<Config> {
     match is_recipe(path) {
-        true => of_recipe(path),
+        true => Ok(of_recipe(path)?.1),
         false => Ok(Config::read(path)?),
     }
 }
 
-fn of_recipe(path: &Path) -> Result<Config> {
+/// A recipe and the model that it makes.
+pub(crate) fn of_recipe(path: &Path) -> Result<(Recipe, Config)> {
     let recipe = Recipe::read(path)?;
     let data = &recipe.data;
     let prepared = data.corpus.as_deref().and_then(|folder| PrepareSummary::read(folder).ok());
@@ -33,5 +34,6 @@ fn of_recipe(path: &Path) -> Result<Config> {
         ),
         (size, ..) => size,
     };
-    Ok(recipe.config(vocabulary, None)?)
+    let config = recipe.config(vocabulary, None)?;
+    Ok((recipe, config))
 }

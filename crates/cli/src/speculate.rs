@@ -1,6 +1,6 @@
 //! How a command is told to speculate: by itself, or with an exit and a length; and with which head.
 
-use crate::stories;
+use crate::stories::{self, Reading};
 use anyhow::Result;
 use offramp_engine::{Adaptive, Draft, Speculation};
 use offramp_model::{DraftHead, Format, Llama};
@@ -73,7 +73,7 @@ pub(crate) struct Head {
     draft_shortlist: Option<usize>,
     /// The text whose tokens are counted for the shortlist [default: the stories that offramp carries]
     #[arg(long, value_name = "PATH", requires = "draft_shortlist")]
-    draft_corpus: Option<PathBuf>,
+    draft_corpus: Vec<PathBuf>,
 }
 
 /// A format, or the model's own head.
@@ -90,11 +90,11 @@ impl FromStr for DraftFormat {
 
 impl Head {
     /// The head, if it is another than the model's.
-    pub(crate) fn make(&self, pipeline: &Pipeline) -> Result<Option<DraftHead>> {
+    pub(crate) fn make(&self, pipeline: &Pipeline, reading: &Reading) -> Result<Option<DraftHead>> {
         let model = pipeline.model();
         let format = self.format(model);
         let count = |count| {
-            let corpus = stories::open(self.draft_corpus.as_deref(), pipeline.tokenizer(), COUNTED)?;
+            let corpus = stories::open(&self.draft_corpus, reading, pipeline.tokenizer(), COUNTED)?;
             anyhow::Ok(most_used(&corpus, count)?)
         };
         let shortlist = self.draft_shortlist.map(count).transpose()?;

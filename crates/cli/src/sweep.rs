@@ -17,12 +17,15 @@ use std::path::PathBuf;
 const SEED: u64 = 0;
 /// Tokens of a story, about: so many are read for each prompt.
 const STORY: u64 = 1000;
+/// New tokens of each text, if nobody says.
+const NEW_TOKENS: usize = 128;
 
 /// Measure speculative decoding at every exit layer and draft length, and where `auto` lands
 ///
 /// Every point takes its turn over the same openings, with plain decoding before and after; speed-ups are over the
 /// latter. --out draws them as a heat map. With --config, weights are made up: tokens that their exit --agree-at drafts are
-/// accepted as often as --acceptance asks. That is what speculation is worth in a shape that nobody has trained.
+/// accepted as often as --acceptance asks. That is what speculation is worth in a shape that nobody has trained. Openings are
+/// encoded as corpora are: as text, without special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp sweep --out sweep.svg\n  \
                   offramp sweep --config recipes/llama3-earlyexit.toml --format bf16 --agree-at 4 --acceptance 0.8 \
@@ -48,15 +51,17 @@ pub(crate) struct Arguments {
     lengths: Vec<usize>,
     #[command(flatten)]
     head: speculate::Head,
-    /// Stories whose openings are continued [default: those that offramp carries]
+    /// Stories whose openings are continued, as for `offramp eval` [default: those that offramp carries]
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// Tokens of each opening
     #[arg(long, value_name = "N", default_value_t = 16)]
     prompt_tokens: usize,
-    /// New tokens of each text
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    new_tokens: usize,
+    /// New tokens of each text [default: 128, or as many as the model's context has room for]
+    #[arg(long, value_name = "N")]
+    new_tokens: Option<usize>,
     /// Rounds, each over the next opening
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
@@ -72,6 +77,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer {
+    #[serde(serialize_with = "output::path")]
     model: PathBuf,
     made_up: Option<MadeUp>,
     report: SweepReport,
@@ -104,11 +110,15 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     };
     let Material { path, model, prompts, token_limit, head, made_up } = material;
     let depth = model.config().num_hidden_layers;
+    anyhow::ensure!(
+        depth > 1 || !arguments.exits.is_empty(),
+        "a model of one layer has no exit before its last that could draft: there is nothing to sweep"
+    );
     let exits = if arguments.exits.is_empty() { Adaptive::exits(depth) } else { arguments.exits.clone() };
     let options = SweepOptions {
         exits,
         lengths: arguments.lengths.clone(),
-        new_tokens: arguments.new_tokens,
+        new_tokens: new_tokens(arguments, model.config()),
         runs: arguments.runs,
         sampling: SamplingOptions { temperature: arguments.temperature, ..Default::default() },
         token_limit,
@@ -142,18 +152,25 @@ fn load(arguments: &Arguments) -> Result<Material> {
     let source = arguments.source.source()?;
     let pipeline = source.open(&arguments.formats.formats())?;
     let most = STORY.saturating_mul(arguments.runs as u64);
-    let stream = stories::open(arguments.data.as_deref(), pipeline.tokenizer(), most)?;
+    let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let end_of_text = pipeline.tokenizer().end_of_text();
     let prompts = openings(&stream, end_of_text, (arguments.runs, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&pipeline)?;
+    let head = arguments.head.make(&pipeline, &arguments.reading)?;
     let token_limit = Some(pipeline.tokenizer().vocab_size());
     let model = pipeline.into_model();
     Ok(Material { path: source.path().to_owned(), model, prompts, token_limit, head, made_up: None })
 }
 
+/// As told, or the usual number as far as the context goes.
+fn new_tokens(arguments: &Arguments, config: &Config) -> usize {
+    let room = config.max_position_embeddings.saturating_sub(arguments.prompt_tokens);
+    arguments.new_tokens.unwrap_or(NEW_TOKENS.min(room).max(2)) // what does not fit at all is said by the sweep
+}
+
 fn make_up(file: &std::path::Path, arguments: &Arguments) -> Result<Material> {
     let config = shape::read(file)?;
-    let needed = arguments.prompt_tokens.saturating_add(arguments.new_tokens);
+    let new_tokens = arguments.new_tokens.unwrap_or(NEW_TOKENS);
+    let needed = arguments.prompt_tokens.saturating_add(new_tokens);
     let config = Config { max_position_embeddings: needed.max(config.max_position_embeddings), ..config };
     let (exit_layer, wanted) =
         arguments.agree_at.zip(arguments.acceptance).context("--agree-at and --acceptance")?;
@@ -165,7 +182,7 @@ fn make_up(file: &std::path::Path, arguments: &Arguments) -> Result<Material> {
     let token = |run: usize, index: usize| ((run * 7919 + index * 104_729) % config.vocab_size) as u32;
     let prompt = |run| (0..arguments.prompt_tokens.max(1)).map(|index| token(run + 1, index)).collect();
     let prompts: Vec<Vec<u32>> = (0..arguments.runs).map(prompt).collect();
-    let texts = Texts { prompts: &prompts, new_tokens: arguments.new_tokens };
+    let texts = Texts { prompts: &prompts, new_tokens };
     let made = (&config, SEED, &arguments.formats.formats());
     let make_head = |model: &Llama| arguments.head.make_whole(model);
     let Agreeing { model, scale, acceptance } =

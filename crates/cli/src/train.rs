@@ -2,22 +2,22 @@
 
 use crate::generate::{self, Voice};
 use crate::live::Live;
-use crate::number::{bytes, duration, grouped, rate};
-use crate::prepare::{prepare, tokenizer};
-use crate::screen::Screen;
+use crate::number::{bytes, duration, fixed, grouped, rate};
+use crate::output::note;
+use crate::prepare::{SHARD_TOKENS, prepare, tokenizer};
+use crate::signals::{self, SavesFirst};
 use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
-use offramp_model::Formats;
+use offramp_model::{Formats, quoted, run_folder};
 use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
-use offramp_text::{PrepareSummary, TokenStream, TokenizerChoice};
+use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a finished model goes on from.
@@ -26,7 +26,8 @@ const OPENING: &str = "Once upon a time";
 /// Train the model that a recipe describes
 ///
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
-/// a Hugging Face folder. Ctrl-C saves a checkpoint and stops; --resume goes on from the newest one.
+/// a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop; --resume goes on from the newest one, also with
+/// other [validation] and [checkpoint] keys, or for more steps.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
@@ -40,26 +41,28 @@ pub(crate) struct Arguments {
     /// Go on with the run in the run folder
     #[arg(long)]
     resume: bool,
+    /// Let model/ be the checkpoint with the lowest validation loss, and not the last; with --resume also of a run that
+    /// is finished
+    #[arg(long)]
+    best: bool,
     /// Only draw curves.svg from the journal in the run folder, also of a run under way
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long, conflicts_with_all = ["resume", "best"])]
     plot: bool,
     /// Print where the steps' time went: seconds and GFLOP/s of every op
     #[arg(long, conflicts_with = "plot")]
     profile: bool,
 }
 
-/// Set by Ctrl-C.
-static STOP: AtomicBool = AtomicBool::new(false);
-/// The exit code of a run that was stopped, as shells have it: 128 and the number of SIGINT.
-const STOPPED: u8 = 130;
-
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     folder: &'a Path,
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
     step: u64,
     stopped: bool,
     seconds: f64,
+    best: Option<BestCheckpoint>,
     training: Option<TrainingReport>,
     peak_memory: Option<u64>,
     exits: Vec<ExitScore>,
@@ -67,8 +70,15 @@ struct Answer<'a> {
     profile: &'a Profile,
 }
 
+/// The checkpoint with the lowest validation loss.
+#[derive(Serialize)]
+struct BestCheckpoint {
+    step: u64,
+    loss: f64,
+    folder: PathBuf,
+}
+
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
-    let recipe = Recipe::read(&arguments.recipe)?;
     let folder = match &arguments.out {
         Some(folder) => folder.clone(),
         None => Path::new("runs").join(arguments.recipe.file_stem().unwrap_or_default()),
@@ -76,41 +86,53 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     if arguments.plot {
         return replot(&folder, json).map(|()| ExitCode::SUCCESS);
     }
+    let recipe = match arguments.resume {
+        true => Recipe::read_for_run(&arguments.recipe, &folder)?,
+        false => Recipe::read(&arguments.recipe)?,
+    };
     if !arguments.resume {
         // Before a corpus is prepared into the folder of another run.
         offramp_train::check_new(&folder)?;
     }
     let corpus = corpus(&recipe, &folder, arguments.resume)?;
     let mut live = Live::new(&folder);
-    listen(live.screen())?;
-    let job = Job { recipe: &recipe, corpus, folder, resume: arguments.resume, stop: &STOP };
+    let screen = live.screen();
+    let saves_first = SavesFirst::begin(move |line| screen.say(line));
+    let (resume, best) = (arguments.resume, arguments.best);
+    let job = Job { recipe: &recipe, corpus, folder, resume, best, stop: saves_first.flag() };
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
+    drop(saves_first); // all is saved
     if summary.stopped {
-        let command = resume_command(arguments);
-        eprintln!("stopped after step {}; go on with: {command}", summary.step);
+        let command = resume_command(&arguments.recipe, arguments.out.as_deref());
+        note(&format!("stopped after step {}; go on with: {command}", summary.step));
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
-        eprintln!("{} steps in {time}: {}", grouped(summary.step), summary.model.display());
+        note(&format!("{} steps in {time}: {}", grouped(summary.step), summary.model.display()));
+        if let Some(said) = which_model(arguments, &job.folder, &summary) {
+            note(&said);
+        }
     }
     let peak_memory = peak_memory();
     let report = plot::write(&job.folder)?;
     if let Some(report) = &report {
         let memory = peak_memory.map_or(String::new(), |peak| format!("; peak memory {}", bytes(peak)));
-        eprintln!("{}\n{}{memory}", stability(report), speed(report));
+        note(&format!("{}\n{}{memory}", stability(report), speed(report)));
     }
     if arguments.profile {
-        eprint!("{}", profile::table(&summary.profile));
+        note(profile::table(&summary.profile).trim_end());
     }
+    // A finished model is saved too: what is left to do is for somebody who waits.
+    let told_to_end = signals::stopped();
     finish(&job, &summary, (report, peak_memory), json)?;
-    Ok(if summary.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+    Ok(told_to_end.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 /// Draws the curves of a run that is there.
 fn replot(folder: &Path, json: bool) -> Result<()> {
     let report = plot::write(folder)?
         .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
-    eprintln!("{}", folder.join("curves.svg").display());
+    note(&folder.join(run_folder::CURVES).display().to_string());
     match json {
         true => output::json(&report)?,
         false => output::text(&(stability(&report) + "\n"))?,
@@ -121,13 +143,14 @@ fn replot(folder: &Path, json: bool) -> Result<()> {
 /// The numbers of the model card's "training stability".
 fn stability(report: &TrainingReport) -> String {
     let GradNorm { median, percentile_99, max } = report.grad_norm;
-    let after = report.grad_norm_after_warmup.percentile_99;
-    let four = report.grad_norm_int4.map(|norm| format!(", with 4 bits {:.2}", norm.percentile_99));
+    let [median, percentile_99, max, after] =
+        [median, percentile_99, max, report.grad_norm_after_warmup.percentile_99].map(|norm| fixed(norm, 2));
+    let four = report.grad_norm_int4.map(|norm| format!(", with 4 bits {}", fixed(norm.percentile_99, 2)));
     let four = four.unwrap_or_default();
     let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
-        "gradient norm: median {median:.2}, 99th percentile {percentile_99:.2} (after the warm-up {after:.2}{four}), most \
-         {max:.2}; {}, {}",
+        "gradient norm: median {median}, 99th percentile {percentile_99} (after the warm-up {after}{four}), most \
+         {max}; {}, {}",
         counted(report.loss_spikes, "loss spike"),
         counted(report.skipped, "skipped step"),
     )
@@ -136,16 +159,39 @@ fn stability(report: &TrainingReport) -> String {
 fn speed(report: &TrainingReport) -> String {
     let Spread { median, min, max } = report.tokens_per_second;
     let [median, min, max] = [median, min, max].map(rate);
-    format!("smoothed loss {:.3}; tokens/s: median {median}, {min} to {max}", report.smoothed_loss)
+    format!("smoothed loss {}; tokens/s: median {median}, {min} to {max}", fixed(report.smoothed_loss, 3))
+}
+
+/// Which step the finished model is of, and where the best is; nothing where none is known.
+fn which_model(arguments: &Arguments, folder: &Path, summary: &Summary) -> Option<String> {
+    let best = summary.best.as_ref()?;
+    let (step, loss, name) = (grouped(best.step), best.loss, summary.model.file_name()?.display());
+    let said = format!("validation loss, {loss:.3}");
+    Some(match (best.step == summary.step, arguments.best) {
+        (true, _) => format!("{name}/ is of the last step, which has the lowest {said}"),
+        (false, true) => format!("{name}/ is of step {step}, which has the lowest {said}"),
+        (false, false) => format!(
+            "{name}/ is of the last step; the lowest {said}, is that of step {step}, {}: --resume --best makes it {name}/",
+            run_folder::step_folder(folder, best.step).display()
+        ),
+    })
 }
 
 /// The folder of the prepared corpus; prepares it if the recipe names the stories themselves.
 fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
     let data = &recipe.data;
     let Some(train) = &data.train else {
-        return data.corpus.clone().context("the recipe names no data");
+        let named = data.corpus.as_deref().context("the recipe names no data")?;
+        if !resume {
+            return Ok(named.to_owned());
+        }
+        let found = offramp_train::find_corpus(named, recipe.path(), folder)?;
+        if found != named {
+            note(&format!("the corpus is not at {}: reading {}", named.display(), found.display()));
+        }
+        return Ok(found);
     };
-    let corpus = folder.join("corpus");
+    let corpus = folder.join(run_folder::CORPUS);
     if resume && PrepareSummary::read(&corpus).is_ok() {
         return Ok(corpus);
     }
@@ -153,24 +199,37 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
         (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
         (name, _) => tokenizer(name.unwrap_or("gpt2")),
     };
-    prepare(vec![train.clone()], data.valid.clone(), corpus.clone(), choice)?;
+    check(recipe, &choice, resume)?;
+    let options = PrepareOptions {
+        train: train.0.clone(),
+        valid: data.valid.iter().cloned().collect(),
+        reading: Default::default(),
+        out: corpus.clone(),
+        tokenizer: choice,
+        shard_tokens: SHARD_TOKENS,
+    };
+    prepare(&options)?;
     Ok(corpus)
 }
 
-/// The first Ctrl-C asks the run to save and stop, a second one ends the process.
-fn listen(screen: Screen) -> Result<()> {
-    ctrlc::set_handler(move || {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(STOPPED.into());
-        }
-        screen.say("saving after this step; Ctrl-C again to leave without saving");
-    })
-    .context("cannot listen for Ctrl-C")
+/// What can be known of a run before its corpus is prepared, which may take hours.
+fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> {
+    let tokenizer = match choice {
+        TokenizerChoice::Gpt2 => Some(Tokenizer::gpt2()?),
+        TokenizerChoice::File(path) => Some(Tokenizer::from_file(path)?),
+        TokenizerChoice::Train { .. } => None, // of so many tokens at most
+    };
+    if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !resume) {
+        offramp_train::check_tokenizer(recipe, tokenizer)?;
+    }
+    let vocabulary = tokenizer.map_or(1, |tokenizer| tokenizer.vocab_size());
+    Ok(offramp_train::memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)?)
 }
 
-fn resume_command(arguments: &Arguments) -> String {
-    let out = arguments.out.as_ref().map_or(String::new(), |out| format!(" --out {}", out.display()));
-    format!("offramp train {}{out} --resume", arguments.recipe.display())
+fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
+    let word = |path: &Path| quoted(&path.display().to_string());
+    let out = out.map_or(String::new(), |out| format!(" --out {}", word(out)));
+    format!("offramp train {}{out} --resume", word(recipe))
 }
 
 /// A story of a model that has just been made.
@@ -196,10 +255,11 @@ fn finish(
     json: bool,
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
-    if !summary.stopped {
+    if signals::stopped().is_none() {
         let pipeline = Source::Folder(summary.model.clone()).open(&Formats::default())?;
-        if PrepareSummary::read(&job.corpus)?.valid.is_some() {
-            let stream = TokenStream::open(&job.corpus, "valid")?;
+        let has_valid = PrepareSummary::read(&job.corpus)?.valid.is_some();
+        let stream = has_valid.then(|| TokenStream::open(&job.corpus, "valid")).transpose()?;
+        if let Some(stream) = stream.filter(|stream| stream.len() >= 2) {
             let wanted = job.recipe.validation_exits();
             let options = PerplexityOptions { exits: wanted, ..Default::default() };
             exits = eval::score(&pipeline, &stream, &options)?;
@@ -217,6 +277,11 @@ fn finish(
             step,
             stopped,
             seconds,
+            best: summary.best.as_ref().map(|best| BestCheckpoint {
+                step: best.step,
+                loss: best.loss,
+                folder: run_folder::step_folder(&job.folder, best.step),
+            }),
             training,
             peak_memory,
             exits,
@@ -225,4 +290,17 @@ fn finish(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_goes_on_takes_any_path() {
+        let command = |recipe: &str, out: Option<&str>| resume_command(Path::new(recipe), out.map(Path::new));
+        assert_eq!(command("a.toml", None), "offramp train a.toml --resume");
+        let quoted = r"offramp train 'my recipes/a.toml' --out 'it'\''s' --resume";
+        assert_eq!(command("my recipes/a.toml", Some("it's")), quoted);
+    }
 }

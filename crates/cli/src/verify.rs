@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use crate::speculate::{self, Speculate};
 use crate::{formats, source, stories};
 use anyhow::Result;
-use offramp_engine::SamplingOptions;
+use offramp_engine::{Draft, SamplingOptions};
 use offramp_eval::{VerifyReport, Way, openings};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,19 @@ const STORY: u64 = 1000;
 /// Decode many prompts plainly and with speculation, and count the texts that are equal
 ///
 /// They all are, or the exit code is 1 and the first differences are listed: a text by speculation is that of plain
-/// decoding, token for token, greedy and sampled.
+/// decoding, token for token, greedy and sampled. Prompts are the openings of stories, encoded as corpora are: as text,
+/// without special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp verify\n  \
                   offramp verify runs/first-light --data valid.txt --prompts 100 --speculate auto,6:4,12:2")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// Stories whose openings are continued [default: those that offramp carries]
+    /// Stories whose openings are continued, as for `offramp eval` [default: those that offramp carries]
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: stories::Reading,
     /// How many of them, at most
     #[arg(long, value_name = "N", default_value_t = 24)]
     prompts: usize,
@@ -36,8 +39,9 @@ pub(crate) struct Arguments {
     /// At most so many new tokens
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_new_tokens: usize,
-    /// Ways to speculate, separated by commas: auto, or an exit layer and a draft length
-    #[arg(long, value_name = "HOW,…", value_delimiter = ',', default_value = "auto,6:4,12:2")]
+    /// Ways to speculate, separated by commas: auto, or an exit layer and a draft length [default: auto, a quarter of
+    /// the depth with drafts of 4 and half of it with drafts of 2]
+    #[arg(long, value_name = "HOW,…", value_delimiter = ',')]
     speculate: Vec<Speculate>,
     #[command(flatten)]
     head: speculate::Head,
@@ -53,6 +57,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    #[serde(serialize_with = "output::path")]
     model: &'a Path,
     data: String,
     reports: Vec<Reported>,
@@ -72,16 +77,20 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
     let pipeline = source.open(&arguments.formats.formats())?;
     let most = STORY.saturating_mul(arguments.prompts as u64);
-    let stream = stories::open(arguments.data.as_deref(), pipeline.tokenizer(), most)?;
+    let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let end_of_text = pipeline.tokenizer().end_of_text();
     let prompts = openings(&stream, end_of_text, (arguments.prompts, arguments.prompt_tokens))?;
-    let head = arguments.head.make(&pipeline)?;
+    let head = arguments.head.make(&pipeline, &arguments.reading)?;
+    let hows = match arguments.speculate.is_empty() {
+        true => usual(pipeline.model().config().num_hidden_layers),
+        false => arguments.speculate.clone(),
+    };
     let mut reports = Vec::new();
     for temperature in arguments.temperature.map_or(vec![0.0, 1.0], |temperature| vec![temperature]) {
         let sampling = SamplingOptions { temperature, seed: arguments.seed, ..Default::default() };
         let options = pipeline.generate_options(arguments.max_new_tokens, sampling);
         let way = |how: &Speculate| Way { name: how.name(), speculation: how.speculation(head.clone()) };
-        let mut ways: Vec<Way> = arguments.speculate.iter().map(way).collect();
+        let mut ways: Vec<Way> = hows.iter().map(way).collect();
         let mut progress = Progress::new(1);
         let mut show = |done: usize, total: usize| {
             progress.set_total(total as u64);
@@ -99,17 +108,21 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     }
     let differ: usize = reports.iter().map(|reported| reported.report.differences.len()).sum();
     if json {
-        output::json(&Answer {
-            model: source.path(),
-            data: stories::name(arguments.data.as_deref()),
-            reports,
-        })?;
+        output::json(&Answer { model: source.path(), data: stories::name(&arguments.data), reports })?;
     }
     anyhow::ensure!(
         differ == 0,
         "{differ} texts differ from plain decoding: this is a fault of offramp's, please report it"
     );
     Ok(())
+}
+
+/// Ways that a model of `depth` layers has: 24 have `auto`, `6:4` and `12:2`.
+fn usual(depth: usize) -> Vec<Speculate> {
+    let drafts = [(depth / 4, 4), (depth / 2, 2)].into_iter().filter(|(exit_layer, _)| *exit_layer > 0);
+    let fixed =
+        drafts.map(|(exit_layer, num_speculations)| Speculate::Fixed(Draft { exit_layer, num_speculations }));
+    [Speculate::Auto].into_iter().chain(fixed).collect()
 }
 
 fn describe(reported: &Reported) -> String {

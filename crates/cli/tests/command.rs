@@ -4,21 +4,38 @@
 
 #[path = "command/card.rs"]
 mod card;
+#[path = "command/data.rs"]
+mod data;
 #[path = "command/documents.rs"]
 mod documents;
+#[path = "command/folders.rs"]
+mod folders;
 #[path = "command/formats.rs"]
 mod formats;
 #[path = "command/interrupted.rs"]
 mod interrupted;
 #[path = "command/killed.rs"]
 mod killed;
+#[path = "command/memory.rs"]
+mod memory;
 #[path = "command/mistakes.rs"]
 mod mistakes;
+#[cfg(target_os = "linux")]
+#[path = "command/patience.rs"]
+mod patience;
 #[path = "command/place.rs"]
 mod place;
 #[path = "command/prompts.rs"]
 mod prompts;
+#[path = "command/resumed.rs"]
+mod resumed;
 #[path = "command/speculation.rs"]
 mod speculation;
+#[cfg(target_os = "linux")]
+#[path = "command/streams.rs"]
+mod streams;
+#[cfg(target_os = "linux")]
+#[path = "command/told_to_end.rs"]
+mod told_to_end;
 #[path = "command/way.rs"]
 mod way;

@@ -16,7 +16,7 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// Tokens that end the text; they are not part of it.
     pub stop_tokens: Vec<u32>,
-    /// Ids from here on are never chosen: a vocabulary that was rounded up has some that stand for no text.
+    /// Ids from here on are never chosen: a vocabulary that was rounded up has some that stand for no text. At least 1.
     pub token_limit: Option<usize>,
     /// How each token is chosen.
     pub sampling: SamplingOptions,
@@ -112,8 +112,8 @@ impl Statistics {
 /// Whether [`generate`] can begin, before anything is computed.
 ///
 /// # Errors
-/// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, or there are both drafts
-/// and a confidence exit.
+/// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, no token may be chosen,
+/// the draft head is another model's, or there are both drafts and a confidence exit.
 pub fn check(
     session: &Session<'_>,
     prompt: &[u32],
@@ -128,6 +128,10 @@ pub fn check(
     if tokens > session.capacity() {
         return Err(Error::ContextFull { tokens, context: session.capacity() });
     }
+    if options.token_limit == Some(0) {
+        return Err(Error::NoChoice);
+    }
+    speculation.check_head(session.model())?;
     let config = session.model().config();
     prompt.iter().try_for_each(|&token| config.check_token(token))?;
     if speculation.drafts() && session.confidence_exit().is_some() {
@@ -144,8 +148,9 @@ pub fn check(
 /// nothing was to be predicted from it. Who goes on with the text feeds it first.
 ///
 /// # Errors
-/// If the prompt is empty, does not fit or holds an unknown token, a sampling option is out of range, or there are both
-/// drafts and a confidence exit: then the session is as it was. If logits are not finite.
+/// If the prompt is empty, does not fit or holds an unknown token, a sampling option is out of range, no token may be
+/// chosen, the draft head is another model's, or there are both drafts and a confidence exit; or if logits are not finite,
+/// of which tokens that came before have been handed out. The session holds what it held before, in any case.
 pub fn generate(
     session: &mut Session<'_>,
     prompt: &[u32],
@@ -157,6 +162,22 @@ pub fn generate(
     let sampler = Sampler::new(options.sampling)?;
     let mut chooser =
         Chooser { sampler, token_limit: options.token_limit, stop_tokens: &options.stop_tokens };
+    let before = session.tokens().len();
+    let generation = go_on(session, (prompt, options.max_new_tokens), &mut chooser, speculation, on_token);
+    if generation.is_err() {
+        session.truncate(before);
+    }
+    generation
+}
+
+/// The text, of at most so many new tokens; where it fails, the session is left in the middle of it.
+fn go_on(
+    session: &mut Session<'_>,
+    (prompt, max_new_tokens): (&[u32], usize),
+    chooser: &mut Chooser<'_>,
+    speculation: &mut Speculation,
+    on_token: &mut dyn FnMut(u32, Origin) -> ControlFlow<()>,
+) -> Result<Generation> {
     let (start, work) = (Instant::now(), session.work());
     let mut statistics = Statistics { prompt_tokens: prompt.len(), ..Statistics::default() };
     session.feed(prompt)?;
@@ -164,7 +185,7 @@ pub fn generate(
     let begun = session.tokens().len();
     let (mut tokens, mut next) = (Vec::new(), Round::default());
     let reason = 'text: loop {
-        if tokens.len() == options.max_new_tokens {
+        if tokens.len() == max_new_tokens {
             break StopReason::Length;
         }
         if tokens.is_empty() {
@@ -173,7 +194,7 @@ pub fn generate(
         }
         for (index, &token) in next.tokens.iter().enumerate() {
             statistics.decoded_tokens += usize::from(!tokens.is_empty());
-            if options.stop_tokens.contains(&token) {
+            if chooser.stop_tokens.contains(&token) {
                 break 'text StopReason::StopToken;
             }
             tokens.push(token);
@@ -184,15 +205,15 @@ pub fn generate(
         let (Some(&newest), held) = (tokens.last(), session.tokens().len()) else {
             unreachable!("a token came")
         };
-        if tokens.len() == options.max_new_tokens {
+        if tokens.len() == max_new_tokens {
             break StopReason::Length;
         }
         if held == session.capacity() {
             break StopReason::ContextFull;
         }
         // A round ends with a token that nobody drafted, and none is computed in vain.
-        let room = (options.max_new_tokens - tokens.len() - 1).min(session.capacity() - held - 1);
-        next = speculation.round(session, &mut chooser, newest, room)?;
+        let room = (max_new_tokens - tokens.len() - 1).min(session.capacity() - held - 1);
+        next = speculation.round(session, chooser, newest, room)?;
         statistics.rounds += 1;
         statistics.drafted += next.drafted;
         statistics.accepted += next.accepted;

@@ -54,6 +54,12 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+    /// A vocabulary of which nothing may be chosen.
+    #[error("there is no token to choose from: the token limit must be 1 or more")]
+    NoChoice,
+    /// A draft head that belongs to another model than the one that decodes.
+    #[error("the draft head is of another model: make it from the one that decodes")]
+    ForeignDraftHead,
     /// Exits at which no token can leave.
     #[error(
         "the confidence exits are {exits:?}: give at least one, in ascending order, from 1 on and below the session's \

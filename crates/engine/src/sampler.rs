@@ -63,7 +63,7 @@ impl Sampler {
     /// The token that follows `tokens`, given the logits `[vocab]` after the last of them.
     ///
     /// # Errors
-    /// If the logits hold NaN or no finite value.
+    /// If there are no logits, or they hold NaN or no finite value.
     pub fn next(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32> {
         Ok(self.next_with_margin(logits, tokens)?.0)
     }
@@ -75,6 +75,9 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::next`].
     pub fn next_with_margin(&mut self, logits: &[f32], tokens: &[u32]) -> Result<(u32, f32)> {
+        if logits.is_empty() {
+            return Err(Error::NoChoice);
+        }
         let broken =
             logits.iter().any(|logit| logit.is_nan()) || !logits[argmax(logits) as usize].is_finite();
         if broken {

@@ -91,8 +91,8 @@ impl<'m> Session<'m> {
     /// of where it left; others run at full depth.
     ///
     /// # Errors
-    /// If there is no token at all, one is not in the vocabulary, or they do not fit; then the session
-    /// is as it was.
+    /// If there is no token at all, one is not in the vocabulary, they do not fit, or there is no memory for what they
+    /// leave in the cache; then the session holds the tokens that it held, and what follows them is the same.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         match tokens {
             &[token] if self.may_leave() => self.decode(token),
@@ -126,12 +126,10 @@ impl<'m> Session<'m> {
         self.fill_all()?;
         let known = (0..self.exit_layer).map(|layer| self.cache.len(layer)).min().unwrap_or(0);
         self.tokens.extend_from_slice(tokens);
-        if let Err(error) = self.model.embed(&self.tokens[known..], &mut self.hidden) {
+        if let Err(error) = self.run_from(known) {
             self.tokens.truncate(before);
-            return Err(error.into());
+            return Err(error);
         }
-        self.cache.truncate(known);
-        self.model.forward(0..self.exit_layer, &mut self.hidden, &mut self.cache)?;
         let all = self.hidden.tokens();
         self.model.head(&mut self.hidden, all - rows..all, &mut self.logits);
         self.work += self.model.forward_work(0..self.exit_layer, all, known);
@@ -140,6 +138,13 @@ impl<'m> Session<'m> {
             confident.left_at = self.exit_layer;
         }
         Ok(&self.logits)
+    }
+
+    /// Runs every token from position `known` on at the session's depth.
+    fn run_from(&mut self, known: usize) -> Result<()> {
+        self.model.embed(&self.tokens[known..], &mut self.hidden)?;
+        self.cache.truncate(known);
+        Ok(self.model.forward(0..self.exit_layer, &mut self.hidden, &mut self.cache)?)
     }
 
     /// The logits that were computed last: of one token, or of each of a draft.

@@ -18,10 +18,10 @@ mod load;
 mod margins;
 pub(crate) mod round;
 
-use crate::Result;
 use crate::session::Session;
+use crate::{Error, Result};
 pub use adaptive::{Adaptive, Chosen};
-use offramp_model::DraftHead;
+use offramp_model::{DraftHead, Llama};
 pub(crate) use round::{Chooser, Round};
 use round::{Plan, Speakers};
 
@@ -34,7 +34,8 @@ pub struct Draft {
     pub num_speculations: usize,
 }
 
-/// Whether and how tokens are drafted; what the adaptive policy learnt in one text, it knows in the next.
+/// Whether and how tokens are drafted; what the adaptive policy learnt in one text, it knows in the next of the same
+/// model.
 #[derive(Clone, Debug, Default)]
 pub struct Speculation {
     policy: Policy,
@@ -69,6 +70,17 @@ impl Speculation {
     #[must_use]
     pub fn with_head(self, head: Option<DraftHead>) -> Self {
         Self { head, ..self }
+    }
+
+    /// Checks that what drafts for `model` was made of it.
+    ///
+    /// # Errors
+    /// If the draft head is another model's.
+    pub(crate) fn check_head(&self, model: &Llama) -> Result<()> {
+        match &self.head {
+            Some(head) if !head.is_of(model) => Err(Error::ForeignDraftHead),
+            _ => Ok(()),
+        }
     }
 
     /// What the adaptive policy has chosen so far, shallow exits first; nothing of any other.

@@ -13,7 +13,7 @@ mod tests;
 pub use measured::{ExitSpeedFigures, Measured, Scores, SpeedFigures};
 
 use crate::TrainingReport;
-use offramp_model::Config;
+use offramp_model::{Config, quoted};
 
 /// The name of the card's plot of perplexity and speed over all exits.
 pub const EXITS_PLOT: &str = "exits.svg";
@@ -83,7 +83,7 @@ impl Card<'_> {
 
     /// The command that makes this card with what it lacks.
     fn command(&self, option: &str) -> String {
-        format!("`offramp card {} {option}`", self.place)
+        format!("`offramp card {} {option}`", quoted(self.place))
     }
 
     /// Whether stock `transformers` loads it as a Llama.

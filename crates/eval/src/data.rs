@@ -1,24 +1,39 @@
 //! The text to measure on: stories, or a corpus that was prepared already.
 
 use crate::{Error, Result};
-use offramp_text::{PrepareSummary, TokenStream, Tokenizer};
-use std::path::Path;
+use offramp_text::{Corpus, CorpusOptions, PrepareSummary, TokenStream, Tokenizer};
+use std::path::{Path, PathBuf};
 
-/// The tokens that `path` means to a model with this tokenizer: the stories of a file, or the validation split
-/// of a prepared folder (the training split if it has no other). Of a file, no more is read than the story that
-/// reaches `max_tokens`.
+/// The tokens that `paths` mean to a model with this tokenizer: the stories of all that [`Corpus::find`] finds, or of
+/// one prepared folder the validation split (the training split if it has no other). No more than the story that
+/// reaches `max_tokens`, of either.
 ///
 /// # Errors
-/// If the file or folder cannot be read, or the folder was prepared with another tokenizer.
-pub fn open_data(path: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<TokenStream> {
-    if !path.is_dir() {
-        return Ok(TokenStream::from_corpus(path, tokenizer, max_tokens)?);
+/// If the files or the folder cannot be read, or the folder was prepared with another tokenizer.
+pub fn open_data(
+    paths: &[PathBuf],
+    reading: &CorpusOptions,
+    tokenizer: &Tokenizer,
+    max_tokens: u64,
+) -> Result<TokenStream> {
+    match paths {
+        [folder] if PrepareSummary::is_in(folder) => open_prepared(folder, tokenizer, max_tokens),
+        _ => Ok(TokenStream::from_corpora(&Corpus::find(paths, reading)?, tokenizer, max_tokens)?),
     }
-    let summary = PrepareSummary::read(path)?;
-    if !Tokenizer::from_folder(path)?.has_vocabulary_of(tokenizer) {
-        return Err(Error::Tokenizer { path: path.to_owned() });
+}
+
+fn open_prepared(folder: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<TokenStream> {
+    let summary = PrepareSummary::read(folder)?;
+    let own = Tokenizer::from_folder(folder)?;
+    if !own.has_vocabulary_of(tokenizer) {
+        return Err(Error::Tokenizer { path: folder.to_owned() });
     }
-    Ok(TokenStream::open(path, if summary.valid.is_some() { "valid" } else { "train" })?)
+    let stream = TokenStream::open(folder, if summary.valid.is_some() { "valid" } else { "train" })?;
+    stream.check_tokenizer(&own, &folder.join("tokenizer.json"))?;
+    match own.end_of_text() {
+        Some(end_of_text) => Ok(stream.up_to(max_tokens, end_of_text)?),
+        None => Ok(stream),
+    }
 }
 
 #[cfg(test)]
@@ -39,13 +54,18 @@ mod tests {
         fs::write(&valid, VALID).unwrap();
         let options = PrepareOptions {
             train: vec![train],
-            valid: with_valid.then_some(valid),
+            valid: if with_valid { vec![valid] } else { Vec::new() },
+            reading: Default::default(),
             out: place.path().join("corpus"),
             tokenizer: TokenizerChoice::Train { vocab_size },
             shard_tokens: 1 << 20,
         };
         prepare(&options, &mut |_| ()).unwrap();
         place
+    }
+
+    fn open_data(path: &Path, tokenizer: &Tokenizer, max_tokens: u64) -> Result<TokenStream> {
+        super::open_data(&[path.to_owned()], &CorpusOptions::default(), tokenizer, max_tokens)
     }
 
     fn tokens(stream: &TokenStream) -> Vec<u32> {
@@ -87,6 +107,41 @@ mod tests {
         assert!(more.len() > first.len() as u64, "one token more takes a second story");
     }
 
+    /// Whatever is asked for, a prepared folder gives what the stories themselves do.
+    #[test]
+    fn a_limit_holds_for_a_prepared_folder_too() {
+        let place = place(true, 264);
+        let corpus = place.path().join("corpus");
+        let tokenizer = Tokenizer::from_folder(&corpus).unwrap();
+        let whole = open_data(&corpus, &tokenizer, u64::MAX).unwrap().len();
+        let mut lengths = Vec::new();
+        for most in 0..=whole + 1 {
+            let open = |name: &str| open_data(&place.path().join(name), &tokenizer, most).unwrap();
+            let (folder, file) = (open("corpus"), open("valid.txt"));
+            assert_eq!(tokens(&folder), tokens(&file), "{most}");
+            lengths.push(folder.len());
+        }
+        lengths.dedup();
+        assert_eq!(lengths.len(), 3, "it grows by whole stories");
+    }
+
+    #[test]
+    fn several_files_are_one_stream_and_a_prepared_folder_stands_alone() {
+        let place = place(true, 264);
+        let path = |name: &str| place.path().join(name);
+        let tokenizer = Tokenizer::from_folder(&path("corpus")).unwrap();
+        let open =
+            |paths: &[PathBuf]| super::open_data(paths, &CorpusOptions::default(), &tokenizer, u64::MAX);
+        let both = open(&[path("train.txt"), path("valid.txt")]).unwrap();
+        let end = tokenizer.end_of_text().unwrap();
+        let parts = ["train.txt", "valid.txt"].map(|name| tokens(&open(&[path(name)]).unwrap()));
+        assert_eq!(tokens(&both), parts.join(&end));
+        assert_eq!(tokens(&open(&[path("[tv]*.txt")]).unwrap()), tokens(&both));
+        assert_eq!(both.found().stories, 5);
+        let message = open(&[path("corpus"), path("valid.txt")]).unwrap_err().to_string();
+        assert!(message.contains("was prepared already"), "{message}");
+    }
+
     #[test]
     fn what_cannot_be_measured_on_is_one_clear_line() {
         let place = place(true, 264);
@@ -102,6 +157,12 @@ mod tests {
         refused("absent.txt", &tokenizer, &["absent.txt"]);
         refused("empty", &tokenizer, &["empty"]);
         refused("nothing.txt", &tokenizer, &["nothing.txt"]);
+        // Put beside shards that another made.
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&fs::read(corpus.join("tokenizer.json")).unwrap()).unwrap();
+        json["model"]["merges"].as_array_mut().unwrap().swap(0, 1);
+        fs::write(corpus.join("tokenizer.json"), json.to_string()).unwrap();
+        refused("corpus", &tokenizer, &["tokenizer.json", "not the tokenizer that made"]);
         // As many tokens, but other ones.
         let other = Tokenizer::train_bpe([Ok("dog dog do big bigger".repeat(9))].into_iter(), 264).unwrap();
         refused("corpus", &other, &["corpus", "another tokenizer", "model's tokenizer.json"]);

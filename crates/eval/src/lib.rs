@@ -7,6 +7,7 @@ pub mod card;
 mod confidence;
 mod data;
 mod memory;
+mod others;
 mod perplexity;
 mod smoothed;
 mod speculation;

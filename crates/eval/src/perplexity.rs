@@ -56,13 +56,14 @@ pub fn evaluate(
     options: &PerplexityOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<ExitScore>> {
-    let byte_length = |token: u32| pipeline.tokenizer().token_bytes(token).unwrap_or(0);
+    let byte_length =
+        |previous: u32, token: u32| pipeline.tokenizer().token_bytes_after(previous, token).unwrap_or(0);
     perplexity(pipeline.model(), stream, &byte_length, options, progress)
 }
 
 /// Scores `stream` at every exit asked for.
 ///
-/// `byte_length` gives the UTF-8 bytes of a token's text; `progress` hears tokens scored and to score.
+/// `byte_length` gives the UTF-8 bytes of a token's text after the token before it; `progress` hears tokens scored and to score.
 ///
 /// # Errors
 /// If the stream belongs to another vocabulary, is too short or cannot be read, if an exit does not
@@ -70,7 +71,7 @@ pub fn evaluate(
 pub fn perplexity(
     model: &Llama,
     stream: &TokenStream,
-    byte_length: &dyn Fn(u32) -> usize,
+    byte_length: &dyn Fn(u32, u32) -> usize,
     options: &PerplexityOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<ExitScore>> {
@@ -80,7 +81,8 @@ pub fn perplexity(
     for window in windows.iter() {
         let window = window?;
         pass.window(window.inputs(), window.labels())?;
-        pass.bytes += window.labels().iter().map(|&label| byte_length(label) as u64).sum::<u64>();
+        let pairs = window.inputs().iter().zip(window.labels());
+        pass.bytes += pairs.map(|(&before, &label)| byte_length(before, label) as u64).sum::<u64>();
         progress(pass.tokens.min(total), total);
         if pass.tokens >= total {
             break;

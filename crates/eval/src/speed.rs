@@ -1,10 +1,12 @@
 //! Tokens per second at every exit: batch 1, greedy, one warm-up, then several samples.
 //!
-//! Machines are shared and drift, so the exits take turns within each round, and the memory's bandwidth is
-//! probed before and after every decode sample: one during which it changed is taken again.
+//! Machines are shared and drift, so the exits take turns, token by token, and the memory's bandwidth is probed before
+//! and after every round of decoding: one during which it changed is taken again. What other programs took of the
+//! processors is counted beside it.
 
 mod timing;
 
+use crate::others::ProcessorTime;
 use crate::{Error, Result, memory};
 use offramp_engine::bandwidth;
 use offramp_model::{Formats, Llama, Storage};
@@ -62,7 +64,7 @@ impl Spread {
     }
 }
 
-/// New tokens, one by one, between two probes of the memory.
+/// New tokens, one by one and in turn with those of other exits, between two probes of the memory.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct DecodeSample {
     /// What the tokens took.
@@ -115,7 +117,7 @@ pub struct ExitSpeed {
     pub bytes_per_second: Spread,
     /// The same over what the memory gave beside each sample.
     pub bandwidth_share: Spread,
-    /// Decoded tokens per second over those of the deepest exit timed.
+    /// Decoded tokens per second over those of the deepest exit timed: the median of the rounds' ratios.
     pub speed_up: f64,
     /// How many times as long as one token several take in one call; none if that was not timed.
     pub verify: Option<Spread>,
@@ -157,6 +159,8 @@ pub struct SpeedReport {
     pub kernels: &'static str,
     /// Threads that shared the work.
     pub threads: usize,
+    /// The share of these threads' processors that other programs took meanwhile, where the system tells.
+    pub taken_by_others: Option<f64>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens decoded after it.
@@ -165,6 +169,16 @@ pub struct SpeedReport {
     pub verify_tokens: usize,
     /// Samples of each exit that were asked for.
     pub runs: usize,
+}
+
+impl SpeedReport {
+    /// Of the processors, taken by others: from here on the machine counts as busy.
+    const BUSY: f64 = 0.1;
+
+    /// What others took, if that was so much that a quiet machine would be faster.
+    pub fn busy(&self) -> Option<f64> {
+        self.taken_by_others.filter(|&taken| taken >= Self::BUSY)
+    }
 }
 
 /// Reads memory like that which holds weights.
@@ -204,28 +218,40 @@ pub fn speed(
         peak: memory::peak_memory(),
     };
     let probe = memory_probe()?;
+    let (threads, before) = (offramp_engine::threads(), ProcessorTime::now());
     for round in 0..PATIENCE * options.runs {
         if timed.is_complete() {
             break;
         }
         timed.round(round, &probe, progress)?;
     }
+    let taken = before.zip(ProcessorTime::now()).and_then(|(before, now)| now.taken_since(before, threads));
     let bandwidth = Spread::of(timed.bandwidths());
     let mut found: Vec<_> = timed.into_exits().map(|samples| samples.summary(&model, options)).collect();
-    let deepest = found.iter().max_by_key(|exit| exit.exit_layer).map_or(1.0, |exit| exit.decode.median);
-    found.iter_mut().for_each(|exit| exit.speed_up = exit.decode.median / deepest);
+    let deepest = found.iter().max_by_key(|exit| exit.exit_layer).map(|exit| exit.decode_samples.clone());
+    for exit in &mut found {
+        exit.speed_up = speed_up(&exit.decode_samples, deepest.as_deref().unwrap_or_default());
+    }
     Ok(SpeedReport {
         formats: model.formats(),
         exits: found,
         bandwidth,
         memory,
         kernels: offramp_engine::kernels(),
-        threads: offramp_engine::threads(),
+        threads,
+        taken_by_others: taken,
         prompt_tokens: options.prompt_tokens,
         new_tokens: options.new_tokens,
         verify_tokens: options.verify,
         runs: options.runs,
     })
+}
+
+/// The median of the rounds' ratios, of those that count if any does.
+fn speed_up(exit: &[DecodeSample], deepest: &[DecodeSample]) -> f64 {
+    let steady = exit.iter().any(|sample| sample.counted);
+    let rounds = exit.iter().zip(deepest).filter(|(sample, _)| sample.counted || !steady);
+    Spread::of(rounds.map(|(exit, deepest)| deepest.seconds / exit.seconds).collect()).median
 }
 
 fn checked(model: &Llama, options: &SpeedOptions) -> Result<Vec<usize>> {
@@ -249,7 +275,7 @@ fn checked(model: &Llama, options: &SpeedOptions) -> Result<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DecodeSample, Spread};
+    use super::{DecodeSample, Spread, speed_up};
 
     #[test]
     fn a_spread_is_its_middle_and_ends() {
@@ -263,5 +289,24 @@ mod tests {
         let counted = |probes| DecodeSample::new(1.0, probes).counted;
         assert!(counted([30.0, 27.5]) && counted([27.5, 30.0]));
         assert!(!counted([30.0, 26.5]) && !counted([26.5, 30.0]));
+    }
+    /// A machine that is ten times slower in one round than in the others changes no speed-up.
+    #[test]
+    fn a_speed_up_is_the_middle_of_what_the_rounds_found() {
+        let of = |rounds: [(f64, bool); 3]| {
+            rounds.map(|(seconds, counted)| {
+                DecodeSample::new(seconds, if counted { [1.0, 1.0] } else { [1.0, 2.0] })
+            })
+        };
+        let exit = of([(1.0, true), (20.0, true), (3.0, true)]);
+        assert_eq!(speed_up(&exit, &of([(2.0, true), (40.0, true), (15.0, true)])), 2.0);
+        let exit = of([(1.0, true), (1.0, false), (1.0, false)]);
+        assert_eq!(speed_up(&exit, &of([(2.0, true), (3.0, false), (4.0, false)])), 2.0, "one round counts");
+        let exit = of([(1.0, false); 3]);
+        assert_eq!(
+            speed_up(&exit, &of([(2.0, false), (3.0, false), (4.0, false)])),
+            3.0,
+            "none does: all do"
+        );
     }
 }

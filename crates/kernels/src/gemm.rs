@@ -1,8 +1,8 @@
 //! Training's large products, in `f32` or in `bf16` with sums in `f32`.
 //!
-//! The right operand is cut into blocks that fit the last cache and packed there by all threads; each
-//! thread then packs rows of the left operand into its own second-level cache and goes through tiles that
-//! fit the registers (Goto and van de Geijn 2008). Every element of the output is summed in increasing k,
+//! The right operand is cut into blocks that fit the last cache and packed there, by all threads or by the one
+//! that computes; each thread then packs rows of the left operand into its own second-level cache and goes through
+//! tiles that fit the registers, or AMX's (Goto and van de Geijn 2008). Every element of the output is summed in increasing k,
 //! in stretches of 256 words, whatever the threads, the cut and the neighbours: a product has the
 //! same bits for any number of threads, and for any number of rows.
 //!
@@ -21,7 +21,7 @@ use std::cell::Cell;
 
 /// Words of k that are summed in registers before they reach the output.
 pub(crate) const DEPTH: usize = 256;
-/// Words of the packed right operand (4 MiB): a part of the last cache.
+/// Words of the packed right operand (8 MiB): a part of the last cache.
 const RIGHT_WORDS: usize = 1 << 21;
 /// Words of the packed rows of one task (256 KiB): a part of a second-level cache.
 const LEFT_WORDS: usize = 1 << 16;

@@ -32,7 +32,7 @@ pub(crate) static TABLE: Table = Table {
     softmax: lanes::softmax::<false>,
     softmax_backward: lanes::softmax_backward::<false>,
     narrow: lanes::narrow::<false>,
-    attend: attend::lanes::attend::<[f32; 16], 2, 1>,
+    attend: |job, out| attend::lanes::attend::<_, 2, 1>([0.0; 16], job, out),
     silu_mul: lanes::silu_mul::<false>,
     silu_mul_backward: lanes::silu_mul_backward::<false>,
     rope: lanes::rope::<false>,

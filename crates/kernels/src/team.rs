@@ -2,20 +2,34 @@
 //!
 //! Decoding is hundreds of short products a token. Threads that have just worked wait for the next
 //! product awake, for at most 0.4 ms; after that they sleep until they are called.
+//!
+//! A call waits for nobody who has not come: the calling thread takes what is left of the work, closes the call, and
+//! waits for those alone that still have a part of it in hand. Beside other work on the processors a thread that
+//! waits awake lets that run; whoever lost its processor is not asked for a while ([`Rest`]).
 #![allow(unsafe_code, reason = "the work of a call is borrowed by threads that outlive it")]
 
-use crate::pool;
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::thread::{Thread, available_parallelism};
-use std::time::{Duration, Instant};
+mod rest;
+mod seat;
 
-/// How long a thread that has worked waits awake.
-const AWAKE: Duration = Duration::from_micros(400);
+use crate::pool;
+use rest::Rest;
+use seat::Seat;
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::{Thread, available_parallelism, yield_now};
+use std::time::Instant;
+
+/// How long a thread that has worked waits awake, in nanoseconds.
+const AWAKE: u64 = 400_000;
 /// Attempts between two looks at the clock, each some tens of nanoseconds.
 const ATTEMPTS: usize = 64;
+/// Looks of a thread that waits between two offers of its processor to others, and as many attempts of a call that
+/// waits between two looks: some 25 microseconds, which is longer than most waits.
+const PATIENCE: usize = 16;
+/// Who sees nothing of so many nanoseconds had no processor: what the system does for itself is shorter.
+const GONE: u64 = 100_000;
 
 /// What a call asks of every thread: called with the thread's number.
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
@@ -23,42 +37,41 @@ type Work<'a> = dyn Fn(usize) + Sync + 'a;
 struct Team {
     /// Held by the call at work.
     lead: Mutex<()>,
-    /// Counts the calls in its upper bits; below them stands the number of threads of the newest.
-    call: AtomicU64,
-    task: Mutex<Task>,
-    /// Threads still at it.
-    pending: AtomicUsize,
-    members: OnceLock<Vec<Member>>,
-}
-
-struct Task {
-    /// The newest call's work; valid until `pending` is 0.
-    work: Option<&'static Work<'static>>,
     /// What a thread other than the caller panicked with.
-    panic: Option<Box<dyn Any + Send>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    members: OnceLock<Members>,
 }
 
+struct Members {
+    /// When the team began.
+    start: Instant,
+    /// Whether there are more threads than processors.
+    crowded: bool,
+    all: Vec<Member>,
+}
+
+/// In cache lines of its own, which one transfer brings to the thread.
+#[repr(align(128))]
 struct Member {
-    asleep: AtomicBool,
+    seat: Seat,
+    /// The work of the call that asked last; valid while the seat is taken.
+    work: UnsafeCell<Option<&'static Work<'static>>>,
+    rest: Rest,
     thread: Thread,
 }
 
-/// Bits of `Team::call` that hold a number of threads.
-const THREADS: u64 = 0xffff;
+// SAFETY: `work` alone is not `Sync`. A call writes it while the seat is not taken, before it asks; the thread reads it
+// after it has taken the seat, which only the call that asked gives it; and one call is at work at a time.
+unsafe impl Sync for Member {}
 
-static TEAM: Team = Team {
-    lead: Mutex::new(()),
-    call: AtomicU64::new(0),
-    task: Mutex::new(Task { work: None, panic: None }),
-    pending: AtomicUsize::new(0),
-    members: OnceLock::new(),
-};
+static TEAM: Team = Team { lead: Mutex::new(()), panic: Mutex::new(None), members: OnceLock::new() };
 
-/// Calls `work` on `threads` threads, or on as many as there are, and returns when all have done; the
-/// calling thread is number 0.
+/// Calls `work` on the calling thread, which is number 0, and on up to `threads - 1` others, each at most once;
+/// returns when all who were called have done.
 ///
-/// `work` must share itself out (see [`Claims`](crate::Claims)): when another call is at work, or
-/// this one comes from inside it, the calling thread does everything alone.
+/// `work` must share itself out (see [`Claims`](crate::Claims)) and be done when one thread has seen no more of it:
+/// others come as they have time, and may not come at all. When another call is at work, or this one comes from
+/// inside it, the calling thread does everything alone.
 ///
 /// # Panics
 /// If `work` does.
@@ -100,106 +113,141 @@ impl Team {
         }
     }
 
-    fn task(&self) -> MutexGuard<'_, Task> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    fn panic(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&'static self, threads: usize, work: &Work<'_>) {
         let members = self.members();
-        let others = (threads - 1).min(members.len());
-        // SAFETY: only the lifetime changes. The reference is gone before this function returns or
-        // unwinds: `Done` waits until no thread holds it.
+        let others = &members.all[..(threads - 1).min(members.all.len())];
+        // SAFETY: only the lifetime changes. Nobody holds the reference when this function returns: it does not
+        // unwind before `close` has waited for all who do.
         let work_of_all = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
-        *self.task() = Task { work: Some(work_of_all), panic: None };
-        self.pending.store(others, Ordering::Relaxed);
-        let call = (self.call.load(Ordering::Relaxed) | THREADS) + 1 + others as u64;
-        let done = Done(self);
-        self.call.store(call, Ordering::SeqCst);
-        for member in &members[..others] {
-            // A member says that it sleeps before it looks at `call` for the last time.
-            if member.asleep.load(Ordering::SeqCst) {
+        let begun = members.now();
+        for member in others.iter().filter(|member| member.rest.is_over(begun)) {
+            // SAFETY: this call has the lead, and the one before it has waited until the seat was left.
+            unsafe { *member.work.get() = Some(work_of_all) };
+            if member.seat.ask() {
                 member.thread.unpark();
             }
         }
-        work(0);
-        drop(done);
-        let panic = self.task().panic.take();
-        if let Some(panic) = panic {
+        let own = catch_unwind(AssertUnwindSafe(|| work(0)));
+        members.close(others, begun);
+        let of_others = self.panic().take();
+        if let Some(panic) = own.err().or(of_others) {
             resume_unwind(panic)
         }
     }
 
     /// All threads but the caller's, started by the first call; fewer, if the system gives no more.
-    fn members(&'static self) -> &'static [Member] {
+    fn members(&'static self) -> &'static Members {
         self.members.get_or_init(|| {
             let start = |index: usize| {
                 let named = std::thread::Builder::new().name(format!("offramp-{}", index + 1));
                 let thread = named.spawn(move || self.serve(index)).ok()?.thread().clone();
-                Some(Member { asleep: AtomicBool::new(false), thread })
+                let (seat, work) = (Seat::new(), UnsafeCell::new(None));
+                Some(Member { seat, work, rest: Rest::default(), thread })
             };
-            (0..(pool::threads() - 1).min(THREADS as usize)).map_while(start).collect()
+            let threads = pool::threads();
+            let enough = available_parallelism().is_ok_and(|processors| threads <= processors.get());
+            let all = (0..threads - 1).map_while(start).collect();
+            Members { start: Instant::now(), crowded: !enough, all }
         })
     }
 
     /// What thread `index + 1` does for the rest of the process.
     fn serve(&self, index: usize) {
-        let member = &self.members.wait()[index];
-        // Where there are fewer processors than threads, waiting awake would keep others from work.
-        let enough = available_parallelism().is_ok_and(|processors| pool::threads() <= processors.get());
-        let awake = if enough { AWAKE } else { Duration::ZERO };
-        let (mut seen, mut until) = (0, Instant::now() + awake);
+        let members = self.members.wait();
+        let member = &members.all[index];
         loop {
-            seen = self.wait(member, seen, until);
-            if (seen & THREADS) as usize <= index {
-                continue; // the call wants fewer
-            }
-            let work = self.task().work;
+            member.wait(members);
+            // SAFETY: the seat is taken: its call has written this, and waits until it is left.
+            let work = unsafe { *member.work.get() };
             let done = catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| work(index + 1))));
             if let Err(panic) = done {
-                self.task().panic = Some(panic);
+                *self.panic() = Some(panic);
             }
-            self.pending.fetch_sub(1, Ordering::Release);
-            until = Instant::now() + awake;
+            member.seat.leave();
         }
-    }
-
-    /// Waits for a call after `seen`, awake at first and then asleep.
-    fn wait(&self, member: &Member, seen: u64, until: Instant) -> u64 {
-        let news = || Some(self.call.load(Ordering::SeqCst)).filter(|&call| call != seen);
-        loop {
-            for _ in 0..ATTEMPTS {
-                if let Some(call) = news() {
-                    return call;
-                }
-                std::hint::spin_loop();
-            }
-            if Instant::now() >= until {
-                break;
-            }
-        }
-        member.asleep.store(true, Ordering::SeqCst);
-        let call = loop {
-            match news() {
-                Some(call) => break call,
-                None => std::thread::park(),
-            }
-        };
-        member.asleep.store(false, Ordering::SeqCst);
-        call
     }
 }
 
-/// Waits, when dropped, until no other thread is at work.
-struct Done<'a>(&'a Team);
+impl Members {
+    /// Nanoseconds since the team began.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        let mut attempts = 0;
-        while self.0.pending.load(Ordering::Acquire) > 0 {
-            attempts += 1;
-            // Where there are fewer processors than threads, one of them waits for this one.
-            if attempts % (16 * ATTEMPTS) == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+    /// Ends a call: nobody comes any more, and who has come is waited for.
+    fn close(&self, others: &[Member], begun: u64) {
+        for member in others {
+            member.seat.withdraw();
         }
-        self.0.task().work = None;
+        for member in others {
+            self.wait_for(member, begun);
+        }
+    }
+
+    /// Who comes back later than the whole call took without it had no processor: the call would have been done
+    /// sooner alone.
+    fn wait_for(&self, member: &Member, begun: u64) {
+        let (mut closed, mut attempts) = (None, 0);
+        while member.seat.is_at_work() {
+            attempts += 1;
+            if attempts % (PATIENCE * ATTEMPTS) != 0 {
+                std::hint::spin_loop();
+                continue;
+            }
+            let now = self.now();
+            let closed = *closed.get_or_insert(now);
+            if self.crowded || now - closed > closed - begun {
+                yield_now();
+            }
+        }
+        let Some(closed) = closed else { return };
+        let now = self.now();
+        if now - closed > (closed - begun).max(GONE) {
+            member.rest.begin(now, now - closed);
+        }
+    }
+}
+
+impl Member {
+    /// Waits until the thread is asked, awake at first and then asleep, and takes its seat.
+    fn wait(&self, members: &Members) {
+        while !self.wait_awake(members) {
+            if self.seat.sleep() {
+                while self.seat.is_asleep() {
+                    std::thread::park();
+                }
+            }
+        }
+    }
+
+    /// Whether a call came; none does if that takes long, or something else has the processor.
+    fn wait_awake(&self, members: &Members) -> bool {
+        let (mut looked, mut looks) = (members.now(), 0);
+        let until = looked + if members.crowded { 0 } else { AWAKE };
+        loop {
+            for _ in 0..ATTEMPTS {
+                if self.seat.take() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = members.now();
+            if now - looked > GONE {
+                self.rest.begin(now, now - looked);
+                return self.seat.take();
+            }
+            if now >= until {
+                return false;
+            }
+            (looked, looks) = (now, looks + 1);
+            if looks % PATIENCE == 0 {
+                // Back at once where nothing else waits for this processor.
+                yield_now();
+            }
+        }
     }
 }

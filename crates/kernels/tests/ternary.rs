@@ -125,6 +125,15 @@ fn the_largest_codes_do_not_overflow() {
     }
 }
 
+/// Wider than what tiles keep in a cache, for as few tokens as go through them.
+#[test]
+fn rows_may_be_wider_than_a_cache() {
+    let (tokens, k) = (17, (1 << 20) + 1);
+    let weight = codes(k, 1);
+    let (x, strips) = (numbers(tokens * k, 2), packed(&weight, k));
+    Product { x: &x, in_features: k, strips: &strips, rows: 1, step: 0.37 }.check(&weight);
+}
+
 #[test]
 fn what_is_no_number_reaches_its_token_and_no_other() {
     let (rows, k) = (37, 128);

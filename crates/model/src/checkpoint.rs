@@ -4,32 +4,38 @@
 //! the disk and renamed. [`replace_folder`] does the same for a folder of files that belong together.
 
 mod checksum;
+mod foreign;
+mod hub;
 mod quantize;
 mod remote_code;
 mod replace;
+mod resolve;
 mod room;
 #[cfg(test)]
 mod tests;
 
+pub use crate::run_folder::{step_folder, steps};
 pub use checksum::{Checksum, Checksums};
 pub use quantize::{Quantized, quantize};
 pub use remote_code::add_remote_code;
-pub use replace::{remove_folder, remove_leftovers, replace_folder, write_atomically};
-pub use room::{free_space, tensors_size};
+pub use replace::{free_space, remove_folder, remove_leftovers, replace_folder, write_atomically};
+pub use resolve::resolve;
+pub use room::tensors_size;
+
+pub(crate) use foreign::no_weights;
 
 use crate::config::{Config, TensorSpec};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::run_folder::{CONFIG, GENERATION};
 use crate::weights::{Layout, SINGLE, Weights};
 use replace::Unfinished;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
 /// Where tensors of a file begin, if all before them are of whole lines.
 const CACHE_LINE: usize = 64;
 
@@ -129,55 +135,6 @@ fn header<'a>(path: &Path, tensors: impl Iterator<Item = (&'a TensorSpec, Layout
 /// Tensors of `f32`.
 fn floats(specs: &[TensorSpec]) -> impl Iterator<Item = (&TensorSpec, Layout)> {
     specs.iter().map(|spec| (spec, Layout::new(spec, Format::F32)))
-}
-
-/// The model folder that `path` means: itself, or for a run folder its `model/` or else its newest
-/// `step-NNNNNN/`.
-///
-/// # Errors
-/// If there is none.
-pub fn resolve(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        let reason = if path.exists() { "it is not a folder" } else { "there is nothing there" };
-        return Err(Error::NoModel { path: path.to_owned(), reason: reason.to_owned() });
-    }
-    let finished = path.join("model");
-    if is_model(path) {
-        return Ok(path.to_owned());
-    }
-    if is_model(&finished) {
-        return Ok(finished);
-    }
-    match steps(path)?.pop() {
-        Some((_, newest)) => Ok(newest),
-        None => {
-            let reason = "there is no config.json, no model/ and no step-NNNNNN/ with one in it".to_owned();
-            Err(Error::NoModel { path: path.to_owned(), reason })
-        }
-    }
-}
-
-/// The checkpoints of a run folder and their steps, oldest first.
-///
-/// # Errors
-/// If the folder cannot be read.
-pub fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let failed = |error| Error::read(run, error);
-    let mut steps = Vec::new();
-    for entry in fs::read_dir(run).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
-        if let Some(step) = step.filter(|_| is_model(&path)) {
-            steps.push((step, path));
-        }
-    }
-    steps.sort_unstable();
-    Ok(steps)
-}
-
-/// Where a run folder keeps the checkpoint of `step`: `step-000120`.
-pub fn step_folder(run: &Path, step: u64) -> PathBuf {
-    run.join(format!("step-{step:06}"))
 }
 
 fn is_model(folder: &Path) -> bool {

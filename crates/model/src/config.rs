@@ -1,18 +1,21 @@
 //! `config.json`: the sizes and constants of a model, in Hugging Face's words.
 
 mod bit_linear;
+mod defaults;
 mod limits;
 mod quantization;
-pub(crate) mod read;
+mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use bit_linear::BitLinear;
+pub(crate) use defaults::blamed;
 pub use quantization::{Quantization, WeightScale};
 
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::text_file::read_text;
 use std::path::Path;
 
 /// The token embedding's name.
@@ -143,17 +146,17 @@ impl Config {
     /// # Errors
     /// If the file cannot be read, or as [`Config::from_json`].
     pub fn read(path: &Path) -> Result<Self> {
-        Self::from_json(&read::text(path)?, path)
+        Self::from_json(&read_text(path)?, path)
     }
 
     /// Reads the text of a `config.json`; `origin` names it in errors. Keys that do not change what
-    /// a Llama computes are ignored.
+    /// a Llama computes are ignored, and what it does not say is what `transformers` assumes.
     ///
     /// # Errors
-    /// If it is not JSON, or a key is missing, or has a value that this room cannot honour.
+    /// If it is not JSON, or a key has a value that this room cannot honour, or another name than Hugging Face's.
     pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
         let config = read::parse(text, origin)?;
-        config.validate(origin)?;
+        config.validate(origin).map_err(|error| defaults::explained(error, text))?;
         Ok(config)
     }
 

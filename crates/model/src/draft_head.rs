@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::hidden::Hidden;
 use crate::linear::Linear;
-use crate::llama::Llama;
+use crate::llama::{Llama, new_id};
 use crate::source::{Source, Values};
 use offramp_kernels::ternary::Input;
 use std::ops::Range;
@@ -15,12 +15,25 @@ use std::ops::Range;
 /// A copy of a model's LM head that only drafts.
 #[derive(Clone, Debug)]
 pub struct DraftHead {
+    id: u64,
+    model: u64,                  // whose head it is a copy of
     weight: Linear,              // [shortlist, hidden], or [vocab, hidden]
     shortlist: Option<Vec<u32>>, // whose rows they are, ascending
     vocab_size: usize,
 }
 
 impl DraftHead {
+    /// A number that no other draft head of this process has; clones share it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether it is a copy of this model's head. What another's says is no draft of this one's: it may be of another
+    /// width or vocabulary.
+    pub fn is_of(&self, model: &Llama) -> bool {
+        self.model == model.id()
+    }
+
     /// Its number format.
     pub fn format(&self) -> Format {
         self.weight.format()
@@ -67,6 +80,8 @@ impl Llama {
         let spec = TensorSpec::new("a draft head", &[rows, self.config().hidden_size]);
         let mut source = Rows { head: self.lm_head(), tokens: shortlist.as_deref() };
         Ok(DraftHead {
+            id: new_id(),
+            model: self.id(),
             weight: Linear::take(&mut source, &spec, format, Input::ALL[0])?,
             shortlist,
             vocab_size,
@@ -79,7 +94,7 @@ impl Llama {
     /// `logits`: resized to `[rows, vocab]`
     ///
     /// # Panics
-    /// If `rows` leaves the tokens in flight.
+    /// If `rows` leaves the tokens in flight, or the head is another model's ([`DraftHead::is_of`]).
     pub fn draft_logits(
         &self,
         head: &DraftHead,
@@ -87,6 +102,7 @@ impl Llama {
         rows: Range<usize>,
         logits: &mut Vec<f32>,
     ) {
+        assert!(head.is_of(self), "a draft head of this model");
         self.norm_rows(hidden, rows);
         let scratch = &mut hidden.scratch;
         let Some(shortlist) = &head.shortlist else {

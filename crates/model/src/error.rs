@@ -2,6 +2,7 @@
 
 use crate::config::TensorSpec;
 use crate::format::Format;
+use offramp_files::legible;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -176,7 +177,7 @@ pub enum Error {
         /// The shape it should have.
         shape: Vec<usize>,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// A tensor that the config does not know of.
     #[error("{path}: tensor {tensor} {shape} is not part of this model: check that config.json belongs to this file", path = path.display(), tensor = legible(tensor), shape = legible(&format!("{shape:?}")))]
@@ -241,6 +242,20 @@ pub enum Error {
         /// What it needs.
         bytes: u64,
     },
+    /// More memory than there is; none of it was taken.
+    #[error(
+        "{what}: {} GB of memory are needed, and {} GB are available: choose a smaller model, fewer tokens or a \
+         narrower format, or free some memory",
+        tenths(*needed, u64::div_ceil), tenths(*available, |bytes, unit| bytes / unit)
+    )]
+    NoMemory {
+        /// What needs it.
+        what: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that this process may still take.
+        available: u64,
+    },
     /// A folder that is not there to be replaced.
     #[error("{path} is there already: choose another folder, or remove it", path = path.display())]
     Exists {
@@ -267,6 +282,28 @@ pub enum Error {
         /// What was found instead.
         reason: String,
     },
+    /// Something that people have in place of a model folder.
+    #[error("{path}: {found}: {advice}", path = path.display())]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// The next step.
+        advice: String,
+    },
+    /// What git-lfs leaves in place of a file that it has not fetched.
+    #[error("{path} is a git-lfs pointer, which says where the file is, and not the file: run `git lfs pull` in its folder, or download it again", path = path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A head that is said to be the embedding, and is not.
+    #[error("{path}: lm_head.weight is not the token embedding, which tie_word_embeddings in config.json says it is: set that to false to run with both, or remove the tensor", path = path.display())]
+    NotTied {
+        /// The file, or the folder of the shards.
+        path: PathBuf,
+    },
     /// A line of a journal that cannot be read.
     #[error("{path}, line {line}: {reason}: restore the line or remove it", path = path.display())]
     Journal {
@@ -277,6 +314,12 @@ pub enum Error {
         /// What the parser found.
         reason: String,
     },
+}
+
+/// Gigabytes with one decimal, rounded as told.
+fn tenths(bytes: u64, divide: fn(u64, u64) -> u64) -> String {
+    let tenths = divide(bytes, 100_000_000);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 impl Error {
@@ -305,29 +348,6 @@ impl Error {
     pub(crate) fn wrong_length(spec: &TensorSpec, found: usize) -> Self {
         Self::Length { tensor: spec.name.clone(), shape: spec.shape.clone(), found }
     }
-}
-
-/// Text that came from a file, fit for a line of a terminal: control characters escaped, and where it goes on and on
-/// cut in the middle, since what parsers expect stands at the end.
-pub fn legible(text: &str) -> String {
-    const BEGINNING: usize = 100;
-    const END: usize = 60;
-    let escape = |text: &str| -> String {
-        let mut line = String::new();
-        for char in text.chars() {
-            match char.is_control() {
-                true => line.extend(char.escape_default()),
-                false => line.push(char),
-            }
-        }
-        line
-    };
-    let count = text.chars().count();
-    if count <= BEGINNING + END {
-        return escape(text);
-    }
-    let place = |index| text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
-    format!("{}…{}", escape(&text[..place(BEGINNING)]), escape(&text[place(count - END)..]))
 }
 
 /// Opens a file for reading, and nothing else: a pipe would keep its reader waiting for ever.

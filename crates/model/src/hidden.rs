@@ -72,6 +72,16 @@ impl Hidden {
         self.stream.truncate(tokens * self.hidden_size);
     }
 
+    /// Bytes that a layer's results of the tokens in flight would take beyond those that are held: `width` values for
+    /// each token, `inner` of them in the widest.
+    pub(crate) fn missing(&self, width: usize, inner: usize) -> u64 {
+        let held = self.scratch.gated.capacity() / inner.max(1);
+        match self.tokens() {
+            tokens if tokens <= held => 0,
+            tokens => (tokens as u64).saturating_mul(width as u64).saturating_mul(size_of::<f32>() as u64),
+        }
+    }
+
     /// How many tokens are in flight.
     pub fn tokens(&self) -> usize {
         self.stream.len() / self.hidden_size

@@ -88,6 +88,10 @@ impl KvCache {
         (elements.sum::<usize>() * self.format.bytes()) as u64
     }
 
+    pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+
     pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut LayerCache {
         &mut self.layers[layer]
     }
@@ -105,6 +109,23 @@ impl LayerCache {
         }
     }
 
+    /// Elements that a head needs for all positions; none where they cannot be counted.
+    fn needed(&self) -> Option<usize> {
+        self.capacity.div_ceil(BLOCK).checked_mul(block_len(self.head_dim))
+    }
+
+    /// Bytes that [`reserve`](Self::reserve) would ask for.
+    pub(crate) fn unreserved(&self) -> u64 {
+        let Some(needed) = self.needed() else { return u64::MAX };
+        let bytes =
+            |held: usize, size: usize| (needed.saturating_sub(held) as u64).saturating_mul(size as u64);
+        let all = match &self.heads {
+            Heads::F32(heads) => heads.iter().map(|head| bytes(head.capacity(), size_of::<f32>())).max(),
+            Heads::F16(heads) => heads.iter().map(|head| bytes(head.capacity(), size_of::<f16>())).max(),
+        };
+        all.unwrap_or(0).saturating_mul(self.kv_heads() as u64)
+    }
+
     /// Makes sure of the memory for all positions: [`append`](Self::append) could not refuse.
     ///
     /// # Errors
@@ -112,7 +133,7 @@ impl LayerCache {
     pub(crate) fn reserve(&mut self) -> Result<()> {
         let positions = self.capacity;
         let too_much = || Error::CacheMemory { positions };
-        let needed = positions.div_ceil(BLOCK).checked_mul(block_len(self.head_dim)).ok_or_else(too_much)?;
+        let needed = self.needed().ok_or_else(too_much)?;
         let reserved = match &mut self.heads {
             Heads::F32(heads) => reserve(heads, needed),
             Heads::F16(heads) => reserve(heads, needed),

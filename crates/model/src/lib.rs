@@ -23,9 +23,13 @@ mod kv_cache;
 mod layer;
 mod linear;
 mod llama;
+pub mod memory;
+mod quoted;
 mod rope;
+pub mod run_folder;
 mod source;
 mod ternary;
+mod text_file;
 mod weights;
 mod work;
 
@@ -33,12 +37,15 @@ pub use config::{
     BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec, WeightScale,
 };
 pub use draft_head::DraftHead;
-pub use error::{Error, Result, legible};
+pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;
 pub use linear::{Linear, Matrix};
 pub use llama::Llama;
+pub use offramp_files::{legible, one_line};
+pub use quoted::quoted;
 pub use rope::Rope;
+pub use text_file::read_text;
 pub use weights::{Storage, Weights};
 pub use work::Work;

@@ -8,17 +8,20 @@ use crate::hidden::{Angles, Hidden};
 use crate::kv_cache::KvCache;
 use crate::layer::{DecoderLayer, Mlp, RmsNorm};
 use crate::linear::Linear;
+use crate::memory;
 use crate::source::{Given, Random, Source, storage};
-use crate::weights::Weights;
+use crate::weights::{Layout, Weights};
 use offramp_kernels::ternary::Input;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The model: embedding, layers, and the one exit head that serves every depth.
 ///
 /// It is immutable; all state of a run is in a [`Hidden`] and a [`KvCache`].
 #[derive(Clone, Debug)]
 pub struct Llama {
+    id: u64,
     config: Config,
     embed_tokens: Linear, // [vocab, hidden], of which rows are read: always floats
     layers: Vec<DecoderLayer>,
@@ -102,6 +105,7 @@ impl Llama {
         if formats.head == Some(Format::Ternary) {
             return Err(Error::TernaryHead);
         }
+        check_memory(&config, source, formats)?;
         let spec = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
         let embed_tokens = Linear::take(source, &spec, None, Input::ALL[0])?;
         // Layers that were made to be ternary are, whatever holds them.
@@ -118,7 +122,14 @@ impl Llama {
         };
         let rope = crate::rope::Rope::new(&config);
         config.quantization = None; // of the folder, not of the model
-        Ok(Self { embed_tokens, layers, norm, lm_head, rope, config, kv_cache: formats.kv_cache })
+        let (id, kv_cache) = (new_id(), formats.kv_cache);
+        Ok(Self { id, embed_tokens, layers, norm, lm_head, rope, config, kv_cache })
+    }
+
+    /// A number that no other model of this process has: clones share it, models that were loaded or made apart do
+    /// not, even if they are alike. What was learnt or made of one model is known by it.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// What layers, head and cache hold; where a file mixes formats, its first layer speaks for all.
@@ -194,9 +205,21 @@ impl Llama {
         if before + tokens > cache.capacity() {
             return Err(Error::CacheFull { positions: before + tokens, capacity: cache.capacity() });
         }
+        let unreserved = layers.clone().map(|l| cache.layer(l).unreserved());
+        let needed = unreserved.fold(self.missing(hidden), u64::saturating_add);
+        memory::check(&format!("{tokens} tokens, in a cache of {} positions", cache.capacity()), needed)?;
         layers.clone().try_for_each(|l| cache.layer_mut(l).reserve())?;
         self.turn(before..before + tokens, &mut hidden.scratch.angles);
         Ok(true)
+    }
+
+    /// Bytes that a layer needs for the tokens in flight beyond those that `hidden` holds.
+    fn missing(&self, hidden: &Hidden) -> u64 {
+        let Config { hidden_size, intermediate_size: inner, head_dim, .. } = self.config;
+        let heads = self.config.num_attention_heads.saturating_add(self.config.num_key_value_heads);
+        let width =
+            [hidden_size.saturating_mul(4), heads.saturating_mul(2 * head_dim), inner.saturating_mul(3)];
+        hidden.missing(width.into_iter().fold(0, usize::saturating_add), inner)
     }
 
     /// Appends keys and values of `layers` for tokens that left before them, each layer's own projections of the
@@ -281,6 +304,39 @@ impl Llama {
         }
         angles.positions = positions;
     }
+}
+
+/// Checks that what is not read as it lies in a file fits the memory.
+fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Result<()> {
+    let layers = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
+    let mut needed = 0u64;
+    let mut add = |spec: &TensorSpec, wanted: Option<Format>| {
+        let held = source.format(spec)?;
+        let format = wanted.unwrap_or(held);
+        if !source.is_mapped() || format != held {
+            let bytes = Layout::new(spec, format).bytes().map_or(u64::MAX, |bytes| bytes as u64);
+            needed = needed.saturating_add(bytes);
+        }
+        Ok(())
+    };
+    let embedding = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
+    add(&embedding, None)?;
+    for spec in config.tensors().iter().filter(|spec| spec.name.starts_with("model.layers.")) {
+        add(spec, if spec.shape.len() == 1 { Some(Format::F32) } else { layers })?;
+    }
+    let (head, wanted) = (config.head_source(formats.of_head()), formats.of_head());
+    if !head.is_embedding()
+        || wanted.is_some_and(|wanted| source.format(&head).is_ok_and(|held| held != wanted))
+    {
+        add(&head, wanted)?;
+    }
+    memory::check("the model's weights", needed)
+}
+
+/// Each number once.
+pub(crate) fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn rms_norm(config: &Config, name: &str, width: usize, source: &mut dyn Source) -> Result<RmsNorm> {

@@ -22,6 +22,11 @@ pub(crate) trait Source {
     /// If there is no such tensor.
     fn format(&self, spec: &TensorSpec) -> Result<Format>;
 
+    /// Whether a tensor that has its format at hand is read as it lies, and takes no memory of its own.
+    fn is_mapped(&self) -> bool {
+        false
+    }
+
     /// A tensor as it lies in a file, checked; none where it has to be made from its values.
     ///
     /// # Errors

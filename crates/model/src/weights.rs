@@ -7,6 +7,7 @@ mod header;
 mod index;
 mod layout;
 mod map;
+mod names;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -16,12 +17,14 @@ pub(crate) use map::Pages;
 pub(crate) use storage::Mapped;
 pub use storage::Storage;
 
-use crate::config::{Config, HEAD, TensorSpec, WeightScale};
+use crate::config::{Config, EMBEDDING, HEAD, TensorSpec, WeightScale, blamed};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::source::{Source, Values, storage};
 use crate::ternary::Codes;
 use file::TensorFile;
+use names::Names;
+use offramp_files::legible;
 use offramp_kernels::rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,8 +35,6 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Values that one thread reads before it asks for more.
 const PIECE: usize = 1 << 16;
-/// A buffer that transformers wrote before 4.31; it follows from the config.
-const INVERSE_FREQUENCIES: &str = ".rotary_emb.inv_freq";
 
 /// The tensors of a model folder or of one file: mapped, checked against what they should be, and
 /// not yet read.
@@ -50,19 +51,20 @@ impl Weights {
     /// Opens `model.safetensors`, or the shards of `model.safetensors.index.json`, and checks that
     /// they hold exactly the tensors of `config`. Nothing is allocated for the values.
     ///
-    /// Ignored are the head of a tied model, which the embedding is, and the `rotary_emb.inv_freq`
+    /// Names may lack their `model.`, or have it twice, as `transformers` reads them, and a tied model may hold its head
+    /// alone. Ignored are the head of a tied model beside its embedding, of which it is a copy, and the `rotary_emb`
     /// buffers of old checkpoints.
     ///
     /// # Errors
     /// If a file is missing, truncated or lies, an index points elsewhere, or a tensor is missing,
     /// misshapen, there twice, of another number format than F32, F16, BF16 or the strips that the config
-    /// speaks of, or unexpected.
+    /// speaks of, or unexpected; or if a tied head is not the embedding.
     pub fn open(folder: &Path, config: &Config) -> Result<Self> {
         let weights = match folder.join(SINGLE) {
             single if single.exists() => Self::single(&single)?,
-            _ => Self::shards(folder)?,
+            _ => Self::shards(folder, &Names::of(&Self::specs(config)))?,
         };
-        weights.of_model(config)
+        weights.of_model(config).map_err(|error| blamed(error, &folder.join("config.json")))
     }
 
     /// As [`Weights::open`], of the bytes of a `model.safetensors` that a program carries; `origin` names them in
@@ -76,13 +78,19 @@ impl Weights {
         weights.of_model(config)
     }
 
+    /// The tensors of a model, but for the scales of packed ones.
+    fn specs(config: &Config) -> Vec<TensorSpec> {
+        let mut specs = config.tensors();
+        if config.tie_word_embeddings && config.quantization.is_some_and(|held| !held.head.is_float()) {
+            specs.push(config.head_tensor());
+        }
+        specs
+    }
+
     /// Checks that these are the weights of a model.
     fn of_model(mut self, config: &Config) -> Result<Self> {
-        let mut specs = config.tensors();
+        let mut specs = Self::specs(config);
         if let Some(quantization) = &config.quantization {
-            if config.tie_word_embeddings && !quantization.head.is_float() {
-                specs.push(config.head_tensor());
-            }
             let quantized = specs.iter().filter_map(|spec| Some((spec, quantization.format(spec)?)));
             let quantized = quantized.map(|(spec, format)| (spec.name.clone(), (format, spec.len() as u64)));
             self.quantized = quantized.collect();
@@ -93,10 +101,35 @@ impl Weights {
                 );
             }
         }
-        let tied_head = config.tie_word_embeddings.then_some(HEAD);
-        let ignored = |name: &str| name.ends_with(INVERSE_FREQUENCIES) || Some(name) == tied_head;
-        self.check(&specs, &ignored)?;
+        let names = Names::of(&specs);
+        self.rename(&|name| names.canonical(name))?;
+        let tied = specs.iter().all(|spec| spec.name != HEAD);
+        if tied && self.places.contains_key(HEAD) && !self.places.contains_key(EMBEDDING) {
+            self.rename(&|name| if name == HEAD { EMBEDDING } else { name }.to_owned())?;
+        }
+        self.check(&specs, &|name| names.ignores(name))?;
+        if tied && self.places.contains_key(HEAD) {
+            self.check_tied(config)?;
+        }
         Ok(self)
+    }
+
+    /// Checks that the head beside a tied embedding is a copy of it. Where it is not, one generation of transformers
+    /// runs with it and another without.
+    fn check_tied(&self, config: &Config) -> Result<()> {
+        let head = config.head_tensor();
+        let embedding = TensorSpec { name: EMBEDDING.to_owned(), ..head.clone() };
+        let head_values = self.file_of(&head)?.values(&head, None)?;
+        let values = self.file_of(&embedding)?.values(&embedding, None)?;
+        let same = |start: usize| {
+            let count = PIECE.min(head.len() - start);
+            let (mut one, mut other) = (vec![0.0; count], vec![0.0; count]);
+            head_values(start, &mut one)?;
+            values(start, &mut other)?;
+            if one == other { Ok(()) } else { Err(Error::NotTied { path: self.path.clone() }) }
+        };
+        let pieces = (0..head.len().div_ceil(PIECE)).into_par_iter();
+        pieces.map(|piece| same(piece * PIECE)).find_map_first(Result::err).map_or(Ok(()), Err)
     }
 
     /// Opens one safetensors file that should hold exactly the tensors of `specs`, as floats.
@@ -188,26 +221,38 @@ impl Weights {
         Ok(weights)
     }
 
-    fn shards(folder: &Path) -> Result<Self> {
+    fn shards(folder: &Path, names: &Names) -> Result<Self> {
         let index = index::read(folder)?;
         let mut weights = Self::nothing(folder);
         for (shard, promised) in &index.shards {
             let file = TensorFile::open(&folder.join(shard))?;
-            index.check(shard, promised, &file)?;
+            index.check((shard, promised), &file, &|name| names.ignores(name))?;
             weights.add(file)?;
         }
         Ok(weights)
     }
 
     fn add(&mut self, file: TensorFile) -> Result<()> {
+        self.files.push(file);
+        self.place(self.files.len() - 1)
+    }
+
+    /// Notes the names of a file.
+    fn place(&mut self, index: usize) -> Result<()> {
+        let file = &self.files[index];
         for name in file.names() {
-            if self.places.insert(name.to_owned(), self.files.len()).is_some() {
+            if self.places.insert(name.to_owned(), index).is_some() {
                 let (path, tensor) = (file.path().to_owned(), name.to_owned());
                 return Err(Error::DuplicateTensor { path, tensor });
             }
         }
-        self.files.push(file);
         Ok(())
+    }
+
+    fn rename(&mut self, name: &dyn Fn(&str) -> String) -> Result<()> {
+        self.files.iter_mut().try_for_each(|file| file.rename(name))?;
+        self.places.clear();
+        (0..self.files.len()).try_for_each(|index| self.place(index))
     }
 
     fn check(&self, specs: &[TensorSpec], ignored: &dyn Fn(&str) -> bool) -> Result<()> {
@@ -227,16 +272,26 @@ impl Weights {
     }
 
     fn file_of(&self, spec: &TensorSpec) -> Result<&TensorFile> {
-        let advice = match spec.name.as_str() {
-            HEAD => "set tie_word_embeddings in config.json if the embedding is the head",
-            _ => "check that config.json belongs to these weights",
-        };
         match self.places.get(&spec.name) {
             Some(&file) => Ok(&self.files[file]),
             None => {
-                let (tensor, shape) = (spec.name.clone(), spec.shape.clone());
+                let (tensor, shape, advice) =
+                    (spec.name.clone(), spec.shape.clone(), self.instead(&spec.name));
                 Err(Error::MissingTensor { path: self.path.clone(), tensor, shape, advice })
             }
+        }
+    }
+
+    /// What to do where a tensor is missing.
+    fn instead(&self, name: &str) -> String {
+        // `module.` and the like, of what wraps a model while it is trained.
+        let wrapped = self.places.keys().find(|found| found.ends_with(&format!(".{name}")));
+        match (wrapped, name) {
+            (Some(found), _) => {
+                format!("{} is there, save the model itself and not what wraps it", legible(found))
+            }
+            (None, HEAD) => "set tie_word_embeddings in config.json if the embedding is the head".to_owned(),
+            _ => "check that config.json belongs to these weights".to_owned(),
         }
     }
 }
@@ -245,6 +300,10 @@ impl Source for &Weights {
     fn format(&self, spec: &TensorSpec) -> Result<Format> {
         let file = self.file_of(spec)?;
         Ok(self.strips(spec).unwrap_or_else(|| file.float_format(spec)))
+    }
+
+    fn is_mapped(&self) -> bool {
+        true
     }
 
     fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {

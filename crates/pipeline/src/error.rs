@@ -1,5 +1,6 @@
 //! Everything that can go wrong between a text and a model.
 
+use crate::ChatTemplateError;
 use std::io;
 use std::path::PathBuf;
 
@@ -44,6 +45,31 @@ pub enum Error {
          give a prompt"
     )]
     EmptyPrompt,
+    /// The chat template refused, or is none.
+    #[error(transparent)]
+    ChatTemplate(#[from] ChatTemplateError),
+    /// A model that has no chat template.
+    #[error(
+        "{name} has no chat template (chat_template.jinja, or \"chat_template\" in tokenizer_config.json), so that it \
+         was not trained to chat: continue a text with offramp generate, or put the template that it was trained with \
+         into chat_template.jinja beside its config.json",
+        name = name.display()
+    )]
+    NoChatTemplate {
+        /// The folder, or the name of what is carried.
+        name: PathBuf,
+    },
+    /// A conversation that leaves no room for an answer.
+    #[error(
+        "the conversation has {tokens} tokens, and the model's context holds {context}: begin a new one (/reset in \
+         offramp chat), or say less"
+    )]
+    ConversationFull {
+        /// Tokens that it has, with what begins the answer.
+        tokens: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
     /// A stop string that every text holds.
     #[error("a stop string is empty: every text would stop before it begins")]
     EmptyStopString,

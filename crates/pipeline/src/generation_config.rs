@@ -3,8 +3,6 @@
 use crate::{Error, Result};
 use offramp_model::legible;
 use serde_json::{Map, Value};
-use std::fs;
-use std::io;
 use std::path::Path;
 
 const NAME: &str = "generation_config.json";
@@ -33,10 +31,9 @@ impl GenerationConfig {
     /// If it is there and cannot be read, is not JSON, or a key has a value that it cannot have.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join(NAME);
-        match fs::read_to_string(&path) {
-            Ok(text) => Self::from_json(&text, &path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(Error::Read { path, source }),
+        match path.exists() {
+            true => Self::from_json(&offramp_model::read_text(&path)?, &path),
+            false => Ok(Self::default()),
         }
     }
 
@@ -155,6 +152,15 @@ mod tests {
         assert!(llama.says_how_to_sample());
         let nowhere = tempfile::tempdir().unwrap();
         assert_eq!(GenerationConfig::from_folder(nowhere.path()).unwrap(), GenerationConfig::default());
+    }
+
+    #[test]
+    fn a_git_lfs_pointer_is_told_and_not_parsed() {
+        let folder = tempfile::tempdir().unwrap();
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 180\n";
+        std::fs::write(folder.path().join(NAME), pointer).unwrap();
+        let message = GenerationConfig::from_folder(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("generation_config.json is a git-lfs pointer"), "{message}");
     }
 
     #[test]

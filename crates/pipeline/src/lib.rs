@@ -5,8 +5,12 @@
 //! ([`Defaults`]), and turns a prompt into text that arrives piece by piece ([`Telling`]), without ever showing half a
 //! character or a stop string.
 //!
+//! A [`Chat`] is a conversation, which the folder's own [`ChatTemplate`] makes a prompt of.
+//!
 //! Corpora are text and nothing else: who measures on them takes [`Pipeline::tokenizer`] and its plain encoding.
 
+mod chat;
+mod chat_template;
 mod error;
 mod generation_config;
 mod pipeline;
@@ -15,6 +19,8 @@ mod source;
 mod stop_strings;
 mod telling;
 
+pub use chat::Chat;
+pub use chat_template::{ChatTemplate, ChatTemplateError, Clock, Json, Message, RenderOptions};
 pub use error::{Error, Result};
 pub use generation_config::GenerationConfig;
 pub use pipeline::Pipeline;

@@ -46,6 +46,13 @@ impl Pipeline {
         &self.stop_tokens
     }
 
+    /// Makes a token end texts too.
+    pub fn add_stop_token(&mut self, id: u32) {
+        if !self.stop_tokens.contains(&id) {
+            self.stop_tokens.push(id);
+        }
+    }
+
     /// How tokens are chosen, where the user asks for this.
     pub fn sampling(&self, asked: &Asked) -> Sampling {
         Sampling::new(asked, &self.generation)
@@ -83,6 +90,25 @@ impl Pipeline {
     pub fn session(&self, prompt_tokens: usize, max_new_tokens: usize) -> Result<Session<'_>> {
         let wanted = prompt_tokens.saturating_add(max_new_tokens);
         Ok(Session::new(&self.model, wanted.min(self.model.config().max_position_embeddings))?)
+    }
+
+    /// A session that holds a longer prompt and what follows it: `session` where it has the room, else a new one with
+    /// room for as much again, so that a conversation seldom needs another.
+    ///
+    /// # Errors
+    /// As [`Pipeline::session`].
+    pub fn longer_session<'p>(
+        &'p self,
+        session: Option<Session<'p>>,
+        prompt_tokens: usize,
+        max_new_tokens: usize,
+    ) -> Result<Session<'p>> {
+        let wanted =
+            prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().max_position_embeddings);
+        match session {
+            Some(session) if session.capacity() >= wanted => Ok(session),
+            _ => self.session(wanted, wanted),
+        }
     }
 
     /// Checks everything that a text needs, and computes nothing yet: after this, a prompt may be shown. What the session

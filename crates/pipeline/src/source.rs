@@ -1,6 +1,6 @@
 //! Where a model with its tokenizer comes from: a folder, or files that a program carries.
 
-use crate::{GenerationConfig, Pipeline, Result};
+use crate::{ChatTemplate, Error, GenerationConfig, Pipeline, Result};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
 use offramp_text::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -82,6 +82,18 @@ impl Source {
             tokenizer.set_end_of_text(id)?;
         }
         Ok(tokenizer)
+    }
+
+    /// Its chat template. Nothing else of a folder needs it, so that it is read where a chat is asked for.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read or does not compile.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let template = match self {
+            Self::Folder(folder) => ChatTemplate::from_folder(folder)?,
+            Self::Carried(_) => None,
+        };
+        template.ok_or_else(|| Error::NoChatTemplate { name: self.path().to_owned() })
     }
 
     /// Whether it has a tokenizer.

@@ -1,65 +1,145 @@
 //! Stories out of files, one at a time.
 //!
-//! | extension | a story is |
-//! |---|---|
-//! | `.txt` | what lies between two lines that are exactly `<|endoftext|>` (the last needs none after it) |
-//! | `.jsonl`, `.ndjson` | the string under `text` in one line's JSON object |
-//! | `.parquet` | one value of the string column `text` |
+//! | extension | a record is | its text |
+//! |---|---|---|
+//! | `.txt` | the file | all of it |
+//! | `.jsonl`, `.ndjson` | the JSON object in a line | the string under the text column's name |
+//! | `.json` | an element of an array, or objects one after the other | the same; in an array, strings too |
+//! | `.csv` | a row after the header | the text column's field |
+//! | `.parquet` | a row | the string column's value |
 //!
-//! Nothing is held but the story being read, and a story has at most [`MAX_STORY_BYTES`]. Empty stories are
-//! skipped. A story's text is what the file says, letter for letter; only in `.txt`, where the separator's own
-//! lines leave their line breaks behind, blank lines around a story are not part of it.
+//! All but the last may be packed by gzip or Zstandard (`.gz`, `.zst`). The text column is `text` unless another is
+//! named.
+//!
+//! The rules are the same in every format:
+//!
+//! - A text is cut into stories at the marker `<|endoftext|>`, wherever it stands (`marker.rs`). The marker takes the
+//!   blanks beside it and the blank lines around it; an end of a `.txt` file takes blank lines. All else is taken
+//!   letter for letter, but for CRLF, which is read as LF.
+//! - A record without a text (null, missing or empty) is skipped and counted. If no record has the column, that is an
+//!   error, which names those that there are.
+//! - Nothing is held but the record being read, and a story has at most [`MAX_STORY_BYTES`].
 
-mod jsonl;
-mod lines;
+mod csv;
+mod find;
+mod json;
+mod marker;
 mod parquet;
+mod record;
+mod row;
+mod source;
 mod thrift;
 mod txt;
+mod unpack;
 
-use std::fs;
+use std::collections::VecDeque;
+use std::ops::Add;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use offramp_files::one_line;
+use record::Record;
+use source::{Place, Source};
 
-/// The line between two stories of a `.txt` corpus.
+pub(crate) use row::{Row, Story, bytes};
+
+/// What separates two stories.
 pub const SEPARATOR: &str = "<|endoftext|>";
 
 /// A longer story is an error: most likely the separators are missing.
 pub const MAX_STORY_BYTES: usize = 64 << 20;
 
-/// A file of stories.
-#[derive(Debug, Clone)]
-pub struct Corpus {
-    path: PathBuf,
-    format: Format,
-    bytes: u64,
-}
+/// A single story of so many lines is worth a word.
+const MANY_LINES: u64 = 100;
 
-#[derive(Debug, Clone, Copy)]
-enum Format {
+/// How stories lie in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CorpusFormat {
+    /// Plain text.
     Txt,
+    /// A JSON object in each line.
     Jsonl,
+    /// A JSON array, or objects one after the other.
+    Json,
+    /// Comma-separated values with a header.
+    Csv,
+    /// Apache Parquet.
     Parquet,
 }
 
+impl CorpusFormat {
+    /// Its extension.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Txt => "txt",
+            Self::Jsonl => "jsonl",
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Parquet => "parquet",
+        }
+    }
+}
+
+impl FromStr for CorpusFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        Ok(match name {
+            "txt" => Self::Txt,
+            "jsonl" | "ndjson" => Self::Jsonl,
+            "json" => Self::Json,
+            "csv" => Self::Csv,
+            "parquet" => Self::Parquet,
+            _ => return Err("say txt, jsonl, json, csv or parquet".to_owned()),
+        })
+    }
+}
+
+/// How the files of a corpus are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorpusOptions {
+    /// The key or column that holds the stories.
+    pub text_column: String,
+    /// The format of all files; without one, each file's name tells, and standard input is plain text.
+    pub format: Option<CorpusFormat>,
+}
+
+impl Default for CorpusOptions {
+    fn default() -> Self {
+        Self { text_column: "text".to_owned(), format: None }
+    }
+}
+
+/// A file of stories, or a stream that comes once.
+#[derive(Debug, Clone)]
+pub struct Corpus {
+    path: PathBuf,
+    place: Place,
+    format: CorpusFormat,
+    text_column: String,
+    bytes: u64,
+}
+
 impl Corpus {
-    /// Tells the format by the extension and checks that the file is there.
+    /// The files that `paths` name: each a file, a folder (its corpus files in the order of their names), a pattern
+    /// with `*`, `?`, `[…]` or `**`, or `-` for standard input.
     ///
     /// # Errors
-    /// [`Error::UnknownCorpus`], [`Error::Read`].
-    pub fn open(path: &Path) -> Result<Self> {
-        let metadata = fs::metadata(path).map_err(|e| Error::read(path, e))?;
-        if metadata.is_dir() {
-            return Err(Error::read(path, std::io::ErrorKind::IsADirectory.into()));
-        }
-        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        let format = match extension.as_deref() {
-            Some("txt") => Format::Txt,
-            Some("jsonl" | "ndjson") => Format::Jsonl,
-            Some("parquet") => Format::Parquet,
-            _ => return Err(Error::UnknownCorpus { path: path.to_owned() }),
-        };
-        Ok(Self { path: path.to_owned(), format, bytes: metadata.len() })
+    /// As [`Corpus::open`]; [`Error::EmptyFolder`], [`Error::MixedFolder`], [`Error::PreparedFolder`],
+    /// [`Error::NoMatch`].
+    pub fn find(paths: &[PathBuf], options: &CorpusOptions) -> Result<Vec<Self>> {
+        find::find(paths, options)
+    }
+
+    /// One file, or `-`. Checks that it is there.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCorpus`], [`Error::Foreign`], [`Error::Read`], [`Error::ComesOnce`], [`Error::NeedsFile`].
+    pub fn open(path: &Path, options: &CorpusOptions) -> Result<Self> {
+        find::open(path, options)
     }
 
     /// The file.
@@ -67,7 +147,7 @@ impl Corpus {
         &self.path
     }
 
-    /// The file's size.
+    /// The file's size; 0 for a stream, of which nobody knows.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -75,45 +155,181 @@ impl Corpus {
     /// Reads from the beginning. Every call starts afresh.
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Parquet`] if the file is damaged or has no string column `text`.
+    /// [`Error::Read`]; [`Error::Parquet`] and [`Error::NoColumn`] if a parquet file's beginning and end show that it
+    /// cannot be read; [`Error::ComesOnce`] for a stream that was read before.
     pub fn stories(&self) -> Result<Stories> {
-        let source = match self.format {
-            Format::Txt => Source::Txt(txt::TxtStories::open(&self.path)?),
-            Format::Jsonl => Source::Jsonl(jsonl::JsonlStories::open(&self.path)?),
-            Format::Parquet => Source::Parquet(Box::new(parquet::ParquetStories::open(&self.path)?)),
+        let named = Named::new(&self.text_column);
+        let source = || Source::open(&self.path, &self.place);
+        let records = match self.format {
+            CorpusFormat::Txt => Records::Txt(txt::TxtStories::new(source()?)),
+            CorpusFormat::Jsonl => Records::Json(json::JsonStories::new(source()?, true, named)),
+            CorpusFormat::Json => Records::Json(json::JsonStories::new(source()?, false, named)),
+            CorpusFormat::Csv => Records::Csv(Box::new(csv::CsvStories::new(source()?, named))),
+            CorpusFormat::Parquet => {
+                Records::Parquet(Box::new(parquet::ParquetStories::open(&self.path, named)?))
+            }
         };
-        Ok(Stories { source, over: false })
+        Ok(Stories { records, ready: VecDeque::new(), found: Found::default(), over: false })
+    }
+
+    /// Looks whether a file can be read, as far as its beginning tells; what comes from a stream stays in it.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.place {
+            Place::File => self.stories().map(drop),
+            Place::Stream(_) => Ok(()),
+        }
+    }
+
+    /// From now on, what a stream gives is kept on disk, so that it can be read again.
+    pub(crate) fn keep(&self) -> Result<()> {
+        let Place::Stream(stream) = &self.place else { return Ok(()) };
+        let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stream.keep().map_err(|e| Error::write(&std::env::temp_dir(), e))
+    }
+}
+
+/// What was found in a corpus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Stories, none of them empty.
+    pub stories: u64,
+    /// Records without a text: null, missing or empty.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Texts in which CRLF was read as LF.
+    #[serde(default)]
+    pub crlf: u64,
+    /// Lines of all stories.
+    #[serde(default)]
+    pub lines: u64,
+}
+
+impl Found {
+    /// What a person should know of it, in a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let Self { stories, skipped, crlf, lines } = *self;
+        if stories == 1 && lines >= MANY_LINES {
+            remarks.push(format!(
+                "its {lines} lines are one story: if they are many, put {SEPARATOR} between each two"
+            ));
+        }
+        if skipped > 0 {
+            let records = if skipped == 1 { "1 record" } else { &format!("{skipped} records") };
+            remarks.push(format!("{records} without a text (null, missing or empty) skipped"));
+        }
+        if crlf > 0 {
+            remarks.push("line ends CRLF are read as LF".to_owned());
+        }
+        remarks
+    }
+}
+
+impl Add for Found {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            stories: self.stories + other.stories,
+            skipped: self.skipped + other.skipped,
+            crlf: self.crlf + other.crlf,
+            lines: self.lines + other.lines,
+        }
+    }
+}
+
+/// The text column's name, and whether any record has it.
+#[derive(Debug)]
+struct Named {
+    column: String,
+    found: bool,
+    /// What the first record without it has instead.
+    others: Option<Vec<String>>,
+}
+
+impl Named {
+    fn new(column: &str) -> Self {
+        Self { column: column.to_owned(), found: false, others: None }
+    }
+
+    fn column(&self) -> &str {
+        &self.column
+    }
+
+    fn has(&mut self) {
+        self.found = true;
+    }
+
+    fn lacks(&mut self, others: impl FnOnce() -> Vec<String>) {
+        self.others.get_or_insert_with(others);
+    }
+
+    /// An error if there were records and none had it.
+    fn check(&self, path: &Path) -> Result<()> {
+        match &self.others {
+            Some(others) if !self.found => Err(Error::NoColumn {
+                path: path.to_owned(),
+                column: self.column.clone(),
+                found: one_line(&others.join(", ")),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
 /// The stories of a corpus in the order of the file, none empty. After an error there are no more.
 pub struct Stories {
-    source: Source,
+    records: Records,
+    /// Stories of the last record, not yet handed out.
+    ready: VecDeque<String>,
+    found: Found,
     over: bool,
 }
 
-enum Source {
+enum Records {
     Txt(txt::TxtStories),
-    Jsonl(jsonl::JsonlStories),
+    Json(json::JsonStories),
+    Csv(Box<csv::CsvStories>),
     Parquet(Box<parquet::ParquetStories>),
 }
 
 impl Stories {
-    /// How much of the file has been read; for parquet, the share of the rows times the file's size.
+    /// How much of the file has been read, packed as it is; for parquet, the share of the rows times the file's size.
     pub fn bytes_read(&self) -> u64 {
-        match &self.source {
-            Source::Txt(stories) => stories.bytes_read(),
-            Source::Jsonl(stories) => stories.bytes_read(),
-            Source::Parquet(stories) => stories.bytes_read(),
+        match &self.records {
+            Records::Txt(records) => records.bytes_read(),
+            Records::Json(records) => records.bytes_read(),
+            Records::Csv(records) => records.bytes_read(),
+            Records::Parquet(records) => records.bytes_read(),
         }
     }
 
-    fn next_story(&mut self) -> Result<Option<String>> {
-        match &mut self.source {
-            Source::Txt(stories) => stories.next_story(),
-            Source::Jsonl(stories) => stories.next_story(),
-            Source::Parquet(stories) => stories.next_story(),
+    /// What has been found so far, the stories of the record being read included.
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// Reads a record; `false` after the last.
+    fn read(&mut self) -> Result<bool> {
+        let record = match &mut self.records {
+            Records::Txt(text) => return text.read(&mut self.ready, &mut self.found),
+            Records::Json(records) => match records.next_record()? {
+                None => return records.check().map(|()| false),
+                record => record,
+            },
+            Records::Csv(records) => records.next_record()?,
+            Records::Parquet(records) => records.next_record()?,
+        };
+        match record {
+            None => return Ok(false),
+            Some(Record::Missing { .. }) => self.found.skipped += 1,
+            Some(Record::Text(text)) => {
+                marker::cut(&text, &mut self.ready, &mut self.found);
+                // Nothing but markers.
+                self.found.skipped += u64::from(self.ready.is_empty());
+            }
         }
+        Ok(true)
     }
 }
 
@@ -121,18 +337,21 @@ impl Iterator for Stories {
     type Item = Result<String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.over {
-            match self.next_story() {
-                Ok(Some(story)) if story.is_empty() => continue,
-                Ok(Some(story)) => return Some(Ok(story)),
-                Ok(None) => self.over = true,
+        loop {
+            if let Some(story) = self.ready.pop_front() {
+                return Some(Ok(story));
+            }
+            if self.over {
+                return None;
+            }
+            match self.read() {
+                Ok(more) => self.over = !more,
                 Err(error) => {
                     self.over = true;
                     return Some(Err(error));
                 }
             }
         }
-        None
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use offramp_files::one_line;
+
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -26,16 +28,104 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
-    /// A corpus whose extension is none of those that can be read.
+    /// A corpus whose name does not say how stories lie in it.
     #[error(
-        "{path}: cannot tell what kind of corpus this is: name it .txt (stories separated by lines that are \
-         exactly <|endoftext|>), .jsonl (one JSON object with a \"text\" string per line) or .parquet (a string \
-         column \"text\")",
+        "{path}: cannot tell what kind of corpus this is: name it .txt (stories with <|endoftext|> between them), .jsonl \
+         (an object with the text per line), .json, .csv or .parquet, or say which with --text-format",
         path = path.display()
     )]
     UnknownCorpus {
         /// The file.
         path: PathBuf,
+    },
+    /// A file packed in a way that is not unpacked here.
+    #[error(
+        "{path}: {name} is not read: unpack it first, or pack the text with gzip or zstd instead",
+        path = path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        name: String,
+    },
+    /// A packed file that does not unpack.
+    #[error(
+        "{path}: cannot be unpacked ({packed}: {reason}): fetch it again, or unpack it yourself and give the result",
+        path = path.display()
+    )]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// `gzip` or `zstd`.
+        packed: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A stream that was read before, or that is named twice.
+    #[error("{path} comes once and is asked for twice: save it to a file first", path = path.display())]
+    ComesOnce {
+        /// Its name.
+        path: PathBuf,
+    },
+    /// A stream of a format that has its beginning at its end.
+    #[error("{path}: parquet cannot be read from a stream: save it to a file first", path = path.display())]
+    NeedsFile {
+        /// Its name.
+        path: PathBuf,
+    },
+    /// A folder without a corpus file.
+    #[error(
+        "{path} holds no file named .txt, .jsonl, .json, .csv or .parquet: give the folder that does, or a pattern like \
+         '{path}/**/*.parquet'",
+        path = path.display()
+    )]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder whose corpus files are of several formats.
+    #[error(
+        "{path} holds .{} and .{} files: say which are the corpus with a pattern, like '{path}/*.{}'",
+        kinds[0], kinds[1], kinds[0],
+        path = path.display()
+    )]
+    MixedFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Two of its formats.
+        kinds: [&'static str; 2],
+    },
+    /// A prepared corpus where the stories themselves are needed.
+    #[error(
+        "{path} was prepared already, and holds tokens: give the stories that it was made from",
+        path = path.display()
+    )]
+    PreparedFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A pattern that finds nothing.
+    #[error("{path}: {reason}: give files that are there", path = path.display())]
+    NoMatch {
+        /// The pattern.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No record has the text column.
+    #[error(
+        "{path} has no \"{column}\" (it has {found}): say which holds the stories with --text-column (for a \
+         recipe, in `offramp prepare`)",
+        path = path.display()
+    )]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        column: String,
+        /// The columns, or the keys of the first record.
+        found: String,
     },
     /// Bytes that are not UTF-8.
     #[error(
@@ -48,20 +138,35 @@ pub enum Error {
         /// Position of the first wrong byte, counted from 0.
         offset: u64,
     },
-    /// A line of a `.jsonl` corpus that holds no story.
+    /// JSON that is broken, or whose text is no string.
     #[error(
-        "{path}, line {line}: {reason}: every line must be a JSON object with a string under \"text\"",
+        "{path}, line {line}: {reason}: every record must be a JSON object with a string under \"{column}\"",
         path = path.display()
     )]
-    Jsonl {
+    Json {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: u64,
         /// What the parser found.
         reason: String,
+        /// The key of the text.
+        column: String,
     },
-    /// A parquet file that is damaged, or not of the one shape this room reads.
+    /// A row of a `.csv` file that cannot be read.
+    #[error(
+        "{path}, line {line}: {reason}: put fields with commas or line breaks in double quotes, and write UTF-8",
+        path = path.display()
+    )]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// A parquet file that is damaged, or not of a shape that this room reads.
     #[error("{path}: {reason}", path = path.display())]
     Parquet {
         /// The file.
@@ -71,8 +176,7 @@ pub enum Error {
     },
     /// A single story longer than [`crate::MAX_STORY_BYTES`].
     #[error(
-        "{path}: the story at {place} is longer than {limit} bytes: separate the stories (in .txt, by lines that \
-         are exactly <|endoftext|>)",
+        "{path}: the story at {place} is longer than {limit} bytes: put <|endoftext|> between stories, or divide it",
         path = path.display()
     )]
     StoryTooLong {
@@ -102,6 +206,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A model's folder that has no tokenizer in the one form that is read.
+    #[error("{folder}: there is no tokenizer.json in it: {advice}", folder = folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// What git-lfs leaves in place of a file that it has not fetched.
+    #[error("{path} is a git-lfs pointer, which says where the file is, and not the file: run `git lfs pull` in its folder, or download it again", path = path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// The tokenizer failed on a text or on its own construction.
     #[error("tokenizer: {reason}")]
@@ -187,6 +305,16 @@ pub enum Error {
         /// Expected and found.
         reason: String,
     },
+    /// A prepared folder whose `tokenizer.json` did not make its shards.
+    #[error(
+        "{path} is not the tokenizer that made the token shards beside it: put the right one back, or prepare the corpus \
+         again",
+        path = path.display()
+    )]
+    OtherTokenizer {
+        /// The tokenizer.
+        path: PathBuf,
+    },
     /// A prepared folder without the split asked for.
     #[error("{path} has no split \"{split}\" (it has {found}): prepare the corpus with one", path = path.display())]
     NoSplit {
@@ -241,23 +369,6 @@ impl Error {
 
     pub(crate) fn tokenizer(reason: impl std::fmt::Display) -> Self {
         Error::Tokenizer { reason: one_line(&reason.to_string()) }
-    }
-}
-
-/// Other crates' messages may run over several lines, and hold whatever a file holds; ours never do.
-pub(crate) fn one_line(message: &str) -> String {
-    const BEGINNING: usize = 200;
-    const END: usize = 100;
-    let words: Vec<char> = message.split_whitespace().collect::<Vec<_>>().join(" ").chars().collect();
-    let escape = |part: &[char]| -> String {
-        let escaped = |char: &char| {
-            if char.is_control() { char.escape_default().to_string() } else { char.to_string() }
-        };
-        part.iter().map(escaped).collect()
-    };
-    match words.len() > BEGINNING + END {
-        true => format!("{}…{}", escape(&words[..BEGINNING]), escape(&words[words.len() - END..])),
-        false => escape(&words),
     }
 }
 

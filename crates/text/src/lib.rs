@@ -4,7 +4,7 @@
 //!
 //! 1. [`tokenizer`](Tokenizer): strings ↔ token ids. GPT-2's own vocabulary, any `tokenizer.json`, or one
 //!    trained here; [`StreamDecoder`] turns ids back into text without ever showing half a character.
-//! 2. [`Corpus`]: stories out of `.txt`, `.jsonl` and `.parquet` files, one at a time.
+//! 2. [`Corpus`]: stories out of `.txt`, `.jsonl`, `.json`, `.csv` and `.parquet` files, one at a time.
 //! 3. [`prepare`]: a corpus becomes token shards and a `corpus.json`, in bounded memory.
 //! 4. [`TokenStream`]: one split of a prepared corpus, read at random. The stream is the stories' tokens with
 //!    one end-of-text token between each two; it neither begins nor ends with one.
@@ -16,17 +16,18 @@
 mod batches;
 mod corpus;
 mod error;
+mod fingerprint;
 mod frequency;
 mod prepare;
-mod replace;
 mod shard;
 mod stream;
 mod tokenizer;
 mod windows;
 
 pub use batches::Batches;
-pub use corpus::{Corpus, MAX_STORY_BYTES, SEPARATOR, Stories};
+pub use corpus::{Corpus, CorpusFormat, CorpusOptions, Found, MAX_STORY_BYTES, SEPARATOR, Stories};
 pub use error::{Error, Result};
+pub use fingerprint::Fingerprint;
 pub use frequency::most_used;
 pub use prepare::{
     PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice, prepare,

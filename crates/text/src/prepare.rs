@@ -12,15 +12,15 @@
 //! whole, so a failure (a broken story at the end, a full disk) leaves an earlier corpus in `out` as it was.
 
 mod encode;
-mod files;
 mod summary;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::corpus::Corpus;
+use offramp_files::Finished;
+
+use crate::corpus::{self, Corpus, CorpusOptions, Row};
 use crate::error::{Error, Result};
-use crate::replace::{self, Finished};
 use crate::tokenizer::Tokenizer;
 
 pub use summary::{PrepareSummary, SplitSummary};
@@ -53,11 +53,12 @@ impl TokenizerChoice {
 /// What [`prepare`] is to do.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
-    /// The training corpus: one or several files (`.txt`, `.jsonl`, `.parquet`), read in this order as one row of
-    /// stories.
+    /// The training corpus: what [`Corpus::find`] takes, read in this order as one row of stories.
     pub train: Vec<PathBuf>,
-    /// The validation corpus, if any: one file.
-    pub valid: Option<PathBuf>,
+    /// The validation corpus, as the training corpus; none if there is none.
+    pub valid: Vec<PathBuf>,
+    /// How both are read.
+    pub reading: CorpusOptions,
     /// The folder to write; made if it is not there.
     pub out: PathBuf,
     /// The tokenizer.
@@ -84,7 +85,7 @@ pub struct PrepareProgress {
     pub stage: Stage,
     /// Bytes of the corpus' files read in this stage.
     pub bytes_read: u64,
-    /// The most there are to read in this stage.
+    /// The most there are to read in this stage, as far as it is known: a stream counts nothing.
     pub bytes_total: u64,
     /// Tokens made in this stage.
     pub tokens: u64,
@@ -108,14 +109,12 @@ pub fn prepare(
         let expected = "must name at least one file of stories";
         return Err(Error::Option { option: "train", found: "[]".into(), expected });
     }
-    let train = options.train.iter().map(|path| Corpus::open(path)).collect::<Result<Vec<_>>>()?;
-    let valid = options.valid.as_deref().map(Corpus::open).transpose()?;
-    for later in train.iter().skip(1).chain(&valid) {
-        // A file whose beginning shows that it cannot be read is named now, not when those before it are done.
-        later.stories()?;
-    }
+    let train = Corpus::find(&options.train, &options.reading)?;
+    let valid = Corpus::find(&options.valid, &options.reading)?;
+    // A file whose beginning shows that it cannot be read is named now, not when those before it are done.
+    train.iter().chain(&valid).try_for_each(Corpus::check)?;
     fs::create_dir_all(&options.out).map_err(|e| Error::write(&options.out, e))?;
-    replace::remove_leftovers(&options.out);
+    offramp_files::remove_leftovers(&options.out);
     let tokenizer = choose_tokenizer(options, &train, progress)?;
 
     let mut shards = Vec::new();
@@ -129,7 +128,10 @@ pub fn prepare(
         tokenizer: options.tokenizer.kind().to_owned(),
         vocab_size: tokenizer.vocab_size(),
         train: split(&train, "train", Stage::EncodeTrain)?,
-        valid: valid.map(|corpus| split(&[corpus], "valid", Stage::EncodeValid)).transpose()?,
+        valid: match &valid[..] {
+            [] => None,
+            valid => Some(split(valid, "valid", Stage::EncodeValid)?),
+        },
     };
     publish(&options.out, &tokenizer, shards, &summary)?;
     Ok(summary)
@@ -144,8 +146,10 @@ fn choose_tokenizer(
         TokenizerChoice::Gpt2 => Tokenizer::gpt2(),
         TokenizerChoice::File(path) => Tokenizer::from_file(path),
         TokenizerChoice::Train { vocab_size } => {
-            let bytes_total = files::bytes(train).min(crate::BPE_TRAINING_BYTES as u64);
-            let mut stories = files::Files::new(train);
+            // They are read again when they are encoded.
+            train.iter().try_for_each(Corpus::keep)?;
+            let bytes_total = corpus::bytes(train).min(crate::BPE_TRAINING_BYTES as u64);
+            let mut stories = Row::new(train);
             let mut reported = 0;
             let observed = std::iter::from_fn(|| {
                 let story = stories.next();
@@ -176,7 +180,8 @@ fn publish(out: &Path, tokenizer: &Tokenizer, shards: Vec<Finished>, summary: &P
     }
     tokenizer.save(&Tokenizer::file_in(out))?;
     for shard in shards {
-        shard.publish()?;
+        let target = shard.target().to_owned();
+        shard.publish().map_err(|e| Error::write(&target, e))?;
     }
     summary.write(out)?;
     remove_stale_shards(out, summary);

@@ -2,15 +2,20 @@
 //!
 //! ```text
 //!  0  magic        8 bytes  "offrampT"
-//!  8  version      u32      1
+//!  8  version      u32      2
 //! 12  width        u32      2 if the vocabulary has at most 65,536 ids, else 4
 //! 16  vocab_size   u32
 //! 20  payload_crc  u32      CRC-32 (IEEE) of the ids' bytes
 //! 24  tokens       u64
 //! 32  utf8_bytes   u64      bytes of the stories in this shard
-//! 40  header_crc   u32      CRC-32 of the 40 bytes before it
-//! 44  ids          tokens × width bytes, to the end of the file
+//! 40  tokenizer    u64      fingerprint of the tokenizer that made the ids
+//! 48  split        u64      fingerprint of the split's ids, up to the end of this shard
+//! 56  header_crc   u32      CRC-32 of the 56 bytes before it
+//! 60  ids          tokens × width bytes, to the end of the file
 //! ```
+//!
+//! Version 1 has no fingerprints: its header ends with the CRC at byte 40. It is read as before; what cannot be
+//! compared is not.
 //!
 //! A story is never divided between two shards; the end-of-text token before it lies in its shard.
 
@@ -20,13 +25,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crc32fast::Hasher;
+use offramp_files::{Finished, Unfinished};
 
 use crate::error::{Error, Result};
-use crate::replace::{Finished, Unfinished};
+use crate::fingerprint::{Fingerprint, Sum};
 
 const MAGIC: &[u8; 8] = b"offrampT";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 44;
+const VERSION: u32 = 2;
+const HEADER_BYTES: usize = 60;
+/// The version without fingerprints.
+const OLD_VERSION: u32 = 1;
+const OLD_HEADER_BYTES: usize = 44;
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// What a shard says of itself.
@@ -35,47 +44,74 @@ pub(crate) struct Header {
     pub(crate) vocab_size: u32,
     pub(crate) tokens: u64,
     pub(crate) utf8_bytes: u64,
+    /// None in files of version 1.
+    pub(crate) prints: Option<Prints>,
     payload_crc: u32,
 }
 
+/// Whose ids a shard holds, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prints {
+    pub(crate) tokenizer: Fingerprint,
+    /// The split's ids, up to the end of the shard.
+    pub(crate) split: Fingerprint,
+}
+
 impl Header {
+    fn bytes(&self) -> usize {
+        if self.prints.is_some() { HEADER_BYTES } else { OLD_HEADER_BYTES }
+    }
+
     /// Bytes of an id.
     fn width(&self) -> usize {
         if self.vocab_size <= 1 << 16 { 2 } else { 4 }
     }
 
-    fn to_bytes(self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[0..8].copy_from_slice(MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..16].copy_from_slice(&(self.width() as u32).to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.vocab_size.to_le_bytes());
-        bytes[20..24].copy_from_slice(&self.payload_crc.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.tokens.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.utf8_bytes.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..40]);
-        bytes[40..44].copy_from_slice(&crc.to_le_bytes());
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let version = if self.prints.is_some() { VERSION } else { OLD_VERSION };
+        for number in [version, self.width() as u32, self.vocab_size, self.payload_crc] {
+            bytes.extend(number.to_le_bytes());
+        }
+        let prints = self.prints.iter().flat_map(|prints| [prints.tokenizer.0, prints.split.0]);
+        for number in [self.tokens, self.utf8_bytes].into_iter().chain(prints) {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
     }
 
-    /// `Err` says what is wrong.
-    fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> std::result::Result<Self, String> {
+    /// `Err` says what is wrong; `bytes` are the file's first, as many as a header has or all.
+    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let short = || format!("{} bytes are fewer than a header", bytes.len());
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        if bytes.len() < OLD_HEADER_BYTES {
+            return Err(short());
+        }
         if &bytes[0..8] != MAGIC {
             return Err("not a token shard".into());
         }
-        if u32_at(8) != VERSION {
-            return Err(format!("a token shard of version {}, and this program reads {VERSION}", u32_at(8)));
+        let crc_at = match u32_at(8) {
+            OLD_VERSION => OLD_HEADER_BYTES - 4,
+            VERSION => HEADER_BYTES - 4,
+            other => {
+                return Err(format!("a token shard of version {other}, and this program reads {VERSION}"));
+            }
+        };
+        if bytes.len() < crc_at + 4 {
+            return Err(short());
         }
-        if u32_at(40) != crc32fast::hash(&bytes[..40]) {
+        if u32_at(crc_at) != crc32fast::hash(&bytes[..crc_at]) {
             return Err("its header does not match its checksum".into());
         }
+        let prints = || Prints { tokenizer: Fingerprint(u64_at(40)), split: Fingerprint(u64_at(48)) };
         let header = Header {
             vocab_size: u32_at(16),
             payload_crc: u32_at(20),
             tokens: u64_at(24),
             utf8_bytes: u64_at(32),
+            prints: (u32_at(8) == VERSION).then(prints),
         };
         if u32_at(12) as usize != header.width() || header.vocab_size == 0 {
             return Err(format!("ids of {} bytes and a vocabulary of {}", u32_at(12), header.vocab_size));
@@ -88,29 +124,33 @@ impl Header {
 pub(crate) struct ShardWriter {
     file: BufWriter<Unfinished>,
     header: Header,
+    tokenizer: Fingerprint,
+    split: Sum,
     crc: Hasher,
     bytes: Vec<u8>,
 }
 
-impl Write for Unfinished {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.file().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file().flush()
-    }
-}
-
 impl ShardWriter {
-    pub(crate) fn create(target: &Path, vocab_size: usize) -> Result<Self> {
+    /// `split` is the sum of the ids of the split's shards before this one.
+    pub(crate) fn create(
+        target: &Path,
+        vocab_size: usize,
+        tokenizer: Fingerprint,
+        split: Sum,
+    ) -> Result<Self> {
         let vocab_size = u32::try_from(vocab_size)
             .map_err(|_| Error::tokenizer(format!("a vocabulary of {vocab_size} is too large")))?;
-        let header = Header { vocab_size, tokens: 0, utf8_bytes: 0, payload_crc: 0 };
-        let mut file = BufWriter::with_capacity(BUFFER_BYTES, Unfinished::create(target)?);
+        let header = Header { vocab_size, tokens: 0, utf8_bytes: 0, prints: None, payload_crc: 0 };
+        let unfinished = Unfinished::create(target).map_err(|e| Error::write(target, e))?;
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, unfinished);
         // Room for the header, which is known last.
         file.write_all(&[0; HEADER_BYTES]).map_err(|e| Error::write(target, e))?;
-        Ok(Self { file, header, crc: Hasher::new(), bytes: Vec::new() })
+        Ok(Self { file, header, tokenizer, split, crc: Hasher::new(), bytes: Vec::new() })
+    }
+
+    /// The sum of the split's ids so far.
+    pub(crate) fn split(&self) -> Sum {
+        self.split
     }
 
     pub(crate) fn tokens(&self) -> u64 {
@@ -126,20 +166,22 @@ impl ShardWriter {
             self.bytes.extend(tokens.iter().flat_map(|&id| id.to_le_bytes()));
         }
         self.crc.update(&self.bytes);
+        self.split.add_ids(tokens);
         self.header.tokens += tokens.len() as u64;
         self.header.utf8_bytes += utf8_bytes;
         self.file.write_all(&self.bytes).map_err(|e| Error::write(self.file.get_ref().target(), e))
     }
 
     pub(crate) fn finish(self) -> Result<Finished> {
-        let Self { file, mut header, crc, .. } = self;
+        let Self { file, mut header, tokenizer, split, crc, .. } = self;
+        header.prints = Some(Prints { tokenizer, split: split.fingerprint() });
         let target = file.get_ref().target().to_owned();
         let fault = |e: std::io::Error| Error::write(&target, e);
         header.payload_crc = crc.finalize();
         let mut unfinished = file.into_inner().map_err(|e| fault(e.into_error()))?;
-        unfinished.file().seek(SeekFrom::Start(0)).map_err(fault)?;
-        unfinished.file().write_all(&header.to_bytes()).map_err(fault)?;
-        unfinished.finish()
+        unfinished.seek(SeekFrom::Start(0)).map_err(fault)?;
+        unfinished.write_all(&header.to_bytes()).map_err(fault)?;
+        unfinished.finish().map_err(fault)
     }
 }
 
@@ -152,25 +194,26 @@ pub(crate) struct ShardReader {
 }
 
 impl ShardReader {
-    /// Checks magic, version, length and checksum.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Checks magic, version, length and checksums. `split` is the sum of the ids of the split's shards before
+    /// this one, and afterwards of this one's too.
+    pub(crate) fn open(path: &Path, split: &mut Sum) -> Result<Self> {
         let io = |e| Error::read(path, e);
         let fault = |reason: String| Error::Shard { path: path.to_owned(), reason };
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
-        let mut header = [0; HEADER_BYTES];
-        if length < HEADER_BYTES as u64 {
-            return Err(fault(format!("{length} bytes are fewer than a header")));
-        }
-        file.read_exact(&mut header).map_err(io)?;
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        Read::by_ref(&mut file).take(HEADER_BYTES as u64).read_to_end(&mut header).map_err(io)?;
         let header = Header::from_bytes(&header).map_err(fault)?;
-        let expected =
-            header.tokens.checked_mul(header.width() as u64).and_then(|n| n.checked_add(HEADER_BYTES as u64));
-        if expected != Some(length) {
+        let bytes = header.tokens.checked_mul(header.width() as u64);
+        if bytes.and_then(|n| n.checked_add(header.bytes() as u64)) != Some(length) {
             return Err(fault(format!("{} tokens do not make a file of {length} bytes", header.tokens)));
         }
-        if crc_of_rest(&mut file).map_err(io)? != header.payload_crc {
+        file.seek(SeekFrom::Start(header.bytes() as u64)).map_err(io)?;
+        if sum_up(&mut file, header.width(), split).map_err(io)? != header.payload_crc {
             return Err(fault("its tokens do not match their checksum".into()));
+        }
+        if header.prints.is_some_and(|prints| prints.split != split.fingerprint()) {
+            return Err(fault("its tokens do not follow those of the shards before it".into()));
         }
         Ok(Self { path: path.to_owned(), header, file: Mutex::new(file) })
     }
@@ -185,17 +228,11 @@ impl ShardReader {
         let mut bytes = vec![0; out.len() * width];
         {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.seek(SeekFrom::Start(HEADER_BYTES as u64 + start * width as u64))
+            file.seek(SeekFrom::Start(self.header.bytes() as u64 + start * width as u64))
                 .and_then(|_| file.read_exact(&mut bytes))
                 .map_err(|e| Error::read(&self.path, e))?;
         }
-        for (id, bytes) in out.iter_mut().zip(bytes.chunks_exact(width)) {
-            *id = match *bytes {
-                [a, b] => u32::from(u16::from_le_bytes([a, b])),
-                [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
-                _ => unreachable!("a width is 2 or 4"),
-            };
-        }
+        out.iter_mut().zip(bytes.chunks_exact(width)).for_each(|(id, bytes)| *id = id_of(bytes));
         check_ids(out, start, self.header.vocab_size as usize, || self.path.display().to_string())
     }
 }
@@ -216,13 +253,29 @@ pub(crate) fn check_ids(
     }
 }
 
-fn crc_of_rest(file: &mut File) -> std::io::Result<u32> {
+fn id_of(bytes: &[u8]) -> u32 {
+    match *bytes {
+        [a, b] => u32::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        _ => unreachable!("a width is 2 or 4"),
+    }
+}
+
+/// The checksum of the bytes to the end of the file; their ids are added to `split`.
+fn sum_up(file: &mut File, width: usize, split: &mut Sum) -> std::io::Result<u32> {
     let mut crc = Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut held = 0; // bytes of an id that was read in part
     loop {
-        match file.read(&mut buffer)? {
+        match file.read(&mut buffer[held..])? {
             0 => return Ok(crc.finalize()),
-            n => crc.update(&buffer[..n]),
+            n => {
+                crc.update(&buffer[held..held + n]);
+                let whole = (held + n) / width * width;
+                buffer[..whole].chunks_exact(width).for_each(|id| split.add(u64::from(id_of(id))));
+                buffer.copy_within(whole..held + n, 0);
+                held = held + n - whole;
+            }
         }
     }
 }

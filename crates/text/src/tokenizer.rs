@@ -15,6 +15,7 @@
 //!   faster than the general path, and tested to give the same ids.
 
 mod gpt2;
+mod growth;
 mod prompt;
 mod spelling;
 mod stream;
@@ -24,11 +25,13 @@ mod words;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
-use crate::error::{Error, Result, one_line};
-use crate::replace;
+use crate::error::{Error, Result};
+use crate::fingerprint::Fingerprint;
+use offramp_files::one_line;
 use spelling::Spelling;
 
 pub use prompt::PromptOptions;
@@ -42,8 +45,30 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// Names by which a special token is recognised as the end of a text, first found first.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
 
+/// How git-lfs begins what it leaves in place of a file that it has not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
 const MAX_VOCABULARY: usize = 1 << 24;
+
+/// Ids for each token that there is, and for a vocabulary of none: people leave gaps, and a file of a few bytes must not
+/// ask for tables of millions.
+const MAX_GAP: usize = 8;
+const MAX_SPARSE: usize = 1 << 16;
+
+/// What to do about a folder without a `tokenizer.json`, by what it has in its place.
+fn instead(folder: &Path) -> String {
+    let has = |name: &str| folder.join(name).is_file();
+    let slow = [&["tokenizer.model"][..], &["spiece.model"], &["vocab.json", "merges.txt"]];
+    match slow.iter().find(|names| names.iter().all(|name| has(name))) {
+        Some(names) => format!(
+            "transformers makes it of {}, in that folder: `python -c \"from transformers import AutoTokenizer as T; \
+             T.from_pretrained('.').save_pretrained('.')\"`",
+            names.join(" and ")
+        ),
+        None => "copy it from where the model comes from".to_owned(),
+    }
+}
 
 /// Strings ↔ token ids. `Send + Sync`: share it by reference.
 pub struct Tokenizer {
@@ -52,8 +77,10 @@ pub struct Tokenizer {
     vocab_size: usize,
     end_of_text: Option<u32>,
     spelling: Spelling,
+    adds_space: OnceLock<bool>, // before every text, known once asked for
     /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
     gpt2_words: bool,
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 impl Tokenizer {
@@ -92,6 +119,9 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8], origin: &Path) -> Result<Self> {
         let fault =
             |reason: String| Error::TokenizerFile { path: origin.to_owned(), reason: one_line(&reason) };
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(Error::LfsPointer { path: origin.to_owned() });
+        }
         // Checked first, because the library's own parsing panics on some syntax errors.
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| fault(e.to_string()))?;
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
@@ -107,9 +137,13 @@ impl Tokenizer {
     /// for the end of a text, that is the `eos_token` of the `tokenizer_config.json` beside it.
     ///
     /// # Errors
-    /// As [`Tokenizer::from_file`].
+    /// [`Error::NoTokenizer`] if there is none, and as [`Tokenizer::from_file`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let mut tokenizer = Self::from_file(&Self::file_in(folder))?;
+        let path = Self::file_in(folder);
+        if !path.exists() {
+            return Err(Error::NoTokenizer { folder: folder.to_owned(), advice: instead(folder) });
+        }
+        let mut tokenizer = Self::from_file(&path)?;
         if tokenizer.end_of_text.is_none() {
             tokenizer.end_of_text = eos_token(folder).and_then(|token| tokenizer.token_id(&token));
         }
@@ -127,7 +161,7 @@ impl Tokenizer {
     /// [`Error::Write`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(Error::tokenizer)?;
-        replace::write_whole(path, json.as_bytes())
+        offramp_files::write_whole(path, json.as_bytes()).map_err(|e| Error::write(path, e))
     }
 
     /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a
@@ -161,20 +195,32 @@ impl Tokenizer {
         if vocab_size == 0 {
             return Err(Error::tokenizer("its vocabulary is empty"));
         }
-        if vocab_size > MAX_VOCABULARY {
+        let most = MAX_VOCABULARY.min(MAX_SPARSE + MAX_GAP * vocab.len());
+        if vocab_size > most {
             return Err(Error::tokenizer(format!(
-                "its largest token id is {}, and ids may go up to {}",
+                "its largest token id is {}, and ids of {} tokens may go up to {}",
                 vocab_size - 1,
-                MAX_VOCABULARY - 1
+                vocab.len(),
+                most - 1
             )));
         }
         let special = |name: &&str| inner.get_added_vocabulary().is_special_token(name);
         let end_of_text =
             END_OF_TEXT_NAMES.iter().filter(|n| special(n)).find_map(|n| vocab.get(*n).copied());
+        growth::check(&inner)?;
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
         let named_in_prompts = prompt::added_vocabulary(&inner);
-        Ok(Self { inner, named_in_prompts, vocab_size, end_of_text, spelling, gpt2_words })
+        Ok(Self {
+            inner,
+            named_in_prompts,
+            vocab_size,
+            end_of_text,
+            spelling,
+            adds_space: OnceLock::new(),
+            gpt2_words,
+            fingerprint: OnceLock::new(),
+        })
     }
 
     /// Token ids of a text, none of them special. See the head of this file.
@@ -228,6 +274,19 @@ impl Tokenizer {
         self.inner.get_vocab(true) == other.inner.get_vocab(true)
     }
 
+    /// What makes it the same tokenizer again: whatever makes ids of a text, and which id is which token. The file's
+    /// layout does not count, nor what is added around a prompt, nor how ids become text again.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if it cannot be written as JSON.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        if let Some(&known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let found = guard(|| Ok(Fingerprint::of_tokenizer(&self.inner)?))?;
+        Ok(*self.fingerprint.get_or_init(|| found))
+    }
+
     /// The id that separates stories: a special token with a known name for it (`<|endoftext|>`, `<|end_of_text|>`,
     /// `</s>`, `<eos>` or `<|eos|>`), or what the folder's files say.
     pub fn end_of_text(&self) -> Option<u32> {
@@ -255,6 +314,23 @@ impl Tokenizer {
     /// character its half. `None` if there is no such token.
     pub fn token_bytes(&self, id: u32) -> Option<usize> {
         self.spelling.len(self, id)
+    }
+
+    /// As [`Tokenizer::token_bytes`], of a token after `previous` in a stream of texts: the first of a text, after an end
+    /// of text, loses the space that the tokenizer itself puts before every text. So the tokens of a text have the text's
+    /// bytes. (If the text begins with a space, and the tokenizer then adds none, one byte less.)
+    pub fn token_bytes_after(&self, previous: u32, id: u32) -> Option<usize> {
+        let bytes = self.token_bytes(id)?;
+        let is_first = Some(previous) == self.end_of_text;
+        let adds_space = || *self.adds_space.get_or_init(|| self.finds_added_space());
+        let lost = is_first && bytes > 0 && adds_space() && self.spelling.begins_with_space(id);
+        Some(bytes - usize::from(lost))
+    }
+
+    /// Whether a text of one letter comes back with a space before it.
+    fn finds_added_space(&self) -> bool {
+        let bytes = |ids: Vec<u32>| ids.iter().filter_map(|&id| self.token_bytes(id)).sum::<usize>();
+        self.encode("a").is_ok_and(|ids| bytes(ids) == " a".len())
     }
 
     pub(crate) fn end_of_text_or_error(&self) -> Result<u32> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use offramp_text::{Corpus, Error, TokenStream, Tokenizer};
+use offramp_text::{Corpus, CorpusOptions, Error, TokenStream, Tokenizer};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
@@ -57,7 +57,7 @@ fn a_tables_columns_stay_in_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         fs::write(&path, writer.into_inner().unwrap()).unwrap();
-        assert_legible(Corpus::open(&path).unwrap().stories().err().unwrap());
+        assert_legible(Corpus::open(&path, &CorpusOptions::default()).unwrap().stories().err().unwrap());
     }
 }
 

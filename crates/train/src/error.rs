@@ -98,6 +98,20 @@ pub enum Error {
         /// Its value when the run began.
         expected: String,
     },
+    /// Resuming for more steps, of which shares say when a stage begins, in the middle of such a stage.
+    #[error(
+        "training.steps is {steps} in {path}, but this run of {before} steps is in a stage that would begin later then: \
+         keep {before}, or begin a new run from its model ([start] checkpoint)",
+        path = path.display()
+    )]
+    StageTakenBack {
+        /// The recipe given now.
+        path: PathBuf,
+        /// Its steps.
+        steps: u64,
+        /// The steps so far.
+        before: u64,
+    },
     /// Resuming on another corpus than the run was begun with.
     #[error(
         "the corpus in {path} has {what} {found}, but this run was begun with {expected}: prepare the same corpus \
@@ -164,6 +178,66 @@ pub enum Error {
         /// Bytes that are free.
         free: u64,
     },
+    /// More memory than there is; none of it was taken.
+    #[error(
+        "{path}: training needs about {} GB of memory, and {} GB are available: {advice}",
+        gigabytes(*needed, u64::div_ceil), gigabytes(*available, |bytes, unit| bytes / unit), path = path.display()
+    )]
+    NoMemory {
+        /// The recipe.
+        path: PathBuf,
+        /// Bytes that the run needs.
+        needed: u64,
+        /// Bytes that the process may still take.
+        available: u64,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A corpus whose ids mean other words to the model that the run begins from.
+    #[error(
+        "{path}: the corpus is of another tokenizer than start.checkpoint's, to which its ids mean other words: prepare it \
+         with {tokenizer} (offramp prepare --tokenizer, or data.tokenizer)",
+        path = path.display(), tokenizer = tokenizer.display()
+    )]
+    OtherTokenizer {
+        /// The recipe.
+        path: PathBuf,
+        /// The tokenizer of the model that it begins from.
+        tokenizer: PathBuf,
+    },
+    /// A validation split on which nothing can be measured.
+    #[error(
+        "the validation split of {path} has {tokens} token{}, and a loss needs two: prepare the corpus with more \
+         validation stories, or with none",
+        if *tokens == 1 { "" } else { "s" }, path = path.display()
+    )]
+    ShortValidation {
+        /// The prepared folder.
+        path: PathBuf,
+        /// Its tokens.
+        tokens: u64,
+    },
+    /// A run that goes on, whose corpus is nowhere to be found.
+    #[error(
+        "the corpus is neither at {named} nor near the recipe or the run: set data.corpus in {recipe} to where it lies now",
+        named = named.display(), recipe = recipe.display()
+    )]
+    NoCorpus {
+        /// Where the recipe says that it lies.
+        named: PathBuf,
+        /// The recipe.
+        recipe: PathBuf,
+    },
+    /// The best checkpoint was asked for, and there is none.
+    #[error(
+        "{path} can have no best checkpoint without a validation: prepare the corpus with validation stories, or do \
+         without --best",
+        path = path.display()
+    )]
+    NoBest {
+        /// The run folder.
+        path: PathBuf,
+    },
     /// A finished run whose checkpoints are gone.
     #[error(
         "{path} holds a finished model and no checkpoint to resume from: use the model, or start a new run in another \
@@ -210,6 +284,12 @@ impl Error {
     pub(crate) fn write(path: &Path, source: io::Error) -> Self {
         Self::Write { path: path.to_owned(), source }
     }
+}
+
+/// Gigabytes with one decimal, rounded as told.
+fn gigabytes(bytes: u64, divide: fn(u64, u64) -> u64) -> String {
+    let tenths = divide(bytes, 100 * MEGABYTE);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 /// What to do without a checkpoint.

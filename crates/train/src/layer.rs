@@ -69,6 +69,30 @@ impl Activations {
     }
 }
 
+/// Values that [`Activations`] hold for a row.
+pub(crate) fn kept_floats(geometry: &Geometry) -> u128 {
+    let heads = geometry.heads(1);
+    let sub_norms = if geometry.bit_linear.is_some() { 2 } else { 0 };
+    let widths =
+        [heads.row(), heads.queries(), geometry.hidden, geometry.intermediate, geometry.intermediate];
+    2 + sub_norms + widths.map(|width| width as u128).iter().sum::<u128>()
+}
+
+/// Values that [`Scratch`] holds for `samples` of `length` tokens.
+pub(crate) fn shared_floats(geometry: &Geometry, samples: u128, length: u128) -> u128 {
+    let (rows, heads) = (samples * length, geometry.heads(1));
+    let (hidden, inner) = (geometry.hidden as u128, geometry.intermediate as u128);
+    let widest = geometry.widest() as u128;
+    let (low_bit, widest_norm) = match geometry.bit_linear {
+        Some(_) => (2 * widest + 1, widest),
+        None => (0, hidden),
+    };
+    let widths = 3 * hidden + 2 * heads.row() as u128 + heads.queries() as u128 + 2 * inner + low_bit;
+    // `scratch_len` of one token of one sample is that of all, divided.
+    let scores = crate::ops::attention::scratch_len(1, heads) as u128 * rows;
+    rows * widths + scores + rows.div_ceil(BLOCK as u128) * widest_norm
+}
+
 impl Scratch {
     /// Room for `samples` of `length` tokens.
     pub(crate) fn new(geometry: &Geometry, samples: usize, length: usize) -> Self {

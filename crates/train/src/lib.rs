@@ -15,6 +15,7 @@ pub mod dropout;
 pub mod early_exit;
 mod error;
 mod layer;
+pub mod memory;
 pub mod network;
 mod ops;
 pub mod optimizer;
@@ -28,4 +29,5 @@ mod ternary;
 
 pub use error::{Error, Result};
 pub use recipe::Recipe;
-pub use run::{Event, Job, Summary, check_new, run};
+pub use run::{Best, Event, Job, Summary, check_new, find_corpus, run};
+pub use start::check_tokenizer;

@@ -7,18 +7,21 @@
 mod check;
 mod difference;
 mod optimizer;
+mod paths;
 mod read;
 mod sections;
 #[cfg(test)]
 mod tests;
 
 pub use optimizer::{Matrices, OptimizerKeys, ScheduleKeys};
+pub use paths::Paths;
 pub use sections::{
     CheckpointKeys, Curriculum, DataKeys, EarlyExitKeys, ExitWeights, LayerDropoutKeys, LowBit, ModelKeys,
     Normalize, Precision, Shape, StartKeys, Time, Trained, TrainingKeys, ValidationKeys,
 };
 
 use crate::error::{Error, Result};
+use offramp_model::run_folder;
 use offramp_model::{BitLinear, Config, EarlyExit, RopeParameters, RopeScaling};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -71,24 +74,49 @@ impl Recipe {
     /// # Errors
     /// If it is not TOML, has a key that no recipe has, or a value of the wrong type or an impossible one.
     pub fn from_toml(text: &str, origin: &Path) -> Result<Self> {
+        Self::with_sizes_of(text, origin, None)
+    }
+
+    /// As [`Recipe::read`], for the run in a folder, which knows the sizes that it began with: the model of
+    /// `start.checkpoint` need not be there any more.
+    ///
+    /// # Errors
+    /// As [`Recipe::read`].
+    pub fn read_for_run(path: &Path, run: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::read(path, error))?;
+        Self::with_sizes_of(&text, path, Some(run))
+    }
+
+    fn with_sizes_of(text: &str, origin: &Path, run: Option<&Path>) -> Result<Self> {
         let parsed = read::parse(text, origin)?;
         let mut recipe = Self { path: origin.to_owned(), text: text.to_owned(), ..parsed };
-        recipe.take_sizes()?;
+        recipe.take_sizes(run)?;
         check::check(&recipe)?;
         Ok(recipe)
     }
 
-    /// Fills `[model]` with the sizes of the checkpoint to begin from, if there is one.
-    fn take_sizes(&mut self) -> Result<()> {
+    /// Fills `[model]` with the sizes of the checkpoint to begin from, if there is one; those that `run` has kept
+    /// come first.
+    fn take_sizes(&mut self, run: Option<&Path>) -> Result<()> {
         let Some(checkpoint) = &self.start.checkpoint else { return Ok(()) };
         if self.model != ModelKeys::default() {
             let expected = "left out where start.checkpoint brings its own sizes";
             return Err(self.fault("[model]", "given", expected));
         }
-        let config = Config::read(&checkpoint.join("config.json"))?;
+        let kept = run.map(|run| run.join(run_folder::START)).filter(|kept| kept.is_file());
+        let config = match kept {
+            Some(kept) => Config::read(&kept)?,
+            None => Config::read(&checkpoint.join(run_folder::CONFIG))
+                .or_else(|error| run.and_then(sizes_of_newest).ok_or(error))?,
+        };
         self.model = ModelKeys::from(&config);
         self.begins_as = Some(config);
         Ok(())
+    }
+
+    /// The config of the model to begin from, if there is one.
+    pub(crate) fn begins_as(&self) -> Option<&Config> {
+        self.begins_as.as_ref()
     }
 
     /// The file it was read from.
@@ -161,8 +189,9 @@ impl Recipe {
         })
     }
 
-    /// The first key, outside `[data]`, in which `self` differs from `other`: its name, and its value in
-    /// `self` and in `other`. Paths of the data may change; the data itself is compared by its contents.
+    /// The first key in which the run of `other` must not go on as `self`: its name, and its value in `self` and in
+    /// `other`. When a run is measured and saved may change, and how far it goes; so may paths: data are compared by
+    /// their contents, and what a run began from is in it.
     pub(crate) fn difference(&self, other: &Self) -> Option<(String, String, String)> {
         difference::first(self, other)
     }
@@ -176,4 +205,13 @@ impl Recipe {
             expected: expected.to_string(),
         }
     }
+}
+
+/// The sizes of a run that was begun before runs kept them: those of its newest checkpoint, unless that could be of
+/// either of two kinds.
+fn sizes_of_newest(run: &Path) -> Option<Config> {
+    let (_, newest) = run_folder::steps(run).ok()?.pop()?;
+    let config = Config::read(&newest.join(run_folder::CONFIG)).ok()?;
+    // A model whose activations get 4 bits later has 8 until then.
+    config.bit_linear.is_none_or(|bit_linear| !bit_linear.hadamard).then_some(config)
 }

@@ -1,11 +1,4 @@
-//! A training run from its recipe to its model, and its folder:
-//!
-//! ```text
-//! recipe.toml      the recipe as it was given
-//! journal.jsonl    one line for each step, validation and checkpoint
-//! step-000120/     a model folder with the optimizer's state beside it; the newest few and the best
-//! model/           the finished model
-//! ```
+//! A training run from its recipe to its model, in a folder of its own ([`offramp_model::run_folder`]).
 //!
 //! A run depends on its recipe and its corpus alone. Batches, dropout and first weights come from
 //! generators keyed by the seed and by counters, so that a run that was stopped or killed resumes from its
@@ -21,14 +14,18 @@ mod tests;
 mod trainer;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::profile::Profile;
 use crate::recipe::Recipe;
+use crate::start;
 use data::Data;
+pub use data::find_corpus;
 use folder::RunFolder;
 pub use folder::check_new;
 use offramp_kernels::{active, pool};
 use offramp_model::journal::{FinishRecord, Record, StartRecord, StepRecord, ValidationRecord};
 use offramp_text::Batches;
+pub use state::Best;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
@@ -48,7 +45,10 @@ pub struct Job<'a> {
     pub folder: PathBuf,
     /// Whether to go on with the run that is there.
     pub resume: bool,
-    /// Once it is true the run finishes its step, saves and returns.
+    /// Whether the finished model is the checkpoint with the lowest validation loss, and not the last.
+    pub best: bool,
+    /// Once it is true the run saves its last whole step and returns, wherever it is: between two micro-batches, or
+    /// between two batches of a validation. What it left undone is done when it goes on.
     pub stop: &'a AtomicBool,
 }
 
@@ -69,6 +69,15 @@ pub enum Event<'a> {
         train_tokens: u64,
         /// Tokens of the validation split, 0 if there is none.
         valid_tokens: u64,
+    },
+    /// The run goes on for more steps than it was begun for, so that what depends on them changes.
+    Longer {
+        /// Steps of the whole run before.
+        before: u64,
+        /// Steps of the whole run now.
+        steps: u64,
+        /// The learning rate of the next step, as it would have been and as it is.
+        learning_rates: [f64; 2],
     },
     /// A step was made.
     Step {
@@ -96,15 +105,18 @@ pub enum Event<'a> {
 pub struct Summary {
     /// Steps made in all.
     pub step: u64,
-    /// Whether it was stopped before its last step.
+    /// Whether it was stopped before its model was finished.
     pub stopped: bool,
     /// Steps that changed nothing as their gradient was not finite.
     pub skipped: u64,
-    /// The finished model's folder; the newest checkpoint's if the run was stopped.
+    /// The finished model's folder; the newest checkpoint's if the run was stopped, which before the first
+    /// step is not there.
     pub model: PathBuf,
+    /// The checkpoint with the lowest validation loss, if one was validated.
+    pub best: Option<Best>,
     /// The last step made by this process.
     pub last_step: Option<StepRecord>,
-    /// The last validation by this process.
+    /// The last validation that this process made, or had still to judge a checkpoint by.
     pub validation: Option<ValidationRecord>,
     /// Seconds of this process.
     pub seconds: f64,
@@ -120,12 +132,21 @@ pub struct Summary {
 pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
     let data = Data::open(&job.corpus)?;
     let recipe = job.recipe;
+    if !job.resume {
+        start::check_tokenizer(recipe, &data.tokenizer)?;
+        data.check_validation()?;
+    }
+    if job.best && data.valid.is_none() {
+        return Err(Error::NoBest { path: job.folder.clone() });
+    }
     let config = recipe.config(data.vocab_size(), data.tokenizer.end_of_text())?;
+    memory::check(recipe, &config)?;
     let training = &recipe.training;
     // Before anything is written: a corpus that is too short leaves no folder behind.
     let batches = Batches::new(&data.train, training.batch_size, training.sequence_length, training.seed)
         .map_err(|source| Error::Corpus { path: job.corpus.clone(), source })?;
     let (folder, checkpoint) = RunFolder::begin(job, &data)?;
+    let longer = checkpoint.as_ref().and_then(|found| found.longer(recipe));
     let trainer = match checkpoint {
         None => Trainer::new(recipe, config)?,
         Some(found) => found.load(recipe, config)?,
@@ -134,8 +155,13 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
     if trainer.state.step < training.steps {
         folder.check_room(&trainer, &data)?; // rather now than after the first hours
     }
-    let mut run = Run { job, data: &data, batches, folder, trainer, observe, began: Instant::now() };
+    let saved = trainer.state.step; // nothing new since the checkpoint it came from
+    let began = Instant::now();
+    let mut run = Run { job, data: &data, batches, folder, trainer, observe, began, saved, validation: None };
     run.start()?;
+    if let Some(event) = longer {
+        (run.observe)(event);
+    }
     run.all_steps()
 }
 
@@ -148,6 +174,8 @@ struct Run<'a> {
     trainer: Trainer,
     observe: &'a mut dyn FnMut(Event<'_>),
     began: Instant,
+    saved: u64, // the step of the newest checkpoint
+    validation: Option<ValidationRecord>,
 }
 
 impl Run<'_> {
@@ -176,72 +204,134 @@ impl Run<'_> {
     }
 
     fn all_steps(mut self) -> Result<Summary> {
-        let recipe = self.job.recipe;
-        let (steps, every) = (recipe.training.steps, recipe.checkpoint.every);
-        let (mut last_step, mut validation) = (None, None);
-        let mut saved = self.trainer.state.step; // nothing new since the checkpoint it came from
-        let mut stopped = false;
-        while self.trainer.state.step < steps && !stopped {
-            last_step = Some(self.step()?);
-            let step = self.trainer.state.step;
-            if step == steps || is_due(step, recipe.validation.every) {
-                validation = self.validate()?.or(validation);
-            }
-            stopped = self.job.stop.load(Ordering::Relaxed) && step < steps;
-            if step == steps || stopped || is_due(step, every) {
-                self.save(validation.as_ref())?;
-                saved = step;
-            }
+        let steps = self.job.recipe.training.steps;
+        let mut last_step = None;
+        let mut goes_on = self.catch_up()?;
+        while goes_on && self.trainer.state.step < steps {
+            goes_on = match self.step()? {
+                None => self.leave()?,
+                made => {
+                    last_step = made;
+                    self.after_step()?
+                }
+            };
         }
-        debug_assert_eq!(saved, self.trainer.state.step, "the last step is saved");
+        debug_assert_eq!(self.saved, self.trainer.state.step, "the last step is saved");
         let step = self.trainer.state.step;
-        let model = match stopped {
-            true => self.folder.step_folder(step),
-            false => self.folder.export(&self.trainer, self.data)?,
+        let model = match goes_on {
+            true if self.job.best => self.folder.export_best()?,
+            true => self.folder.export(&self.trainer, self.data)?,
+            false => self.folder.step_folder(step),
         };
         let seconds = self.began.elapsed().as_secs_f64();
-        self.folder.journal(&Record::Finish(FinishRecord { step, complete: !stopped, seconds }))?;
+        self.folder.journal(&Record::Finish(FinishRecord { step, complete: goes_on, seconds }))?;
         let skipped = self.trainer.state.skipped;
-        let profile = self.trainer.profile();
-        Ok(Summary { step, stopped, skipped, model, last_step, validation, seconds, profile })
+        let (profile, validation) = (self.trainer.profile(), self.validation);
+        let (stopped, best) = (!goes_on, self.folder.best().cloned());
+        Ok(Summary { step, stopped, skipped, model, best, last_step, validation, seconds, profile })
     }
 
-    fn step(&mut self) -> Result<StepRecord> {
-        let record = self.trainer.step(&mut self.batches)?;
+    /// Makes a step; none if the run is to stop before the step is whole.
+    fn step(&mut self) -> Result<Option<StepRecord>> {
+        let Some(record) = self.trainer.step(&mut self.batches, self.job.stop)? else { return Ok(None) };
         self.folder.journal(&Record::Step(record.clone()))?;
         let state = &self.trainer.state;
         (self.observe)(Event::Step { record: &record, skipped: state.skipped });
         if state.skipped_in_a_row >= HOPELESS {
             return Err(Error::Diverged { step: state.step, in_a_row: state.skipped_in_a_row });
         }
-        Ok(record)
-    }
-
-    fn validate(&mut self) -> Result<Option<ValidationRecord>> {
-        let Some(valid) = &self.data.valid else { return Ok(None) };
-        let recipe = self.job.recipe;
-        let what = (&*recipe.validation_exits(), recipe.validation.max_tokens);
-        let record = self.trainer.validate(what, valid, &self.data.tokenizer)?;
-        self.folder.journal(&Record::Validation(record.clone()))?;
-        (self.observe)(Event::Validation { record: &record });
         Ok(Some(record))
     }
 
-    fn save(&mut self, validation: Option<&ValidationRecord>) -> Result<()> {
+    /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first:
+    /// a validation takes long, and whoever stops a run may not wait for its end.
+    fn after_step(&mut self) -> Result<bool> {
+        let stopped = self.job.stop.load(Ordering::Relaxed);
+        let step = self.trainer.state.step;
+        if stopped || self.saves_after(step) {
+            self.save()?;
+        }
+        if self.validates_after(step) && (stopped || !self.validate()?) {
+            if self.saved != step {
+                self.save()?;
+            }
+            return Ok(false); // unsettled: so the run knows what to do when it goes on
+        }
+        if self.saved == step {
+            self.settle()?;
+        }
+        Ok(!stopped)
+    }
+
+    /// Does what the process that saved the newest checkpoint did not come to, and returns whether the run
+    /// goes on.
+    fn catch_up(&mut self) -> Result<bool> {
+        let step = self.trainer.state.step;
+        if step == 0 || self.folder.is_settled(step)? {
+            return Ok(true);
+        }
+        self.validation = self.folder.validation(step)?;
+        if self.validation.is_none() && self.validates_after(step) && !self.validate()? {
+            return Ok(false);
+        }
+        self.settle().map(|()| true)
+    }
+
+    /// Saves the last whole step if that is not done: the run does not go on.
+    fn leave(&mut self) -> Result<bool> {
+        if self.saved != self.trainer.state.step {
+            self.save()?;
+            self.settle()?;
+        }
+        Ok(false)
+    }
+
+    /// Measures the validation split; false if the run is to stop before that is done.
+    fn validate(&mut self) -> Result<bool> {
+        let Some(valid) = &self.data.valid else { return Ok(true) };
+        let recipe = self.job.recipe;
+        let what = (&*recipe.validation_exits(), recipe.validation.max_tokens);
+        let found = self.trainer.validate(what, valid, &self.data.tokenizer, self.job.stop)?;
+        let Some(record) = found else { return Ok(false) };
+        self.folder.journal(&Record::Validation(record.clone()))?;
+        (self.observe)(Event::Validation { record: &record });
+        self.validation = Some(record);
+        Ok(true)
+    }
+
+    fn save(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
         if !self.trainer.is_finite() {
             // It could not be read again, and would push out a checkpoint that can.
             return Err(Error::Diverged { step, in_a_row: self.trainer.state.skipped_in_a_row });
         }
-        let recipe = self.job.recipe;
-        // One that a stop made is never the best: an uninterrupted run does not have it.
-        let planned = step == recipe.training.steps || is_due(step, recipe.checkpoint.every);
-        let validation = validation.filter(|record| planned && record.step == step);
-        let loss = validation.and_then(|record| record.exits.last()).map(|full| full.loss);
-        let path = self.folder.save(&self.trainer, self.data, loss)?;
-        self.folder.journal_checkpoint(step)?;
+        let path = self.folder.save(&self.trainer, self.data)?;
+        self.saved = step;
         (self.observe)(Event::Checkpoint { step, path: &path });
-        self.folder.prune(recipe.checkpoint.keep)
+        Ok(())
+    }
+
+    /// Decides whether the checkpoint of this step is the best; then old ones can go.
+    fn settle(&mut self) -> Result<()> {
+        let step = self.trainer.state.step;
+        // One that a stop made is never the best: an uninterrupted run does not have it.
+        let validation =
+            self.validation.as_ref().filter(|record| record.step == step && self.saves_after(step));
+        if let Some(full) = validation.and_then(|record| record.exits.last()) {
+            self.folder.judge(step, full.loss)?;
+        }
+        self.folder.journal_checkpoint(step)?;
+        self.folder.prune(self.job.recipe.checkpoint.keep)
+    }
+
+    /// Whether the recipe saves after this step.
+    fn saves_after(&self, step: u64) -> bool {
+        step == self.job.recipe.training.steps || is_due(step, self.job.recipe.checkpoint.every)
+    }
+
+    /// Whether the recipe validates after this step.
+    fn validates_after(&self, step: u64) -> bool {
+        step == self.job.recipe.training.steps || is_due(step, self.job.recipe.validation.every)
     }
 }
 

@@ -83,6 +83,16 @@ impl Schedule {
         self.int4_from.map(|from| if step < from { Activations::Int8 } else { Activations::Int4 })
     }
 
+    /// Whether a stage that had begun by `step` under `before` would begin later, and so be left again.
+    pub(crate) fn takes_back(&self, before: &Self, step: u64) -> bool {
+        let stages = |schedule: &Self| [schedule.second.map(|second| second.from), schedule.int4_from];
+        let pairs = stages(self).into_iter().zip(stages(before));
+        pairs.into_iter().any(|(now, before)| {
+            let begun = |from: Option<u64>| from.is_some_and(|from| from < step);
+            begun(before) && !begun(now)
+        })
+    }
+
     fn second(&self, step: u64) -> Option<SecondStage> {
         self.second.filter(|second| step >= second.from)
     }

@@ -1,9 +1,11 @@
 //! What a run begins from: random weights, or those of a model that is there.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::parameters::{Layout, initial};
 use crate::recipe::Recipe;
+use offramp_model::run_folder::TOKENIZER;
 use offramp_model::{Config, Weights};
+use offramp_text::Tokenizer;
 
 /// Where each tensor of a recipe's run stands.
 pub(crate) fn layout(recipe: &Recipe, config: &Config) -> Layout {
@@ -22,4 +24,18 @@ pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Resu
         files.read(spec, &mut weights[range])?;
     }
     Ok(weights)
+}
+
+/// Checks that a corpus of `tokenizer` speaks to the model that a recipe's run begins from: that its ids are the
+/// model's. A model folder without a tokenizer does not say.
+///
+/// # Errors
+/// [`Error::OtherTokenizer`] if they are not; if the model's tokenizer cannot be read.
+pub fn check_tokenizer(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<()> {
+    let Some(checkpoint) = &recipe.start.checkpoint else { return Ok(()) };
+    let path = checkpoint.join(TOKENIZER);
+    if !path.exists() || Tokenizer::from_file(&path)?.fingerprint()? == tokenizer.fingerprint()? {
+        return Ok(());
+    }
+    Err(Error::OtherTokenizer { path: recipe.path().to_owned(), tokenizer: path })
 }

@@ -1,7 +1,7 @@
 //! A bench as a person reads it.
 
 use crate::formats;
-use crate::number::{bytes, rate};
+use crate::number::{bytes, fixed, percent, rate, times};
 use crate::output::Table;
 use offramp_eval::{ExitSpeed, SpeedReport, Spread};
 
@@ -33,13 +33,13 @@ fn row(report: &SpeedReport, exit: &ExitSpeed) -> [String; 10] {
         formats::name(&report.formats),
         exit.exit_layer.to_string(),
         spread(&exit.decode),
-        format!("{:.2}×", exit.speed_up),
+        times(exit.speed_up),
         spread(&exit.prefill),
-        format!("{:.1} ms", 1e3 * exit.first_token.median),
+        fixed(1e3 * exit.first_token.median, 1) + " ms",
         bytes(exit.bytes_per_token),
         rate(exit.bytes_per_second.median / 1e9),
-        format!("{:.0} %", 100.0 * exit.bandwidth_share.median),
-        exit.verify.map_or("–".to_owned(), |ratio| format!("{:.2}×", ratio.median)),
+        percent(exit.bandwidth_share.median, 0),
+        exit.verify.map_or("–".to_owned(), |ratio| times(ratio.median)),
     ]
 }
 
@@ -55,6 +55,18 @@ fn common(report: &SpeedReport) -> String {
     };
     format!(
         "prompt {prompt_tokens}, new {new_tokens}, median of {runs} (least–most); {kernels}, threads {threads}{verify}\n"
+    )
+}
+
+/// That other programs had so much of the processors that these speeds are not the machine's; empty if they had not.
+pub(crate) fn busy(report: &SpeedReport) -> String {
+    report.busy().map_or(String::new(), busy_with)
+}
+
+fn busy_with(taken: f64) -> String {
+    format!(
+        "the machine was busy: other programs took {:.0} % of the processors meanwhile; on a quiet one it is faster\n",
+        100.0 * taken
     )
 }
 
@@ -77,7 +89,8 @@ fn note(report: &SpeedReport) -> String {
         false => format!("; none did at exit {}: there all are counted", unsteady.join(", ")),
     };
     format!(
-        "{}: memory read at {median} GB/s ({min}–{max}); weights {weights}, keys and values {cache}{peak}{repeats}{unsteady}\n",
-        formats::name(&report.formats)
+        "{}: memory read at {median} GB/s ({min}–{max}); weights {weights}, keys and values {cache}{peak}{repeats}{unsteady}\n{}",
+        formats::name(&report.formats),
+        busy(report)
     )
 }

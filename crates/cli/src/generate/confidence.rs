@@ -2,7 +2,7 @@
 
 use crate::number::grouped;
 use crate::progress::Progress;
-use crate::stories;
+use crate::stories::{self, Reading};
 use anyhow::Result;
 use offramp_engine::ConfidenceExit;
 use offramp_eval::{Calibration, CalibrationOptions, calibrate};
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     confidence_exits: Vec<usize>,
     /// The text that the threshold is calibrated on [default: the stories that offramp carries]
     #[arg(long, value_name = "PATH", requires = "agreement")]
-    calibrate_on: Option<PathBuf>,
+    calibrate_on: Vec<PathBuf>,
     /// The threshold that was calibrated before, instead of an agreement
     #[arg(long, value_name = "GAP", conflicts_with_all = ["agreement", "exit_layer", "speculate"])]
     confidence_threshold: Option<f32>,
@@ -35,6 +35,7 @@ impl Arguments {
     pub(super) fn policy(
         &self,
         pipeline: &Pipeline,
+        reading: &Reading,
     ) -> Result<Option<(ConfidenceExit, Option<Calibration>)>> {
         let exits = match self.confidence_exits.is_empty() {
             true => vec![(2 * pipeline.model().config().num_hidden_layers / 3).max(1)],
@@ -42,10 +43,9 @@ impl Arguments {
         };
         match (self.agreement, self.confidence_threshold) {
             (Some(agreement), _) => {
-                let found = self.calibrate(
-                    pipeline,
-                    CalibrationOptions { exits, agreement, context: None, max_tokens: Some(TOKENS) },
-                )?;
+                let options =
+                    CalibrationOptions { exits, agreement, context: None, max_tokens: Some(TOKENS) };
+                let found = self.calibrate(pipeline, reading, options)?;
                 Ok(Some((found.policy(), Some(found))))
             }
             (None, Some(threshold)) => Ok(Some((ConfidenceExit { exits, threshold }, None))),
@@ -56,8 +56,13 @@ impl Arguments {
         }
     }
 
-    fn calibrate(&self, pipeline: &Pipeline, options: CalibrationOptions) -> Result<Calibration> {
-        let stream = stories::open(self.calibrate_on.as_deref(), pipeline.tokenizer(), TOKENS + 1)?;
+    fn calibrate(
+        &self,
+        pipeline: &Pipeline,
+        reading: &Reading,
+        options: CalibrationOptions,
+    ) -> Result<Calibration> {
+        let stream = stories::open(&self.calibrate_on, reading, pipeline.tokenizer(), TOKENS + 1)?;
         let mut progress = Progress::new(1);
         let mut show = |done: u64, total: u64| {
             progress.set_total(total);

@@ -1,6 +1,6 @@
 //! What each exit is worth and how fast it is, as SVG: two panels over the exit layers.
 
-use super::{Area, DARK, Drawn, bounds, panel};
+use super::{Area, DARK, Drawn, axis, bounds, panel};
 use anyhow::Result;
 use offramp_eval::card::Measured;
 use plotters::prelude::*;
@@ -12,6 +12,8 @@ const GREEN: RGBColor = RGBColor(0, 140, 100);
 const WORST: f64 = 3.0;
 /// Room beside both panels, so that their exits stand above each other.
 const RIGHT: u32 = 48;
+/// Labels of an upright axis, at most.
+const ROWS: usize = 6;
 
 type Points = Vec<(f64, f64)>;
 
@@ -26,9 +28,9 @@ pub(crate) fn svg(measured: &Measured, title: &str) -> Result<String> {
 fn draw(measured: &Measured, title: &str, area: &Area<'_>) -> Drawn {
     area.fill(&WHITE)?;
     let scores = measured.validation.as_ref().map_or(&[][..], |scores| &scores.exits);
-    let perplexity: Points = scores.iter().map(|exit| (exit.exit_layer as f64, exit.perplexity)).collect();
+    let perplexity: Points = finite(scores.iter().map(|exit| (exit.exit_layer, exit.perplexity)));
     let timed = measured.speed.as_ref().map_or(&[][..], |speed| &speed.exits);
-    let decode: Points = timed.iter().map(|exit| (exit.exit_layer as f64, exit.decode.median)).collect();
+    let decode: Points = finite(timed.iter().map(|exit| (exit.exit_layer, exit.decode.median)));
     let deepest = measured.exits().last().copied().unwrap_or(1) as f64;
     let panels: Vec<_> =
         [(perplexity, true), (decode, false)].into_iter().filter(|(p, _)| !p.is_empty()).collect();
@@ -42,6 +44,12 @@ fn draw(measured: &Measured, title: &str, area: &Area<'_>) -> Drawn {
     Ok(())
 }
 
+/// What can be drawn: a number that there is none of cannot.
+fn finite(points: impl Iterator<Item = (usize, f64)>) -> Points {
+    let some = points.filter(|point| point.1.is_finite() && point.1 > 0.0);
+    some.map(|(exit_layer, value)| (exit_layer as f64, value)).collect()
+}
+
 fn draw_perplexity(points: &Points, (title, deepest): (&str, f64), area: &Area<'_>) -> Drawn {
     let best = points.iter().map(|point| point.1).fold(f64::INFINITY, f64::min);
     let shown: Points = points.iter().copied().filter(|point| point.1 <= WORST * best).collect();
@@ -50,12 +58,13 @@ fn draw_perplexity(points: &Points, (title, deepest): (&str, f64), area: &Area<'
     let beyond =
         if left_out > 0 { format!(" (the first {left_out} are above {high:.0})") } else { String::new() };
     let caption = format!("{title}: perplexity at every exit{beyond}");
+    let values = axis::decimal(low..high, ROWS, 0, "");
     let mut chart = panel(&caption, area)
         .right_y_label_area_size(RIGHT)
         .build_cartesian_2d(0.5..deepest + 0.5, low..high)?;
     let mut mesh = chart.configure_mesh();
-    mesh.light_line_style(WHITE).label_style(("sans-serif", 13)).x_labels(24).y_labels(6);
-    mesh.x_label_formatter(&layer).y_label_formatter(&|value| format!("{value:.0}")).draw()?;
+    mesh.light_line_style(WHITE).label_style(("sans-serif", 13)).x_labels(24).y_labels(ROWS);
+    mesh.x_label_formatter(&layer).y_label_formatter(&values).draw()?;
     chart.draw_series(LineSeries::new(shown.iter().copied(), BLUE.stroke_width(2)))?;
     chart.draw_series(shown.iter().map(|&point| Circle::new(point, 4, BLUE.filled())))?;
     Ok(())
@@ -72,16 +81,13 @@ fn draw_speed(points: &Points, (_, deepest): (&str, f64), area: &Area<'_>) -> Dr
     mesh.light_line_style(WHITE)
         .label_style(("sans-serif", 13))
         .x_labels(24)
-        .y_labels(6)
+        .y_labels(ROWS)
         .x_desc("exit layer");
-    let tokens = |value: &f64| crate::number::grouped(value.round() as u64);
+    let tokens = axis::grouped(0.0..high, ROWS);
+    let multiples = axis::decimal(0.0..high / slowest, ROWS, 0, "×");
     mesh.x_label_formatter(&layer).y_label_formatter(&tokens).draw()?;
     let mut right = chart.configure_secondary_axes();
-    right
-        .label_style(("sans-serif", 13))
-        .y_labels(6)
-        .y_label_formatter(&|value| format!("{value:.0}×"))
-        .draw()?;
+    right.label_style(("sans-serif", 13)).y_labels(ROWS).y_label_formatter(&multiples).draw()?;
     let bar = |&(x, y): &(f64, f64)| Rectangle::new([(x - 0.3, 0.0), (x + 0.3, y)], GREEN.mix(0.75).filled());
     chart.draw_series(points.iter().map(bar))?;
     chart.draw_series(LineSeries::new([(0.5, slowest), (deepest + 0.5, slowest)], DARK.stroke_width(1)))?;
@@ -89,5 +95,82 @@ fn draw_speed(points: &Points, (_, deepest): (&str, f64), area: &Area<'_>) -> Dr
 }
 
 fn layer(layer: &f64) -> String {
-    if (layer - layer.round()).abs() < 1e-6 { format!("{layer:.0}") } else { String::new() }
+    axis::whole(*layer).map(|layer| layer.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use offramp_eval::ExitScore;
+    use offramp_eval::card::{ExitSpeedFigures, Scores, SpeedFigures};
+
+    fn scored(perplexities: &[f64]) -> Measured {
+        let exit = |(index, &perplexity): (usize, &f64)| ExitScore {
+            exit_layer: index + 1,
+            tokens: 9,
+            bytes: 9,
+            nats_per_token: perplexity.ln(),
+            perplexity,
+            bits_per_byte: 1.0,
+            agreement: 1.0,
+        };
+        let exits = perplexities.iter().enumerate().map(exit).collect();
+        Measured { validation: Some(Scores { data: "v".to_owned(), exits }), ..Measured::default() }
+    }
+
+    fn timed(rates: &[f64]) -> Measured {
+        let exit = |(index, &rate): (usize, &f64)| {
+            let spread = offramp_eval::Spread { median: rate, min: rate, max: rate };
+            ExitSpeedFigures { exit_layer: index + 1, prefill: spread, decode: spread, speed_up: 1.0 }
+        };
+        let speed = SpeedFigures {
+            processor: None,
+            kernels: String::new(),
+            threads: 1,
+            formats: String::new(),
+            prompt_tokens: 1,
+            new_tokens: 1,
+            runs: 1,
+            exits: rates.iter().enumerate().map(exit).collect(),
+        };
+        Measured { speed: Some(speed), ..Measured::default() }
+    }
+
+    /// What stands at the same distance from the left, as an upright axis' labels do, or at the same height.
+    fn assert_labels_differ(svg: &str) {
+        let attribute = |tag: &str, name: &str| {
+            let rest = tag.split_once(&format!("{name}=\"")).unwrap().1;
+            rest.split_once('"').unwrap().0.to_owned()
+        };
+        let texts = svg.split("<text ").skip(1).map(|text| {
+            let (tag, rest) = text.split_once('>').unwrap();
+            let told = rest.split_once("</text>").unwrap().0.trim().to_owned();
+            let tag = &format!(" {tag}");
+            (attribute(tag, " x").replace(' ', ""), attribute(tag, " y"), told)
+        });
+        let texts: Vec<_> = texts.filter(|(.., told)| !told.is_empty()).collect();
+        assert!(texts.len() > 5, "{svg}");
+        for (index, (x, y, told)) in texts.iter().enumerate() {
+            let same =
+                texts[..index].iter().find(|(left, top, other)| told == other && (left == x || top == y));
+            assert!(same.is_none(), "two labels say {told:?}");
+        }
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn labels_of_an_axis_differ_however_little_it_reaches_over() {
+        for measured in [
+            scored(&[3.21, 3.2, 3.19]),
+            scored(&[1.5]),
+            scored(&[9e4, 12.0, 9.5, 8.0, 7.9]),
+            scored(&[f64::INFINITY, f64::NAN, 4.0, 3.9]),
+            timed(&[1.3, 1.2, 1.1]),
+            timed(&[0.02, 0.01]),
+            timed(&[24_000.0, 12_000.0, 8000.0]),
+            timed(&[f64::NAN, f64::INFINITY, 20.0]),
+        ] {
+            assert_labels_differ(&svg(&measured, "m").unwrap());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A sweep as a heat map: the speed-up at every exit layer and draft length.
 
 use super::{Area, DARK, Drawn, MARGIN, PALE};
+use crate::number::{percent, times};
 use anyhow::Result;
 use offramp_eval::{SweepPoint, SweepReport};
 use plotters::prelude::*;
@@ -48,10 +49,10 @@ fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> Drawn {
     let below = top(exits.len());
     write(area, "draft length, tokens", (LEFT, below + 20), (13.0, HPos::Left), &DARK)?;
     let auto = format!(
-        "auto: {:.2}×, {:.0} % of the best ({:.2}×); in small: accepted of drafted",
-        report.auto.speed_up.median,
-        100.0 * report.auto.of_best.median,
-        report.points[report.best].speed_up.median
+        "auto: {}, {} of the best ({}); in small: accepted of drafted",
+        times(report.auto.speed_up.median),
+        percent(report.auto.of_best.median, 0),
+        times(report.points[report.best].speed_up.median)
     );
     write(area, &auto, (LEFT, below + 44), (13.0, HPos::Left), &DARK)?;
     let machine = format!(
@@ -73,8 +74,8 @@ fn cell(area: &Area<'_>, point: &SweepPoint, (x, y): (i32, i32), best: bool) -> 
     }
     let ink = if dark { WHITE } else { DARK };
     let middle = x + CELL.0 / 2;
-    write(area, &format!("{:.2}×", point.speed_up.median), (middle, y + 23), (17.0, HPos::Center), &ink)?;
-    let accepted = format!("{:.0} %", 100.0 * point.acceptance_rate);
+    write(area, &times(point.speed_up.median), (middle, y + 23), (17.0, HPos::Center), &ink)?;
+    let accepted = percent(point.acceptance_rate, 0);
     write(area, &accepted, (middle, y + 42), (12.0, HPos::Center), &ink)
 }
 

@@ -1,7 +1,7 @@
 //! A sweep as a person reads it.
 
 use super::MadeUp;
-use crate::number::rate;
+use crate::number::{fixed, percent, rate, times};
 use crate::output::Table;
 use offramp_eval::{Spread, SweepReport};
 use offramp_model::DraftHead;
@@ -14,8 +14,8 @@ pub(super) fn table(report: &SweepReport) -> String {
         table.row([
             point.exit_layer.to_string(),
             point.num_speculations.to_string(),
-            format!("{:.1} %", 100.0 * point.acceptance_rate),
-            format!("{:.1} %", 100.0 * point.acceptance_of_next),
+            percent(point.acceptance_rate, 1),
+            percent(point.acceptance_of_next, 1),
             rate(point.decode.median),
             speed_up(&point.speed_up),
             if index == report.best { "best".to_owned() } else { String::new() },
@@ -25,17 +25,17 @@ pub(super) fn table(report: &SweepReport) -> String {
     table.row([
         "auto".to_owned(),
         String::new(),
-        auto.acceptance_rate.map_or("–".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
+        auto.acceptance_rate.map_or("–".to_owned(), |share| percent(share, 1)),
         String::new(),
         rate(auto.decode.median),
         speed_up(&auto.speed_up),
-        format!("{:.0} % of the best", 100.0 * auto.of_best.median),
+        percent(auto.of_best.median, 0) + " of the best",
     ]);
     table.render()
 }
 
 fn speed_up(spread: &Spread) -> String {
-    format!("{:.2}× ({:.2}–{:.2})", spread.median, spread.min, spread.max)
+    format!("{} ({}–{})", times(spread.median), fixed(spread.min, 2), fixed(spread.max, 2))
 }
 
 /// What was the same for all, and what `auto` chose.
@@ -61,8 +61,8 @@ pub(super) fn notes(report: &SweepReport, head: Option<&DraftHead>, made_up: Opt
     });
     notes += &format!("auto chose: {}\n", chosen.collect::<Vec<_>>().join(", "));
     let share = |spread: &Spread| {
-        let [median, min, max] = [spread.median, spread.min, spread.max].map(|share| 100.0 * share);
-        format!("{median:.1} % ({min:.1}–{max:.1})")
+        let [min, max] = [spread.min, spread.max].map(|share| fixed(100.0 * share, 1));
+        format!("{} ({min}–{max})", percent(spread.median, 1))
     };
     notes += &format!(
         "auto beside the best point, again in turn: {}; keeping from text to text what it learnt: {}\n",

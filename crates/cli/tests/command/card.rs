@@ -57,6 +57,11 @@ fn a_card_is_measured_and_stands_in_the_models_folder() {
 #[test]
 fn somebody_elses_card_is_not_overwritten() {
     let place = Place::trained();
+    // Letters of another time, by which nobody can tell whose it is.
+    let old = b"# Caf\xe9\n";
+    place.write("run/model/README.md", old);
+    place.run(&["card", "run", "--runs", "0"]).assert_error(2, &["README.md", "--overwrite"]);
+    assert_eq!(place.read("run/model/README.md"), old);
     place.write("run/model/README.md", "# My own words\n");
     let ran = place.run(&["card", "run", "--runs", "0"]);
     ran.assert_error(2, &["run/model/README.md", "--overwrite"]);

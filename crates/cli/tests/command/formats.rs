@@ -71,6 +71,14 @@ fn a_shape_is_measured_in_every_format() {
             report["exits"][0]["bytes_per_token"].as_u64() < report["exits"][1]["bytes_per_token"].as_u64()
         );
         assert_eq!(report["exits"][1]["speed_up"], 1.0);
+        // The exits take turns between the same two probes.
+        let probes = |exit: usize| {
+            let samples = report["exits"][exit]["decode_samples"].as_array().unwrap().iter();
+            samples
+                .map(|s| [&s["bandwidth_before"], &s["bandwidth_after"]].map(ToString::to_string))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(probes(0), probes(1));
     }
     let bytes = |report: usize| reports[report]["exits"][1]["bytes_per_token"].as_u64().unwrap();
     assert!(bytes(1) < bytes(0));
@@ -105,4 +113,29 @@ fn formats_that_cannot_be() {
         place.run(arguments).assert_error(MISTAKE, expected);
     }
     assert!(!place.path("other").exists());
+}
+
+/// Twice as many threads as processors keep them busy.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_busy_machine_is_said_to_be_busy() {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    let place = Place::new();
+    let bench = ["bench", "--config", "recipe.toml", "--exits", "2,4", "--runs", "1", "--verify", "0"];
+    let bench = [&bench[..], &["--prompt-tokens", "8", "--new-tokens", "3"]].concat();
+    let done = AtomicBool::new(false);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let said = std::thread::scope(|scope| {
+        for _ in 0..2 * processors {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    std::hint::black_box(0);
+                }
+            });
+        }
+        let said = std::panic::catch_unwind(|| place.good(&bench));
+        done.store(true, Relaxed);
+        said.expect("the bench")
+    });
+    assert!(said.contains("the machine was busy: other programs took "), "{said}");
 }

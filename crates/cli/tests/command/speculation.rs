@@ -72,6 +72,31 @@ fn verify_counts_texts_that_are_equal() {
     place.run(&["verify", "run", "--prompt-tokens", "500"]).assert_error(2, &["500", "shorten"]);
 }
 
+/// Whatever the depth and the context: a model of one layer has no exit to draft with.
+#[test]
+fn what_nobody_says_fits_the_model() {
+    let place = Place::trained();
+    let ways = |run: &str| {
+        let asked = ["verify", run, "--data", "valid.txt", "--prompts", "1", "--prompt-tokens", "4"];
+        let asked = [&asked[..], &["--max-new-tokens", "6", "--temperature", "0"]].concat();
+        place.json(&asked)["reports"][0]["ways"].clone()
+    };
+    let sweep =
+        |run: &str| ["sweep", run, "--data", "valid.txt", "--lengths", "1", "--runs", "1"].map(str::to_owned);
+    assert_eq!(ways("run"), serde_json::json!(["auto", "1:4", "2:2"]));
+    let found = place.json(&sweep("run").each_ref().map(String::as_str));
+    assert_eq!(found["report"]["new_tokens"], 48, "a context of 64, less 16 of the prompt");
+    for (layers, expected) in [("2", serde_json::json!(["auto", "1:2"])), ("1", serde_json::json!(["auto"]))]
+    {
+        let to = format!("num_hidden_layers = {layers}");
+        place.recipe(&format!("{layers}.toml"), "num_hidden_layers = 4", &to);
+        place.good(&["train", &format!("{layers}.toml"), "--out", layers]);
+        assert_eq!(ways(layers), expected);
+    }
+    place.good(&sweep("2").each_ref().map(String::as_str));
+    place.run(&sweep("1").each_ref().map(String::as_str)).assert_error(2, &["one layer", "no exit"]);
+}
+
 #[test]
 fn a_sweep_measures_every_point_and_draws_it() {
     let place = Place::trained();

@@ -32,12 +32,23 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Appends a token to the draft and runs it through the layers that draft.
+    /// Appends a token to the draft and runs it through the layers that draft. Where that fails, the token is none of
+    /// the session's, and the draft is of no more use.
     pub(crate) fn extend_draft(&mut self, token: u32) -> Result<()> {
         let before = self.tokens.len();
         if before == self.capacity() {
             return Err(Error::ContextFull { tokens: before + 1, context: self.capacity() });
         }
+        if let Err(error) = self.run_ahead(token) {
+            self.cut(before); // the layers below the one that failed have seen it
+            return Err(error);
+        }
+        self.work += self.model.forward_work(0..self.ahead.depth, 1, before);
+        self.tokens.push(token);
+        Ok(())
+    }
+
+    fn run_ahead(&mut self, token: u32) -> Result<()> {
         let Self { model, hidden, cache, ahead, .. } = self;
         model.embed(&[token], hidden)?;
         let below = ahead.probe.filter(|&probe| probe <= ahead.depth).unwrap_or(0);
@@ -47,8 +58,6 @@ impl Session<'_> {
         }
         model.forward(below..ahead.depth, hidden, cache)?;
         ahead.hidden.append(hidden);
-        self.work += self.model.forward_work(0..self.ahead.depth, 1, before);
-        self.tokens.push(token);
         Ok(())
     }
 

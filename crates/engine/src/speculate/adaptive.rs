@@ -11,6 +11,7 @@ use super::chances::Chances;
 use super::costs::{Clock, Costs, ROWS};
 use super::load::{Load, Shape};
 use super::round::{Plan, Seen};
+use offramp_kernels::pool::threads;
 use offramp_model::{DraftHead, Llama};
 
 /// The longest draft.
@@ -40,9 +41,19 @@ pub struct Adaptive {
     state: Option<State>,
 }
 
+/// Whom something was learnt of: of another model, head or depth it would be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Subject {
+    model: u64,
+    head: Option<u64>,
+    depth: usize,
+}
+
 /// What is known of a model at a depth.
 #[derive(Clone, Debug)]
 struct State {
+    subject: Subject,
+    threads: usize, // that shared the work, without which times are others
     depth: usize,
     chances: Chances,
     costs: Costs,
@@ -83,17 +94,25 @@ impl Adaptive {
         self.state.as_ref().map_or(&[], |state| &state.chosen)
     }
 
-    /// The plan of the next round, of which at most `room` tokens are drafted.
+    /// The plan of the next round, of which at most `room` tokens are drafted. What was learnt of another model, head or
+    /// depth is forgotten, and with another number of threads what everything takes.
     pub(super) fn plan(
         &mut self,
         (model, head): (&Llama, Option<&DraftHead>),
         depth: usize,
         room: usize,
     ) -> Plan {
-        if self.state.as_ref().is_none_or(|state| state.depth != depth) {
-            self.state = Some(State::new(model, head, depth, self.clock));
+        let subject = Subject { model: model.id(), head: head.map(DraftHead::id), depth };
+        let clock = self.clock;
+        let state = match self.state.take() {
+            Some(state) if state.subject == subject => state,
+            _ => State::new((model, head), subject, clock),
+        };
+        let state = self.state.insert(state);
+        if state.threads != threads() {
+            (state.threads, state.costs) = (threads(), Costs::new(model, head, clock));
         }
-        self.known().plan(room)
+        state.plan(room)
     }
 
     fn known(&mut self) -> &mut State {
@@ -145,8 +164,11 @@ impl Adaptive {
 }
 
 impl State {
-    fn new(model: &Llama, head: Option<&DraftHead>, depth: usize, clock: Clock) -> Self {
+    fn new((model, head): (&Llama, Option<&DraftHead>), subject: Subject, clock: Clock) -> Self {
+        let depth = subject.depth;
         Self {
+            subject,
+            threads: threads(),
             depth,
             chances: Chances::new(&Adaptive::exits(depth), depth),
             by_rows: [(0.0, 0.0); ROWS + 1],
@@ -242,12 +264,17 @@ mod tests {
     use offramp_model::{Config, Formats};
     use std::path::Path;
 
-    fn state() -> State {
+    fn model() -> Llama {
         let config = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "vocab_size": 64,
             "num_hidden_layers": 24, "num_attention_heads": 2, "max_position_embeddings": 64}"#;
         let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
-        let model = Llama::random(config, 1, &Formats::default()).expect("a small model");
-        let mut state = State::new(&model, None, 24, Clock::Bytes);
+        Llama::random(config, 1, &Formats::default()).expect("a small model")
+    }
+
+    fn state() -> State {
+        let model = model();
+        let subject = Subject { model: model.id(), head: None, depth: 24 };
+        let mut state = State::new((&model, None), subject, Clock::Bytes);
         state.by_rows = state.costs.by_rows();
         state
     }
@@ -289,5 +316,22 @@ mod tests {
         assert_eq!(state.plan(2).num_speculations, 2, "no more than there is room for");
         (0..300).for_each(|_| state.chances.saw(4, (3.0, false), None));
         assert_eq!(state.plan(100).num_speculations, 0);
+    }
+
+    #[test]
+    fn with_other_threads_it_measures_anew() {
+        let (model, mut adaptive) = (model(), Adaptive::default());
+        adaptive.plan((&model, None), 24, 10);
+        let guess = adaptive.known().costs.plain(24);
+        adaptive.costs().saw_layers(24, 1, 5.0);
+        adaptive.known().chances.saw(4, (3.0, true), None);
+        let (slow, chance) = (adaptive.known().costs.plain(24), adaptive.chance(4, 3.0));
+        assert!(slow > 4.0);
+        adaptive.plan((&model, None), 24, 10);
+        assert_eq!(adaptive.known().costs.plain(24), slow, "nothing has changed");
+        adaptive.known().threads += 1; // as if there had been more
+        adaptive.plan((&model, None), 24, 10);
+        assert_eq!(adaptive.known().costs.plain(24), guess);
+        assert_eq!(adaptive.chance(4, 3.0), chance, "exits are as right as before");
     }
 }

@@ -87,8 +87,17 @@ pub(crate) struct Speakers<'a, 'm, 'c> {
 
 impl Speakers<'_, '_, '_> {
     /// One round after `newest`, a token that the session does not hold yet. Afterwards it holds `newest` and all of
-    /// the round's tokens but the last.
+    /// the round's tokens but the last; or, if it fails, what it held before.
     pub(crate) fn round(&mut self, newest: u32, plan: Plan) -> Result<Round> {
+        let before = self.session.tokens().len();
+        let round = self.attempt(newest, plan);
+        if round.is_err() {
+            self.session.truncate(before);
+        }
+        round
+    }
+
+    fn attempt(&mut self, newest: u32, plan: Plan) -> Result<Round> {
         let before = self.session.tokens().len();
         self.session.begin_draft(plan.exit_layer, plan.probe)?;
         let Drafted { draft, dropped } = self.draft(newest, plan)?;
@@ -176,7 +185,11 @@ impl Speakers<'_, '_, '_> {
         for row in 0..rows {
             let vocab = self.session.logits().len() / rows;
             let logits = &self.session.logits()[row * vocab..][..vocab];
-            let (token, _) = self.chooser.choose(logits, &self.session.tokens()[..=before + row])?;
+            let token = match self.chooser.choose(logits, &self.session.tokens()[..=before + row]) {
+                Ok((token, _)) => token,
+                Err(_) if row > 0 => break, // plain decoding says what came before, and so does this
+                Err(error) => return Err(error),
+            };
             round.tokens.push(token);
             if draft.get(row).is_none_or(|choice| choice.0 != token) {
                 break;

@@ -106,3 +106,27 @@ fn below_an_exit_of_the_session_it_drafts_with_less_than_that() {
     assert_eq!(plain.0, auto.0);
     assert!(auto.1 > 20);
 }
+
+/// Both of one shape: what an exit of the one was worth says nothing of the other, nor what one head cost of another.
+#[test]
+fn what_it_learnt_of_one_model_or_head_it_forgets_with_another() {
+    let (agrees, differs) = (deep(4, 0.0), deep(23, 1e3));
+    let work = |model: &Llama, speculation: &mut Speculation| {
+        let mut session = Session::new(model, 320).expect("within the context");
+        let options = GenerateOptions { max_new_tokens: 60, ..options(hot()) };
+        let go_on = &mut |_, _| ControlFlow::Continue(());
+        generate(&mut session, &[5, 9, 2], &options, speculation, go_on)
+            .expect("a good prompt")
+            .statistics
+            .work
+    };
+    let auto = || Speculation::auto(Adaptive::by_bytes());
+    let head = |model: &Llama| Some(model.draft_head(Some(Format::Int4), None).expect("a head"));
+    let (mut carried, fresh) = (auto(), work(&differs, &mut auto()));
+    let first = work(&agrees, &mut carried);
+    assert_ne!(work(&agrees, &mut carried), first, "in another text it knows what it learnt");
+    assert_eq!(work(&differs, &mut carried), fresh);
+    assert_eq!(work(&agrees, &mut carried), first, "and back");
+    let with_head = work(&agrees, &mut auto().with_head(head(&agrees)));
+    assert_eq!(work(&agrees, &mut carried.with_head(head(&agrees))), with_head);
+}

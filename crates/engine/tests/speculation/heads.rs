@@ -1,7 +1,7 @@
 //! Cheaper heads for drafts: another format, a shortlist, both; the text is the plain one.
 
 use crate::{fixed, model, options, samplings, told};
-use offramp_engine::{Adaptive, Speculation};
+use offramp_engine::{Adaptive, Error, Session, Speculation, generate};
 use offramp_model::{DraftHead, Format, Llama};
 
 fn heads(model: &Llama) -> Vec<DraftHead> {
@@ -54,4 +54,22 @@ fn a_head_of_nothing_or_of_unknown_tokens_is_refused() {
         |shortlist: &[u32]| model.draft_head(None, Some(shortlist)).expect_err("a bad shortlist").to_string();
     assert!(refused(&[]).contains("empty"));
     assert!(refused(&[3, 37]).contains("37"));
+}
+
+/// One of another model may have another width or vocabulary: at best its drafts are noise.
+#[test]
+fn a_head_of_another_model_is_refused() {
+    let (model, alike) = (model(0.97), model(0.97));
+    let head = model.draft_head(Some(Format::Int8), None).expect("a valid head");
+    for mut speculation in [Speculation::off(), fixed(2, 4), Speculation::auto(Adaptive::by_bytes())] {
+        speculation = speculation.with_head(Some(head.clone()));
+        let mut session = Session::new(&alike, 90).expect("within the context");
+        let refused =
+            generate(&mut session, &[5, 9, 2], &options(samplings()[0]), &mut speculation, &mut |_, _| {
+                panic!("nothing is said")
+            });
+        assert!(matches!(refused, Err(Error::ForeignDraftHead)));
+        assert!(session.tokens().is_empty());
+        told(&model.clone(), &options(samplings()[0]), &mut speculation, &[5, 9, 2]); // the same model
+    }
 }

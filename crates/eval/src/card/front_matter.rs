@@ -34,14 +34,18 @@ fn model_index(card: &Card<'_>) -> Vec<String> {
         let listed = |exit_layer| exits.is_none_or(|exits| exits.contains(&exit_layer));
         for exit in scores.exits.iter().filter(|exit| listed(exit.exit_layer)) {
             let e = exit.exit_layer;
-            metrics.push(metric("perplexity", &format!("perplexity, exit layer {e}"), exit.perplexity));
-            metrics.push(metric("bits_per_byte", &format!("bits/byte, exit layer {e}"), exit.bits_per_byte));
+            metrics.extend(metric("perplexity", &format!("perplexity, exit layer {e}"), exit.perplexity));
+            metrics.extend(metric(
+                "bits_per_byte",
+                &format!("bits/byte, exit layer {e}"),
+                exit.bits_per_byte,
+            ));
         }
         lines.extend(result(card, &scores.data, &metrics));
     }
     if let Some(speed) = speed {
         let listed = speed.exits.iter().filter(|exit| card.exits.contains(&exit.exit_layer));
-        let decode = listed.map(|exit| {
+        let decode = listed.filter_map(|exit| {
             let name = format!("decode tokens/s, exit layer {}", exit.exit_layer);
             metric("tokens_per_second", &name, exit.decode.median)
         });
@@ -56,6 +60,9 @@ fn model_index(card: &Card<'_>) -> Vec<String> {
 }
 
 fn result(card: &Card<'_>, data: &str, metrics: &[String]) -> Vec<String> {
+    if metrics.is_empty() {
+        return Vec::new();
+    }
     let dataset = card.facts.dataset.as_deref().unwrap_or(data);
     let head = [
         "  - task:".to_owned(),
@@ -68,8 +75,11 @@ fn result(card: &Card<'_>, data: &str, metrics: &[String]) -> Vec<String> {
     head.into_iter().chain(metrics.iter().cloned()).collect()
 }
 
-fn metric(kind: &str, name: &str, value: f64) -> String {
-    format!("    - type: {kind}\n      name: {}\n      value: {}", quoted(name), rounded(value))
+/// Nothing where there is no number: the Hub takes no other.
+fn metric(kind: &str, name: &str, value: f64) -> Option<String> {
+    let line =
+        || format!("    - type: {kind}\n      name: {}\n      value: {}", quoted(name), rounded(value));
+    value.is_finite().then(line)
 }
 
 /// Five significant digits: more than a repeat would give again.

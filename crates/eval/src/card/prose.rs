@@ -1,7 +1,7 @@
 //! The card's words: how to use the model, what it is not good for, whom to cite.
 
 use super::{Card, grouped};
-use offramp_model::{BitLinear, Config};
+use offramp_model::{BitLinear, Config, quoted};
 
 /// An exit whose perplexity is more than so many times the full model's has that said of it.
 const OF_LITTLE_USE: f64 = 2.0;
@@ -9,6 +9,8 @@ const OF_LITTLE_USE: f64 = 2.0;
 /// Code that runs as it stands, where the folder is one for `transformers`; the command otherwise.
 pub(super) fn usage(card: &Card<'_>) -> String {
     let (place, middle) = (card.place, card.config.num_hidden_layers.div_ceil(2));
+    // JSON's strings are Python's.
+    let literal = serde_json::Value::from(place).to_string();
     let exits = Config::quarters(card.config.num_hidden_layers);
     let exits = exits.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let python = format!(
@@ -17,8 +19,8 @@ pub(super) fn usage(card: &Card<'_>) -> String {
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{place}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = AutoModelForCausalLM.from_pretrained({literal}, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained({literal})
 
 model.set_exit_layer({middle})
 inputs = tokenizer("Once upon a time", return_tensors="pt")
@@ -36,6 +38,7 @@ for exit_layer in [{exits}]:
 Without `trust_remote_code=True` the stock Llama class loads the same folder, at full depth.
 "#
     );
+    let word = quoted(place);
     let python = match card.config.bit_linear {
         None if card.is_float() => python,
         Some(BitLinear { hadamard: false, .. }) => {
@@ -49,7 +52,7 @@ Without `trust_remote_code=True` the stock Llama class loads the same folder, at
             .to_owned(),
     };
     format!(
-        "## Use\n\nWith offramp:\n\n```sh\nofframp generate {place} --prompt \"Once upon a time\" --exit-layer {middle}\n```\n\n{python}"
+        "## Use\n\nWith offramp:\n\n```sh\nofframp generate {word} --prompt \"Once upon a time\" --exit-layer {middle}\n```\n\n{python}"
     )
 }
 
@@ -77,6 +80,7 @@ pub(super) fn limitations(card: &Card<'_>) -> String {
         card.measured.validation.as_ref().and_then(|scores| {
             Some((scores.exits.iter().min_by_key(|exit| exit.exit_layer)?, scores.deepest()?))
         })
+        && worst.perplexity.is_finite()
         && worst.perplexity > OF_LITTLE_USE * full.perplexity
     {
         lines.push(format!(

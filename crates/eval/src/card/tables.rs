@@ -19,12 +19,11 @@ pub(super) fn exits(card: &Card<'_>) -> String {
     let row = |&exit_layer: &usize| {
         let (score, speed) = measured.at(exit_layer);
         let scored = score.map_or(["–".to_owned(), "–".to_owned(), "–".to_owned()], |score| {
-            let (perplexity, bits, agreement) =
-                (score.perplexity, score.bits_per_byte, 100.0 * score.agreement);
-            [format!("{perplexity:.2}"), format!("{bits:.3}"), format!("{agreement:.1} %")]
+            let agreement = with(score.agreement, |share| format!("{:.1} %", 100.0 * share));
+            [fixed(score.perplexity, 2), fixed(score.bits_per_byte, 3), agreement]
         });
         let timed = speed.map_or(["–".to_owned(), "–".to_owned()], |speed| {
-            [spread(&speed.decode), format!("{:.2}×", speed.speed_up)]
+            [spread(&speed.decode), with(speed.speed_up, |ratio| format!("{ratio:.2}×"))]
         });
         let name = if exit_layer == card.config.num_hidden_layers { " (all)" } else { "" };
         [vec![format!("{exit_layer}{name}")], scored.into(), timed.into()].concat()
@@ -71,17 +70,33 @@ fn of_speed(speed: &SpeedFigures) -> String {
 fn untouched(scores: &Scores) -> String {
     let Some(full) = scores.deepest() else { return String::new() };
     format!(
-        "\nOn text that no choice has touched ({}, {} tokens) the full model has perplexity **{:.2}**, **{:.3} bits/byte**.\n",
+        "\nOn text that no choice has touched ({}, {} tokens) the full model has perplexity **{}**, **{} bits/byte**.\n",
         scores.data,
         grouped(full.tokens),
-        full.perplexity,
-        full.bits_per_byte
+        fixed(full.perplexity, 2),
+        fixed(full.bits_per_byte, 3)
     )
 }
 
+/// A number as it is written; one that there is none of is a dash.
+fn with(value: f64, write: impl Fn(f64) -> String) -> String {
+    if value.is_finite() { write(value) } else { "–".to_owned() }
+}
+
+fn fixed(value: f64, decimals: usize) -> String {
+    with(value, |value| format!("{value:.decimals$}"))
+}
+
+/// Whole tokens per second.
+fn rate(value: f64) -> String {
+    with(value, |value| grouped(value.max(0.0).round() as u64))
+}
+
 fn spread(spread: &Spread) -> String {
-    let whole =
-        |value: f64| if value < 100.0 { format!("{value:.1}") } else { grouped(value.round() as u64) };
+    let whole = |value: f64| match value {
+        value if value >= 100.0 && value.is_finite() => grouped(value.round() as u64),
+        value => fixed(value, 1),
+    };
     let [median, min, max] = [spread.median, spread.min, spread.max].map(whole);
     format!("{median} ({min}–{max})")
 }
@@ -149,8 +164,8 @@ fn of_run(report: &TrainingReport) -> Vec<(&'static str, String)> {
         ("steps", grouped(report.steps)),
         ("tokens seen", grouped(report.tokens)),
         ("peak learning rate", format!("{peak:.1e}")),
-        ("training tokens/s, median", grouped(report.tokens_per_second.median.max(0.0).round() as u64)),
-        ("hours of training steps", format!("{:.1}", report.seconds / 3600.0)),
+        ("training tokens/s, median", rate(report.tokens_per_second.median)),
+        ("hours of training steps", fixed(report.seconds / 3600.0, 1)),
     ];
     if let Some(start) = &report.start {
         rows.push(("threads", format!("{}, {}", start.threads, start.kernels)));
@@ -168,19 +183,19 @@ pub(super) fn stability(card: &Card<'_>) -> String {
     };
     let GradNorm { median, percentile_99, max } = report.grad_norm;
     let mut rows = vec![
-        ("final loss (full model, smoothed, nats per token)", format!("{:.3}", report.smoothed_loss)),
-        ("gradient norm before clipping, median", format!("{median:.2}")),
-        ("99th percentile", format!("{percentile_99:.2}")),
-        ("most", format!("{max:.2}")),
-        ("99th percentile after the warm-up", format!("{:.2}", report.grad_norm_after_warmup.percentile_99)),
+        ("final loss (full model, smoothed, nats per token)", fixed(report.smoothed_loss, 3)),
+        ("gradient norm before clipping, median", fixed(median, 2)),
+        ("99th percentile", fixed(percentile_99, 2)),
+        ("most", fixed(max, 2)),
+        ("99th percentile after the warm-up", fixed(report.grad_norm_after_warmup.percentile_99, 2)),
         ("loss spikes (five deviations above the fifty steps before)", report.loss_spikes.to_string()),
         ("steps skipped as not finite", report.skipped.to_string()),
     ];
     if let Some(norm) = report.grad_norm_int4 {
-        rows.push(("99th percentile with 4-bit activations", format!("{:.2}", norm.percentile_99)));
+        rows.push(("99th percentile with 4-bit activations", fixed(norm.percentile_99, 2)));
     }
     if let Some(last) = report.validation.last() {
-        let exits = last.exits.iter().map(|exit| format!("{:.3} at {}", exit.loss, exit.exit_layer));
+        let exits = last.exits.iter().map(|exit| format!("{} at {}", fixed(exit.loss, 3), exit.exit_layer));
         rows.push(("last validation, nats per token at exit layers", exits.collect::<Vec<_>>().join(", ")));
     }
     format!("## Training stability\n\n{}", of_pairs(&rows))

@@ -1,7 +1,7 @@
 //! A card says what was found, and what to run for what was not.
 
 use super::*;
-use crate::{ExitScore, Spread};
+use crate::{ExitScore, GradNorm, Spread};
 use offramp_model::BitLinear;
 use offramp_model::journal::{ExitLoss, Journal, Record, StepRecord, ValidationRecord};
 use offramp_model::{Format, Quantization};
@@ -193,4 +193,43 @@ fn a_ternary_folder_is_not_shown_as_a_llama() {
         let text = card(&config, measured(), None).markdown();
         assert!(text.contains(said) && !text.contains("from_pretrained"), "{text}");
     }
+}
+
+/// In a shell and in Python alike.
+#[test]
+fn a_place_of_any_name_is_quoted() {
+    let config = config();
+    let text = Card { place: "my \"runs\"/it's", ..card(&config, Measured::default(), None) }.markdown();
+    for part in [
+        r#"offramp generate 'my "runs"/it'\''s' --prompt "#,
+        r#"`offramp card 'my "runs"/it'\''s' --data FILE`"#,
+        r#"AutoModelForCausalLM.from_pretrained("my \"runs\"/it's", trust_remote_code=True)"#,
+        r#"AutoTokenizer.from_pretrained("my \"runs\"/it's")"#,
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+/// A run that diverged, a text without a byte, a clock that stood still.
+#[test]
+fn what_there_is_no_number_of_is_a_dash() {
+    let (config, mut report, mut measured) = (config(), report(), measured());
+    let none = GradNorm { median: f64::NAN, percentile_99: f64::NAN, max: f64::INFINITY };
+    (report.grad_norm, report.grad_norm_after_warmup, report.grad_norm_int4) = (none, none, Some(none));
+    (report.smoothed_loss, report.seconds) = (f64::NAN, f64::INFINITY);
+    report.tokens_per_second = Spread::of(vec![f64::NAN]);
+    report.validation.iter_mut().flat_map(|record| &mut record.exits).for_each(|exit| exit.loss = f64::NAN);
+    let scores = [&mut measured.validation, &mut measured.untouched].into_iter().flatten();
+    for exit in scores.flat_map(|scores| &mut scores.exits) {
+        (exit.perplexity, exit.bits_per_byte, exit.agreement) = (f64::INFINITY, f64::INFINITY, f64::NAN);
+    }
+    for exit in measured.speed.iter_mut().flat_map(|speed| &mut speed.exits) {
+        (exit.decode, exit.speed_up) = (Spread::of(vec![f64::INFINITY]), f64::NAN);
+    }
+    let text = card(&config, measured, Some(&report)).markdown();
+    for word in text.split(|c: char| !c.is_alphanumeric()) {
+        assert!(!["nan", "inf", "null"].contains(&word.to_lowercase().as_str()), "{text}");
+    }
+    assert!(!text.contains(&u64::MAX.to_string()) && !text.contains("18,446,744"), "{text}");
+    assert_has(&text, &["| 4 (all) | – | – | – | – (–––) | – |", "| training tokens/s, median | – |"]);
 }

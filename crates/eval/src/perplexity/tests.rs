@@ -31,7 +31,7 @@ fn tokens(len: usize) -> Vec<u32> {
 fn measure(tokens: &[u32], options: &PerplexityOptions) -> Result<Vec<ExitScore>> {
     let stream = TokenStream::from_tokens(tokens.to_vec(), VOCAB).unwrap();
     // Token 0 is the end of text: it costs nats and counts no bytes.
-    perplexity(&model(), &stream, &|token| if token == 0 { 0 } else { 2 }, options, &mut |_, _| ())
+    perplexity(&model(), &stream, &|_, token| if token == 0 { 0 } else { 2 }, options, &mut |_, _| ())
 }
 
 fn in_context(context: usize) -> PerplexityOptions {
@@ -113,6 +113,6 @@ fn what_measures_nothing_is_one_clear_line() {
         assert!(!message.contains('\n') && message.contains(expected), "{message:?}, not {expected:?}");
     }
     let stream = TokenStream::from_tokens(vec![1, 2, 3], VOCAB + 1).unwrap();
-    let found = perplexity(&model(), &stream, &|_| 1, &PerplexityOptions::default(), &mut |_, _| ());
+    let found = perplexity(&model(), &stream, &|_, _| 1, &PerplexityOptions::default(), &mut |_, _| ());
     assert!(matches!(found, Err(Error::Vocabulary { data: 14, model: VOCAB })), "{found:?}");
 }

@@ -5,6 +5,7 @@ use super::{DecodeSample, ExitSpeed, SpeedOptions, Spread, VerifySample};
 use crate::Result;
 use offramp_engine::{Session, argmax};
 use offramp_model::Llama;
+use std::hint::black_box;
 use std::time::Instant;
 
 /// New tokens of the warm-up.
@@ -15,9 +16,12 @@ const PAIRS: usize = 2;
 /// A session, and what it took so far.
 pub(super) struct Timed<'m> {
     session: Session<'m>,
-    prompt: Vec<u32>,
+    /// The prompt, and what is decoded after it.
+    tokens: Vec<u32>,
     options: SpeedOptions,
     exits: Vec<Samples>,
+    /// Their places, the shallowest first: whoever is next finds what it shares with those before in the cache.
+    turns: Vec<usize>,
 }
 
 /// What one exit took.
@@ -32,90 +36,111 @@ impl<'m> Timed<'m> {
     pub(super) fn new(model: &'m Llama, options: &SpeedOptions, exits: &[usize]) -> Result<Self> {
         let vocab = model.config().vocab_size;
         // Speed does not depend on which tokens they are; these are spread over the vocabulary.
-        let prompt = (0..options.prompt_tokens).map(|i| (i * 7919 % vocab) as u32).collect();
+        let tokens =
+            (0..options.prompt_tokens + options.new_tokens).map(|i| (i * 7919 % vocab) as u32).collect();
+        let mut turns: Vec<_> = (0..exits.len()).collect();
+        turns.sort_by_key(|&e| exits[e]);
         let samples =
             |&exit_layer| Samples { exit_layer, prefill: Vec::new(), decode: Vec::new(), verify: Vec::new() };
         Ok(Self {
             session: Session::new(model, options.positions())?,
-            prompt,
+            tokens,
             options: options.clone(),
             exits: exits.iter().map(samples).collect(),
+            turns,
         })
     }
 
     /// Everything once, uncounted: caches, threads, and the memory that is asked for at first.
     pub(super) fn warm_up(&mut self) -> Result<()> {
-        for e in 0..self.exits.len() {
-            let (_, next) = self.prefill(self.exits[e].exit_layer)?;
-            self.decode(next, self.options.new_tokens.min(WARM_UP))?;
+        self.prefill()?;
+        self.decode(self.options.new_tokens.min(WARM_UP), &mut |_| ())?;
+        for e in self.turns.clone() {
             if self.options.verify > 0 {
-                self.verify(next)?;
+                self.verify(e)?;
             }
         }
         Ok(())
     }
 
-    /// Whether every exit has as many counted samples as were asked for.
+    /// Whether there are as many counted samples as were asked for.
     pub(super) fn is_complete(&self) -> bool {
-        self.exits.iter().all(|exit| exit.counted() >= self.options.runs)
+        self.counted() >= self.options.runs
     }
 
-    /// Each exit in turn; in rounds beyond those asked for, only exits that lack samples.
+    /// Of each exit: a round counts for all of them or for none.
+    fn counted(&self) -> usize {
+        self.exits.first().map_or(self.options.runs, Samples::counted)
+    }
+
+    /// All exits in turn.
     pub(super) fn round(
         &mut self,
         round: usize,
         probe: &MemoryProbe,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
-        for e in 0..self.exits.len() {
-            if self.exits[e].counted() < self.options.runs {
-                self.sample(e, round, probe)?;
-            }
-            let done = self.exits.iter().map(|exit| exit.counted().min(self.options.runs)).sum();
-            progress(done, self.options.runs * self.exits.len());
-        }
-        Ok(())
-    }
-
-    fn sample(&mut self, e: usize, round: usize, probe: &MemoryProbe) -> Result<()> {
-        let (prefill, next) = self.prefill(self.exits[e].exit_layer)?;
+        let prefill = self.prefill()?;
         let before = probe.read();
-        let seconds = self.decode(next, self.options.new_tokens)?;
-        self.exits[e].decode.push(DecodeSample::new(seconds, [before, probe.read()]));
+        let (exits, runs, new_tokens) = (self.exits.len(), self.options.runs, self.options.new_tokens);
+        let counted = self.counted();
+        let decode = self.decode(new_tokens, &mut |done| {
+            progress((counted * exits + exits * done / new_tokens).min(runs * exits), runs * exits);
+        })?;
+        let probes = [before, probe.read()];
+        for (exit, seconds) in self.exits.iter_mut().zip(decode) {
+            exit.decode.push(DecodeSample::new(seconds, probes));
+        }
         // What needs no probe is not taken again.
         if round < self.options.runs {
-            self.exits[e].prefill.push(prefill);
+            self.exits.iter_mut().zip(prefill).for_each(|(exit, seconds)| exit.prefill.push(seconds));
             for _ in 0..if self.options.verify > 0 { PAIRS } else { 0 } {
-                let sample = self.verify(next)?;
-                self.exits[e].verify.push(sample);
+                for e in self.turns.clone() {
+                    let sample = self.verify(e)?;
+                    self.exits[e].verify.push(sample);
+                }
             }
         }
+        progress(self.counted().min(runs) * exits, runs * exits);
         Ok(())
     }
 
-    /// Seconds from the prompt to its first token, and that token.
-    fn prefill(&mut self, exit_layer: usize) -> Result<(f64, u32)> {
-        self.session.truncate(0);
-        self.session.set_exit_layer(exit_layer)?;
-        let start = Instant::now();
-        let next = argmax(self.session.feed(&self.prompt)?);
-        Ok((start.elapsed().as_secs_f64(), next))
-    }
-
-    /// Seconds of `count` tokens after the prompt.
-    fn decode(&mut self, mut next: u32, count: usize) -> Result<f64> {
-        self.session.truncate(self.prompt.len());
-        let start = Instant::now();
-        for _ in 0..count {
-            next = argmax(self.session.feed(&[next])?);
+    /// Each exit's seconds from the prompt to its first token; the deepest comes last, so that all find their keys and
+    /// values afterwards.
+    fn prefill(&mut self) -> Result<Vec<f64>> {
+        let mut seconds = vec![0.0; self.exits.len()];
+        for &e in &self.turns {
+            self.session.truncate(0);
+            self.session.set_exit_layer(self.exits[e].exit_layer)?;
+            let start = Instant::now();
+            black_box(argmax(self.session.feed(&self.tokens[..self.options.prompt_tokens])?));
+            seconds[e] = start.elapsed().as_secs_f64();
         }
-        Ok(start.elapsed().as_secs_f64())
+        Ok(seconds)
     }
 
-    fn verify(&mut self, next: u32) -> Result<VerifySample> {
+    /// Each exit's seconds of `count` tokens after the prompt, token by token in turn; `progress` hears how many.
+    fn decode(&mut self, count: usize, progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>> {
+        let mut seconds = vec![0.0; self.exits.len()];
+        for done in 0..count {
+            let position = self.options.prompt_tokens + done;
+            for &e in &self.turns {
+                self.session.truncate(position);
+                self.session.set_exit_layer(self.exits[e].exit_layer)?;
+                let start = Instant::now();
+                black_box(argmax(self.session.feed(&self.tokens[position..=position])?));
+                seconds[e] += start.elapsed().as_secs_f64();
+            }
+            progress(done + 1);
+        }
+        Ok(seconds)
+    }
+
+    fn verify(&mut self, e: usize) -> Result<VerifySample> {
+        self.session.set_exit_layer(self.exits[e].exit_layer)?;
         let mut time = |count: usize| -> Result<f64> {
-            self.session.truncate(self.prompt.len());
-            let tokens = vec![next; count];
+            self.session.truncate(self.options.prompt_tokens);
+            let tokens = vec![self.tokens[0]; count];
             let start = Instant::now();
             self.session.feed_each(&tokens)?;
             Ok(start.elapsed().as_secs_f64())

@@ -16,10 +16,13 @@ const ROWS: usize = 32;
 const LINE: usize = 64;
 
 /// 16 floats.
+///
+/// A vector is made like one that is there: whoever has one has a processor for them, so that everything here is
+/// safe, and the first one is made by the function of an instruction set.
 pub(crate) trait Vector: Copy {
-    fn splat(x: f32) -> Self;
-    fn load(from: &[f32; LANES]) -> Self;
-    fn widen(from: &[f16; LANES]) -> Self;
+    fn splat(self, x: f32) -> Self;
+    fn load(self, from: &[f32; LANES]) -> Self;
+    fn widen(self, from: &[f16; LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
@@ -52,9 +55,13 @@ thread_local! {
 }
 
 /// `out[t, h] = Σ_p softmax_p(query[t, h] · key[p]) · value[p]` over the positions that token `t` sees; `out`
-/// is `[tokens, heads · head_dim]`. `R` rows, and `W` vectors of each, share the registers.
+/// is `[tokens, heads · head_dim]`. `R` rows, and `W` vectors of each, `like` any, share the registers.
 #[inline(always)]
-pub(crate) fn attend<V: Vector, const R: usize, const W: usize>(job: &Attend<'_>, mut out: ColumnsMut<'_>) {
+pub(crate) fn attend<V: Vector, const R: usize, const W: usize>(
+    like: V,
+    job: &Attend<'_>,
+    mut out: ColumnsMut<'_>,
+) {
     let heads = job.check(out.rows(), out.columns());
     if heads == 0 {
         return;
@@ -70,10 +77,10 @@ pub(crate) fn attend<V: Vector, const R: usize, const W: usize>(job: &Attend<'_>
         for (t, queries) in tokens.clone().zip(rows.queries.chunks_exact_mut(heads * job.head_dim)) {
             queries.copy_from_slice(&job.queries[t * job.stride..][..heads * job.head_dim]);
         }
-        rows.through_blocks::<V, R, W>(job.cache);
+        rows.through_blocks::<V, R, W>(like, job.cache);
         for (t, first) in tokens.zip((0..).step_by(heads)) {
             for (row, out) in (first..).zip(out.row(t).chunks_exact_mut(job.head_dim)) {
-                let scale = 1.0 / V::load(&rows.sums[row]).sum();
+                let scale = 1.0 / like.load(&rows.sums[row]).sum();
                 let weighted = &rows.weighted[row * padded(job.head_dim)..][..job.head_dim];
                 out.iter_mut().zip(weighted).for_each(|(out, &x)| *out = x * scale);
             }
@@ -142,7 +149,7 @@ impl<'a> Rows<'a> {
     }
 
     #[inline(always)]
-    fn through_blocks<V: Vector, const R: usize, const W: usize>(&mut self, cache: Blocks<'_>) {
+    fn through_blocks<V: Vector, const R: usize, const W: usize>(&mut self, like: V, cache: Blocks<'_>) {
         let len = self.widened.len();
         let most = self.seen.last().map_or(0, |&seen| seen);
         // With many rows there is more to compute than to wait for.
@@ -153,7 +160,7 @@ impl<'a> Rows<'a> {
             match cache {
                 Blocks::F32(blocks) => {
                     let mut ahead = Ahead::of(if few { block(blocks, index + 1, len) } else { &[] }, steps);
-                    self.through_block::<V, R, W>(index, block(blocks, index, len), &mut ahead);
+                    self.through_block::<V, R, W>(like, index, block(blocks, index, len), &mut ahead);
                 }
                 Blocks::F16(blocks) => {
                     let steps = steps + len / (LANES * STRETCH);
@@ -164,9 +171,9 @@ impl<'a> Rows<'a> {
                         if i % STRETCH == 0 {
                             ahead.ask::<V>();
                         }
-                        V::widen(narrow).store(wide);
+                        like.widen(narrow).store(wide);
                     }
-                    self.through_block::<V, R, W>(index, widened, &mut ahead);
+                    self.through_block::<V, R, W>(like, index, widened, &mut ahead);
                     self.widened = widened;
                 }
             }
@@ -177,6 +184,7 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     fn through_block<V: Vector, const R: usize, const W: usize>(
         &mut self,
+        like: V,
         index: usize,
         block: &[f32],
         ahead: &mut Ahead,
@@ -186,10 +194,10 @@ impl<'a> Rows<'a> {
         while row < self.seen.len() {
             let left = self.seen.len() - row;
             row += match left {
-                _ if left >= R => self.tile::<V, R, W>(row, before, block, ahead),
-                4.. => self.tile::<V, 4, W>(row, before, block, ahead),
-                2.. => self.tile::<V, 2, W>(row, before, block, ahead),
-                _ => self.tile::<V, 1, W>(row, before, block, ahead),
+                _ if left >= R => self.tile::<V, R, W>(like, row, before, block, ahead),
+                4.. => self.tile::<V, 4, W>(like, row, before, block, ahead),
+                2.. => self.tile::<V, 2, W>(like, row, before, block, ahead),
+                _ => self.tile::<V, 1, W>(like, row, before, block, ahead),
             };
         }
     }
@@ -198,6 +206,7 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     fn tile<V: Vector, const R: usize, const W: usize>(
         &mut self,
+        like: V,
         row: usize,
         before: usize,
         block: &[f32],
@@ -206,7 +215,13 @@ impl<'a> Rows<'a> {
         let wide = padded(self.head_dim);
         let (keys, values) = block.split_at(BLOCK * self.head_dim);
         let mut weights = [[0.0; BLOCK]; R];
-        scores::<V, R, W>(&self.queries[row * self.head_dim..], keys.as_chunks().0, &mut weights, ahead);
+        scores::<V, R, W>(
+            like,
+            &self.queries[row * self.head_dim..],
+            keys.as_chunks().0,
+            &mut weights,
+            ahead,
+        );
         let (mut seen, mut factors) = ([BLOCK; R], [1.0; R]);
         let mut least = BLOCK;
         for r in 0..R {
@@ -214,16 +229,23 @@ impl<'a> Rows<'a> {
             least = least.min(seen[r]);
             weights[r][seen[r]..].fill(f32::NEG_INFINITY);
             let (largest, sums) = (&mut self.largest[row + r], &mut self.sums[row + r]);
-            factors[r] = weigh::<V>(&mut weights[r], largest, sums);
+            factors[r] = weigh(like, &mut weights[r], largest, sums);
         }
         let weighted = &mut self.weighted[row * wide..][..R * wide];
-        add_values::<V, R, W>(&weights, &factors, &values[..least * wide], weighted, ahead);
+        add_values::<V, R, W>(like, &weights, &factors, &values[..least * wide], weighted, ahead);
         for r in 0..R {
             if seen[r] > least {
                 let mut weights = [weights[r]];
                 weights[0].copy_within(least.., 0);
                 let values = &values[least * wide..seen[r] * wide];
-                add_values::<V, 1, W>(&weights, &[1.0], values, &mut weighted[r * wide..][..wide], ahead);
+                add_values::<V, 1, W>(
+                    like,
+                    &weights,
+                    &[1.0],
+                    values,
+                    &mut weighted[r * wide..][..wide],
+                    ahead,
+                );
             }
         }
         R
@@ -239,6 +261,7 @@ fn block<T>(blocks: &[T], index: usize, len: usize) -> &[T] {
 /// `out[r, p] = Σ_d queries[r, d] · keys[d, p]`, in increasing d.
 #[inline(always)]
 fn scores<V: Vector, const R: usize, const W: usize>(
+    like: V,
     queries: &[f32],
     keys: &[[f32; BLOCK]],
     out: &mut [[f32; BLOCK]; R],
@@ -250,16 +273,16 @@ fn scores<V: Vector, const R: usize, const W: usize>(
         of_row[r] = &queries[r * head_dim..][..head_dim];
     }
     for first in (0..VECTORS).step_by(W) {
-        let mut sums = [[V::splat(0.0); W]; R];
+        let mut sums = [[like.splat(0.0); W]; R];
         for d in 0..head_dim {
             if d % STRETCH == 0 {
                 ahead.ask::<V>();
             }
             let keys = &keys[d].as_chunks::<LANES>().0[first..first + W];
             for r in 0..R {
-                let query = V::splat(of_row[r][d]);
+                let query = like.splat(of_row[r][d]);
                 for w in 0..W {
-                    sums[r][w] = V::load(&keys[w]).mul_add(query, sums[r][w]);
+                    sums[r][w] = like.load(&keys[w]).mul_add(query, sums[r][w]);
                 }
             }
         }
@@ -275,26 +298,26 @@ fn scores<V: Vector, const R: usize, const W: usize>(
 /// Replaces a row's scores by weights relative to the largest score so far, and adds them to `sums`; returns by
 /// what everything before must be multiplied.
 #[inline(always)]
-fn weigh<V: Vector>(scores: &mut [f32; BLOCK], largest: &mut f32, sums: &mut [f32; LANES]) -> f32 {
+fn weigh<V: Vector>(like: V, scores: &mut [f32; BLOCK], largest: &mut f32, sums: &mut [f32; LANES]) -> f32 {
     let scores = scores.as_chunks_mut::<LANES>().0;
-    let (mut factor, before) = (1.0, V::splat(*largest));
+    let (mut factor, before) = (1.0, like.splat(*largest));
     let mut above = false;
     for scores in &*scores {
-        above |= V::load(scores).any_above(before);
+        above |= like.load(scores).any_above(before);
     }
     if above {
         for scores in &*scores {
-            let here = V::load(scores).largest();
+            let here = like.load(scores).largest();
             *largest = if here > *largest { here } else { *largest };
         }
         let mut lanes = [0.0; LANES];
-        exp(before.sub(V::splat(*largest))).store(&mut lanes);
+        exp(before.sub(like.splat(*largest))).store(&mut lanes);
         factor = lanes[0];
     }
-    let largest = V::splat(*largest);
-    let mut sum = V::load(sums).mul(V::splat(factor));
+    let largest = like.splat(*largest);
+    let mut sum = like.load(sums).mul(like.splat(factor));
     for scores in scores {
-        let weight = exp(V::load(scores).sub(largest));
+        let weight = exp(like.load(scores).sub(largest));
         sum = sum.add(weight);
         weight.store(scores);
     }
@@ -305,6 +328,7 @@ fn weigh<V: Vector>(scores: &mut [f32; BLOCK], largest: &mut f32, sums: &mut [f3
 /// `out[r] = out[r] · factors[r] + Σ_p weights[r, p] · values[p]`, in increasing p.
 #[inline(always)]
 fn add_values<V: Vector, const R: usize, const W: usize>(
+    like: V,
     weights: &[[f32; BLOCK]; R],
     factors: &[f32; R],
     values: &[f32],
@@ -314,11 +338,11 @@ fn add_values<V: Vector, const R: usize, const W: usize>(
     let wide = out.len() / R;
     let mut first = 0;
     while first + W * LANES <= wide {
-        add_columns::<V, R, W>(weights, factors, values, (first, out), ahead);
+        add_columns::<V, R, W>(like, weights, factors, values, (first, out), ahead);
         first += W * LANES;
     }
     while first < wide {
-        add_columns::<V, R, 1>(weights, factors, values, (first, out), ahead);
+        add_columns::<V, R, 1>(like, weights, factors, values, (first, out), ahead);
         first += LANES;
     }
 }
@@ -326,6 +350,7 @@ fn add_values<V: Vector, const R: usize, const W: usize>(
 /// As [`add_values`], for `W` vectors of columns from the first on.
 #[inline(always)]
 fn add_columns<V: Vector, const R: usize, const W: usize>(
+    like: V,
     weights: &[[f32; BLOCK]; R],
     factors: &[f32; R],
     values: &[f32],
@@ -333,12 +358,12 @@ fn add_columns<V: Vector, const R: usize, const W: usize>(
     ahead: &mut Ahead,
 ) {
     let wide = out.len() / R;
-    let mut sums = [[V::splat(0.0); W]; R];
+    let mut sums = [[like.splat(0.0); W]; R];
     for r in 0..R {
-        let factor = V::splat(factors[r]);
+        let factor = like.splat(factors[r]);
         let out = out[r * wide + first..][..W * LANES].as_chunks::<LANES>().0;
         for w in 0..W {
-            sums[r][w] = V::load(&out[w]).mul(factor);
+            sums[r][w] = like.load(&out[w]).mul(factor);
         }
     }
     let positions = (values.len() / wide).min(BLOCK);
@@ -348,9 +373,9 @@ fn add_columns<V: Vector, const R: usize, const W: usize>(
         }
         let values = values[p * wide + first..][..W * LANES].as_chunks::<LANES>().0;
         for r in 0..R {
-            let weight = V::splat(weights[r][p]);
+            let weight = like.splat(weights[r][p]);
             for w in 0..W {
-                sums[r][w] = V::load(&values[w]).mul_add(weight, sums[r][w]);
+                sums[r][w] = like.load(&values[w]).mul_add(weight, sums[r][w]);
             }
         }
     }
@@ -366,14 +391,14 @@ fn add_columns<V: Vector, const R: usize, const W: usize>(
 #[inline(always)]
 fn exp<V: Vector>(x: V) -> V {
     const ROUND: f32 = 12_582_912.0;
-    let shifted = x.mul_add(V::splat(std::f32::consts::LOG2_E), V::splat(ROUND));
-    let power = shifted.sub(V::splat(ROUND));
-    let rest = power.mul_add(V::splat(-0.693_359_4), x);
-    let rest = power.mul_add(V::splat(2.121_944_4e-4), rest);
-    let mut poly = V::splat(1.987_569_1e-4);
+    let shifted = x.mul_add(x.splat(std::f32::consts::LOG2_E), x.splat(ROUND));
+    let power = shifted.sub(x.splat(ROUND));
+    let rest = power.mul_add(x.splat(-0.693_359_4), x);
+    let rest = power.mul_add(x.splat(2.121_944_4e-4), rest);
+    let mut poly = x.splat(1.987_569_1e-4);
     for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        poly = poly.mul_add(rest, V::splat(coefficient));
+        poly = poly.mul_add(rest, x.splat(coefficient));
     }
-    let value = poly.mul(rest).mul_add(rest, rest).add(V::splat(1.0));
+    let value = poly.mul(rest).mul_add(rest, rest).add(x.splat(1.0));
     value.mul(shifted.power()).unless_below(x, -86.6)
 }

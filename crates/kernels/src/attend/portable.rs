@@ -6,17 +6,17 @@ use half::f16;
 /// A vector in plain Rust, without fused multiply-add.
 impl Vector for [f32; LANES] {
     #[inline(always)]
-    fn splat(x: f32) -> Self {
+    fn splat(self, x: f32) -> Self {
         [x; LANES]
     }
 
     #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
+    fn load(self, from: &[f32; LANES]) -> Self {
         *from
     }
 
     #[inline(always)]
-    fn widen(from: &[f16; LANES]) -> Self {
+    fn widen(self, from: &[f16; LANES]) -> Self {
         lanes(|i| widened(from[i]))
     }
 

@@ -102,7 +102,15 @@ impl Shapes {
             (configuration.rows[tile], configuration.bytes[tile]) = (rows as u8, bytes as u16);
         }
         // SAFETY: the caller's promise; the configuration is one of palette 1.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly)) };
+        unsafe {
+            asm!(
+                "ldtilecfg [{}]",
+                in(reg) &raw const configuration,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
         Self(())
     }
 }
@@ -111,6 +119,13 @@ impl Drop for Shapes {
     /// Tiles in use cost at every switch between threads.
     fn drop(&mut self) {
         // SAFETY: whoever made this has tiles.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        unsafe {
+            asm!(
+                "tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, nomem),
+            );
+        }
     }
 }

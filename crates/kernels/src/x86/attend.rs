@@ -15,7 +15,7 @@ use std::arch::x86_64::*;
 pub(super) fn avx2(job: &Attend<'_>, out: ColumnsMut<'_>) {
     #[target_feature(enable = "avx2,fma,f16c")]
     fn compiled(job: &Attend<'_>, out: ColumnsMut<'_>) {
-        attend::<Pair, 4, 1>(job, out);
+        attend::<_, 4, 1>(Pair(_mm256_setzero_ps(), _mm256_setzero_ps()), job, out);
     }
     // SAFETY: this table is handed out only where the processor has its instructions.
     unsafe { compiled(job, out) }
@@ -25,36 +25,36 @@ pub(super) fn avx2(job: &Attend<'_>, out: ColumnsMut<'_>) {
 pub(super) fn avx512(job: &Attend<'_>, out: ColumnsMut<'_>) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
     fn compiled(job: &Attend<'_>, out: ColumnsMut<'_>) {
-        attend::<Whole, 8, 2>(job, out);
+        attend::<_, 8, 2>(Whole(_mm512_setzero_ps()), job, out);
     }
     // SAFETY: this table is handed out only where the processor has its instructions.
     unsafe { compiled(job, out) }
 }
 
-/// Two registers of AVX2; made by the functions of that instruction set alone.
+/// Two registers of AVX2; the first is made by the function of that instruction set alone.
 #[derive(Clone, Copy)]
 struct Pair(__m256, __m256);
 
-/// One register of AVX-512; made by the functions of that instruction set alone.
+/// One register of AVX-512; the first is made by the function of that instruction set alone.
 #[derive(Clone, Copy)]
 struct Whole(__m512);
 
-// SAFETY, of everything below: the two functions above alone use these vectors, and have the instructions; what is
-// read or written is a borrowed array; what is asked for need not exist.
+// SAFETY, of everything below: whoever has one of these vectors has the instructions, since the two functions above
+// alone make them from nothing; what is read or written is a borrowed array; what is asked for need not exist.
 
 impl Vector for Whole {
     #[inline(always)]
-    fn splat(x: f32) -> Self {
+    fn splat(self, x: f32) -> Self {
         Self(unsafe { _mm512_set1_ps(x) })
     }
 
     #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
+    fn load(self, from: &[f32; LANES]) -> Self {
         Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
     }
 
     #[inline(always)]
-    fn widen(from: &[f16; LANES]) -> Self {
+    fn widen(self, from: &[f16; LANES]) -> Self {
         Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) })
     }
 
@@ -124,18 +124,18 @@ impl Vector for Whole {
 
 impl Vector for Pair {
     #[inline(always)]
-    fn splat(x: f32) -> Self {
+    fn splat(self, x: f32) -> Self {
         let x = unsafe { _mm256_set1_ps(x) };
         Self(x, x)
     }
 
     #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
+    fn load(self, from: &[f32; LANES]) -> Self {
         unsafe { Self(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from[8..].as_ptr())) }
     }
 
     #[inline(always)]
-    fn widen(from: &[f16; LANES]) -> Self {
+    fn widen(self, from: &[f16; LANES]) -> Self {
         unsafe {
             let low = _mm_loadu_si128(from.as_ptr().cast());
             let high = _mm_loadu_si128(from[8..].as_ptr().cast());

@@ -1,9 +1,9 @@
 //! By what damage to a file is noticed: its length and a checksum, taken while it is written.
 
 use crate::error::{Error, Result, open_regular};
+use offramp_files::Unfinished;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use twox_hash::XxHash64;
@@ -83,16 +83,20 @@ impl Sum {
 
 /// A file that sums up what is written to it.
 pub(super) struct Summed {
-    file: File,
+    file: Unfinished,
     sum: Sum,
 }
 
 impl Summed {
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(file: Unfinished) -> Self {
         Self { file, sum: Sum::default() }
     }
 
-    pub(super) fn finish(self) -> (File, Checksum) {
+    pub(super) fn target(&self) -> &Path {
+        self.file.target()
+    }
+
+    pub(super) fn finish(self) -> (Unfinished, Checksum) {
         (self.file, self.sum.checksum())
     }
 }

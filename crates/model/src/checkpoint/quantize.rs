@@ -4,6 +4,7 @@ use super::{CONFIG, GENERATION, Unfinished, header, replace_folder, write_atomic
 use crate::config::{Config, EMBEDDING, Quantization, TensorSpec};
 use crate::error::{Error, Result, open_regular};
 use crate::format::{Format, Formats};
+use crate::run_folder::JOURNAL;
 use crate::source::{Source, Values};
 use crate::weights::{Layout, Pages, SINGLE, Weights, bitnet};
 use std::fs;
@@ -20,7 +21,7 @@ const COMPANIONS: [&str; 6] = [
     "special_tokens_map.json",
     "chat_template.jinja",
     GENERATION,
-    "journal.jsonl",
+    JOURNAL,
 ];
 
 /// What [`quantize`] did.

@@ -1,8 +1,8 @@
 //! A model folder that brings its own Python class for `transformers`.
 
 use super::{CONFIG, write_atomically};
-use crate::config::read;
 use crate::error::{Error, Result};
+use crate::text_file::read_text;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use std::path::Path;
 /// If the folder has no `config.json` that is a JSON object, or a file cannot be written.
 pub fn add_remote_code(folder: &Path, module: &str, class: &str, code: &str) -> Result<()> {
     let path = folder.join(CONFIG);
-    let text = read::text(&path)?;
+    let text = read_text(&path)?;
     let mut config: Value = serde_json::from_str(&text)
         .map_err(|error| Error::json(&path, format!("not JSON: {error}: export the model again")))?;
     let keys =

@@ -1,50 +1,35 @@
-//! Files and folders that appear whole or not at all: made beside their target, then renamed onto it.
+//! Files and folders that appear whole or not at all, each with what it was when it was written.
 
 use super::checksum::{Checksum, Summed};
 use crate::error::{Error, Result};
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use tempfile::{Builder, TempPath};
+use std::path::Path;
 
-const PREFIX: &str = ".offramp-";
-const SUFFIX: &str = ".partial";
-/// What a replaced folder is called for the moment between two renames.
-const REPLACED: &str = ".replaced";
+pub use offramp_files::{free_space, remove_leftovers};
+
 const BUFFER: usize = 1 << 20;
 
 /// A file in the making; dropped unpublished, it is removed.
 pub(super) struct Unfinished {
     file: BufWriter<Summed>,
-    name: TempPath, // removes the file when dropped
-    target: PathBuf,
 }
 
 impl Unfinished {
     pub(super) fn create(target: &Path) -> Result<Self> {
-        // `create_new` and not tempfile's own opening: the result is for others to read, so it gets the
-        // permissions of any new file (0666 less the umask), not those of a secret.
-        let open = |path: &Path| File::options().write(true).create_new(true).open(path);
-        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open);
-        let file = file.map_err(|error| Error::write(target, error))?;
-        // Apart, for tempfile's own writer adds the hidden name to every error.
-        let (file, name) = file.into_parts();
-        let file = BufWriter::with_capacity(BUFFER, Summed::new(file));
-        Ok(Self { file, name, target: target.to_owned() })
+        let file = offramp_files::Unfinished::create(target).map_err(|error| Error::write(target, error))?;
+        Ok(Self { file: BufWriter::with_capacity(BUFFER, Summed::new(file)) })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| Error::write(&self.target, error))
+        self.file.write_all(bytes).map_err(|error| Error::write(self.file.get_ref().target(), error))
     }
 
     /// Hands the bytes to the disk, then gives the file its name in place of whatever had it.
     pub(super) fn publish(self) -> Result<Checksum> {
-        let Self { file, name, target } = self;
+        let target = self.file.get_ref().target().to_owned();
         let failed = |error: io::Error| Error::write(&target, error);
-        let (file, checksum) = file.into_inner().map_err(|error| failed(error.into_error()))?.finish();
-        file.sync_all().map_err(failed)?;
-        name.persist(&target).map_err(|error| failed(error.error))?;
-        sync_names(parent(&target));
+        let (file, checksum) = self.file.into_inner().map_err(|error| failed(error.into_error()))?.finish();
+        file.publish().map_err(failed)?;
         Ok(checksum)
     }
 }
@@ -64,9 +49,6 @@ pub fn write_atomically(
 
 /// Replaces the folder at `target` by one that `fill` puts its files in, whole or not at all.
 ///
-/// A folder that was there before is set aside under a hidden name, and removed once the new one has
-/// its place.
-///
 /// # Errors
 /// What `fill` returns, or if a folder cannot be made or renamed; then what was there before is still
 /// there.
@@ -74,55 +56,7 @@ pub fn replace_folder<E: From<Error>>(
     target: &Path,
     fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    let unfinished = Folder::create(target)?;
-    fill(&unfinished.path)?;
-    sync_names(&unfinished.path);
-    unfinished.publish(target)?;
-    Ok(())
-}
-
-/// A folder in the making; dropped unpublished, it is removed.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn create(target: &Path) -> Result<Self> {
-        let path = hidden(target);
-        let cleared = match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => fs::create_dir(&path),
-        };
-        cleared.map_err(|error| Error::write(target, error))?;
-        Ok(Self { path })
-    }
-
-    fn publish(self, target: &Path) -> Result<()> {
-        let failed = |error| Error::write(target, error);
-        let aside = self.path.with_extension(&REPLACED[1..]);
-        let replaces = target.exists();
-        if replaces {
-            let _ = fs::remove_dir_all(&aside); // left by a process of the same number that was killed
-            fs::rename(target, &aside).map_err(failed)?;
-        }
-        if let Err(error) = fs::rename(&self.path, target) {
-            if replaces {
-                fs::rename(&aside, target).map_err(failed)?;
-            }
-            return Err(failed(error));
-        }
-        sync_names(parent(target));
-        if replaces {
-            let _ = fs::remove_dir_all(&aside); // the new folder stands: nothing is lost if this fails
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
+    offramp_files::replace_folder(target, |error| Error::write(target, error).into(), fill)
 }
 
 /// Removes a folder: under a hidden name first, so that a process killed in the middle leaves no half of it.
@@ -130,49 +64,5 @@ impl Drop for Folder {
 /// # Errors
 /// If it cannot be renamed or removed.
 pub fn remove_folder(folder: &Path) -> Result<()> {
-    let failed = |error| Error::write(folder, error);
-    let aside = hidden(folder);
-    fs::rename(folder, &aside).map_err(failed)?;
-    fs::remove_dir_all(&aside).map_err(failed)
-}
-
-/// What a folder is called before it is whole, and while it is removed.
-fn hidden(folder: &Path) -> PathBuf {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    parent(folder).join(format!("{PREFIX}{name}-{}{SUFFIX}", std::process::id()))
-}
-
-/// Removes what killed runs left half-made in `folder`, and gives a folder that was set aside its name
-/// back if the new one never got it. Nothing else may be writing there.
-pub fn remove_leftovers(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(target) = set_aside(&name).map(|name| folder.join(name)).filter(|path| !path.exists()) {
-            let _ = fs::rename(&path, target);
-        } else if name.starts_with(PREFIX) && (name.ends_with(SUFFIX) || name.ends_with(REPLACED)) {
-            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        }
-    }
-}
-
-/// The name that a folder had before it was set aside: `model` of `.offramp-model-77.replaced`.
-fn set_aside(name: &str) -> Option<&str> {
-    let (name, process) = name.strip_prefix(PREFIX)?.strip_suffix(REPLACED)?.rsplit_once('-')?;
-    (!name.is_empty() && process.parse::<u32>().is_ok()).then_some(name)
-}
-
-/// Hands a folder's names to the disk, where the system can: without it a rename may come undone when
-/// the power fails, but what it undoes to is whole.
-fn sync_names(folder: &Path) {
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-}
-
-fn parent(target: &Path) -> &Path {
-    match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
+    offramp_files::remove_folder(folder).map_err(|error| Error::write(folder, error))
 }

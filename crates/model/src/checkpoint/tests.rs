@@ -194,5 +194,10 @@ fn a_run_folder_means_its_model_or_its_newest_step() {
     assert_eq!(resolve(&step).unwrap(), step);
     save_to(&run.path().join("model"), &config(true)).unwrap();
     assert_eq!(resolve(run.path()).unwrap(), run.path().join("model"));
-    refused(&run.path().join("model/config.json"), "it is not a folder");
+    refused(
+        &run.path().join("model/config.json"),
+        "it is one file of a model: give the folder that it lies in",
+    );
+    fs::write(run.path().join("notes"), "").unwrap();
+    refused(&run.path().join("notes"), "it is not a folder");
 }

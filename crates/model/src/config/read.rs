@@ -1,29 +1,18 @@
 //! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
 
 use super::bit_linear::{AUTOBITLINEAR, BITLINEAR, BITNET, BITSKIP};
+use super::defaults::{self, Defaults};
 use super::{
     BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, WeightScale, quantization,
 };
-use crate::error::{Error, Result, legible, open_regular};
+use crate::error::{Error, Result};
 use crate::format::Format;
+use offramp_files::legible;
 use serde_json::{Map, Value};
-use std::io::Read;
 use std::path::Path;
 
-/// A config is a page; a file above this is something else.
-const MAX_BYTES: u64 = 16 << 20;
-
-/// A small JSON file, whole.
-pub(crate) fn text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    let file = open_regular(path).map_err(|error| Error::read(path, error))?;
-    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
-    let read = read.map_err(|error| Error::read(path, error))?;
-    match read as u64 > MAX_BYTES {
-        true => Err(Error::json(path, format!("larger than {MAX_BYTES} bytes: this is no config.json"))),
-        false => Ok(text),
-    }
-}
+/// The one size whose absence means another size.
+const KEY_HEADS: &str = "num_key_value_heads";
 
 /// One block of the file, and how to name what is in it.
 struct Block<'a> {
@@ -33,15 +22,18 @@ struct Block<'a> {
 }
 
 pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Error::json(origin, format!("not JSON: {error}: export the model again")))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        Error::json(origin, format!("not JSON: {error}: correct it there, or copy it again"))
+    })?;
     let Value::Object(map) = &value else {
         return Err(Error::json(origin, "a config.json holds one JSON object"));
     };
     let block = Block { map, prefix: "", origin };
     block.refuse_what_changes_the_model()?;
-    let hidden_size = block.required_size("hidden_size")?;
-    let num_attention_heads = block.required_size("num_attention_heads")?;
+    block.refuse_other_names()?;
+    let defaults = Defaults::of(map.get("model_type").and_then(Value::as_str));
+    let hidden_size = block.own_size("hidden_size", defaults.hidden_size)?;
+    let num_attention_heads = block.own_size("num_attention_heads", defaults.num_attention_heads)?;
     let max_position_embeddings = block.size("max_position_embeddings")?.unwrap_or(2048);
     // Rounded where it does not divide, which validate() then says.
     let derived = (hidden_size / num_attention_heads.max(1)).max(1);
@@ -51,19 +43,21 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
     };
     Ok(Config {
         hidden_size,
-        intermediate_size: block.required_size("intermediate_size")?,
-        num_hidden_layers: block.required_size("num_hidden_layers")?,
+        intermediate_size: block.own_size("intermediate_size", defaults.intermediate_size)?,
+        num_hidden_layers: block.own_size("num_hidden_layers", defaults.num_hidden_layers)?,
         num_attention_heads,
-        num_key_value_heads: block.size("num_key_value_heads")?.unwrap_or(num_attention_heads),
+        num_key_value_heads: match defaults.num_key_value_heads.filter(|_| !map.contains_key(KEY_HEADS)) {
+            Some(assumed) => assumed,
+            None => block.size(KEY_HEADS)?.unwrap_or(num_attention_heads),
+        },
         head_dim: block.size("head_dim")?.unwrap_or(derived),
-        vocab_size: block.required_size("vocab_size")?,
+        vocab_size: block.own_size("vocab_size", defaults.vocab_size)?,
         max_position_embeddings,
-        rms_norm_eps: block.number("rms_norm_eps")?.unwrap_or(1e-6),
-        rope: block.rope(max_position_embeddings)?,
+        rms_norm_eps: block.number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+        rope: block.rope(max_position_embeddings, defaults.rope_theta)?,
         tie_word_embeddings: block.flag("tie_word_embeddings")?,
-        // transformers' own defaults for a Llama whose file does not say.
-        bos_token_id: block.bos_token_id()?,
-        eos_token_ids: block.eos_token_ids()?,
+        bos_token_id: block.bos_token_id(defaults.bos_token_id)?,
+        eos_token_ids: block.eos_token_ids(defaults.eos_token_id)?,
         early_exit: block.early_exit()?,
         bit_linear,
         quantization,
@@ -77,7 +71,7 @@ impl<'a> Block<'a> {
     }
 
     fn fault(&self, key: &str, expected: impl Into<String>) -> Error {
-        let found = match self.get(key) {
+        let found = match self.map.get(key) {
             Some(value) => shortened(value),
             None => "missing".to_owned(),
         };
@@ -88,16 +82,20 @@ impl<'a> Block<'a> {
     fn size(&self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-        size.map(Some).ok_or_else(|| self.fault(key, "a positive whole number"))
+        size.map(Some).ok_or_else(|| self.fault(key, unquoted(value, "a positive whole number")))
     }
 
-    fn required_size(&self, key: &str) -> Result<usize> {
-        self.size(key)?.ok_or_else(|| self.fault(key, "given, as a positive whole number"))
+    /// A size that may be missing, but not `null`.
+    fn own_size(&self, key: &str, assumed: usize) -> Result<usize> {
+        match self.map.contains_key(key) {
+            true => self.size(key)?.ok_or_else(|| self.fault(key, "a positive whole number, or left out")),
+            false => Ok(assumed),
+        }
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_f64().map(Some).ok_or_else(|| self.fault(key, "a number"))
+        value.as_f64().map(Some).ok_or_else(|| self.fault(key, unquoted(value, "a number")))
     }
 
     fn required_number(&self, key: &str) -> Result<f64> {
@@ -106,7 +104,7 @@ impl<'a> Block<'a> {
 
     fn flag(&self, key: &str) -> Result<bool> {
         let Some(value) = self.get(key) else { return Ok(false) };
-        value.as_bool().ok_or_else(|| self.fault(key, "true or false"))
+        value.as_bool().ok_or_else(|| self.fault(key, unquoted(value, "true or false")))
     }
 
     fn token(&self, key: &str, value: &Value) -> Result<u32> {
@@ -124,7 +122,9 @@ impl<'a> Block<'a> {
         // What transformers' BitNet assumes where the file does not say is another.
         let said = model_type != Some(BITNET) || self.get("hidden_act").is_some();
         if !said || self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
-            return Err(self.fault("hidden_act", "\"silu\""));
+            let expected = "\"silu\", the one activation that runs here (relu2, which a bitnet has unless it says \
+                            otherwise, is not supported): choose a model with silu";
+            return Err(self.fault("hidden_act", expected));
         }
         self.refuse_heads_that_turn_in_part()?;
         for key in ["attention_bias", "mlp_bias"] {
@@ -135,6 +135,16 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
+    /// Sizes under the names that they have in other formats.
+    fn refuse_other_names(&self) -> Result<()> {
+        match defaults::misnamed(self.map) {
+            None => Ok(()),
+            Some((name, key)) => {
+                Err(self.fault(name, format!("called {key}, as Hugging Face's config.json has it")))
+            }
+        }
+    }
+
     fn refuse_heads_that_turn_in_part(&self) -> Result<()> {
         match self.number("partial_rotary_factor")? {
             None | Some(1.0) => Ok(()),
@@ -142,17 +152,17 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn bos_token_id(&self) -> Result<Option<u32>> {
+    fn bos_token_id(&self, assumed: u32) -> Result<Option<u32>> {
         match self.map.get("bos_token_id") {
-            None => Ok(Some(1)),
+            None => Ok(Some(assumed)),
             Some(Value::Null) => Ok(None),
             Some(id) => self.token("bos_token_id", id).map(Some),
         }
     }
 
-    fn eos_token_ids(&self) -> Result<Vec<u32>> {
+    fn eos_token_ids(&self, assumed: u32) -> Result<Vec<u32>> {
         match self.map.get("eos_token_id") {
-            None => Ok(vec![2]),
+            None => Ok(vec![assumed]),
             Some(Value::Null) => Ok(Vec::new()),
             Some(Value::Array(ids)) => ids.iter().map(|id| self.token("eos_token_id", id)).collect(),
             Some(id) => Ok(vec![self.token("eos_token_id", id)?]),
@@ -223,9 +233,19 @@ impl<'a> Block<'a> {
 
     fn quantization(&self) -> Result<Option<Quantization>> {
         let Some(block) = self.block("quantization_config", "quantization_config.")? else { return Ok(None) };
-        if block.get("quant_method").and_then(Value::as_str) != Some(quantization::METHOD) {
-            let expected = "\"offramp\": quantize the float model with `offramp quantize`";
-            return Err(block.fault("quant_method", expected));
+        match block.get("quant_method").and_then(Value::as_str) {
+            Some(quantization::METHOD) => (),
+            // Layers of BitNet in a Llama: without the norms that a bitnet has before o_proj and down_proj.
+            Some(BITNET) => {
+                let expected = "beside model_type bitnet: a llama with bitnet's layers does not run here, take the \
+                                float model that it was made from";
+                return Err(block.fault("quant_method", expected));
+            }
+            _ => {
+                let expected = "\"offramp\", or there is no such block: take the float model that these weights were \
+                                made from, and narrow it with `offramp quantize`";
+                return Err(block.fault("quant_method", expected));
+            }
         }
         let format = |key| {
             let format = block.get(key).and_then(|part| part["format"].as_str()?.parse::<Format>().ok());
@@ -249,12 +269,12 @@ impl<'a> Block<'a> {
 
     /// Rotary positions from `rope_parameters` (transformers 5), `rope_scaling` beside `rope_theta`
     /// (before it), or both, as [`Config::to_json`] writes them.
-    fn rope(&self, max_position_embeddings: usize) -> Result<RopeParameters> {
+    fn rope(&self, max_position_embeddings: usize, assumed: f64) -> Result<RopeParameters> {
         let theta = self.number("rope_theta")?;
         let read = |key, prefix| -> Result<Option<RopeParameters>> {
             let Some(block) = self.block(key, prefix)? else { return Ok(None) };
             Ok(Some(RopeParameters {
-                theta: block.number("rope_theta")?.or(theta).unwrap_or(10_000.0),
+                theta: block.number("rope_theta")?.or(theta).unwrap_or(assumed),
                 scaling: block.rope_scaling(max_position_embeddings)?,
             }))
         };
@@ -264,7 +284,7 @@ impl<'a> Block<'a> {
         if new.is_some() && old.is_some() && new != old {
             return Err(self.fault("rope_scaling", "the same as rope_parameters says: keep one of the two"));
         }
-        let plain = || RopeParameters { theta: theta.unwrap_or(10_000.0), scaling: RopeScaling::Default };
+        let plain = || RopeParameters { theta: theta.unwrap_or(assumed), scaling: RopeScaling::Default };
         let rope = new.or(old).unwrap_or_else(plain);
         match theta {
             Some(theta) if theta != rope.theta => {
@@ -302,6 +322,12 @@ impl<'a> Block<'a> {
             }
         }
     }
+}
+
+/// What a value must be, where a string of it may have been meant.
+fn unquoted(value: &Value, expected: &str) -> String {
+    let quotes = value.as_str().is_some_and(|text| serde_json::from_str::<Value>(text).is_ok());
+    format!("{expected}{}", if quotes { ", without quotes" } else { "" })
 }
 
 /// A value in one short line.

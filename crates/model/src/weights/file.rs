@@ -7,6 +7,7 @@ use crate::config::TensorSpec;
 use crate::error::{Error, Result, open_regular};
 use crate::format::Format;
 use crate::source::Values;
+use crate::text_file::is_pointer;
 use offramp_kernels::convert::{bf16_to_f32, f16_to_f32};
 use offramp_kernels::strips::{self, Codes, STRIP};
 use safetensors::Dtype;
@@ -49,6 +50,9 @@ impl TensorFile {
     }
 
     fn of(path: &Path, file: Option<File>, map: Map) -> Result<Self> {
+        if is_pointer(map.bytes()) {
+            return Err(Error::LfsPointer { path: path.to_owned() });
+        }
         let (start, metadata) = header::parse(map.bytes(), path)?;
         let entry = |info: &safetensors::tensor::TensorInfo| Entry {
             dtype: info.dtype,
@@ -69,6 +73,20 @@ impl TensorFile {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
+    }
+
+    /// Gives tensors other names.
+    ///
+    /// # Errors
+    /// If two get the same one.
+    pub(super) fn rename(&mut self, name: &dyn Fn(&str) -> String) -> Result<()> {
+        for (old, entry) in std::mem::take(&mut self.entries) {
+            let tensor = name(&old);
+            if self.entries.insert(tensor.clone(), entry).is_some() {
+                return Err(Error::DuplicateTensor { path: self.path.clone(), tensor });
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

@@ -1,10 +1,12 @@
 //! `model.safetensors.index.json`: which shard holds which tensor.
 
+use super::INDEX;
 use super::file::TensorFile;
-use super::{INDEX, SINGLE};
-use crate::error::{Error, Result, legible, open_regular};
+use crate::checkpoint::no_weights;
+use crate::error::{Error, Result};
+use crate::text_file;
+use offramp_files::legible;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
 /// A line per tensor: even a trillion parameters need less.
@@ -23,27 +25,20 @@ struct Json {
 
 pub(super) fn read(folder: &Path) -> Result<Index> {
     let path = folder.join(INDEX);
-    let file = open_regular(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            let reason = format!("there is neither {SINGLE} nor {INDEX} in it");
-            Error::NoModel { path: folder.to_owned(), reason }
-        }
-        _ => Error::read(&path, error),
+    if !path.exists() {
+        return Err(no_weights(folder));
+    }
+    let text = text_file::read(&path, MAX_BYTES)?;
+    let json: Json = serde_json::from_str(&text).map_err(|error| Error::Index {
+        path: path.clone(),
+        reason: format!("not an index of shards: {}: export the model again", legible(&error.to_string())),
     })?;
-    let json: Json =
-        serde_json::from_reader(BufReader::new(file.take(MAX_BYTES))).map_err(|error| Error::Index {
-            path: path.clone(),
-            reason: format!(
-                "not an index of shards: {}: export the model again",
-                legible(&error.to_string())
-            ),
-        })?;
     let mut shards = BTreeMap::<String, BTreeSet<String>>::new();
     for (tensor, shard) in json.weight_map {
-        if !is_plain_name(&shard) {
+        if !stays_within(&shard) {
             let (tensor, shard) = (legible(&tensor), legible(&format!("{shard:?}")));
             let reason =
-                format!("tensor {tensor} is said to be in {shard}: shards must be files of this folder");
+                format!("tensor {tensor} is said to be in {shard}: shards must be files within this folder");
             return Err(Error::Index { path, reason });
         }
         shards.entry(shard).or_default().insert(tensor);
@@ -54,18 +49,27 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
     }
 }
 
-/// Whether a name stays in its folder: no `..`, no separators, no root.
-fn is_plain_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    let plain = matches!(components.next(), Some(Component::Normal(only)) if only == name);
-    plain && components.next().is_none() && !name.contains(|c: char| "/\\".contains(c) || c.is_control())
+/// Whether a name is that of a file within the folder, or a folder of it: no `..`, no root.
+fn stays_within(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let inner = parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    inner
+        && Path::new(name).file_name().is_some()
+        && !name.ends_with(['/', '.'])
+        && !name.contains(|c: char| c == '\\' || c.is_control())
 }
 
 impl Index {
-    /// Checks that a shard holds what the index says, no more and no less.
-    pub(super) fn check(&self, shard: &str, promised: &BTreeSet<String>, file: &TensorFile) -> Result<()> {
+    /// Checks that a shard holds what the index says, no more and no less; but for tensors that are `ignored`, of which
+    /// indexes and shards disagree as they please.
+    pub(super) fn check(
+        &self,
+        (shard, promised): (&str, &BTreeSet<String>),
+        file: &TensorFile,
+        ignored: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
         let fault = |reason| Err(Error::Index { path: self.path.clone(), reason });
-        if let Some(tensor) = promised.iter().find(|tensor| !file.contains(tensor)) {
+        if let Some(tensor) = promised.iter().find(|tensor| !file.contains(tensor) && !ignored(tensor)) {
             return fault(format!(
                 "tensor {} is said to be in {}, and is not: copy the shards again",
                 legible(tensor),
@@ -73,7 +77,7 @@ impl Index {
             ));
         }
         // A tensor that the index places elsewhere would be met twice; one it does not know is a riddle.
-        match file.names().find(|name| !promised.contains(*name)) {
+        match file.names().find(|name| !promised.contains(*name) && !ignored(name)) {
             None => Ok(()),
             Some(tensor) => {
                 let (tensor, shard) = (legible(tensor), legible(shard));

@@ -1,36 +1,34 @@
-//! The string column `text` of a parquet file: the form in which `roneneldan/TinyStories` is published.
+//! A string column of a parquet file: the form in which most published corpora come.
 //!
-//! The `parquet` crate trusts some of what a file says, so this file does not hand it anything unseen: the
-//! footer and every page's header are walked first (`thrift.rs`), the sizes they name are compared with the
-//! file's own, and what still makes the crate panic is caught and becomes an error.
+//! The `parquet` crate trusts some of what a file says, so this file does not hand it anything unseen: the footer is
+//! walked first (`thrift.rs`), pages are read and unpacked here (`pages.rs`), and what still makes the crate panic is
+//! caught and becomes an error.
+
+mod pages;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use parquet::basic::{Compression, Type};
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::basic::Type;
+use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::MAX_STORY_BYTES;
-use super::thrift::{Fault, walk};
-use crate::error::{Error, Result, one_line};
+use super::record::Record;
+use super::thrift::walk;
+use super::{MAX_STORY_BYTES, Named};
+use crate::error::{Error, Result};
+use offramp_files::one_line;
+use pages::{Pages, read_at};
 
 const MAGIC: &[u8] = b"PAR1";
-const COLUMN: &str = "text";
 /// The footer describes the row groups: megabytes for a corpus of millions of stories.
 const MAX_FOOTER_BYTES: u64 = 64 << 20;
-/// A page's header holds at most a value's minimum and maximum.
-const MAX_PAGE_HEADER_BYTES: u64 = 16 << 20;
-/// Snappy's longest copy turns 3 bytes into 64; no page can be larger than that when unpacked.
-const MAX_SNAPPY_RATIO: i64 = 22;
-/// Values read at a time.
-const BATCH: usize = 64;
+/// Values read at a time, if their pages are not large.
+const BATCH: u64 = 64;
 
 pub(super) struct ParquetStories {
     path: PathBuf,
@@ -40,19 +38,23 @@ pub(super) struct ParquetStories {
     column: usize,
     row_group: usize,
     values: Option<ColumnReaderImpl<ByteArrayType>>,
-    batch: std::vec::IntoIter<ByteArray>,
+    /// Values read at a time: a value may be as long as its page, and a page may spell each out of the one before.
+    batch_rows: usize,
+    batch: std::vec::IntoIter<Option<ByteArray>>,
+    present: i16, // the level of a value that is there
     rows_total: u64,
     rows_read: u64,
 }
 
 impl ParquetStories {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path, mut named: Named) -> Result<Self> {
         let mut file = File::open(path).map_err(|e| Error::read(path, e))?;
         let file_bytes = check_footer(path, &mut file)?;
         let copy = file.try_clone().map_err(|e| Error::read(path, e))?;
         let reader = guard(path, || SerializedFileReader::new(copy))?;
         let metadata = reader.metadata().file_metadata();
-        let column = find_column(path, metadata.schema_descr())?;
+        let column = find_column(path, metadata.schema_descr(), &mut named)?;
+        let present = metadata.schema_descr().column(column).max_def_level();
         let rows_total = u64::try_from(metadata.num_rows()).unwrap_or(0);
         Ok(Self {
             path: path.to_owned(),
@@ -62,7 +64,9 @@ impl ParquetStories {
             column,
             row_group: 0,
             values: None,
+            batch_rows: 1,
             batch: Vec::new().into_iter(),
+            present,
             rows_total,
             rows_read: 0,
         })
@@ -73,11 +77,12 @@ impl ParquetStories {
         (share.min(1.0) * self.file_bytes as f64) as u64
     }
 
-    pub(super) fn next_story(&mut self) -> Result<Option<String>> {
+    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
         loop {
             if let Some(value) = self.batch.next() {
                 self.rows_read += 1;
-                return self.story(&value).map(Some);
+                let record = value.map_or(Ok(Record::of(None)), |value| self.story(&value));
+                return record.map(Some);
             }
             if !self.next_batch()? {
                 return Ok(None);
@@ -85,18 +90,18 @@ impl ParquetStories {
         }
     }
 
-    fn story(&self, value: &ByteArray) -> Result<String> {
+    fn story(&self, value: &ByteArray) -> Result<Record> {
         let row = self.rows_read;
         if value.len() > MAX_STORY_BYTES {
             let place = format!("row {row}");
             return Err(Error::StoryTooLong { path: self.path.clone(), place, limit: MAX_STORY_BYTES });
         }
         let text = std::str::from_utf8(value.data()).map_err(|e| {
-            let found = e.valid_up_to();
-            let reason = format!("row {row} of column \"{COLUMN}\" is not valid UTF-8 from its byte {found}");
+            let reason =
+                format!("the text of row {row} is not valid UTF-8 from its byte {}", e.valid_up_to());
             fault(&self.path, format!("{reason}: write the file again from UTF-8 text"))
         })?;
-        Ok(text.to_owned())
+        Ok(Record::of(Some(text.to_owned())))
     }
 
     /// Reads on; `false` after the last row group.
@@ -111,15 +116,20 @@ impl ParquetStories {
             }
             let Some(reader) = &mut self.values else { continue };
             let (mut values, mut levels) = (Vec::new(), Vec::new());
-            let (rows, found, _) =
-                guard(&self.path, || reader.read_records(BATCH, Some(&mut levels), None, &mut values))?;
+            let (rows, ..) = guard(&self.path, || {
+                reader.read_records(self.batch_rows, Some(&mut levels), None, &mut values)
+            })?;
             if rows == 0 {
                 self.values = None;
                 continue;
             }
-            // A null is no story, just as an empty string is none.
-            self.rows_read += rows.saturating_sub(found) as u64;
-            self.batch = values.into_iter();
+            // A column in which nothing can be missing has no levels.
+            let mut values = values.into_iter();
+            let value = |row: usize| match levels.get(row) {
+                Some(&level) if level < self.present => None,
+                _ => values.next(),
+            };
+            self.batch = (0..rows).map(value).collect::<Vec<_>>().into_iter();
             return Ok(true);
         }
     }
@@ -128,11 +138,14 @@ impl ParquetStories {
         let (path, reader, index, column) = (&self.path, &self.reader, self.row_group, self.column);
         let chunk = guard(path, || Ok(reader.metadata().row_group(index).columns().get(column).cloned()))?
             .ok_or_else(|| damaged(path, format!("row group {index} lacks its columns")))?;
-        check_pages(path, &mut self.file, self.file_bytes, &chunk)?;
-        match guard(path, || reader.get_row_group(index)?.get_column_reader(column))? {
-            ColumnReader::ByteArrayColumnReader(values) => Ok(values),
-            _ => Err(damaged(path, format!("row group {index} holds no strings"))),
+        if chunk.column_type() != Type::BYTE_ARRAY {
+            return Err(damaged(path, format!("row group {index} holds no strings")));
         }
+        let file = self.file.try_clone().map_err(|e| Error::read(path, e))?;
+        let (pages, largest) = Pages::open(path, file, self.file_bytes, &chunk)?;
+        self.batch_rows = (MAX_STORY_BYTES as u64 / largest.max(1)).clamp(1, BATCH) as usize;
+        let description = chunk.column_descr_ptr();
+        guard(path, || Ok(ColumnReaderImpl::new(description, Box::new(pages))))
     }
 }
 
@@ -140,6 +153,10 @@ impl ParquetStories {
 fn guard<T>(path: &Path, read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(ParquetError::External(error))) => Err(match error.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(error) => damaged(path, one_line(&error.to_string())),
+        }),
         Ok(Err(error)) => Err(damaged(path, one_line(&error.to_string()))),
         Err(_) => Err(damaged(path, "its contents contradict each other".into())),
     }
@@ -153,24 +170,16 @@ fn damaged(path: &Path, reason: String) -> Error {
     fault(path, format!("damaged parquet file: {reason}: fetch or write it again"))
 }
 
-fn find_column(path: &Path, schema: &SchemaDescriptor) -> Result<usize> {
+fn find_column(path: &Path, schema: &SchemaDescriptor, named: &mut Named) -> Result<usize> {
     let columns = schema.columns();
-    let Some(index) = columns.iter().position(|c| c.path().parts() == [COLUMN]) else {
-        let names: Vec<String> = columns.iter().map(|c| c.path().string()).collect();
-        return Err(fault(
-            path,
-            format!(
-                "no column \"{COLUMN}\" (it has {}): rename the column that holds the stories",
-                one_line(&names.join(", "))
-            ),
-        ));
+    let Some(index) = columns.iter().position(|column| column.path().string() == named.column()) else {
+        named.lacks(|| columns.iter().map(|column| column.path().string()).collect());
+        return named.check(path).map(|()| 0);
     };
     let column = &columns[index];
     if column.physical_type() != Type::BYTE_ARRAY || column.max_rep_level() > 0 {
-        return Err(fault(
-            path,
-            format!("column \"{COLUMN}\" is {}, not a string: write it as strings", column.physical_type()),
-        ));
+        let (name, kind) = (named.column(), column.physical_type());
+        return Err(fault(path, format!("column {name:?} is {kind}, not a string: write it as strings")));
     }
     Ok(index)
 }
@@ -197,72 +206,4 @@ fn check_footer(path: &Path, file: &mut File) -> Result<u64> {
     read_at(path, file, length - 8 - footer, &mut bytes)?;
     walk(&bytes, &mut |_, _| {}).map_err(|_| damaged(path, "its footer is cut short or garbled".into()))?;
     Ok(length)
-}
-
-/// Checks that a column chunk lies within the file, is packed in a way that can be read, and that no page in it
-/// claims to be larger than its bytes can unpack to.
-fn check_pages(path: &Path, file: &mut File, file_bytes: u64, chunk: &ColumnChunkMetaData) -> Result<()> {
-    let packed = chunk.compression();
-    if !matches!(packed, Compression::UNCOMPRESSED | Compression::SNAPPY) {
-        let name = format!("{packed:?}");
-        let name = name.split('(').next().unwrap_or(&name);
-        return Err(fault(
-            path,
-            format!("column \"{COLUMN}\" is compressed with {name}: write it with snappy or uncompressed"),
-        ));
-    }
-    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
-    let outside = || damaged(path, format!("a column chunk at {start} lies outside its {file_bytes} bytes"));
-    let mut at = u64::try_from(start).map_err(|_| outside())?;
-    let length = u64::try_from(chunk.compressed_size()).map_err(|_| outside())?;
-    let end = at.checked_add(length).filter(|&end| end <= file_bytes).ok_or_else(outside)?;
-    while at < end {
-        let page = page_header(path, file, at, end)?;
-        let most = if packed == Compression::SNAPPY {
-            page.packed.saturating_mul(MAX_SNAPPY_RATIO).saturating_add(64)
-        } else {
-            page.packed
-        };
-        if page.packed < 0 || page.unpacked < 0 || page.unpacked > most {
-            return Err(damaged(
-                path,
-                format!("a page at {at} claims {} bytes in {}", page.unpacked, page.packed),
-            ));
-        }
-        // At least one byte of header: this ends.
-        at = at.saturating_add(page.header_bytes).saturating_add(page.packed as u64);
-    }
-    Ok(())
-}
-
-struct PageHeader {
-    header_bytes: u64,
-    unpacked: i64,
-    packed: i64,
-}
-
-/// Field 2 of a page's header is its size unpacked, field 3 its size in the file (`parquet.thrift`).
-fn page_header(path: &Path, file: &mut File, at: u64, end: u64) -> Result<PageHeader> {
-    let mut room = 1 << 10;
-    loop {
-        let mut bytes = vec![0; room.min(end - at) as usize];
-        read_at(path, file, at, &mut bytes)?;
-        let (mut unpacked, mut packed) = (-1, -1);
-        let walked = walk(&bytes, &mut |id, value| match id {
-            2 => unpacked = value,
-            3 => packed = value,
-            _ => {}
-        });
-        match walked {
-            Ok(length) => return Ok(PageHeader { header_bytes: length as u64, unpacked, packed }),
-            Err(Fault::Short) if room < end - at && room < MAX_PAGE_HEADER_BYTES => room *= 4,
-            Err(_) => {
-                return Err(damaged(path, format!("the page header at byte {at} is cut short or garbled")));
-            }
-        }
-    }
-}
-
-fn read_at(path: &Path, file: &mut File, at: u64, bytes: &mut [u8]) -> Result<()> {
-    file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(bytes)).map_err(|e| Error::read(path, e))
 }

@@ -16,13 +16,17 @@ pub(super) enum Fault {
     Malformed,
 }
 
-/// Walks the structure that `bytes` begin with and calls `field(id, value)` for each of its own integers.
-/// Returns the structure's length in bytes.
-pub(super) fn walk(bytes: &[u8], field: &mut dyn FnMut(i64, i64)) -> Result<usize, Fault> {
+/// Walks the structure that `bytes` begin with and calls `field((within, id), value)` for each of its integers and
+/// booleans: its own are within 0, those of a structure in its field n within n. Returns the structure's length in
+/// bytes.
+pub(super) fn walk(bytes: &[u8], field: &mut Field<'_>) -> Result<usize, Fault> {
     let mut walker = Walker { bytes, at: 0 };
-    walker.structure(0, field)?;
+    walker.structure(0, Some(0), field)?;
     Ok(walker.at)
 }
+
+/// Hears of a number at (the field of the structure that it is in, its own field).
+type Field<'f> = dyn FnMut((i64, i64), i64) + 'f;
 
 struct Walker<'b> {
     bytes: &'b [u8],
@@ -61,7 +65,7 @@ impl Walker<'_> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    fn structure(&mut self, depth: usize, field: &mut dyn FnMut(i64, i64)) -> Result<(), Fault> {
+    fn structure(&mut self, depth: usize, within: Option<i64>, field: &mut Field<'_>) -> Result<(), Fault> {
         let mut id = 0i64;
         loop {
             let header = self.byte()?;
@@ -73,8 +77,9 @@ impl Walker<'_> {
                 delta => id.wrapping_add(i64::from(delta)),
             };
             match header & 0x0F {
-                1 | 2 => {} // a boolean's value is its type
-                4..=6 => field(id, self.zigzag()?),
+                kind @ (1 | 2) => report(within, id, i64::from(kind == 1), field), // a boolean's value is its type
+                4..=6 => report(within, id, self.zigzag()?, field),
+                12 if depth == 0 => self.structure(1, Some(id), field)?,
                 kind => self.value(kind, depth)?,
             }
         }
@@ -104,7 +109,7 @@ impl Walker<'_> {
                     self.elements(count, &[kinds >> 4, kinds & 0x0F], depth)
                 }
             },
-            12 => self.structure(depth + 1, &mut |_, _| {}),
+            12 => self.structure(depth + 1, None, &mut |_, _| {}),
             13 => self.skip(16),
             _ => Err(Fault::Malformed),
         }
@@ -124,18 +129,24 @@ impl Walker<'_> {
     }
 }
 
+fn report(within: Option<i64>, id: i64, value: i64, field: &mut Field<'_>) {
+    if let Some(within) = within {
+        field((within, id), value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn integers_of_the_outer_structure_are_reported() {
+    fn integers_are_reported_with_their_place() {
         // 1: i32 = 3, 2: i32 = -2, 5: { 1: i32 = 7 }
         let bytes = [0x15, 6, 0x15, 3, 0x3C, 0x15, 14, 0, 0, 0xFF];
         let mut seen = Vec::new();
         assert_eq!(walk(&bytes, &mut |id, value| seen.push((id, value))), Ok(9));
-        assert_eq!(seen, [(1, 3), (2, -2)]);
+        assert_eq!(seen, [((0, 1), 3), ((0, 2), -2), ((5, 1), 7)]);
     }
 
     #[test]

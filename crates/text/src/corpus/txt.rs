@@ -1,66 +1,70 @@
-//! Plain text: stories separated by lines that are exactly `<|endoftext|>`.
+//! Plain text: stories lie between markers, which may stand anywhere.
 
-use std::path::Path;
+use std::collections::VecDeque;
 
-use super::lines::Lines;
-use super::{MAX_STORY_BYTES, SEPARATOR};
+use super::source::Source;
+use super::{Found, MAX_STORY_BYTES, SEPARATOR, marker};
 use crate::error::{Error, Result};
 
 pub(super) struct TxtStories {
-    lines: Lines,
+    source: Source,
     story: Vec<u8>,
+    /// Whether the last story ended with a marker.
+    after_marker: bool,
 }
 
 impl TxtStories {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        Ok(Self { lines: Lines::open(path)?, story: Vec::new() })
+    pub(super) fn new(source: Source) -> Self {
+        Self { source, story: Vec::new(), after_marker: false }
     }
 
     pub(super) fn bytes_read(&self) -> u64 {
-        self.lines.offset
+        self.source.bytes_read()
     }
 
-    /// The next story, which may be empty.
-    pub(super) fn next_story(&mut self) -> Result<Option<String>> {
+    /// Reads up to the next marker; `false` at the end of the file.
+    pub(super) fn read(&mut self, stories: &mut VecDeque<String>, found: &mut Found) -> Result<bool> {
         self.story.clear();
-        let start = self.lines.offset;
-        loop {
-            let line = self.story.len();
-            if !self.lines.append(&mut self.story, MAX_STORY_BYTES)? {
-                if self.story.is_empty() {
-                    return Ok(None);
-                }
-                break;
+        // The first bytes may be a mark that is no text.
+        self.source.peek()?;
+        let start = self.source.offset;
+        let most = MAX_STORY_BYTES + SEPARATOR.len();
+        // To each '>', with which a marker ends: so none is missed between two readings.
+        while self.source.append_until(b'>', &mut self.story, most)? > 0 {
+            if self.story.ends_with(SEPARATOR.as_bytes()) {
+                self.story.truncate(self.story.len() - SEPARATOR.len());
+                self.cut(start, true, stories, found)?;
+                self.after_marker = true;
+                return Ok(true);
             }
-            if is_separator(&self.story[line..]) {
-                self.story.truncate(line);
-                break;
+            if self.story.len() > most {
+                return Err(self.too_long(start));
             }
         }
+        self.cut(start, false, stories, found)?;
+        Ok(false)
+    }
+
+    fn cut(
+        &self,
+        start: u64,
+        at_marker: bool,
+        stories: &mut VecDeque<String>,
+        found: &mut Found,
+    ) -> Result<()> {
+        if self.story.len() > MAX_STORY_BYTES {
+            return Err(self.too_long(start));
+        }
         let text = std::str::from_utf8(&self.story).map_err(|e| Error::NotUtf8 {
-            path: self.lines.path().to_owned(),
+            path: self.source.path().to_owned(),
             offset: start + e.valid_up_to() as u64,
         })?;
-        Ok(Some(without_blank_lines_around(text).to_owned()))
+        marker::between(text, (self.after_marker, at_marker), stories, found);
+        Ok(())
     }
-}
 
-fn is_separator(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line) == SEPARATOR.as_bytes()
-}
-
-fn without_blank_lines_around(mut text: &str) -> &str {
-    let blank = |line: &str| line.trim().is_empty();
-    while let Some((first, rest)) = text.split_once('\n')
-        && blank(first)
-    {
-        text = rest;
+    fn too_long(&self, start: u64) -> Error {
+        let place = format!("byte {start}");
+        Error::StoryTooLong { path: self.source.path().to_owned(), place, limit: MAX_STORY_BYTES }
     }
-    while let Some((rest, last)) = text.rsplit_once('\n')
-        && blank(last)
-    {
-        text = rest;
-    }
-    if blank(text) { "" } else { text.strip_suffix('\r').unwrap_or(text) }
 }

@@ -7,11 +7,12 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use super::files::{self, Files, Story};
+use offramp_files::Finished;
+
 use super::{PrepareOptions, PrepareProgress, SplitSummary, Stage};
-use crate::corpus::Corpus;
+use crate::corpus::{self, Corpus, Found, Row, Story};
 use crate::error::{Error, Result};
-use crate::replace::Finished;
+use crate::fingerprint::Sum;
 use crate::shard::ShardWriter;
 use crate::tokenizer::{Encoder, Tokenizer};
 
@@ -46,7 +47,7 @@ impl Job<'_> {
     ) -> Result<(SplitSummary, Vec<Finished>)> {
         let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_WORKERS);
         let mut encoders: Vec<Encoder> = (0..workers).map(|_| self.tokenizer.encoder()).collect();
-        let mut stories = Files::new(self.corpora);
+        let mut stories = Row::new(self.corpora);
         let mut out = Output::new(self)?;
         let mut round = read_round(&mut stories, workers)?;
         while !round.is_empty() {
@@ -69,16 +70,18 @@ impl Job<'_> {
             progress(PrepareProgress {
                 stage: self.stage,
                 bytes_read: stories.bytes_read(),
-                bytes_total: files::bytes(self.corpora),
+                bytes_total: corpus::bytes(self.corpora),
                 tokens: out.summary.tokens,
             });
             round = next?;
         }
+        let Found { skipped, crlf, lines, .. } = stories.found();
+        (out.summary.skipped, out.summary.crlf, out.summary.lines) = (skipped, crlf, lines);
         out.finish()
     }
 }
 
-fn read_round<'c>(stories: &mut Files<'c>, chunks: usize) -> Result<Vec<Chunk<'c>>> {
+fn read_round<'c>(stories: &mut Row<'c>, chunks: usize) -> Result<Vec<Chunk<'c>>> {
     let mut round = Vec::new();
     let mut chunk = Chunk::default();
     while round.len() < chunks
@@ -116,6 +119,8 @@ struct Output<'j> {
     end_of_text: u32,
     open: Option<ShardWriter>,
     closed: Vec<Finished>,
+    /// Of the closed shards' ids.
+    sum: Sum,
     summary: SplitSummary,
     story: Vec<u32>,
 }
@@ -130,10 +135,14 @@ impl<'j> Output<'j> {
             stories: 0,
             tokens: 0,
             utf8_bytes: 0,
+            skipped: 0,
+            crlf: 0,
+            lines: 0,
             shards: Vec::new(),
         };
         let end_of_text = job.tokenizer.end_of_text_or_error()?;
-        Ok(Self { job, end_of_text, open: None, closed: Vec::new(), summary, story: Vec::new() })
+        let (closed, sum) = (Vec::new(), Sum::new());
+        Ok(Self { job, end_of_text, open: None, closed, sum, summary, story: Vec::new() })
     }
 
     fn write(&mut self, chunk: &Chunk<'_>) -> Result<()> {
@@ -157,7 +166,9 @@ impl<'j> Output<'j> {
                 let name = format!("{}-{:05}.tokens", self.job.split, self.closed.len());
                 let target = self.job.options.out.join(&name);
                 self.summary.shards.push(name);
-                self.open.insert(ShardWriter::create(&target, self.job.tokenizer.vocab_size())?)
+                let tokenizer = self.job.tokenizer;
+                let print = tokenizer.fingerprint()?;
+                self.open.insert(ShardWriter::create(&target, tokenizer.vocab_size(), print, self.sum)?)
             }
         };
         shard.write(&self.story, utf8_bytes)?;
@@ -172,6 +183,7 @@ impl<'j> Output<'j> {
 
     fn close(&mut self) -> Result<()> {
         if let Some(shard) = self.open.take() {
+            self.sum = shard.split();
             self.closed.push(shard.finish()?);
         }
         Ok(())

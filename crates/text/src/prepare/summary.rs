@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, one_line};
-use crate::replace;
+use crate::corpus::Found;
+use crate::error::{Error, Result};
+use offramp_files::one_line;
 
 const FORMAT: &str = "offramp-corpus";
 const VERSION: u32 = 2;
@@ -36,8 +37,24 @@ pub struct SplitSummary {
     pub tokens: u64,
     /// UTF-8 bytes of the stories.
     pub utf8_bytes: u64,
+    /// Records without a text (null, missing or empty), which were skipped.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Texts in which CRLF was read as LF.
+    #[serde(default)]
+    pub crlf: u64,
+    /// Lines of all stories; 0 in folders of earlier builds.
+    #[serde(default)]
+    pub lines: u64,
     /// Its shards' file names, in order.
     pub shards: Vec<String>,
+}
+
+impl SplitSummary {
+    /// What was found in its files.
+    pub fn found(&self) -> Found {
+        Found { stories: self.stories, skipped: self.skipped, crlf: self.crlf, lines: self.lines }
+    }
 }
 
 /// What every version begins with.
@@ -82,6 +99,12 @@ impl PrepareSummary {
         Ok(summary)
     }
 
+    /// Whether a folder was prepared, or is what was left of preparing it: whether it holds shards.
+    pub fn is_in(folder: &Path) -> bool {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(".tokens"))
+    }
+
     pub(crate) fn file_in(folder: &Path) -> PathBuf {
         folder.join("corpus.json")
     }
@@ -90,7 +113,8 @@ impl PrepareSummary {
         let manifest = Manifest { format: FORMAT, version: VERSION, summary: self };
         let mut json = serde_json::to_string_pretty(&manifest).expect("strings and numbers are JSON");
         json.push('\n');
-        replace::write_whole(&Self::file_in(folder), json.as_bytes())
+        let path = Self::file_in(folder);
+        offramp_files::write_whole(&path, json.as_bytes()).map_err(|e| Error::write(&path, e))
     }
 
     /// The split called `train` or `valid`.

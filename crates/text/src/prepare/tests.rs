@@ -38,7 +38,8 @@ impl Bench {
         };
         let options = PrepareOptions {
             train: vec![write("tales.txt", train)],
-            valid: valid.map(|stories| write("more tales.txt", stories)),
+            valid: valid.map(|stories| write("more tales.txt", stories)).into_iter().collect(),
+            reading: Default::default(),
             out: folder.path().join("deep").join("out"),
             tokenizer,
             shard_tokens: 500,
@@ -177,7 +178,7 @@ fn a_failure_leaves_the_earlier_corpus_whole() {
 
     // A shorter corpus takes its place, and the shards it has no use for are gone.
     fs::write(&bench.options.train[0], "One short story.").unwrap();
-    bench.options.valid = None;
+    bench.options.valid.clear();
     bench.prepare().unwrap();
     let expected = ["corpus.json", "tokenizer.json", "train-00000.tokens"];
     assert_eq!(bench.names(), expected.map(str::to_owned).into());
@@ -276,7 +277,8 @@ fn real_stories_make_a_stream() {
     let out = tempfile::tempdir().unwrap();
     let options = PrepareOptions {
         train: vec![valid],
-        valid: None,
+        valid: Vec::new(),
+        reading: Default::default(),
         out: out.path().to_owned(),
         tokenizer: TokenizerChoice::Train { vocab_size: 2000 },
         shard_tokens: 100_000,
@@ -290,4 +292,15 @@ fn real_stories_make_a_stream() {
     let tokenizer = Tokenizer::from_folder(out.path()).unwrap();
     let text = tokenizer.decode(&all_tokens(&stream)).unwrap();
     assert_eq!(text.len() as u64, stream.utf8_bytes());
+}
+
+#[test]
+fn a_folder_that_is_not_there_and_a_full_disk_are_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("absent").join("tokenizer.json");
+    let message = Tokenizer::gpt2().unwrap().save(&target).unwrap_err().to_string();
+    assert!(message.contains("tokenizer.json") && message.contains("check the folder"), "{message}");
+    let full = Error::write(&target, std::io::ErrorKind::StorageFull.into()).to_string();
+    assert!(full.contains("tokenizer.json") && full.contains("free some space"), "{full}");
+    assert!(!message.contains('\n') && !full.contains('\n'));
 }

@@ -85,6 +85,18 @@ impl Spelling {
         Ok(Spelling::Exact(pieces))
     }
 
+    /// Whether a token's text begins with a space. The library's pieces all do, where they are spelt with one.
+    pub(super) fn begins_with_space(&self, id: u32) -> bool {
+        match self {
+            Spelling::Exact(pieces) => match pieces.get(id) {
+                Some(Piece::Text(bytes)) => bytes.starts_with(b" "),
+                Some(Piece::Byte(byte)) => byte == b' ',
+                _ => false,
+            },
+            Spelling::Library(_) => true,
+        }
+    }
+
     pub(super) fn len(&self, tokenizer: &Tokenizer, id: u32) -> Option<usize> {
         match self {
             Spelling::Exact(pieces) => pieces.get(id).map(|piece| match piece {

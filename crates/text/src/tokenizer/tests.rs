@@ -190,6 +190,29 @@ fn token_bytes_add_up_to_the_text() {
     assert_eq!(bytes, "ab 亀".len() + 1);
 }
 
+/// Whatever a tokenizer puts before a text, the bytes of a stream are those of its texts.
+#[test]
+fn the_bytes_of_a_stream_are_those_of_its_texts() {
+    let prefixed = r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}"#;
+    let mut json: serde_json::Value = serde_json::from_str(&GPT2.inner.to_string(false).unwrap()).unwrap();
+    json["pre_tokenizer"] = serde_json::from_str(prefixed).unwrap();
+    let prefixed = Tokenizer::from_json(json.to_string().as_bytes(), Path::new("prefixed")).unwrap();
+    let texts = ["the the 亀", "a", "亀", "\nthe", "z the", "the  the"];
+    for (tokenizer, adds) in [(&*GPT2, false), (&prefixed, true), (&*LLAMA_2, true), (&*METASPACE, true)] {
+        let stories = texts.iter().map(|text| Ok((*text).to_owned()));
+        let stream =
+            crate::TokenStream::from_stories(stories, Path::new("texts"), tokenizer, u64::MAX).unwrap();
+        let mut ids = vec![tokenizer.end_of_text().unwrap(); stream.len() as usize + 1];
+        stream.read(0, &mut ids[1..]).unwrap();
+        let bytes = |pair: &[u32]| tokenizer.token_bytes_after(pair[0], pair[1]).unwrap() as u64;
+        assert_eq!(ids.windows(2).map(bytes).sum::<u64>(), stream.utf8_bytes());
+        // What stood here before counted one more for every text.
+        let alone: usize = ids.iter().map(|&id| tokenizer.token_bytes(id).unwrap()).sum();
+        let added = if adds { texts.len() as u64 } else { 0 };
+        assert_eq!(alone as u64, stream.utf8_bytes() + added);
+    }
+}
+
 #[test]
 fn special_tokens_are_neither_read_from_text_nor_shown_in_it() {
     let ids = GPT2.encode("a<|endoftext|>b").unwrap();
@@ -321,7 +344,7 @@ fn real_stories_survive() {
         println!("skipped: no TinyStories at {}", path.display());
         return;
     }
-    let stories = crate::Corpus::open(&path).unwrap().stories().unwrap();
+    let stories = crate::Corpus::open(&path, &Default::default()).unwrap().stories().unwrap();
     for story in stories.take(50) {
         let story = story.unwrap();
         let ids = GPT2.encode(&story).unwrap();

@@ -74,6 +74,15 @@ pub(crate) struct Chunk {
     partial: Vec<f32>,   // [blocks of rows, hidden]
 }
 
+/// Bytes that a [`Chunk`] for `tokens` rows takes, with its logits' gradient `rounded` or not.
+pub(crate) fn chunk_bytes(tokens: u128, [hidden, vocab]: [u128; 2], rounded: bool) -> u128 {
+    let block = super::BLOCK as u128;
+    let fitting = (CHUNK_FLOATS as u128 / vocab).max(block) / block * block;
+    let rows = tokens.min(fitting).min(CHUNK as u128);
+    let logits = vocab * if rounded { 6 } else { 4 };
+    rows * (12 * hidden + logits + 28) + 4 * rows.div_ceil(block) * hidden
+}
+
 impl Chunk {
     /// Room for chunks of at most `tokens` rows.
     pub(crate) fn new(tokens: usize, [hidden, vocab]: [usize; 2], factors: Factors) -> Self {

@@ -3,8 +3,9 @@
 use super::{Curriculum, ExitWeights, LowBit, Matrices, Recipe, Trained};
 use crate::error::Result;
 use crate::schedule::LAST_INT4_FROM;
+use offramp_model::run_folder::TOKENIZER;
 
-/// More would be a mistake, and the activations of one sample would not fit any memory.
+/// More would be a mistake. Whether a micro-batch fits the memory is asked of the machine.
 const MAX_TOKENS: usize = 1 << 24;
 /// The most that is drawn at once: micro-batches are counted in 64 bits over all steps.
 const MAX_STEPS: u64 = 1 << 40;
@@ -26,6 +27,12 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 }
 
 fn start(recipe: &Recipe) -> Result<()> {
+    if let (Some(checkpoint), Some("bpe")) = (&recipe.start.checkpoint, recipe.data.tokenizer.as_deref()) {
+        let own = checkpoint.join(TOKENIZER).display().to_string();
+        let expected =
+            format!("\"{own}\", start.checkpoint's own: ids of another would mean other words to it");
+        return Err(recipe.fault("data.tokenizer", "\"bpe\"", expected));
+    }
     if recipe.start.train == Trained::All {
         return Ok(());
     }
@@ -65,7 +72,10 @@ fn data(recipe: &Recipe) -> Result<()> {
                 ensure(!given, || fault(key, expected))?;
             }
         }
-        (None, Some(_)) => {
+        (None, Some(train)) => {
+            ensure(!train.0.is_empty(), || {
+                recipe.fault("data.train", "[]", "a file of stories, or a list of at least one")
+            })?;
             ensure(data.tokenizer.is_some(), || {
                 let expected = "\"gpt2\", \"bpe\" or the path of a tokenizer.json";
                 recipe.fault("data.tokenizer", "left out", expected)
@@ -108,10 +118,6 @@ fn training(recipe: &Recipe) -> Result<()> {
     ensure(length <= context, || {
         let expected = format!("at most model.max_position_embeddings, {context}");
         recipe.fault("training.sequence_length", length, expected)
-    })?;
-    ensure(length.saturating_mul(training.batch_size) <= MAX_TOKENS, || {
-        let expected = format!("such that batch_size · sequence_length is at most {MAX_TOKENS}");
-        recipe.fault("training.batch_size", training.batch_size, expected)
     })
 }
 

@@ -1,12 +1,22 @@
-//! Whether two recipes are the same run, key by key.
+//! Whether a run may go on with another recipe, key by key.
 
 use super::Recipe;
 use toml::{Table, Value};
 
+/// What changes no step, or is compared by its contents.
+const FREE_SECTIONS: [&str; 3] = ["data", "validation", "checkpoint"];
+
 /// See [`Recipe::difference`].
 pub(super) fn first(now: &Recipe, before: &Recipe) -> Option<(String, String, String)> {
-    let (now, before) = (table(now), table(before));
-    let sections = now.iter().filter(|(name, _)| *name != "data");
+    let mut like_now = before.clone();
+    if now.training.steps > before.training.steps {
+        like_now.training.steps = now.training.steps;
+    }
+    if now.start.checkpoint.is_some() && before.start.checkpoint.is_some() {
+        like_now.start.checkpoint.clone_from(&now.start.checkpoint);
+    }
+    let (now, before) = (table(now), table(&like_now));
+    let sections = now.iter().filter(|(name, _)| !FREE_SECTIONS.contains(&name.as_str()));
     sections.flat_map(|(section, keys)| differing(section, keys.as_table(), before.get(section))).next()
 }
 

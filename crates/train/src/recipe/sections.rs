@@ -1,5 +1,6 @@
 //! The sections of a recipe, key by key, each with the model card's value as its default.
 
+use super::Paths;
 use offramp_kernels::bit_linear::Activations;
 use offramp_model::{BitLinear, Config};
 use serde::{Deserialize, Serialize};
@@ -141,8 +142,9 @@ pub enum Trained {
 pub struct DataKeys {
     /// A folder that `offramp prepare` wrote.
     pub corpus: Option<PathBuf>,
-    /// Instead: the training stories, `.txt`, `.jsonl` or `.parquet`, to prepare first.
-    pub train: Option<PathBuf>,
+    /// Instead: the training stories, `.txt`, `.jsonl` or `.parquet`, to prepare first; one file, or a list that is
+    /// read as one row of stories.
+    pub train: Option<Paths>,
     /// The validation stories.
     pub valid: Option<PathBuf>,
     /// With `train`: `gpt2`, `bpe` (trained on the stories), or the path of a `tokenizer.json`.

@@ -201,7 +201,7 @@ fn impossible_values_are_named() {
     for (text, expected) in [
         ("[training]\nsteps = 0", "training.steps is 0: it must be 1 to"),
         ("[training]\nbatch_size = 0", "training.batch_size is 0"),
-        ("[training]\nbatch_size = 100000", "batch_size · sequence_length"),
+        ("[training]\nbatch_size = 16777217", "training.batch_size is 16777217: it must be 1 to 16777216"),
         ("[training]\nsequence_length = 513", "at most model.max_position_embeddings, 512"),
         ("[training]\nsteps = 10", "schedule.warmup_steps is 1000: it must be at most training.steps, 10"),
         ("[optimizer]\nlearning_rate = 0.0", "optimizer.learning_rate is 0"),
@@ -251,6 +251,18 @@ fn data_is_a_corpus_or_files_to_prepare() {
     ] {
         assert_fault(text, expected);
     }
+    assert_fault(
+        "[data]\ntrain = []\ntokenizer = \"gpt2\"",
+        "data.train is []: it must be a file of stories",
+    );
+    for bad in ["7", "[\"t\", 7]", "true"] {
+        let text = format!("[data]\ntrain = {bad}\ntokenizer = \"gpt2\"");
+        assert_fault(&text, "line 2: data.train: invalid type");
+    }
+    let several = parse("[data]\ntrain = [\"a.txt\", \"b.parquet\"]\ntokenizer = \"gpt2\"").unwrap();
+    assert_eq!(several.data.train.unwrap().0, [Path::new("a.txt"), Path::new("b.parquet")]);
+    let one = parse("[data]\ntrain = \"a.txt\"\ntokenizer = \"gpt2\"").unwrap();
+    assert_eq!(one.data.train.unwrap().0, [Path::new("a.txt")]);
     parse("[data]\ntrain = \"t\"\nvalid = \"v\"\ntokenizer = \"bpe\"\nvocab_size = 257").unwrap();
     parse("[data]\ntrain = \"t\"\ntokenizer = \"some/tokenizer.json\"").unwrap();
 }
@@ -270,13 +282,28 @@ fn the_vocabulary_is_the_tokenizers_or_larger() {
 fn the_first_difference_is_named_and_paths_are_none() {
     let (one, other) = (parse(DATA).unwrap(), parse("[data]\ncorpus = \"d\"\n# the same\n[model]").unwrap());
     assert_eq!(one.difference(&other), None);
-    let longer = parse(&format!("{DATA}[training]\nsteps = 60000")).unwrap();
-    let expected = ("training.steps".to_owned(), "60000".to_owned(), "50000".to_owned());
-    assert_eq!(longer.difference(&one), Some(expected));
-    let exits = parse(&format!("{DATA}[validation]\nexits = [3]")).unwrap();
-    let expected = |now: &str, before: &str| Some(("validation.exits".to_owned(), now.into(), before.into()));
-    assert_eq!(exits.difference(&one), expected("[3]", "left out"));
-    assert_eq!(one.difference(&exits), expected("left out", "[3]"));
+    let given = |keys: &str| parse(&format!("{DATA}{keys}")).unwrap();
+    let expected =
+        |key: &str, now: &str, before: &str| Some((key.to_owned(), now.to_owned(), before.to_owned()));
+    let (slower, dim) = (given("[optimizer]\nclip = 2.0"), given("[model]\nhead_dim = 64"));
+    assert_eq!(slower.difference(&one), expected("optimizer.clip", "2.0", "1.0"));
+    assert_eq!(dim.difference(&one), expected("model.head_dim", "64", "left out"));
+    assert_eq!(one.difference(&dim), expected("model.head_dim", "left out", "64"));
+}
+
+#[test]
+fn when_a_run_is_measured_and_saved_and_how_far_it_goes_may_change() {
+    let given = |keys: &str| parse(&format!("{DATA}{keys}")).unwrap();
+    let one = given("");
+    for keys in [
+        "[validation]\nexits = [3]\nevery = 7\nmax_tokens = 99",
+        "[checkpoint]\nkeep = 9\nevery = 1",
+        "[training]\nsteps = 60000",
+    ] {
+        assert_eq!(given(keys).difference(&one), None, "{keys}");
+    }
+    let shorter = given("[training]\nsteps = 40000").difference(&one);
+    assert_eq!(shorter, Some(("training.steps".into(), "40000".into(), "50000".into())));
 }
 
 #[test]

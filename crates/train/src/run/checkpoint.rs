@@ -8,14 +8,11 @@ use crate::parameters::Layout;
 use offramp_model::checkpoint::{
     self, Checksums, free_space, read_tensors, tensors_size, write_atomically, write_tensors,
 };
+use offramp_model::run_folder::{OPTIMIZER, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{TensorSpec, Weights};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
-
-const OPTIMIZER: &str = "optimizer.safetensors";
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// For the small files, and for what the disk keeps of its own.
 const SLACK: u64 = 1 << 20;

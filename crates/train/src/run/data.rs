@@ -1,18 +1,20 @@
 //! A prepared corpus, as a run needs it.
 
 use crate::error::{Error, Result};
-use offramp_text::{PrepareSummary, TokenStream, Tokenizer};
+use offramp_model::run_folder::{CORPUS, TOKENIZER};
+use offramp_text::{Fingerprint, PrepareSummary, TokenStream, Tokenizer};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Tokens that are read at a time to be summed up.
-const PIECE: usize = 1 << 16;
+/// How far above a run folder a corpus that was moved is looked for.
+const ABOVE: usize = 3;
 
 /// Both splits of a prepared corpus and its tokenizer.
 #[derive(Debug)]
 pub(super) struct Data {
     pub(super) folder: PathBuf,
     pub(super) train: TokenStream,
+    /// None where there is no such split, or nothing can be measured on it.
     pub(super) valid: Option<TokenStream>,
     pub(super) tokenizer: Tokenizer,
     /// `tokenizer.json` as it stands, for the model folders.
@@ -20,12 +22,26 @@ pub(super) struct Data {
     pub(super) identity: Identity,
 }
 
-/// What makes a training split the same one again.
+/// What makes a corpus the same one again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Identity {
     tokens: u64,
     vocab_size: usize,
-    checksum: String,
+    checksum: Fingerprint,
+    /// Left out before version 3 of `state.json`, as are the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokenizer: Option<Fingerprint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    valid: Option<Split>,
+}
+
+/// What makes a split the same one again; no tokens where there is no such split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Split {
+    tokens: u64,
+    checksum: Option<Fingerprint>,
 }
 
 impl Data {
@@ -34,16 +50,24 @@ impl Data {
         let train = TokenStream::open(folder, "train")?;
         let has_valid = PrepareSummary::read(folder)?.valid.is_some();
         let valid = has_valid.then(|| TokenStream::open(folder, "valid")).transpose()?;
-        // A split of fewer than two tokens predicts nothing.
-        let valid = valid.filter(|valid| valid.len() >= 2);
-        let path = folder.join("tokenizer.json");
+        let path = folder.join(TOKENIZER);
         let tokenizer_json = std::fs::read(&path).map_err(|error| Error::read(&path, error))?;
-        let tokenizer = Tokenizer::from_file(&path)?;
+        let tokenizer = Tokenizer::from_json(&tokenizer_json, &path)?;
+        for split in std::iter::once(&train).chain(&valid) {
+            split.check_tokenizer(&tokenizer, &path)?;
+        }
         let identity = Identity {
             tokens: train.len(),
             vocab_size: train.vocab_size(),
-            checksum: format!("{:016x}", checksum(&train)?),
+            checksum: train.fingerprint(),
+            tokenizer: Some(tokenizer.fingerprint()?),
+            valid: Some(Split {
+                tokens: valid.as_ref().map_or(0, TokenStream::len),
+                checksum: valid.as_ref().map(TokenStream::fingerprint),
+            }),
         };
+        // A split of fewer than two tokens predicts nothing.
+        let valid = valid.filter(|valid| valid.len() >= 2);
         Ok(Self { folder: folder.to_owned(), train, valid, tokenizer, tokenizer_json, identity })
     }
 
@@ -52,37 +76,53 @@ impl Data {
         self.train.vocab_size().max(self.tokenizer.vocab_size())
     }
 
-    /// Checks that a run which began on `before` may go on here.
+    /// Checks that every validation to come has something to measure. A run that has gone on without one may go on.
+    pub(super) fn check_validation(&self) -> Result<()> {
+        match self.identity.valid {
+            Some(Split { tokens, checksum: Some(_) }) if self.valid.is_none() => {
+                Err(Error::ShortValidation { path: self.folder.clone(), tokens })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a run which began on `before` may go on here. What an older version did not keep is not compared.
     pub(super) fn check(&self, before: &Identity) -> Result<()> {
         let now = &self.identity;
-        let changed = |what: &'static str, found: String, expected: String| {
-            Err(Error::ChangedCorpus { path: self.folder.clone(), what, found, expected })
+        let equal = |what: &'static str, found: &dyn ToString, expected: &dyn ToString| {
+            let (found, expected) = (found.to_string(), expected.to_string());
+            let path = self.folder.clone();
+            match found == expected {
+                true => Ok(()),
+                false => Err(Error::ChangedCorpus { path, what, found, expected }),
+            }
         };
-        if now.vocab_size != before.vocab_size {
-            return changed("a vocabulary of", now.vocab_size.to_string(), before.vocab_size.to_string());
+        equal("a vocabulary of", &now.vocab_size, &before.vocab_size)?;
+        if let (Some(now), Some(before)) = (now.tokenizer, before.tokenizer) {
+            equal("the tokenizer", &now, &before)?;
         }
-        if now.tokens != before.tokens {
-            return changed("training tokens:", now.tokens.to_string(), before.tokens.to_string());
-        }
-        if now.checksum != before.checksum {
-            return changed("the checksum", now.checksum.clone(), before.checksum.clone());
-        }
-        Ok(())
+        equal("training tokens:", &now.tokens, &before.tokens)?;
+        equal("the training split", &now.checksum, &before.checksum)?;
+        let (Some(now), Some(before)) = (now.valid, before.valid) else { return Ok(()) };
+        let print = |split: Split| split.checksum.map_or("none".to_owned(), |print| print.to_string());
+        equal("validation tokens:", &now.tokens, &before.tokens)?;
+        equal("the validation split", &print(now), &print(before))
     }
 }
 
-/// FNV-1a over the ids (Fowler, Noll and Vo), one id at a time.
-fn checksum(stream: &TokenStream) -> Result<u64> {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut piece = vec![0; PIECE];
-    let mut start = 0;
-    while start < stream.len() {
-        let count = (stream.len() - start).min(PIECE as u64) as usize;
-        stream.read(start, &mut piece[..count])?;
-        for &token in &piece[..count] {
-            hash = (hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3);
-        }
-        start += count as u64;
-    }
-    Ok(hash)
+/// The folder of the prepared corpus of a run that goes on: where the recipe names it, or where it may have been moved
+/// to, with the recipe or with the run: its path, or its name, beside either of them. That it is the same corpus is
+/// checked by its contents, whatever its name.
+///
+/// # Errors
+/// [`Error::NoCorpus`] if there is no prepared corpus in any of these places.
+pub fn find_corpus(named: &Path, recipe: &Path, run: &Path) -> Result<PathBuf> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (recipe_file, run) = (absolute(recipe), absolute(run));
+    let name = named.file_name().unwrap_or(CORPUS.as_ref());
+    let near = recipe_file.parent().into_iter().chain(run.ancestors().take(1 + ABOVE));
+    let places = near.flat_map(|place| [place.join(named), place.join(name)]);
+    let mut all = std::iter::once(named.to_owned()).chain(places);
+    all.find(|place| PrepareSummary::read(place).is_ok())
+        .ok_or_else(|| Error::NoCorpus { named: named.to_owned(), recipe: recipe.to_owned() })
 }

@@ -4,21 +4,18 @@ use super::checkpoint::{check_room, model_size, read_values, size, write_all, wr
 use super::data::Data;
 use super::state::{Best, SavedState};
 use super::trainer::Trainer;
-use super::{Job, Record};
+use super::{Event, Job, Record};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
+use crate::schedule::Schedule;
 use crate::start;
 use offramp_model::Config;
-use offramp_model::checkpoint::{
-    remove_folder, remove_leftovers, replace_folder, step_folder, steps, write_atomically,
-};
-use offramp_model::journal::{self, CheckpointRecord, Journal};
+use offramp_model::checkpoint::{remove_folder, remove_leftovers, replace_folder, write_atomically};
+use offramp_model::journal::{self, CheckpointRecord, Journal, ValidationRecord};
+use offramp_model::run_folder::{JOURNAL, MODEL, RECIPE, START, step_folder, steps};
 use std::fs::{File, TryLockError};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-const RECIPE: &str = "recipe.toml";
-const JOURNAL: &str = "journal.jsonl";
-const MODEL: &str = "model";
 
 /// An open run folder.
 #[derive(Debug)]
@@ -35,6 +32,7 @@ pub(super) struct Found {
     folder: PathBuf,
     saved: SavedState,
     before: Option<u64>, // the checkpoint before it
+    begun: Recipe,       // that its run was begun with, or has gone on with since
 }
 
 impl RunFolder {
@@ -49,22 +47,29 @@ impl RunFolder {
         std::fs::create_dir_all(path).map_err(|error| Error::write(path, error))?;
         let lock = lock(path)?;
         let found = if job.resume { resume(job, data)? } else { None };
-        if !job.resume {
-            let text = job.recipe.text().as_bytes();
-            write_atomically(&path.join(RECIPE), |file| file.write_all(text))?;
-        }
+        keep(job)?;
         let journal_path = path.join(JOURNAL);
-        let step = found.as_ref().map_or(0, |found| found.saved.state.step);
+        let step = found.as_ref().map_or(0, |found| found.saved.state().step);
         journal::truncate_after(&journal_path, step)?;
         let journal = Journal::open(&journal_path)?;
         let best = found.as_ref().and_then(|found| found.saved.best.clone());
-        let mut folder = Self { path: path.clone(), journal, best, _lock: lock };
-        // A process that was killed before it could write this line.
+        Ok((Self { path: path.clone(), journal, best, _lock: lock }, found))
+    }
+
+    /// Whether the checkpoint of `step` has its line in the journal: the last thing that is done for it.
+    pub(super) fn is_settled(&self, step: u64) -> Result<bool> {
         let is_this = |record: &Record| matches!(record, Record::Checkpoint(saved) if saved.step == step);
-        if found.is_some() && !journal::read(&journal_path)?.iter().any(is_this) {
-            folder.journal_checkpoint(step)?;
-        }
-        Ok((folder, found))
+        Ok(journal::read(&self.path.join(JOURNAL))?.iter().any(is_this))
+    }
+
+    /// What the journal says of the validation after `step`.
+    pub(super) fn validation(&self, step: u64) -> Result<Option<ValidationRecord>> {
+        let records = journal::read(&self.path.join(JOURNAL))?.into_iter();
+        let mut found = records.filter_map(|record| match record {
+            Record::Validation(record) if record.step == step => Some(record),
+            _ => None,
+        });
+        Ok(found.next())
     }
 
     /// Appends a line to the journal.
@@ -90,25 +95,29 @@ impl RunFolder {
         check_room(&self.path, &target, size(&target, trainer, data)?)
     }
 
-    /// Saves a checkpoint, whole or not at all. With a validation loss it may be the best so far.
-    pub(super) fn save(&mut self, trainer: &Trainer, data: &Data, loss: Option<f64>) -> Result<PathBuf> {
+    /// Saves a checkpoint, whole or not at all.
+    pub(super) fn save(&mut self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
         self.check_room(trainer, data)?;
-        let step = trainer.state.step;
-        let target = self.step_folder(step);
-        let lowest = self.best.as_ref().map_or(f64::INFINITY, |best| best.loss);
-        let better = loss.filter(|&loss| loss < lowest).map(|loss| Best { step, loss });
-        let best = better.or_else(|| self.best.clone());
+        let target = self.step_folder(trainer.state.step);
         // So that no checkpoint is ahead of its journal, even where the power fails.
         if let Ok(journal) = File::options().append(true).open(self.path.join(JOURNAL)) {
             let _ = journal.sync_all();
         }
         replace_folder(&target, |folder| {
             let files = write_all(folder, trainer, data)?;
-            let (state, corpus) = (trainer.state.clone(), data.identity.clone());
-            SavedState::new(state, best.clone(), corpus, files).write(folder)
+            SavedState::new(&trainer.state, self.best.clone(), data.identity.clone(), files).write(folder)
         })?;
-        self.best = best;
         Ok(target)
+    }
+
+    /// The checkpoint of `step` is the best, and says so itself, if no loss so far is as low as its own.
+    pub(super) fn judge(&mut self, step: u64, loss: f64) -> Result<()> {
+        if self.best.as_ref().is_none_or(|best| loss < best.loss) {
+            let (folder, best) = (self.step_folder(step), Some(Best { step, loss }));
+            SavedState::read(&folder, step, None)?.with_best(best.clone()).write(&folder)?;
+            self.best = best;
+        }
+        Ok(())
     }
 
     /// Writes the finished model, and returns its folder.
@@ -117,6 +126,32 @@ impl RunFolder {
         check_room(&self.path, &target, model_size(&target, trainer, data)?)?;
         replace_folder(&target, |folder| write_model(folder, trainer, data).map(drop))?;
         Ok(target)
+    }
+
+    /// Makes the best checkpoint the finished model, and returns its folder.
+    pub(super) fn export_best(&self) -> Result<PathBuf> {
+        let Some(Best { step, .. }) = self.best else {
+            return Err(Error::NoBest { path: self.path.clone() });
+        };
+        let (from, target) = (self.step_folder(step), self.path.join(MODEL));
+        let saved = SavedState::read(&from, step, None)?;
+        let damaged =
+            |source| Error::Checkpoint { path: from.clone(), source: Box::new(source), before: None };
+        saved.check_files(&from).map_err(damaged)?;
+        let size = |name: &str| std::fs::metadata(from.join(name)).map_or(0, |file| file.len());
+        check_room(&self.path, &target, saved.model_files().map(size).sum())?;
+        replace_folder(&target, |folder| {
+            saved.model_files().try_for_each(|name| {
+                let copy = |out: &mut dyn Write| io::copy(&mut File::open(from.join(name))?, out).map(drop);
+                write_atomically(&folder.join(name), copy).map(drop)
+            })
+        })?;
+        Ok(target)
+    }
+
+    /// The checkpoint with the lowest validation loss so far.
+    pub(super) fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
     }
 
     /// Removes all checkpoints but the newest `keep` and the best.
@@ -166,7 +201,8 @@ fn lock(path: &Path) -> Result<Option<File>> {
 fn resume(job: &Job<'_>, data: &Data) -> Result<Option<Found>> {
     let (path, recipe) = (&job.folder, job.recipe);
     let begun_with = path.join(RECIPE);
-    if let Some((key, found, expected)) = recipe.difference(&Recipe::read(&begun_with)?) {
+    let begun = Recipe::read_for_run(&begun_with, path)?;
+    if let Some((key, found, expected)) = recipe.difference(&begun) {
         return Err(Error::ChangedRecipe { path: recipe.path().to_owned(), key, found, expected });
     }
     remove_leftovers(path);
@@ -179,16 +215,42 @@ fn resume(job: &Job<'_>, data: &Data) -> Result<Option<Found>> {
     let before = steps.last().map(|(step, _)| *step);
     let saved = SavedState::read(&folder, step, before)?;
     data.check(&saved.corpus)?;
-    let found = Found { folder, saved, before };
+    if Schedule::new(recipe).takes_back(&Schedule::new(&begun), step) {
+        let (steps, before) = (recipe.training.steps, begun.training.steps);
+        return Err(Error::StageTakenBack { path: recipe.path().to_owned(), steps, before });
+    }
+    let found = Found { folder, saved, before, begun };
+    remove_leftovers(&found.folder); // of a state that was being judged
     found.usable(|found| found.saved.check_files(&found.folder))?;
     Ok(Some(found))
 }
 
+/// Keeps the recipe, and the sizes that it takes from elsewhere: the run needs nothing else to go on.
+fn keep(job: &Job<'_>) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let path = job.folder.join(name);
+        let same = std::fs::read(&path).is_ok_and(|before| before == text.as_bytes());
+        if same { Ok(()) } else { write_atomically(&path, |file| file.write_all(text.as_bytes())).map(drop) }
+    };
+    if let Some(config) = job.recipe.begins_as() {
+        write(START, &config.to_json())?;
+    }
+    Ok(write(RECIPE, job.recipe.text())?)
+}
+
 impl Found {
+    /// What is to be said where the run goes further than it was begun to.
+    pub(super) fn longer(&self, recipe: &Recipe) -> Option<Event<'static>> {
+        let (before, steps) = (self.begun.training.steps, recipe.training.steps);
+        let rate = |recipe: &Recipe| Schedule::new(recipe).learning_rate(self.saved.state().step);
+        let learning_rates = [rate(&self.begun), rate(recipe)];
+        (steps > before).then_some(Event::Longer { before, steps, learning_rates })
+    }
+
     /// A trainer as the checkpoint left it.
     pub(super) fn load(&self, recipe: &Recipe, config: Config) -> Result<Trainer> {
         let weights = vec![0.0; start::layout(recipe, &config).len()];
-        let mut trainer = Trainer::with(recipe, config, weights, self.saved.state.clone())?;
+        let mut trainer = Trainer::with(recipe, config, weights, self.saved.state())?;
         self.usable(|found| read_values(&found.folder, &mut trainer))?;
         Ok(trainer)
     }

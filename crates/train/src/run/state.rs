@@ -6,29 +6,33 @@ use super::trainer::State;
 use crate::error::{Error, Result};
 use offramp_model::checkpoint::{Checksum, Checksums, write_atomically};
 use offramp_model::legible;
+use offramp_model::run_folder::{OPTIMIZER, STATE};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-const NAME: &str = "state.json";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The oldest that can be gone on from: it knows the training split alone.
+const OLDEST: u32 = 2;
 
 /// The checkpoint with the lowest validation loss so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Best {
+pub struct Best {
     /// Steps made before it.
-    pub(super) step: u64,
+    pub step: u64,
     /// Nats per token of the full model.
-    pub(super) loss: f64,
+    pub loss: f64,
 }
 
-/// The file.
+/// The file. Its keys stand here one by one: serde cannot tell unknown keys from those of a flattened struct.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedState {
     version: u32,
-    #[serde(flatten)]
-    pub(super) state: State,
+    step: u64,
+    updates: u64,
+    skipped: u64,
+    skipped_in_a_row: u32,
     pub(super) best: Option<Best>,
     pub(super) corpus: Identity,
     files: Checksums,
@@ -37,21 +41,45 @@ pub(super) struct SavedState {
 }
 
 impl SavedState {
-    pub(super) fn new(state: State, best: Option<Best>, corpus: Identity, files: Checksums) -> Self {
-        let mut saved = Self { version: VERSION, state, best, corpus, files, itself: None };
-        saved.itself = Some(saved.checksum());
-        saved
+    pub(super) fn new(state: &State, best: Option<Best>, corpus: Identity, files: Checksums) -> Self {
+        let &State { step, updates, skipped, skipped_in_a_row } = state;
+        let version = VERSION;
+        let saved = Self {
+            version,
+            step,
+            updates,
+            skipped,
+            skipped_in_a_row,
+            best: None,
+            corpus,
+            files,
+            itself: None,
+        };
+        saved.with_best(best)
+    }
+
+    /// The same, and this is the best checkpoint.
+    pub(super) fn with_best(mut self, best: Option<Best>) -> Self {
+        (self.best, self.itself) = (best, None);
+        self.itself = Some(self.checksum());
+        self
+    }
+
+    /// Where the run stands.
+    pub(super) fn state(&self) -> State {
+        let &Self { step, updates, skipped, skipped_in_a_row, .. } = self;
+        State { step, updates, skipped, skipped_in_a_row }
     }
 
     /// Writes it into a checkpoint's folder.
     pub(super) fn write(&self, folder: &Path) -> offramp_model::Result<()> {
         let json = serde_json::to_vec_pretty(self).expect("numbers and strings are JSON");
-        write_atomically(&folder.join(NAME), |file| file.write_all(&json)).map(drop)
+        write_atomically(&folder.join(STATE), |file| file.write_all(&json)).map(drop)
     }
 
     /// What a checkpoint's folder holds, which is of `step`; `before` is the checkpoint before it.
     pub(super) fn read(folder: &Path, step: u64, before: Option<u64>) -> Result<Self> {
-        let path = folder.join(NAME);
+        let path = folder.join(STATE);
         let fault = |reason: String| Error::State { path: path.clone(), reason, before };
         let text = std::fs::read(&path).map_err(|error| fault(error.to_string()))?;
         check_version(&text, &path)?;
@@ -61,15 +89,20 @@ impl SavedState {
         if written != Some(saved.checksum()) {
             return Err(fault("it is not what was written, its checksum is another".to_owned()));
         }
-        match saved.state.step == step {
+        match saved.step == step {
             true => Ok(saved),
-            false => Err(fault(format!("it is of step {}, its folder of step {step}", saved.state.step))),
+            false => Err(fault(format!("it is of step {}, its folder of step {step}", saved.step))),
         }
     }
 
     /// Checks that every file of the folder is what was written.
     pub(super) fn check_files(&self, folder: &Path) -> offramp_model::Result<()> {
         self.files.iter().try_for_each(|(name, checksum)| checksum.check(&folder.join(name)))
+    }
+
+    /// The files of the model, without those that only the run needs.
+    pub(super) fn model_files(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str).filter(|name| *name != OPTIMIZER)
     }
 
     /// Of what it says, whatever the spaces between.
@@ -86,7 +119,7 @@ fn check_version(text: &[u8], path: &Path) -> Result<()> {
         version: u32,
     }
     match serde_json::from_slice(text) {
-        Ok(Version { version }) if version != VERSION => {
+        Ok(Version { version }) if !(OLDEST..=VERSION).contains(&version) => {
             Err(Error::StateVersion { path: PathBuf::from(path), found: version, expected: VERSION })
         }
         _ => Ok(()),

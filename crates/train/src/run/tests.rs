@@ -2,7 +2,9 @@
 
 mod best;
 mod damage;
+mod resume;
 mod start;
+mod stop;
 mod threads;
 mod validation;
 
@@ -36,7 +38,8 @@ impl Place {
         let tokenizer = TokenizerChoice::Train { vocab_size: 280 };
         let options = PrepareOptions {
             train: vec![train],
-            valid: Some(valid),
+            valid: vec![valid],
+            reading: Default::default(),
             out: self.path(name),
             tokenizer,
             shard_tokens: 1 << 20,
@@ -45,7 +48,14 @@ impl Place {
     }
 
     fn job<'a>(&self, recipe: &'a Recipe, folder: &str, stop: &'a AtomicBool) -> Job<'a> {
-        Job { recipe, corpus: self.path("corpus"), folder: self.path(folder), resume: false, stop }
+        Job {
+            recipe,
+            corpus: self.path("corpus"),
+            folder: self.path(folder),
+            resume: false,
+            best: false,
+            stop,
+        }
     }
 
     fn read(&self, file: &str) -> Vec<u8> {

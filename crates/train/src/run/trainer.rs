@@ -15,8 +15,8 @@ use offramp_kernels::rayon::prelude::*;
 use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
 use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
-use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Values that one task sets to zero, or looks at.
@@ -42,7 +42,7 @@ pub(super) struct Trainer {
 }
 
 /// Where a run stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// Steps made.
     pub(super) step: u64,
@@ -124,28 +124,36 @@ impl Trainer {
         finite(&self.weights) && finite(&self.optimizer.m) && finite(&self.optimizer.v)
     }
 
-    /// Makes the next step.
-    pub(super) fn step(&mut self, batches: &mut Batches<'_>) -> Result<StepRecord> {
+    /// Makes the next step. None, and nothing has changed, if `stop` turns true before its last micro-batch
+    /// begins.
+    pub(super) fn step(
+        &mut self,
+        batches: &mut Batches<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Option<StepRecord>> {
         if self.timed.0 == 1 && !self.warm {
             self.warm = true;
             self.timed = (0, 0.0);
             self.network.reset_clock(Clock::new());
         }
-        let began = Instant::now();
-        let mut record = self.untimed(batches)?;
+        let (began, clock) = (Instant::now(), self.network.clock().clone());
+        let Some(mut record) = self.untimed(batches, stop)? else {
+            self.network.reset_clock(clock);
+            return Ok(None);
+        };
         let seconds = began.elapsed().as_secs_f64();
         self.timed = (self.timed.0 + 1, self.timed.1 + seconds);
         record.tokens_per_second = self.tokens_per_step() as f64 / seconds;
-        Ok(record)
+        Ok(Some(record))
     }
 
-    fn untimed(&mut self, batches: &mut Batches<'_>) -> Result<StepRecord> {
+    fn untimed(&mut self, batches: &mut Batches<'_>, stop: &AtomicBool) -> Result<Option<StepRecord>> {
         let step = self.state.step;
         let exits = self.loss.exits(step);
         if let Some(activations) = self.schedule.activations(step) {
             self.network.set_activations(activations);
         }
-        let losses = self.accumulate(batches, &exits)?;
+        let Some(losses) = self.accumulate(batches, &exits, stop)? else { return Ok(None) };
         let loss: f64 = losses.iter().zip(&exits).map(|(loss, (_, weight))| loss * weight).sum();
         let Self { optimizer, gradients, network, .. } = &mut *self;
         let norm = network.clock().time(Op::AdamW, Way::Forward, 0.0, || optimizer.norm(gradients));
@@ -168,7 +176,7 @@ impl Trainer {
         let mut exit_losses: Vec<_> =
             each.map(|(&(exit_layer, _), &loss)| ExitLoss { exit_layer, loss }).collect();
         let last = exit_losses.pop().map_or(f64::NAN, |last| last.loss); // the full model's is always there
-        Ok(StepRecord {
+        Ok(Some(StepRecord {
             step: self.state.step,
             tokens: self.state.step * self.tokens_per_step(),
             loss,
@@ -178,11 +186,17 @@ impl Trainer {
             learning_rate,
             activation_bits: self.config().bit_linear.map(|bit_linear| bit_linear.activations.bits()),
             tokens_per_second: 0.0,
-        })
+        }))
     }
 
-    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss.
-    fn accumulate(&mut self, batches: &mut Batches<'_>, exits: &[(usize, f64)]) -> Result<Vec<f64>> {
+    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. None
+    /// if `stop` turns true: a large step takes longer than whoever stops a run may wait.
+    fn accumulate(
+        &mut self,
+        batches: &mut Batches<'_>,
+        exits: &[(usize, f64)],
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<f64>>> {
         let (step, accumulation) = (self.state.step, self.training.accumulation);
         let share = 1.0 / accumulation as f64;
         self.plan.exits.clear();
@@ -193,6 +207,9 @@ impl Trainer {
         self.network.clock().time(Op::AdamW, Way::Forward, 0.0, clear);
         let mut losses = vec![0.0; exits.len()];
         for micro_batch in 0..accumulation as u64 {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let index = step * accumulation as u64 + micro_batch;
             let (inputs, labels) = (&mut self.inputs, &mut self.labels);
             let fill = || batches.fill(index, inputs, labels);
@@ -209,17 +226,19 @@ impl Trainer {
                 self.network.loss_and_gradients(&self.weights, batch, &self.plan, &mut self.gradients);
             losses.iter_mut().zip(found).for_each(|(loss, found)| *loss += share * found);
         }
-        Ok(losses)
+        Ok(Some(losses))
     }
 
     /// Measures the validation split at `exits`, the full model last, in windows of the training's sequence
-    /// length, as `eval` does; `max_tokens` of it at most, 0 for all.
+    /// length, as `eval` does; `max_tokens` of it at most, 0 for all. None if `stop` turns true before it is
+    /// done.
     pub(super) fn validate(
         &mut self,
         (exits, max_tokens): (&[usize], u64),
         stream: &TokenStream,
         tokenizer: &Tokenizer,
-    ) -> Result<ValidationRecord> {
+        stop: &AtomicBool,
+    ) -> Result<Option<ValidationRecord>> {
         let length = self.training.sequence_length;
         let windows = Windows::new(stream, length)?;
         let wanted = match max_tokens {
@@ -230,7 +249,12 @@ impl Trainer {
         let mut score = Score { nats: vec![0.0; exits.len()], tokens: 0, bytes: 0 };
         self.inputs.clear();
         self.labels.clear();
+        let mut stopped = false;
         for index in 0..wanted {
+            stopped = stop.load(Ordering::Relaxed);
+            if stopped {
+                break;
+            }
             let window = windows.get(index)?;
             if window.labels().len() < length {
                 self.score(exits, tokenizer, &mut score); // the shorter window goes alone
@@ -245,14 +269,17 @@ impl Trainer {
         let tokens = self.training.batch_size * length;
         self.inputs.resize(tokens, 0);
         self.labels.resize(tokens, 0);
+        if stopped {
+            return Ok(None);
+        }
         let full = score.nats.last().copied().unwrap_or(f64::NAN);
         let mean =
             |(&exit_layer, nats): (&usize, &f64)| ExitLoss { exit_layer, loss: nats / score.tokens as f64 };
-        Ok(ValidationRecord {
+        Ok(Some(ValidationRecord {
             step: self.state.step,
             exits: exits.iter().zip(&score.nats).map(mean).collect(),
             bits_per_byte: full / LN_2 / score.bytes as f64,
-        })
+        }))
     }
 
     /// Adds the windows gathered in `inputs` and `labels` to the score, and clears them.
@@ -264,8 +291,9 @@ impl Trainer {
         let found = self.network.nats(&self.weights, batch, exits);
         score.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
         score.tokens += self.labels.len() as u64;
-        let bytes = |&label: &u32| tokenizer.token_bytes(label).unwrap_or(0) as u64;
-        score.bytes += self.labels.iter().map(bytes).sum::<u64>();
+        let pairs = self.inputs.iter().zip(&self.labels);
+        let bytes = |(&input, &label)| tokenizer.token_bytes_after(input, label).unwrap_or(0) as u64;
+        score.bytes += pairs.map(bytes).sum::<u64>();
         self.inputs.clear();
         self.labels.clear();
     }

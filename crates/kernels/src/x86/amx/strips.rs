@@ -172,6 +172,7 @@ unsafe fn one(left: *const i8, width: usize, right: *const u8, sums: &mut Whole)
             codes = in(reg) CODES,
             sums = in(reg) sums.0.as_mut_ptr(),
             line = in(reg) LINE,
+            out("tmm0") _, out("tmm4") _, out("tmm6") _,
             options(nostack),
         );
     }

@@ -39,7 +39,7 @@ pub(super) fn product(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
     // SAFETY: this table is handed out only where there are tiles.
     let _shapes = unsafe { Shapes::set((SIDE, LINE), (SIDE, BLOCK), (BLOCK / QUAD, LINE)) };
     let (start, stride) = (out.as_mut_ptr(), out.stride());
-    let some = (CACHED / (x.blocks * BLOCK)).next_multiple_of(2 * SIDE);
+    let some = tokens_at_once(x.blocks);
     WIDENED.with_borrow_mut(|widened| {
         let wide = widened.resize(x.blocks * WIDE);
         for of_tokens in (0..tokens).step_by(some) {
@@ -56,6 +56,11 @@ pub(super) fn product(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
             }
         }
     });
+}
+
+/// Tokens that go by a strip before the next strip has its turn: whole pairs of tiles, one at the least.
+fn tokens_at_once(blocks: usize) -> usize {
+    (CACHED / (blocks * BLOCK)).max(1).next_multiple_of(2 * SIDE)
 }
 
 /// # Safety
@@ -163,7 +168,28 @@ unsafe fn multiply(left: [*const i8; 2], right: *const u8, blocks: usize, sums: 
             codes = in(reg) CODES,
             tile = const SIDE * BLOCK,
             wide = const WIDE,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the processor: it is how a product is cut, not how it is made.
+    #[test]
+    fn rows_of_any_width_take_whole_pairs_of_tiles() {
+        for in_features in
+            [1, BLOCK, 2048, CACHED / 64, CACHED - 1, CACHED, CACHED + 1, ternary::MAX_FEATURES]
+        {
+            let tokens = tokens_at_once(ternary::blocks(in_features));
+            assert!(tokens > 0 && tokens.is_multiple_of(2 * SIDE), "{tokens} tokens of {in_features}");
+            let bytes = tokens * in_features;
+            assert!(tokens == 2 * SIDE || bytes <= 2 * CACHED, "{bytes} bytes of {in_features} wide tokens");
+        }
+        assert_eq!(tokens_at_once(ternary::blocks(2048)), CACHED / 2048, "what fits is taken");
     }
 }

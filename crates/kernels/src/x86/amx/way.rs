@@ -71,6 +71,7 @@ impl Stream {
                 sb = in(reg) 4 * width,
                 b_step = in(reg) SIDE * 4 * width,
                 steps = inout(reg) steps => _,
+                out("tmm0") _, out("tmm4") _, out("tmm6") _,
                 options(nostack, readonly),
             );
         }
@@ -115,6 +116,8 @@ macro_rules! way {
                     sb = in(reg) b_stride,
                     b_step = in(reg) SIDE * b_stride,
                     steps = inout(reg) steps => _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack, readonly),
                 );
             }
@@ -190,7 +193,14 @@ impl Sums {
     pub(super) unsafe fn clear() {
         // SAFETY: the caller's promise.
         unsafe {
-            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, nomem),
+            );
         }
     }
 

@@ -40,9 +40,14 @@ fn the_low_bit_family_survives_its_file_and_has_its_norms() {
 fn what_would_be_another_low_bit_model_is_refused_by_name() {
     let (v1, v2) = (BitLinear::V1, BitLinear::V2);
     for (bit_linear, key, value, expected) in [
-        (v1, "hidden_act", json!("relu2"), "hidden_act is \"relu2\": it must be \"silu\""),
-        (v1, "hidden_act", json!(null), "hidden_act is missing: it must be \"silu\""),
-        (v1, "quantization_config", json!(null), "quantization_config is missing"),
+        (
+            v1,
+            "hidden_act",
+            json!("relu2"),
+            "hidden_act is \"relu2\": it must be \"silu\", the one activation that runs",
+        ),
+        (v1, "hidden_act", json!(null), "hidden_act is null: it must be \"silu\""),
+        (v1, "quantization_config", json!(null), "quantization_config is null"),
         (
             v1,
             "quantization_config.quant_method",
@@ -76,4 +81,19 @@ fn what_would_be_another_low_bit_model_is_refused_by_name() {
     let bits = BitLinear { hadamard: false, ..v2 };
     let message = Config { bit_linear: Some(bits), ..card() }.validate(origin()).unwrap_err().to_string();
     assert!(message.contains("activation_bits is 4 without the rotation: it must be 8 bits"), "{message}");
+}
+
+/// BitNet's config class assumes other sizes and constants than Llama's.
+#[test]
+fn what_a_bitnet_does_not_say_is_what_transformers_assumes() {
+    let config = low_bit(BitLinear::V1, json!({})).unwrap();
+    let mut json: Value = serde_json::from_str(&config.to_json()).unwrap();
+    let keys = ["quantization_config", "model_type", "hidden_act"];
+    json.as_object_mut().unwrap().retain(|key, _| keys.contains(&&key[..]));
+    let config = Config::from_json(&json.to_string(), origin()).unwrap();
+    assert_eq!((config.hidden_size, config.intermediate_size, config.vocab_size), (2560, 6912, 128_256));
+    assert_eq!((config.num_hidden_layers, config.num_attention_heads), (30, 20));
+    assert_eq!((config.num_key_value_heads, config.head_dim), (5, 128));
+    assert_eq!((config.rms_norm_eps, config.rope.theta), (1e-5, 500_000.0));
+    assert_eq!((config.bos_token_id, config.eos_token_ids), (Some(128_000), vec![128_001]));
 }

@@ -83,7 +83,7 @@ fn the_file_at_fault_is_named_and_the_earlier_corpus_stays() {
     let names = bench.names();
     cut(&mut bench, &train, &[20, 40]);
     let second = bench.options.train[1].clone();
-    let broken = jsonl(&train[20..25]) + "{\"txet\": 1}\n";
+    let broken = jsonl(&train[20..25]) + "{\"text\": 1}\n";
     let unencodable = [train[20..25].to_vec(), vec!["a".repeat(2 << 20)], train[25..40].to_vec()].concat();
     for (text, expected) in [
         (broken, "part-1.jsonl, line 6: "),
@@ -114,9 +114,9 @@ fn files_that_cannot_be_opened_are_refused_before_the_work_begins() {
         let message = prepare(&bench.options, &mut |now| panic!("{now:?}")).unwrap_err().to_string();
         assert!(message.contains(last.to_str().unwrap()) && !message.contains('\n'), "{message}");
         assert!(!bench.options.out.exists());
-        bench.options.valid = bench.options.train.pop();
+        bench.options.valid = bench.options.train.pop().into_iter().collect();
         let message = prepare(&bench.options, &mut |now| panic!("{now:?}")).unwrap_err().to_string();
         assert!(message.contains(last.to_str().unwrap()), "{message}");
-        bench.options.valid = None;
+        bench.options.valid.clear();
     }
 }

@@ -9,6 +9,8 @@ fn a_broken_file_is_one_clear_line() {
     let whole = LLAMA_2.inner.to_string(false).unwrap();
     let huge_id = whole.replace("\"▁▁\":290", "\"▁▁\":4000000000");
     assert_ne!(huge_id, whole);
+    // Tables of millions of entries for 291 tokens.
+    let sparse = whole.replace("\"▁▁\":290", "\"▁▁\":16000000");
     let cases = [
         String::new(),
         "{}".into(),
@@ -17,6 +19,7 @@ fn a_broken_file_is_one_clear_line() {
         whole.replace("\"type\":\"BPE\"", "\"type\":\"Nonsense\""),
         whole.replace("\"type\":\"Strip\",\"content\":\" \"", "\"type\":\"Peel\""),
         huge_id,
+        sparse,
     ];
     for case in cases {
         std::fs::write(&path, &case).unwrap();
@@ -84,4 +87,41 @@ fn a_file_that_makes_the_library_panic_is_an_error() {
 fn check_harmless(error: &Error) {
     let message = error.to_string();
     assert!(message.contains("contradicts itself") && !message.contains('\n'), "{message}");
+}
+
+/// What a folder has in place of a `tokenizer.json` decides what to do.
+#[test]
+fn a_folder_without_a_tokenizer_is_told_where_to_get_it() {
+    let made = "`python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('.')";
+    for (files, parts) in [
+        (
+            &["tokenizer.model", "tokenizer_config.json"][..],
+            &["of tokenizer.model, in that folder", made][..],
+        ),
+        (&["vocab.json", "merges.txt"], &["of vocab.json and merges.txt", made]),
+        (&["vocab.json"], &["copy it from where the model comes from"]),
+        (&[], &["copy it from where the model comes from"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|name| std::fs::write(folder.path().join(name), "x").unwrap());
+        let message = Tokenizer::from_folder(folder.path()).err().unwrap().to_string();
+        assert!(
+            message.starts_with(&folder.path().display().to_string()) && !message.contains('\n'),
+            "{message}"
+        );
+        assert!(message.contains("there is no tokenizer.json in it"), "{message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+}
+
+#[test]
+fn a_git_lfs_pointer_is_told_and_not_parsed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9085657\n";
+    std::fs::write(folder.path().join("tokenizer.json"), pointer).unwrap();
+    let message = Tokenizer::from_folder(folder.path()).err().unwrap().to_string();
+    assert!(
+        message.contains("tokenizer.json is a git-lfs pointer") && message.contains("`git lfs pull`"),
+        "{message}"
+    );
 }

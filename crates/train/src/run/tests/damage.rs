@@ -60,9 +60,9 @@ fn one_flipped_bit_is_refused() {
     let whole = String::from_utf8(place.read(path)).unwrap();
     fs::write(place.path(path), whole.replace("\"updates\": 8", "\"updates\": 9")).unwrap();
     assert_refused(&resumed(&place, &recipe, "run"), &["state.json", "not what was written", "step 5"]);
-    fs::write(place.path(path), whole.replace("\"version\": 2", "\"version\": 1")).unwrap();
+    fs::write(place.path(path), whole.replace("\"version\": 3", "\"version\": 1")).unwrap();
     let say =
-        ["state.json", "format is 1, this one reads 2", "go on with that version", "[start] checkpoint"];
+        ["state.json", "format is 1, this one reads 3", "go on with that version", "[start] checkpoint"];
     assert_refused(&resumed(&place, &recipe, "run"), &say);
     // What it could not use it has not touched; and without one before there is none to offer.
     assert!(place.read("run/journal.jsonl") == journal);
@@ -155,19 +155,21 @@ fn what_is_not_finite_is_never_saved() {
     let (folder, _) = RunFolder::begin(&job, &data).unwrap();
     let trainer = Trainer::new(&recipe, config).unwrap();
     let observe = &mut |_: Event<'_>| ();
-    let mut run = Run { job: &job, data: &data, batches, folder, trainer, observe, began: Instant::now() };
+    let (began, validation) = (Instant::now(), None);
+    let mut run =
+        Run { job: &job, data: &data, batches, folder, trainer, observe, began, saved: 0, validation };
     let last = run.trainer.weights.len() - 1;
     for spoil in
         [|t: &mut Trainer, i| t.weights[i] = f32::INFINITY, |t: &mut Trainer, i| t.optimizer.v[i] = f32::NAN]
     {
         let before = run.trainer.weights[last];
         spoil(&mut run.trainer, last);
-        let message = run.save(None).unwrap_err().to_string();
+        let message = run.save().unwrap_err().to_string();
         assert!(message.contains("not finite") && message.contains("lower learning_rate"), "{message}");
         (run.trainer.weights[last], run.trainer.optimizer.v[last]) = (before, 0.0);
     }
     assert!(!place.path("run/step-000000").exists());
-    run.save(None).unwrap();
+    run.save().unwrap();
     assert!(Llama::load(&place.path("run/step-000000"), &Formats::default()).is_ok());
 }
 
@@ -180,7 +182,7 @@ fn the_room_of_a_checkpoint_is_known_before_it_is_written() {
     let folder = place.path("run/step-000000");
     let planned = checkpoint::size(&folder, &trainer, &data).unwrap();
     let (mut run, _) = RunFolder::begin(&place.job(&recipe, "run", &GO), &data).unwrap();
-    run.save(&trainer, &data, None).unwrap();
+    run.save(&trainer, &data).unwrap();
     let written: u64 =
         fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(written <= planned && planned <= written + (1 << 20), "{planned} planned, {written} written");

@@ -1,22 +1,22 @@
-//! The files of a split, read one after the other as one row of stories.
+//! The stories of several files, one after the other as one row.
 
 use std::path::Path;
 
-use crate::corpus::{Corpus, Stories};
+use super::{Corpus, Found, Stories};
 use crate::error::{Error, Result};
 
 /// A story and where it stands.
-pub(super) struct Story<'c> {
-    pub(super) text: String,
+pub(crate) struct Story<'c> {
+    pub(crate) text: String,
     /// The file it is from.
-    pub(super) path: &'c Path,
+    pub(crate) path: &'c Path,
     /// Its number in that file, counted from 1.
-    pub(super) number: u64,
+    pub(crate) number: u64,
 }
 
-/// The stories of several files in the order of the files. A file without any is an error; after an error there
-/// are no more.
-pub(super) struct Files<'c> {
+/// The stories of several files in the order of the files. A file without any is an error; after an error there are no
+/// more.
+pub(crate) struct Row<'c> {
     /// Those not yet read to their end.
     rest: &'c [Corpus],
     /// The first of them, once it is open.
@@ -25,21 +25,29 @@ pub(super) struct Files<'c> {
     stories: u64,
     /// Sizes of the files before it.
     bytes_before: u64,
+    /// What was found in them.
+    found_before: Found,
 }
 
-/// The most there are to read.
-pub(super) fn bytes(corpora: &[Corpus]) -> u64 {
+/// The most there are to read, as far as it is known.
+pub(crate) fn bytes(corpora: &[Corpus]) -> u64 {
     corpora.iter().map(Corpus::bytes).sum()
 }
 
-impl<'c> Files<'c> {
-    pub(super) fn new(corpora: &'c [Corpus]) -> Self {
-        Self { rest: corpora, open: None, stories: 0, bytes_before: 0 }
+impl<'c> Row<'c> {
+    pub(crate) fn new(corpora: &'c [Corpus]) -> Self {
+        let found_before = Found::default();
+        Self { rest: corpora, open: None, stories: 0, bytes_before: 0, found_before }
     }
 
     /// How much of all files has been read, as [`Stories::bytes_read`] counts it.
-    pub(super) fn bytes_read(&self) -> u64 {
+    pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_before + self.open.as_ref().map_or(0, Stories::bytes_read)
+    }
+
+    /// What has been found in all files so far.
+    pub(crate) fn found(&self) -> Found {
+        self.open.as_ref().map_or(self.found_before, |stories| self.found_before + stories.found())
     }
 
     fn next_story(&mut self) -> Result<Option<Story<'c>>> {
@@ -55,6 +63,7 @@ impl<'c> Files<'c> {
             if self.stories == 0 {
                 return Err(Error::NoStories { path: corpus.path().to_owned() });
             }
+            self.found_before = self.found();
             (self.rest, self.open, self.stories) = (rest, None, 0);
             self.bytes_before += corpus.bytes();
         }
@@ -62,7 +71,7 @@ impl<'c> Files<'c> {
     }
 }
 
-impl<'c> Iterator for Files<'c> {
+impl<'c> Iterator for Row<'c> {
     type Item = Result<Story<'c>>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,0 +1,219 @@
+//! `offramp chat`: a conversation in the terminal, or one whose messages come from a pipe.
+
+mod lines;
+
+use crate::interrupt::Answering;
+use crate::{output, source, telling};
+use anyhow::{Context, Result, bail};
+use lines::{Command, HELP, Lines, Said};
+use offramp_engine::{Session, Speculation};
+use offramp_pipeline::{Chat, Finish, Pipeline, Told};
+use serde::Serialize;
+use std::io::{self, IsTerminal};
+use std::ops::ControlFlow;
+
+/// Talk with a model that was trained to chat
+///
+/// The conversation goes through the model's own chat template, as transformers applies it (chat_template.jinja, or
+/// chat_template in tokenizer_config.json). Each line is a message; /help lists the commands. Ctrl-C stops an answer.
+/// Messages may come from a pipe, one a line: then only the answers are printed.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  offramp chat path/to/model --system \"Answer briefly.\" --temperature 0.7\n  printf 'Hello\\nAnd then?\\n' | offramp chat path/to/model"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: source::ModelArgument,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+    /// At most so many new tokens in an answer
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    max_new_tokens: usize,
+    #[command(flatten)]
+    telling: telling::Arguments,
+}
+
+/// An answer, as JSON says it.
+#[derive(Serialize)]
+struct Answer {
+    message: String,
+    text: String,
+    tokens: Vec<u32>,
+    stop: &'static str,
+    stop_string: Option<String>,
+    conversation_tokens: usize,
+    prompt_tokens: usize, // of them, those that had to be run
+    decode_tokens_per_second: Option<f64>,
+    time_to_first_token: f64,
+}
+
+pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    let source = arguments.source.source()?;
+    let template = source.chat_template()?;
+    let mut pipeline = source.open(&arguments.telling.formats())?;
+    let chat = Chat::new(template, arguments.system.clone(), &mut pipeline);
+    let person = io::stdin().is_terminal();
+    let mut talk = Talk {
+        arguments,
+        pipeline: &pipeline,
+        chat,
+        session: None,
+        speculation: arguments.telling.speculation(&pipeline)?,
+        answers: 0,
+        json,
+    };
+    talk.check()?;
+    if person {
+        output::note(&format!(
+            "{}: /help lists the commands, Ctrl-C stops an answer",
+            source.path().display()
+        ));
+    }
+    let mut lines = Lines::new(io::stdin().lock());
+    loop {
+        if person {
+            output::ask("> ");
+        }
+        let next = lines
+            .next(|| {
+                if person {
+                    output::ask("… ")
+                }
+            })
+            .context("cannot read what is said")?;
+        match next {
+            None if person => {
+                output::note("");
+                break;
+            }
+            None | Some(Said::Command(Command::Quit)) => break,
+            Some(Said::Nothing) => {}
+            Some(Said::Command(Command::Help)) => output::note(HELP),
+            Some(Said::Command(Command::Reset)) => talk.chat.reset(),
+            Some(Said::Unknown(name)) if person => {
+                output::note(&format!("/{name} is no command: /help lists them"))
+            }
+            Some(Said::Unknown(name)) => {
+                bail!("/{name} is no command: put a space before a message that begins with /")
+            }
+            Some(Said::Message(message)) => match talk.turn(message) {
+                // A person may say it otherwise; a script cannot.
+                Err(error) if person && error.is::<offramp_pipeline::Error>() => {
+                    output::note(&format!("error: {error:#}"))
+                }
+                answered => answered?,
+            },
+        }
+    }
+    Ok(())
+}
+
+/// The conversation, and what the model has computed of it.
+struct Talk<'p> {
+    arguments: &'p Arguments,
+    pipeline: &'p Pipeline,
+    chat: Chat,
+    session: Option<Session<'p>>,
+    speculation: Speculation,
+    answers: u64,
+    json: bool,
+}
+
+impl<'p> Talk<'p> {
+    /// Whether the options are such that anything can be answered, before anything is said.
+    fn check(&mut self) -> Result<()> {
+        let Self { arguments, pipeline, speculation, .. } = self;
+        let token = [0];
+        let request = arguments.telling.request(pipeline, &token, 1);
+        pipeline.begin(&mut pipeline.session(1, 1)?, request, speculation)?;
+        Ok(())
+    }
+
+    /// A message and its answer. What could not be answered was not said.
+    fn turn(&mut self, message: String) -> Result<()> {
+        self.chat.ask(&message);
+        match self.answer(message) {
+            Ok(text) => self.chat.answer(&text),
+            Err(error) => {
+                self.chat.take_back();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, message: String) -> Result<String> {
+        let ids = self.chat.encode(self.pipeline)?;
+        let context = self.pipeline.model().config().max_position_embeddings;
+        if ids.len() >= context {
+            return Err(offramp_pipeline::Error::ConversationFull { tokens: ids.len(), context }.into());
+        }
+        let limit = self.arguments.max_new_tokens;
+        let mut session = self.pipeline.longer_session(self.session.take(), ids.len(), limit)?;
+        let told = self.tell(&mut session, &ids);
+        // What was computed of it is kept, whatever came of the answer.
+        self.session = Some(session);
+        self.answers += 1;
+        let told = told?;
+        let text = told.text.clone();
+        if self.json {
+            output::json(&answer(message, ids.len(), told))?;
+        } else {
+            output::text("\n")?;
+            if let Some(note) = note(&told.finish, limit) {
+                output::note(&format!("[{note}]"));
+            }
+        }
+        Ok(text)
+    }
+
+    /// Tells the answer as it comes, unless it goes out as JSON; Ctrl-C stops it.
+    fn tell(&mut self, session: &mut Session<'p>, ids: &[u32]) -> Result<Told> {
+        let Self { arguments, pipeline, .. } = *self;
+        let mut request = arguments.telling.request(pipeline, ids, arguments.max_new_tokens);
+        // The same question twice need not have the same answer.
+        request.sampling.seed = request.sampling.seed.wrapping_add(self.answers);
+        let telling = pipeline.begin(session, request, &mut self.speculation)?;
+        let answering = Answering::begin();
+        let mut failed = None;
+        let told = telling.run(&mut |piece| {
+            failed = if self.json { None } else { output::text(piece.text).err() };
+            if failed.is_some() || answering.stopped() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok(told),
+        }
+    }
+}
+
+fn answer(message: String, conversation_tokens: usize, told: Told) -> Answer {
+    let Told { text, tokens, finish, statistics } = told;
+    let (stop, stop_string) = telling::finish(finish);
+    Answer {
+        message,
+        text,
+        tokens,
+        stop,
+        stop_string,
+        conversation_tokens,
+        prompt_tokens: statistics.prompt_tokens,
+        decode_tokens_per_second: statistics.decode_tokens_per_second(),
+        time_to_first_token: statistics.time_to_first_token.as_secs_f64(),
+    }
+}
+
+/// What is to be said of an answer that did not end by itself.
+fn note(finish: &Finish, limit: usize) -> Option<String> {
+    match finish {
+        Finish::StopToken | Finish::StopString(_) => None,
+        Finish::Length => Some(format!("cut after {limit} tokens: --max-new-tokens allows more")),
+        Finish::ContextFull => Some("cut: the context is full; /reset begins a new conversation".to_owned()),
+        Finish::Reader => Some("stopped".to_owned()),
+    }
+}

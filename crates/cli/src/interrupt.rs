@@ -1,0 +1,51 @@
+//! A Ctrl-C that is meant for the answer and not for the program.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const IDLE: u8 = 0;
+const ANSWERING: u8 = 1;
+const STOPPED: u8 = 2;
+
+static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// While this lives, the first Ctrl-C stops what is being answered; the second ends the program, as at any other time.
+pub(crate) struct Answering(());
+
+impl Answering {
+    pub(crate) fn begin() -> Self {
+        STATE.store(ANSWERING, Ordering::Release);
+        Self(())
+    }
+
+    /// Whether it is to stop.
+    pub(crate) fn stopped(&self) -> bool {
+        STATE.load(Ordering::Acquire) == STOPPED
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        STATE.store(IDLE, Ordering::Release);
+    }
+}
+
+/// Takes a Ctrl-C, if there is an answer that it can stop.
+pub(crate) fn take() -> bool {
+    STATE.compare_exchange(ANSWERING, STOPPED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_takes_one_ctrl_c() {
+        assert!(!take(), "nothing is answered");
+        let answering = Answering::begin();
+        assert!(!answering.stopped());
+        assert!(take() && answering.stopped());
+        assert!(!take(), "the second one ends the program");
+        drop(answering);
+        assert!(!take() && !Answering::begin().stopped());
+    }
+}

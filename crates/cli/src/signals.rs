@@ -1,0 +1,158 @@
+//! Being told to end: Ctrl-C, SIGTERM, a terminal that hangs up. A command ends where it is, by that signal,
+//! and leaves nothing half made; a training run saves first.
+
+use crate::interrupt;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io;
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// What says to the user that a run is saving.
+type Say = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Set by the first signal while something saves first.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Which signal that was.
+static STOPPED_BY: AtomicI32 = AtomicI32::new(0);
+/// What saves first now.
+static SAVING: Mutex<Option<Say>> = Mutex::new(None);
+
+/// While this lives, a signal sets a flag instead of ending the process; but a Ctrl-C after it ends it.
+pub(crate) struct SavesFirst(());
+
+impl SavesFirst {
+    /// `say` is called in a thread of its own.
+    pub(crate) fn begin(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        *SAVING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(say));
+        Self(())
+    }
+
+    /// True once it is time to save.
+    pub(crate) fn flag(&self) -> &'static AtomicBool {
+        &STOP
+    }
+}
+
+impl Drop for SavesFirst {
+    fn drop(&mut self) {
+        *SAVING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// The exit code of what a signal has stopped, as shells have it: 128 and the signal's number.
+pub(crate) fn stopped() -> Option<u8> {
+    STOP.load(Ordering::Acquire).then(|| exit_code(STOPPED_BY.load(Ordering::Relaxed)))
+}
+
+fn exit_code(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// Listens from now on.
+pub(crate) fn listen() -> io::Result<()> {
+    system::listen(heard)
+}
+
+fn heard(signal: i32) {
+    if signal == SIGINT && interrupt::take() {
+        return; // meant for an answer
+    }
+    let saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(say) = saving else { end(signal) };
+    if !STOP.load(Ordering::Relaxed) {
+        STOPPED_BY.store(signal, Ordering::Relaxed);
+        STOP.store(true, Ordering::Release);
+        let line = match signal {
+            SIGINT => "saving; Ctrl-C again to leave without saving",
+            SIGTERM => "told to end (SIGTERM): saving",
+            _ => "the terminal has hung up (SIGHUP): saving",
+        };
+        // A terminal that takes nothing must not keep the next signal from being heard.
+        let _ = thread::Builder::new().spawn(move || say(line));
+    } else if signal == SIGINT {
+        // Only a person says it twice: a cluster's manager may tell a group of processes and each of them.
+        end(signal);
+    }
+}
+
+/// Ends the process as the signal would have, for a shell's loop goes on after a mere exit code; but nothing
+/// that is half made stays.
+fn end(signal: i32) -> ! {
+    offramp_files::abandon();
+    // The first process of a container is not ended by a signal that it does not handle.
+    if process::id() != 1 {
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
+    process::exit(exit_code(signal).into())
+}
+
+#[cfg(unix)]
+mod system {
+    use super::{SIGINT, SIGTERM};
+    use signal_hook::consts::SIGHUP;
+    use signal_hook::iterator::Signals;
+    use std::{fs, io, thread};
+
+    pub(super) fn listen(heard: fn(i32)) -> io::Result<()> {
+        let status = fs::read_to_string("/proc/self/status").ok();
+        let ignored = |signal: &i32| is_ignored(status.as_deref(), *signal);
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !ignored(signal)))?;
+        thread::Builder::new().name("signals".to_owned()).spawn(move || signals.forever().for_each(heard))?;
+        Ok(())
+    }
+
+    /// Whether this process began with a signal ignored, as under `nohup`, or in the background of a script.
+    /// It stays so. Where the system does not say, SIGHUP is left as it is.
+    fn is_ignored(status: Option<&str>, signal: i32) -> bool {
+        let line = status.and_then(|status| status.lines().find_map(|line| line.strip_prefix("SigIgn:")));
+        let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.map_or(signal == SIGHUP, |mask| mask >> (signal - 1) & 1 == 1)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn what_is_ignored_is_read_from_the_systems_mask() {
+            let nohup = Some("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0\n");
+            assert!(is_ignored(nohup, SIGHUP) && !is_ignored(nohup, SIGINT) && !is_ignored(nohup, SIGTERM));
+            let script = Some("SigIgn:\t0000000000000006\n");
+            assert!(
+                is_ignored(script, SIGINT) && !is_ignored(script, SIGHUP) && !is_ignored(script, SIGTERM)
+            );
+            for silent in [None, Some(""), Some("SigIgn:\tx\n")] {
+                assert!(
+                    is_ignored(silent, SIGHUP) && !is_ignored(silent, SIGINT) && !is_ignored(silent, SIGTERM)
+                );
+            }
+        }
+    }
+}
+
+/// Where there are no signals but Ctrl-C.
+#[cfg(not(unix))]
+mod system {
+    use super::SIGINT;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+    use std::{io, thread};
+
+    pub(super) fn listen(heard: fn(i32)) -> io::Result<()> {
+        let pressed = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGINT, Arc::clone(&pressed))?;
+        let watch = move || {
+            loop {
+                thread::sleep(Duration::from_millis(50));
+                if pressed.swap(false, Ordering::Relaxed) {
+                    heard(SIGINT);
+                }
+            }
+        };
+        thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
+    }
+}

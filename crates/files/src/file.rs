@@ -1,0 +1,138 @@
+//! One file: made beside its target, then renamed onto it.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, TempPath};
+
+use crate::half_made::{Listed, half_made};
+use crate::{PREFIX, SUFFIX, parent, sync_names};
+
+/// A file in the making, beside the one it will replace; dropped unfinished, it is removed.
+#[derive(Debug)]
+pub struct Unfinished {
+    file: File,
+    name: TempPath, // removes the file when dropped
+    listed: Listed,
+    target: PathBuf,
+}
+
+/// A file that is complete and on disk, but not yet under its name; dropped unpublished, it is removed.
+#[derive(Debug)]
+pub struct Finished {
+    name: TempPath,
+    listed: Listed,
+    target: PathBuf,
+}
+
+impl Unfinished {
+    /// Begins a file that will be `target`, in the folder of `target`.
+    ///
+    /// # Errors
+    /// If the folder is not there or may not be written.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        // `create_new` and not tempfile's own opening: the result is for others to read, so it gets the permissions of
+        // any new file (0666 less the umask), not those of a secret.
+        let open = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
+        let mut paths = half_made();
+        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open)?;
+        // Apart, for tempfile's own writer adds the hidden name to every error.
+        let (file, name) = file.into_parts();
+        let listed = Listed::new(&mut paths, &name);
+        Ok(Self { file, name, listed, target: target.to_owned() })
+    }
+
+    /// The file that will appear.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Hands the bytes to the disk and closes the file.
+    ///
+    /// # Errors
+    /// If the disk does not take them.
+    pub fn finish(self) -> io::Result<Finished> {
+        self.file.sync_all()?;
+        Ok(Finished { name: self.name, listed: self.listed, target: self.target })
+    }
+
+    /// [`Unfinished::finish`] and [`Finished::publish`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn publish(self) -> io::Result<()> {
+        self.finish()?.publish()
+    }
+}
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Unfinished {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+impl Finished {
+    /// The file that will appear.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Gives the file its name, in place of whatever had it before, and hands the name to the disk.
+    ///
+    /// # Errors
+    /// If it cannot be renamed; then what was there before is still there.
+    pub fn publish(self) -> io::Result<()> {
+        let Self { name, listed, target } = self;
+        let paths = half_made();
+        let published = name.persist(&target).map_err(|error| error.error);
+        drop(paths);
+        drop(listed);
+        published?;
+        sync_names(parent(&target));
+        Ok(())
+    }
+}
+
+/// Replaces the file at `target` by `bytes`.
+///
+/// # Errors
+/// If it cannot be written; then what was there before is still there.
+pub fn write_whole(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = Unfinished::create(target)?;
+    unfinished.write_all(bytes)?;
+    unfinished.publish()
+}
+
+/// Linux keeps a full disk at hand.
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_said_and_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, beside) = (folder.path().join("a.json"), folder.path().join(".offramp-x.partial"));
+        write_whole(&target, b"one").unwrap();
+        std::fs::write(&beside, b"").unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let name = TempPath::try_from_path(&beside).unwrap();
+        let listed = Listed::new(&mut half_made(), &beside);
+        let mut unfinished = Unfinished { file: full, name, listed, target: target.clone() };
+        let error = unfinished.write_all(b"two").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        drop(unfinished);
+        assert!(!beside.exists());
+        assert_eq!(std::fs::read(&target).unwrap(), b"one");
+    }
+}

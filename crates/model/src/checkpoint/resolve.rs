@@ -1,0 +1,31 @@
+//! Which folder a path means.
+
+use super::{foreign, hub, is_model, steps};
+use crate::error::Result;
+use crate::run_folder::MODEL;
+use std::path::{Path, PathBuf};
+
+/// The model folder that `path` means: itself; for a run folder its `model/` or else its newest `step-NNNNNN/`; for a
+/// `models--ORG--NAME` of the hub's cache its snapshot.
+///
+/// # Errors
+/// If there is none; where it is known what stands there, with the next step.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        foreign::no_folder(path)?;
+    }
+    let finished = path.join(MODEL);
+    if is_model(path) {
+        return Ok(path.to_owned());
+    }
+    if is_model(&finished) {
+        return Ok(finished);
+    }
+    if let Some((_, newest)) = steps(path)?.pop() {
+        return Ok(newest);
+    }
+    match hub::snapshot(path) {
+        Some(snapshot) => Ok(snapshot),
+        None => Err(hub::without_snapshot(path).unwrap_or_else(|| foreign::no_config(path))),
+    }
+}

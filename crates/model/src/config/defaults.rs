@@ -1,0 +1,143 @@
+//! What a `config.json` need not say: `transformers` assumes the sizes of one model of each kind, and so do we.
+//!
+//! In a file that somebody wrote by hand a missing key is more often a mistake. Where the assumed size is not what
+//! the rest of the folder has, the error names the key.
+
+use crate::error::Error;
+use crate::text_file::read_text;
+use offramp_files::legible;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// What transformers assumes.
+pub(super) struct Defaults {
+    pub(super) hidden_size: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: usize,
+    pub(super) num_key_value_heads: Option<usize>, // none: as many as there are query heads
+    pub(super) vocab_size: usize,
+    pub(super) rms_norm_eps: f64,
+    pub(super) rope_theta: f64,
+    pub(super) bos_token_id: u32,
+    pub(super) eos_token_id: u32,
+}
+
+/// Its `LlamaConfig`.
+const LLAMA: Defaults = Defaults {
+    hidden_size: 4096,
+    intermediate_size: 11008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: None,
+    vocab_size: 32000,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10_000.0,
+    bos_token_id: 1,
+    eos_token_id: 2,
+};
+
+/// Its `BitNetConfig`.
+const BITNET: Defaults = Defaults {
+    hidden_size: 2560,
+    intermediate_size: 6912,
+    num_hidden_layers: 30,
+    num_attention_heads: 20,
+    num_key_value_heads: Some(5),
+    vocab_size: 128_256,
+    rms_norm_eps: 1e-5,
+    rope_theta: 500_000.0,
+    bos_token_id: 128_000,
+    eos_token_id: 128_001,
+};
+
+/// What each key is called elsewhere: transformers passes over such a key, and takes its own default.
+const ELSEWHERE: [(&str, &[&str]); 8] = [
+    ("hidden_size", &["dim", "d_model", "n_embd", "n_embed"]),
+    ("intermediate_size", &["ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "intermediate_dim"]),
+    ("num_hidden_layers", &["n_layers", "n_layer", "num_layers"]),
+    ("num_attention_heads", &["n_heads", "n_head", "num_heads"]),
+    ("num_key_value_heads", &["n_kv_heads", "n_head_kv", "num_kv_heads"]),
+    ("vocab_size", &["n_vocab", "vocabulary_size"]),
+    ("max_position_embeddings", &["max_seq_len", "max_sequence_length", "n_positions", "n_ctx"]),
+    ("rms_norm_eps", &["norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_epsilon"]),
+];
+
+impl Defaults {
+    pub(super) fn of(model_type: Option<&str>) -> &'static Self {
+        if model_type == Some(super::bit_linear::BITNET) { &BITNET } else { &LLAMA }
+    }
+
+    /// Sizes that a file does not give, and what is assumed: those of every model, and those that `tensor` depends on.
+    fn assumed(file: &Map<String, Value>, tensor: &str) -> Vec<(&'static str, String)> {
+        let this = Self::of(file.get("model_type").and_then(Value::as_str));
+        let mut all = vec![
+            ("hidden_size", this.hidden_size.to_string()),
+            ("intermediate_size", this.intermediate_size.to_string()),
+            ("num_hidden_layers", this.num_hidden_layers.to_string()),
+            ("num_attention_heads", this.num_attention_heads.to_string()),
+            ("vocab_size", this.vocab_size.to_string()),
+        ];
+        if tensor.contains("k_proj") || tensor.contains("v_proj") {
+            let heads = this.num_key_value_heads.map(|heads| heads.to_string());
+            all.push(("num_key_value_heads", heads.unwrap_or_else(|| "that of all heads".to_owned())));
+        }
+        if tensor.contains("q_proj") || tensor.contains("o_proj") {
+            all.push(("head_dim", "hidden_size / num_attention_heads".to_owned()));
+        }
+        all.retain(|(key, _)| !file.contains_key(*key));
+        all
+    }
+}
+
+/// A key by another name, and its name here, where that is missing.
+pub(super) fn misnamed(file: &Map<String, Value>) -> Option<(&'static str, &'static str)> {
+    let missing = ELSEWHERE.iter().filter(|(key, _)| !file.contains_key(*key));
+    missing
+        .flat_map(|(key, names)| names.iter().map(|name| (*name, *key)))
+        .find(|(name, _)| file.contains_key(*name))
+}
+
+/// The error of sizes that do not go together, with those that the file does not give.
+pub(super) fn explained(error: Error, text: &str) -> Error {
+    let assumed = object(text).map_or(Vec::new(), |file| Defaults::assumed(&file, ""));
+    match (error, &assumed[..]) {
+        (Error::Config { path, key, found, expected }, [_, ..]) => {
+            let expected = format!("{expected}; {}, which is what transformers assumes", told(&assumed));
+            Error::Config { path, key, found, expected }
+        }
+        (error, _) => error,
+    }
+}
+
+/// The error of weights that are not what the config of their folder asks for, with the sizes that it does not give.
+pub(crate) fn blamed(error: Error, config: &Path) -> Error {
+    let tensor = match &error {
+        Error::MissingTensor { tensor, .. }
+        | Error::Shape { tensor, .. }
+        | Error::UnexpectedTensor { tensor, .. } => legible(tensor),
+        _ => return error,
+    };
+    let file = read_text(config).ok().and_then(|text| object(&text));
+    let assumed = file.map_or(Vec::new(), |file| Defaults::assumed(&file, &tensor));
+    if assumed.is_empty() {
+        return error;
+    }
+    let keys: Vec<_> = assumed.iter().map(|(key, _)| *key).collect();
+    let reason = format!(
+        "{}, which is what transformers assumes, and not what the weights have (tensor {tensor}): give {}",
+        told(&assumed),
+        keys.join(" and "),
+    );
+    Error::json(config, reason)
+}
+
+/// `hidden_size is not given and taken for 4096`.
+fn told(assumed: &[(&str, String)]) -> String {
+    let one = |(key, value): &(&str, String)| format!("{key} is not given and taken for {value}");
+    assumed.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn object(text: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(text).ok()
+}

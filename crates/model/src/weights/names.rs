@@ -1,0 +1,37 @@
+//! Which tensor of a file is which of the model: names that `transformers` takes for the same.
+
+use crate::config::{HEAD, TensorSpec};
+use std::collections::BTreeSet;
+
+/// What stands before every tensor's name but the head's; files of a model without its head lack it.
+const MODEL: &str = "model.";
+/// Buffers of the rotary embedding, which follow from the config; transformers wrote some before 4.31.
+const ROTARY: &str = "rotary_emb.";
+
+/// The tensors of a model.
+pub(super) struct Names {
+    known: BTreeSet<String>,
+    tied: bool, // and the head is not one of them
+}
+
+impl Names {
+    pub(super) fn of(specs: &[TensorSpec]) -> Self {
+        let mut known: BTreeSet<_> = specs.iter().map(|spec| spec.name.clone()).collect();
+        let tied = known.insert(HEAD.to_owned());
+        Self { known, tied }
+    }
+
+    /// The model's name of a tensor that a file calls `name`, with the prefix or without it; any other stays.
+    pub(super) fn canonical(&self, name: &str) -> String {
+        let bare = name.strip_prefix(MODEL).unwrap_or(name);
+        let candidates = [name.to_owned(), bare.to_owned(), format!("{MODEL}{name}")];
+        candidates.into_iter().find(|name| self.known.contains(name)).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Whether a model does without a tensor that a file may hold: the head of a tied one, which the embedding is,
+    /// and buffers.
+    pub(super) fn ignores(&self, name: &str) -> bool {
+        let rotary = name.starts_with(ROTARY) || name.contains(&format!(".{ROTARY}"));
+        rotary || self.tied && self.canonical(name) == HEAD
+    }
+}

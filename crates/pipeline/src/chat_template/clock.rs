@@ -1,0 +1,83 @@
+//! `strftime_now`: the local time in the words of Python's `strftime`.
+
+use chrono::format::{Item, StrftimeItems};
+use chrono::{DateTime, Local, NaiveDateTime};
+use minijinja::{Error, ErrorKind};
+
+/// The time that a template is told.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Clock {
+    /// What the machine's clock and time zone say.
+    #[default]
+    Local,
+    /// One moment, so that a text can be made again.
+    Fixed(NaiveDateTime),
+}
+
+impl Clock {
+    /// A moment written as `2024-07-26T09:05:03`; `None` where it is not one.
+    #[must_use]
+    pub fn fixed(moment: &str) -> Option<Self> {
+        NaiveDateTime::parse_from_str(moment, "%Y-%m-%dT%H:%M:%S%.f").ok().map(Self::Fixed)
+    }
+
+    fn now(self) -> NaiveDateTime {
+        match self {
+            Self::Local => DateTime::<Local>::from(std::time::SystemTime::now()).naive_local(),
+            Self::Fixed(moment) => moment,
+        }
+    }
+
+    /// `datetime.now().strftime(format)`.
+    pub(super) fn strftime(self, format: &str) -> Result<String, Error> {
+        const LONGEST: usize = 1 << 10;
+        if format.len() > LONGEST {
+            let reason =
+                format!("strftime_now: a format of {} bytes, at most {LONGEST} are taken", format.len());
+            return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        }
+        let now = self.now();
+        let mut text = String::new();
+        let mut rest = format;
+        while let Some(start) = rest.find('%') {
+            text.push_str(&rest[..start]);
+            let length = directive_length(&rest[start..]);
+            text.push_str(&directive(now, &rest[start..start + length]));
+            rest = &rest[start + length..];
+        }
+        text.push_str(rest);
+        Ok(text)
+    }
+}
+
+/// Bytes of the directive that `text` begins with: `%`, flags, a letter.
+fn directive_length(text: &str) -> usize {
+    let flags = text[1..].bytes().take_while(|byte| b"-_0^#".contains(byte)).count();
+    let letter = text[1 + flags..].chars().next().map_or(0, char::len_utf8);
+    1 + flags + letter
+}
+
+/// One directive as Python has it on Linux; what is none stays as it is written.
+fn directive(now: NaiveDateTime, directive: &str) -> String {
+    let plain = match directive {
+        // Python counts microseconds; a time without a zone has no name and no offset.
+        "%f" => "%6f",
+        "%z" | "%Z" | "%:z" => return String::new(),
+        "%c" => "%a %b %e %H:%M:%S %Y",
+        "%x" => "%m/%d/%y",
+        "%X" => "%H:%M:%S",
+        "%P" => "%P",
+        "%s" => return now.and_local_timezone(Local).earliest().map_or(0, |t| t.timestamp()).to_string(),
+        other => other,
+    };
+    let (upper, plain) = match plain.strip_prefix("%^") {
+        Some(rest) => (true, format!("%{rest}")),
+        None => (false, plain.to_owned()),
+    };
+    let items = StrftimeItems::new(&plain).collect::<Vec<_>>();
+    if items.iter().any(|item| matches!(item, Item::Error)) {
+        return directive.to_owned();
+    }
+    let text = now.format_with_items(items.iter()).to_string();
+    if upper { text.to_uppercase() } else { text }
+}

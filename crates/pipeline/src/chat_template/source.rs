@@ -1,0 +1,169 @@
+//! A template's text before it is compiled: what stands there for `transformers` alone is taken out, and what
+//! could exhaust the stack is refused.
+//!
+//! - Line ends become `\n`, as jinja2 has them.
+//! - `{% generation %}` … `{% endgeneration %}` marks an answer for training. It becomes `{% with %}`, which has
+//!   the same scope and no other effect.
+//! - What is assigned to an attribute of a namespace goes through the filter `_held`, which refuses nesting
+//!   without end: `{% set ns.a = [ns.a] %}` in a loop, or a namespace that holds itself.
+
+use super::error::{ChatTemplateError, Result};
+
+/// Bytes of a template. The longest in the wild have some 30 KiB.
+pub(super) const TEMPLATE_LIMIT: usize = 256 << 10;
+
+/// Bytes of one tag without its string literals. The compiler goes down one level for every operator.
+const TAG_LIMIT: usize = 8 << 10;
+
+/// The filter that an assignment to a namespace goes through.
+pub(super) const HELD: &str = "_held";
+
+/// The template as the engine compiles it.
+pub(super) fn prepare(origin: &str, source: &str) -> Result<String> {
+    if source.len() > TEMPLATE_LIMIT {
+        return Err(ChatTemplateError::TooLarge { file: origin.to_owned(), limit: TEMPLATE_LIMIT as u64 });
+    }
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let mut prepared = String::with_capacity(source.len());
+    let mut rest = source.as_str();
+    while let Some(start) = rest.find('{') {
+        let (text, from) = rest.split_at(start);
+        prepared.push_str(text);
+        let length = match from.as_bytes().get(1) {
+            Some(b'#') => from.find("#}").map_or(from.len(), |end| end + 2),
+            Some(b'{') => {
+                let tag = Tag::new(from, b"}}");
+                check_length(origin, &source, from, &tag)?;
+                tag.length
+            }
+            Some(b'%') => {
+                let tag = Tag::new(from, b"%}");
+                check_length(origin, &source, from, &tag)?;
+                prepared.push_str(&rewrite(&from[..tag.length], &tag));
+                let after = if tag.keyword(from) == "raw" { raw_end(from, tag.length) } else { tag.length };
+                prepared.push_str(&from[tag.length..after]);
+                rest = &from[after..];
+                continue;
+            }
+            _ => 1,
+        };
+        prepared.push_str(&from[..length]);
+        rest = &from[length..];
+    }
+    prepared.push_str(rest);
+    Ok(prepared)
+}
+
+/// One `{{ … }}` or `{% … %}`, read as jinja2's lexer does: an end inside brackets or a string is none.
+struct Tag {
+    /// Bytes from its `{` to after its end, or to the end of the text.
+    length: usize,
+    /// Where the first `=` stands that is not within brackets, a string or another operator.
+    assignment: Option<usize>,
+    /// Where the first such `|` stands.
+    pipe: Option<usize>,
+    /// Bytes outside string literals.
+    code: usize,
+    /// Whether the tag ends, and its brackets match.
+    whole: bool,
+}
+
+impl Tag {
+    fn new(text: &str, end: &[u8; 2]) -> Self {
+        let bytes = text.as_bytes();
+        let mut tag = Self { length: bytes.len(), assignment: None, pipe: None, code: 0, whole: false };
+        let mut depth = 0usize;
+        let mut matched = true;
+        let mut at = 2;
+        while at < bytes.len() {
+            if depth == 0 && bytes[at..].starts_with(end) {
+                tag.length = at + 2;
+                tag.whole = matched;
+                return tag;
+            }
+            match bytes[at] {
+                quote @ (b'"' | b'\'') => at = string_end(bytes, at, quote),
+                b'(' | b'[' | b'{' => depth += 1,
+                b')' | b']' | b'}' if depth > 0 => depth -= 1,
+                b')' | b']' | b'}' => matched = false,
+                b'=' if depth == 0 && tag.assignment.is_none() => tag.assignment = Some(at),
+                b'|' if depth == 0 && tag.pipe.is_none() => tag.pipe = Some(at),
+                _ => {}
+            }
+            tag.code += 1;
+            at += 1;
+        }
+        tag
+    }
+
+    /// The first word of a `{% … %}`.
+    fn keyword<'a>(&self, text: &'a str) -> &'a str {
+        let inner = text[2..self.length].trim_start_matches(['-', '+']).trim_start();
+        let length = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
+        &inner[..length]
+    }
+}
+
+/// The place of the quote that ends the string that begins at `start`.
+fn string_end(bytes: &[u8], start: usize, quote: u8) -> usize {
+    let mut at = start + 1;
+    while at < bytes.len() && bytes[at] != quote {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    at
+}
+
+/// Where the `{% endraw %}` stands of the `{% raw %}` that `text` begins with, in `opening` bytes.
+fn raw_end(text: &str, opening: usize) -> usize {
+    let mut at = opening;
+    while let Some(found) = text[at..].find("{%") {
+        at += found;
+        let inner = text[at + 2..].trim_start_matches(['-', '+']).trim_start();
+        if inner.starts_with("endraw") {
+            return at;
+        }
+        at += 2;
+    }
+    text.len()
+}
+
+fn check_length(origin: &str, source: &str, from: &str, tag: &Tag) -> Result<()> {
+    if tag.code <= TAG_LIMIT {
+        return Ok(());
+    }
+    let line = source[..source.len() - from.len()].matches('\n').count() + 1;
+    let reason = format!("a tag has {} bytes outside strings, at most {TAG_LIMIT} are read", tag.code);
+    Err(ChatTemplateError::Syntax { origin: origin.to_owned(), line, reason })
+}
+
+/// A `{% … %}` in the engine's words.
+fn rewrite(whole: &str, tag: &Tag) -> String {
+    match tag.keyword(whole) {
+        "generation" => whole.replacen("generation", "with", 1),
+        "endgeneration" => whole.replacen("endgeneration", "endwith", 1),
+        // jinja2 keeps the line end behind this tag, unlike those behind others.
+        "raw" if tag.whole && !whole.ends_with("-%}") && !whole.ends_with("+%}") => {
+            format!("{}+%}}", &whole[..whole.len() - 2])
+        }
+        "set" if tag.whole => rewrite_set(whole, tag).unwrap_or_else(|| whole.to_owned()),
+        _ => whole.to_owned(),
+    }
+}
+
+/// `{% set a.b = value %}` with the value through the filter, and `{% set a.b | filter %}` likewise.
+fn rewrite_set(whole: &str, tag: &Tag) -> Option<String> {
+    let inner_end = whole[..whole.len() - 2].trim_end_matches(['-', '+']).len();
+    let (closing, assignment) =
+        (&whole[inner_end..], tag.assignment.filter(|at| tag.pipe.is_none_or(|pipe| *at < pipe)));
+    let target_end = assignment.or(tag.pipe)?;
+    if !whole[..target_end].contains('.') {
+        return None;
+    }
+    Some(match assignment {
+        Some(at) => {
+            let (target, value) = (&whole[..=at], &whole[at + 1..inner_end]);
+            format!("{target}({value})|{HELD} {closing}")
+        }
+        None => format!("{}|{HELD} {closing}", &whole[..inner_end]),
+    })
+}

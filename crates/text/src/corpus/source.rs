@@ -1,0 +1,267 @@
+//! The bytes of a corpus: of a file, or of a stream that comes once; unpacked on the way where they are packed.
+//!
+//! What is packed is told by the first bytes and not by the name: no UTF-8 text begins as gzip and Zstandard do.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::unpack::{Gzip, Zstd};
+use crate::error::{Error, Result};
+use offramp_files::one_line;
+
+const BUFFER_BYTES: usize = 256 << 10;
+const BYTE_ORDER_MARK: &[u8] = "\u{FEFF}".as_bytes();
+
+/// First bytes of files that hold no text and are not unpacked here.
+const FOREIGN: [(&[u8], &str); 4] = [
+    (b"\xFD7zXZ\0", "xz"),
+    (b"PK\x03\x04", "zip"),
+    (b"\x04\x22\x4D\x18", "lz4"),
+    (b"7z\xBC\xAF\x27\x1C", "7-Zip"),
+];
+
+/// Where the bytes are.
+#[derive(Clone)]
+pub(super) enum Place {
+    File,
+    Stream(Arc<Mutex<Stream>>),
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Place::File => "File",
+            Place::Stream(_) => "Stream",
+        })
+    }
+}
+
+/// Standard input or a pipe: it comes once, and what has come can be kept on disk for another reading.
+pub(super) struct Stream {
+    from: Box<dyn Read + Send>,
+    begun: bool,
+    kept: Option<Kept>,
+}
+
+/// What has come so far, in a file without a name.
+struct Kept {
+    file: File,
+    bytes: u64,
+}
+
+impl Stream {
+    pub(super) fn new(from: impl Read + Send + 'static) -> Place {
+        Place::Stream(Arc::new(Mutex::new(Self { from: Box::new(from), begun: false, kept: None })))
+    }
+
+    /// From now on, what comes is kept.
+    pub(super) fn keep(&mut self) -> io::Result<()> {
+        if self.kept.is_none() {
+            self.kept = Some(Kept { file: tempfile::tempfile()?, bytes: 0 });
+        }
+        Ok(())
+    }
+
+    fn read_from(&mut self, at: u64, out: &mut [u8]) -> io::Result<usize> {
+        let Some(kept) = &mut self.kept else { return self.from.read(out) };
+        if at < kept.bytes {
+            let count = out.len().min(usize::try_from(kept.bytes - at).unwrap_or(usize::MAX));
+            kept.file.seek(SeekFrom::Start(at))?;
+            return kept.file.read(&mut out[..count]);
+        }
+        let count = self.from.read(out)?;
+        let written = kept.file.seek(SeekFrom::Start(at)).and_then(|_| kept.file.write_all(&out[..count]));
+        written.map_err(|e| {
+            let folder = std::env::temp_dir();
+            io::Error::new(
+                e.kind(),
+                format!("no room to keep it in {} for a second reading", folder.display()),
+            )
+        })?;
+        kept.bytes += count as u64;
+        Ok(count)
+    }
+}
+
+/// One reading of a stream.
+struct Reading {
+    stream: Arc<Mutex<Stream>>,
+    at: u64,
+}
+
+impl Read for Reading {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.lock().unwrap_or_else(PoisonError::into_inner).read_from(self.at, out)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// Counts what is taken from the file, packed as it is.
+struct Counted<R> {
+    from: R,
+    taken: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(out)?;
+        self.taken.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// The text of a corpus as bytes, without a byte order mark.
+pub(super) struct Source {
+    reader: Option<BufReader<Box<dyn Read + Send>>>, // once the first bytes were looked at
+    raw: Option<Box<dyn Read + Send>>,
+    taken: Arc<AtomicU64>,
+    path: PathBuf,
+    packed: Option<&'static str>,
+    /// Bytes of text handed out, the byte order mark included.
+    pub(super) offset: u64,
+}
+
+impl Source {
+    /// Opens; the first byte is read when it is asked for.
+    pub(super) fn open(path: &Path, place: &Place) -> Result<Self> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let raw: Box<dyn Read + Send> = match place {
+            Place::File => {
+                let from = File::open(path).map_err(|e| Error::read(path, e))?;
+                Box::new(Counted { from, taken: taken.clone() })
+            }
+            Place::Stream(stream) => {
+                let mut begun = stream.lock().unwrap_or_else(PoisonError::into_inner);
+                if begun.begun && begun.kept.is_none() {
+                    return Err(Error::ComesOnce { path: path.to_owned() });
+                }
+                begun.begun = true;
+                Box::new(Counted { from: Reading { stream: stream.clone(), at: 0 }, taken: taken.clone() })
+            }
+        };
+        Ok(Self { reader: None, raw: Some(raw), taken, path: path.to_owned(), packed: None, offset: 0 })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file read so far, packed as it is.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// What reading failed with.
+    pub(super) fn fault(&self, error: io::Error) -> Error {
+        match self.packed {
+            // What the system did not say, the unpacking did.
+            Some(packed) if error.raw_os_error().is_none() => {
+                Error::Packed { path: self.path.clone(), packed, reason: one_line(&error.to_string()) }
+            }
+            _ => Error::read(&self.path, error),
+        }
+    }
+
+    /// The text that is at hand; empty at the end.
+    pub(super) fn peek(&mut self) -> Result<&[u8]> {
+        self.begin()?;
+        let reader = self.reader.as_mut().expect("begun");
+        // Twice, because the borrow of the first would outlast the error.
+        if let Err(error) = reader.fill_buf() {
+            return Err(self.fault(error));
+        }
+        Ok(self.reader.as_ref().expect("begun").buffer())
+    }
+
+    /// Steps over what was peeked at.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.offset += count as u64;
+        if let Some(reader) = &mut self.reader {
+            reader.consume(count);
+        }
+    }
+
+    /// Appends the text up to and with the next `end` to `buffer`; none at the end of the file. Stops once `buffer` is
+    /// longer than `limit`.
+    pub(super) fn append_until(&mut self, end: u8, buffer: &mut Vec<u8>, limit: usize) -> Result<usize> {
+        self.begin()?;
+        let room = limit.saturating_sub(buffer.len()) as u64 + 1;
+        let reader = self.reader.as_mut().expect("begun");
+        match reader.take(room).read_until(end, buffer) {
+            Ok(count) => {
+                self.offset += count as u64;
+                Ok(count)
+            }
+            Err(error) => Err(self.fault(error)),
+        }
+    }
+
+    /// Looks at the first bytes, once.
+    fn begin(&mut self) -> Result<()> {
+        let Some(mut raw) = self.raw.take() else { return Ok(()) };
+        let mut first = Vec::new();
+        if let Err(error) = (&mut raw).take(6).read_to_end(&mut first) {
+            return Err(self.fault(error));
+        }
+        if let Some((_, name)) = FOREIGN.iter().find(|(magic, _)| first.starts_with(magic)) {
+            return Err(Error::Foreign { path: self.path.clone(), name: (*name).to_owned() });
+        }
+        let packed = Packing::of(&first);
+        let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(first).chain(raw));
+        let text: Box<dyn Read + Send> = match packed {
+            None => Box::new(whole),
+            Some(Packing::Gzip) => Box::new(Gzip::new(whole)),
+            Some(Packing::Zstd) => Box::new(Zstd::new(whole)),
+        };
+        self.packed = packed.map(Packing::name);
+        let mut mark = Vec::new();
+        let mut text = text;
+        if let Err(error) = (&mut text).take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut mark) {
+            return Err(self.fault(error));
+        }
+        if mark == BYTE_ORDER_MARK {
+            self.offset = mark.len() as u64;
+            mark.clear();
+        }
+        let text: Box<dyn Read + Send> = Box::new(io::Cursor::new(mark).chain(text));
+        self.reader = Some(BufReader::with_capacity(BUFFER_BYTES, text));
+        Ok(())
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.begin().map_err(io::Error::other)?;
+        let count = self.reader.as_mut().expect("begun").read(out)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Packing {
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    /// RFC 1952; RFC 8878, whose files may begin with a frame that is to be skipped.
+    fn of(first: &[u8]) -> Option<Self> {
+        match first {
+            [0x1F, 0x8B, ..] => Some(Self::Gzip),
+            [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}

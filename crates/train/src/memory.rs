@@ -1,0 +1,173 @@
+//! What a run needs of memory, counted before any of it is taken.
+//!
+//! The sums are those of the buffers that [`Trainer`](crate::run) and [`network`](crate::network) make once: what a run
+//! holds from its first step to its last. `crates/cli/tests/command/memory.rs` holds them to what a process has held.
+
+use crate::error::{Error, Result};
+use crate::layer::{self, Geometry};
+use crate::ops::exit_head;
+use crate::recipe::{Curriculum, Matrices, Precision, Recipe};
+use offramp_model::{Config, memory};
+
+/// What a process takes before it trains: the program, its threads and their buffers, the tokenizer.
+const PROCESS: u64 = 32 << 20;
+/// Weights, gradients and both moments.
+const COPIES: u128 = 4;
+/// Bytes of an `f32`.
+const FLOAT: u128 = size_of::<f32>() as u128;
+
+/// Bytes of memory that a run needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// For the model, whatever the batch: weights, gradients, moments, and room for the optimizer.
+    pub model: u64,
+    /// For a micro-batch: what the way there keeps for the way back, and the room that all layers share.
+    pub micro_batch: u64,
+}
+
+impl Need {
+    /// Of the run of a recipe that makes a model of `config`.
+    pub fn of(recipe: &Recipe, config: &Config) -> Self {
+        let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
+        Self { model: bytes(model(recipe, config)), micro_batch: bytes(micro_batch(recipe, config)) }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.model.saturating_add(self.micro_batch).saturating_add(PROCESS)
+    }
+}
+
+/// Checks that the run of a recipe fits the memory; nothing of it is taken. A vocabulary that is not known yet may be
+/// counted as a small one.
+///
+/// # Errors
+/// [`Error::NoMemory`] if it needs more than this process may still take, or the sizes are impossible.
+pub fn check(recipe: &Recipe, config: &Config) -> Result<()> {
+    fits(recipe, Need::of(recipe, config), memory::available())
+}
+
+fn fits(recipe: &Recipe, need: Need, available: Option<u64>) -> Result<()> {
+    // Where nobody knows what is available, this is what a process can address.
+    let available = available.unwrap_or(isize::MAX as u64);
+    if need.bytes() <= available {
+        return Ok(());
+    }
+    let advice = match need.micro_batch > need.model {
+        true => "lower training.batch_size (accumulation makes up for it) or training.sequence_length",
+        false => "choose smaller sizes in [model], or a machine with more memory",
+    };
+    let path = recipe.path().to_owned();
+    Err(Error::NoMemory { path, needed: need.bytes(), available, advice })
+}
+
+/// In 128 bits, in which sizes that pass a config's limits cannot overflow.
+fn model(recipe: &Recipe, config: &Config) -> u128 {
+    let own_heads = match recipe.early_exit.own_heads {
+        true => {
+            (config.num_hidden_layers as u128 - 1)
+                * (config.vocab_size as u128 + 1)
+                * config.hidden_size as u128
+        }
+        false => 0,
+    };
+    let values = u128::from(config.parameter_count()) + own_heads;
+    let ternary = if config.bit_linear.is_some() { u128::from(config.parameter_count()) } else { 0 };
+    let muon = if recipe.optimizer.matrices == Matrices::Muon { largest_matrix(config) } else { 0 };
+    FLOAT * (COPIES * values + ternary + muon)
+}
+
+/// Muon's room for one matrix at a time: two of its size, and two squares of its shorter side.
+fn largest_matrix(config: &Config) -> u128 {
+    let matrices = config.tensors().into_iter().filter(|spec| spec.name.starts_with("model.layers."));
+    let room = matrices.map(|spec| match *spec.shape {
+        [rows, cols] => 2 * (rows as u128 * cols as u128 + (rows.min(cols) as u128).pow(2)),
+        _ => 0,
+    });
+    room.max().unwrap_or(0)
+}
+
+fn micro_batch(recipe: &Recipe, config: &Config) -> u128 {
+    let training = &recipe.training;
+    let (samples, length) = (training.batch_size as u128, training.sequence_length as u128);
+    let (rows, hidden) = (samples * length, config.hidden_size as u128);
+    let (layers, geometry) = (config.num_hidden_layers as u128, Geometry::new(config, 0));
+    let stream = (layers + 2) * rows * hidden; // and its gradient
+    let floats = stream
+        + layers * layer::kept_floats(&geometry) * rows
+        + layer::shared_floats(&geometry, samples, length);
+    let exits = if recipe.early_exit.curriculum == Curriculum::None { 1 } else { layers };
+    let positions = exits * rows * size_of::<usize>() as u128; // of each exit that is scored
+    let tokens = 2 * rows * size_of::<u32>() as u128; // inputs and labels
+    let rounded = training.precision == Precision::Bf16;
+    FLOAT * floats
+        + exit_head::chunk_bytes(rows, [hidden, config.vocab_size as u128], rounded)
+        + positions
+        + tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn recipe(keys: &str) -> Recipe {
+        Recipe::from_toml(&format!("[data]\ncorpus = \"c\"\n{keys}"), Path::new("r.toml")).unwrap()
+    }
+
+    fn need(keys: &str) -> Need {
+        let recipe = recipe(keys);
+        Need::of(&recipe, &recipe.config(50_257, None).unwrap())
+    }
+
+    /// Computed apart: four copies of the card's 1,061,591,040 parameters.
+    #[test]
+    fn the_card_needs_four_copies_of_its_weights() {
+        assert_eq!(need("").model, 16_985_456_640);
+        // A sample more is as much more as the first, but for the chunk of logits that all share.
+        let [one, two, three] =
+            [1, 2, 3].map(|samples| need(&format!("[training]\nbatch_size = {samples}")).micro_batch);
+        let [first, second] = [two - one, three - two];
+        assert!(second <= first && first > 400_000_000, "{one}, {two}, {three}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_one_line_with_both_numbers_and_what_to_lower() {
+        let said = |keys: &str, available: Option<u64>| {
+            let recipe = recipe(keys);
+            fits(&recipe, need(keys), available).map_err(|error| error.to_string())
+        };
+        let batch = "[training]\nbatch_size = 100000";
+        for (keys, available, parts) in [
+            (batch, Some(16_300_000_000), ["r.toml", "16.3 GB are available", "lower training.batch_size"]),
+            (batch, None, ["r.toml", "GB are available", ""]),
+            ("", Some(1 << 30), ["of memory", "1.0 GB are available", "smaller sizes in [model]"]),
+        ] {
+            if available.is_none() && said(keys, None).is_ok() {
+                continue; // nobody knows, and it can be addressed
+            }
+            let message = said(keys, available).unwrap_err();
+            let _ = parts.map(|part| {
+                assert!(message.contains(part) && !message.contains('\n'), "{message}, not {part}")
+            });
+        }
+        assert!(said("", Some(1 << 40)).is_ok());
+    }
+
+    /// The largest sizes that any check lets through: a number, and no overflow.
+    #[test]
+    fn no_sizes_overflow() {
+        let keys = format!(
+            "[model]\nhidden_size = {0}\nintermediate_size = {0}\nnum_hidden_layers = 5000\nnum_attention_heads = {0}\n\
+             num_key_value_heads = {0}\nhead_dim = 2\nmax_position_embeddings = {1}\n[layer_dropout]\nshape = \"none\"\n\
+             [training]\nbatch_size = {1}\nsequence_length = {2}\n[optimizer]\nmatrices = \"muon\"",
+            1 << 13,
+            1 << 24,
+            1 << 8
+        );
+        let recipe = recipe(&keys);
+        let config = recipe.config(257, None).unwrap();
+        assert!(Need::of(&recipe, &config).bytes() > 1 << 55, "and that is what it says");
+        assert!(check(&recipe, &config).is_err());
+    }
+}
