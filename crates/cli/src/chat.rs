@@ -4,7 +4,7 @@ mod lines;
 
 use crate::interrupt::Answering;
 use crate::{output, source, telling};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use lines::{Command, HELP, Lines, Said};
 use offramp_engine::{Session, Speculation};
 use offramp_pipeline::{Chat, Finish, Pipeline, Told};
@@ -50,10 +50,10 @@ struct Answer {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
+    // Before the weights: most folders without a template are asked for a chat by mistake.
     let template = source.chat_template()?;
     let mut pipeline = source.open(&arguments.telling.formats())?;
     let chat = Chat::new(template, arguments.system.clone(), &mut pipeline);
-    let person = io::stdin().is_terminal();
     let mut talk = Talk {
         arguments,
         pipeline: &pipeline,
@@ -62,51 +62,18 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         speculation: arguments.telling.speculation(&pipeline)?,
         answers: 0,
         json,
+        person: io::stdin().is_terminal(),
     };
     talk.check()?;
-    if person {
-        output::note(&format!(
-            "{}: /help lists the commands, Ctrl-C stops an answer",
-            source.path().display()
-        ));
-    }
+    talk.ask(&format!("{}: /help lists the commands, Ctrl-C stops an answer\n", source.path().display()));
     let mut lines = Lines::new(io::stdin().lock());
     loop {
-        if person {
-            output::ask("> ");
-        }
-        let next = lines
-            .next(|| {
-                if person {
-                    output::ask("… ")
-                }
-            })
-            .context("cannot read what is said")?;
-        match next {
-            None if person => {
-                output::note("");
-                break;
-            }
-            None | Some(Said::Command(Command::Quit)) => break,
-            Some(Said::Nothing) => {}
-            Some(Said::Command(Command::Help)) => output::note(HELP),
-            Some(Said::Command(Command::Reset)) => talk.chat.reset(),
-            Some(Said::Unknown(name)) if person => {
-                output::note(&format!("/{name} is no command: /help lists them"))
-            }
-            Some(Said::Unknown(name)) => {
-                bail!("/{name} is no command: put a space before a message that begins with /")
-            }
-            Some(Said::Message(message)) => match talk.turn(message) {
-                // A person may say it otherwise; a script cannot.
-                Err(error) if person && error.is::<offramp_pipeline::Error>() => {
-                    output::note(&format!("error: {error:#}"))
-                }
-                answered => answered?,
-            },
+        talk.ask("> ");
+        let said = lines.next(|| talk.ask("… "))?;
+        if talk.heed(said)?.is_break() {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// The conversation, and what the model has computed of it.
@@ -118,6 +85,8 @@ struct Talk<'p> {
     speculation: Speculation,
     answers: u64,
     json: bool,
+    /// Whether a person types, and not a script.
+    person: bool,
 }
 
 impl<'p> Talk<'p> {
@@ -128,6 +97,42 @@ impl<'p> Talk<'p> {
         let request = arguments.telling.request(pipeline, &token, 1);
         pipeline.begin(&mut pipeline.session(1, 1)?, request, speculation)?;
         Ok(())
+    }
+
+    /// Says what a person should see before typing.
+    fn ask(&self, words: &str) {
+        if self.person {
+            output::ask(words);
+        }
+    }
+
+    /// Answers a message, or does what a command says; breaks where the conversation ends.
+    fn heed(&mut self, said: Option<Said>) -> Result<ControlFlow<()>> {
+        match said {
+            None => {
+                self.ask("\n");
+                return Ok(ControlFlow::Break(()));
+            }
+            Some(Said::Command(Command::Quit)) => return Ok(ControlFlow::Break(())),
+            Some(Said::Command(Command::Help)) => output::note(HELP),
+            Some(Said::Command(Command::Reset)) => self.chat.reset(),
+            Some(Said::Nothing) => {}
+            Some(Said::Unknown(name)) => {
+                let line = format!("/{name} is no command: put a space before a message that begins with /");
+                if !self.person {
+                    bail!(line);
+                }
+                output::note(&line);
+            }
+            Some(Said::Message(message)) => match self.turn(message) {
+                // A person may say it otherwise; a script cannot.
+                Err(error) if self.person && error.is::<offramp_pipeline::Error>() => {
+                    output::note(&format!("error: {error:#}"));
+                }
+                answered => answered?,
+            },
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// A message and its answer. What could not be answered was not said.
@@ -194,7 +199,11 @@ impl<'p> Talk<'p> {
 
 fn answer(message: String, conversation_tokens: usize, told: Told) -> Answer {
     let Told { text, tokens, finish, statistics } = told;
-    let (stop, stop_string) = telling::finish(finish);
+    let (stop, stop_string) = match finish {
+        // The answer has no other reader than who pressed Ctrl-C.
+        Finish::Reader => ("interrupted", None),
+        finish => telling::finish(finish),
+    };
     Answer {
         message,
         text,

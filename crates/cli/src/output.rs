@@ -48,7 +48,7 @@ pub(crate) fn note(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Writes to stderr what a person is to answer behind.
+/// Writes to stderr what the answer will stand behind.
 pub(crate) fn ask(words: &str) {
     let _ = io::stderr().write_all(words.as_bytes());
 }

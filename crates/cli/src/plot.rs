@@ -60,7 +60,7 @@ fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
     let steps = report.steps.max(1) as f64;
     loss(report, title, steps, &upper)?;
     let norms = &report.curves.grad_norm;
-    let (low, high) = bounds(norms.iter().map(|point| point.1).filter(|&norm| norm > 0.0));
+    let (low, high) = decades(bounds(norms.iter().map(|point| point.1).filter(|&norm| norm > 0.0)));
     let norm_labels = axis::logarithmic(low..high, 4);
     let mut chart = panel("gradient norm before clipping, logarithmic", &middle)
         .build_cartesian_2d(0.0..steps, (low..high).log_scale())?;
@@ -148,6 +148,12 @@ fn exits(report: &TrainingReport) -> Vec<usize> {
     exits.sort_unstable();
     exits.dedup();
     exits
+}
+
+/// Whole powers of ten around a range: a logarithmic axis has labels at those.
+fn decades((low, high): (f64, f64)) -> (f64, f64) {
+    let low = low.log10().floor();
+    (10f64.powf(low), 10f64.powf(high.log10().ceil().max(low + 1.0)))
 }
 
 /// The least and the most of the finite values, with some room; never the same.

@@ -34,7 +34,7 @@ impl Arguments {
         self.formats.formats()
     }
 
-    /// How texts are read that it learns from.
+    /// How the text is read that tokens are counted or thresholds calibrated on.
     pub(crate) fn reading(&self) -> &stories::Reading {
         &self.reading
     }

@@ -75,6 +75,7 @@ struct Answer<'a> {
 struct BestCheckpoint {
     step: u64,
     loss: f64,
+    #[serde(serialize_with = "output::path")]
     folder: PathBuf,
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "command/card.rs"]
 mod card;
+#[path = "command/chat.rs"]
+mod chat;
 #[path = "command/data.rs"]
 mod data;
 #[path = "command/documents.rs"]

@@ -31,13 +31,14 @@ impl<'m> Session<'m> {
     /// An empty session at full depth, for up to `capacity` tokens.
     ///
     /// # Errors
-    /// If the model's context is shorter than that.
+    /// If the model's context is shorter than that, or the memory has no room for so many.
     pub fn new(model: &'m Llama, capacity: usize) -> Result<Self> {
         let config = model.config();
         if capacity > config.max_position_embeddings {
             let context = config.max_position_embeddings;
             return Err(Error::ContextFull { tokens: capacity, context });
         }
+        model.check_cache(capacity)?;
         Ok(Self {
             model,
             exit_layer: config.num_hidden_layers,

@@ -96,6 +96,17 @@ fn the_caller_always_works_and_others_at_most_once() {
     }
 }
 
+/// Threads that sleep take longer to come than this call has work.
+#[test]
+fn who_has_not_come_is_not_waited_for() {
+    let _alone = four_threads();
+    let ends_early = (0..1000).any(|_| {
+        sleep(Duration::from_millis(2));
+        called(4).iter().sum::<usize>() < 4
+    });
+    assert!(ends_early, "every call waited for all of its threads");
+}
+
 /// A wake-up that is lost would leave a thread asleep for ever.
 #[test]
 fn every_thread_comes_awake_or_asleep_or_between() {

@@ -160,6 +160,15 @@ impl Llama {
         KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity, self.kv_cache)
     }
 
+    /// Checks that the memory has room for a cache of `capacity` positions, filled to the last.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn check_cache(&self, capacity: usize) -> Result<()> {
+        let bytes = self.kv_bytes_per_position(self.layers.len()).saturating_mul(capacity as u64);
+        memory::check(&format!("a cache of {capacity} positions"), bytes)
+    }
+
     /// Starts the residual stream of `tokens`; what `hidden` held before is gone. `hidden` stays with
     /// the model that made it: it remembers that model's rotary angles.
     ///

@@ -20,6 +20,7 @@ pub use storage::Storage;
 use crate::config::{Config, EMBEDDING, HEAD, TensorSpec, WeightScale, blamed};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::run_folder::CONFIG;
 use crate::source::{Source, Values, storage};
 use crate::ternary::Codes;
 use file::TensorFile;
@@ -64,7 +65,7 @@ impl Weights {
             single if single.exists() => Self::single(&single)?,
             _ => Self::shards(folder, &Names::of(&Self::specs(config)))?,
         };
-        weights.of_model(config).map_err(|error| blamed(error, &folder.join("config.json")))
+        weights.of_model(config).map_err(|error| blamed(error, &folder.join(CONFIG)))
     }
 
     /// As [`Weights::open`], of the bytes of a `model.safetensors` that a program carries; `origin` names them in

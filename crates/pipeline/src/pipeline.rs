@@ -86,7 +86,7 @@ impl Pipeline {
     /// A session that holds a prompt and what follows it, as far as the context reaches.
     ///
     /// # Errors
-    /// None that depends on the sizes: what does not fit is refused by [`Pipeline::begin`].
+    /// If the memory has no room for so many. What does not fit the context is refused by [`Pipeline::begin`].
     pub fn session(&self, prompt_tokens: usize, max_new_tokens: usize) -> Result<Session<'_>> {
         let wanted = prompt_tokens.saturating_add(max_new_tokens);
         Ok(Session::new(&self.model, wanted.min(self.model.config().max_position_embeddings))?)

@@ -134,6 +134,7 @@ fn namespaces_hold_what_templates_put_there() {
         ("{% set ns = namespace() %}{% set ns.a = {'k': {'l': [1]}} %}{{ ns.a.k.l[0] }}", "1"),
         ("{% set ns = namespace() %}{% set ns.a | upper %}b{% endset %}{{ ns.a }}", "B"),
         ("{% set a = 'x.y' | upper %}{{ a }}", "X.Y"),
+        ("{% macro m(a, b='a', c={'a': 1}) %}{{ b }}{{ c }}{% endmacro %}{{ m(1) }}", "a{'a': 1}"),
     ] {
         assert_eq!(render(source).expect(source), expected, "{source}");
     }
@@ -149,6 +150,10 @@ fn what_is_wrong_is_said_with_its_line() {
         ("{{ raise_exception('only\n users  speak') }}", "refuses this conversation: only users speak"),
         ("{% macro m() %}{{ raise_exception(7) }}{% endmacro %}\n{{ m() }}", "refuses this conversation: 7"),
         ("{{ raise_exception('x' * 9999) }}", "xxx…"),
+        ("{{ '%s' % 1 }}", "% operator"),
+        ("{% macro m() %}{{ varargs }}{% endmacro %}{{ m(1) }}", "too many arguments"),
+        ("\n{% macro m(a, b=[1, a]) %}{% endmacro %}", "line 2: a macro's argument has another one, \"a\""),
+        ("{% block a %}{% endblock %}", "a.jinja, line 1"),
         ("{% include 'other' %}", "a.jinja, line 1"),
         ("{% extends 'other' %}", "a.jinja, line 1"),
         ("{{ messages | tojson(sorted=true) }}", "sorted"),

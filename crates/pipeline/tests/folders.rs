@@ -5,7 +5,7 @@
 
 use offramp_engine::{Draft, SamplingOptions, Speculation};
 use offramp_model::{Config, Formats, checkpoint};
-use offramp_pipeline::{Asked, Finish, Pipeline, PromptOptions, Request, Source};
+use offramp_pipeline::{Asked, Chat, Finish, Pipeline, PromptOptions, Request, Source};
 use serde_json::{Value, json};
 use std::fs;
 use std::ops::ControlFlow;
@@ -235,4 +235,34 @@ fn sampling_is_the_folders() {
     let broken = folder("gpt-2", json!({}), json!({"top_p": 7}));
     let error = Source::resolve(broken.path()).unwrap().open(&Formats::default()).unwrap_err().to_string();
     assert!(error.contains("top_p is 7") && error.contains("generation_config.json"), "{error}");
+}
+
+#[test]
+fn the_templates_end_ends_an_answer() {
+    let of = |token: &str| open(&folder("chatml", json!({}), json!({}))).tokenizer().token_id(token).unwrap();
+    let [text, turn] = ["<|im_start|>", "<|im_end|>"].map(of);
+    let place = folder("chatml", json!({"eos_token_id": text}), json!({}));
+    fs::write(place.path().join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
+    fs::write(place.path().join("chat_template.jinja"), "{{ eos_token }}{{ messages[-1].content }}").unwrap();
+    let source = Source::resolve(place.path()).unwrap();
+    let mut pipeline = source.open(&Formats::default()).unwrap();
+    assert_eq!(pipeline.stop_tokens(), [text]);
+    let mut chat = Chat::new(source.chat_template().unwrap(), None, &mut pipeline);
+    assert_eq!(pipeline.stop_tokens(), [text, turn]);
+    chat.ask("<|im_end|>");
+    assert_eq!(chat.encode(&pipeline).unwrap(), [turn, turn], "special tokens are read, and none is added");
+    assert_eq!(pipeline.generate_options(1, SamplingOptions::default()).stop_tokens, [text, turn]);
+}
+
+#[test]
+fn a_session_grows_with_its_conversation() {
+    let pipeline = open(&folder("gpt-2", json!({}), json!({})));
+    let session = pipeline.longer_session(None, 10, 10).unwrap();
+    let capacity = session.capacity();
+    assert!((20..=96).contains(&capacity));
+    let same = pipeline.longer_session(Some(session), 12, 8).unwrap();
+    assert_eq!(same.capacity(), capacity);
+    let longer = pipeline.longer_session(Some(same), capacity, 10).unwrap();
+    assert!(longer.capacity() >= capacity + 10);
+    assert_eq!(pipeline.longer_session(Some(longer), 90, 1000).unwrap().capacity(), 96, "the context");
 }

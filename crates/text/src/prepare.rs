@@ -178,7 +178,7 @@ fn publish(out: &Path, tokenizer: &Tokenizer, shards: Vec<Finished>, summary: &P
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::write(&manifest, e)),
         _ => {}
     }
-    tokenizer.save(&Tokenizer::file_in(out))?;
+    tokenizer.save_in(out)?;
     for shard in shards {
         let target = shard.target().to_owned();
         shard.publish().map_err(|e| Error::write(&target, e))?;

@@ -48,6 +48,9 @@ const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<
 /// How git-lfs begins what it leaves in place of a file that it has not fetched.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
+/// Where `transformers` looks for more than the tokens.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
 /// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
 const MAX_VOCABULARY: usize = 1 << 24;
 
@@ -104,12 +107,18 @@ impl Tokenizer {
         Self::wrap(train::train(stories, vocab_size)?)
     }
 
-    /// Any `tokenizer.json`.
+    /// Any `tokenizer.json`. Where none of its special tokens has a known name for the end of a text, that is the
+    /// `eos_token` of the `tokenizer_config.json` beside it.
     ///
     /// # Errors
     /// [`Error::Read`], or [`Error::TokenizerFile`] if it is not one.
     pub fn from_file(path: &Path) -> Result<Self> {
-        Self::from_json(&fs::read(path).map_err(|e| Error::read(path, e))?, path)
+        let mut tokenizer = Self::from_json(&fs::read(path).map_err(|e| Error::read(path, e))?, path)?;
+        if tokenizer.end_of_text.is_none() {
+            let token = path.parent().and_then(eos_token);
+            tokenizer.end_of_text = token.and_then(|token| tokenizer.token_id(&token));
+        }
+        Ok(tokenizer)
     }
 
     /// The bytes of a `tokenizer.json`; `origin` names them in errors.
@@ -133,8 +142,7 @@ impl Tokenizer {
         })
     }
 
-    /// The `tokenizer.json` of a model's or a prepared corpus' folder. Where none of its special tokens has a known name
-    /// for the end of a text, that is the `eos_token` of the `tokenizer_config.json` beside it.
+    /// The `tokenizer.json` of a model's or a prepared corpus' folder.
     ///
     /// # Errors
     /// [`Error::NoTokenizer`] if there is none, and as [`Tokenizer::from_file`].
@@ -143,11 +151,7 @@ impl Tokenizer {
         if !path.exists() {
             return Err(Error::NoTokenizer { folder: folder.to_owned(), advice: instead(folder) });
         }
-        let mut tokenizer = Self::from_file(&path)?;
-        if tokenizer.end_of_text.is_none() {
-            tokenizer.end_of_text = eos_token(folder).and_then(|token| tokenizer.token_id(&token));
-        }
-        Ok(tokenizer)
+        Self::from_file(&path)
     }
 
     /// Where a folder keeps its tokenizer.
@@ -162,6 +166,20 @@ impl Tokenizer {
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(Error::tokenizer)?;
         offramp_files::write_whole(path, json.as_bytes()).map_err(|e| Error::write(path, e))
+    }
+
+    /// Writes the `tokenizer.json` of a folder, and how its texts end where its own tokens do not tell.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub(crate) fn save_in(&self, folder: &Path) -> Result<()> {
+        let end = self.end_of_text.and_then(|id| self.inner.id_to_token(id));
+        if let Some(end) = end.filter(|end| !END_OF_TEXT_NAMES.contains(&end.as_str())) {
+            let path = folder.join(TOKENIZER_CONFIG);
+            let json = format!("{:#}\n", serde_json::json!({ "eos_token": end }));
+            offramp_files::write_whole(&path, json.as_bytes()).map_err(|e| Error::write(&path, e))?;
+        }
+        self.save(&Self::file_in(folder))
     }
 
     /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a
@@ -350,7 +368,7 @@ impl std::fmt::Debug for Tokenizer {
 /// The `eos_token` of a folder's `tokenizer_config.json`: a string, or an object with its `content`. A file that is
 /// missing or damaged says nothing.
 fn eos_token(folder: &Path) -> Option<String> {
-    let bytes = fs::read(folder.join("tokenizer_config.json")).ok()?;
+    let bytes = fs::read(folder.join(TOKENIZER_CONFIG)).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let token = config.get("eos_token")?;
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)

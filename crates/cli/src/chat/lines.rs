@@ -1,9 +1,12 @@
 //! What a person types: a message, which may have several lines, or a command.
 
-use std::io::{self, BufRead, Read};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, Read};
 
 /// Bytes of a message: more than the tokenizer takes, so that it is the one to refuse them.
 const MOST: u64 = 8 << 20;
+
+const TOO_LONG: &str = "a message has more than 8 MiB: shorten it";
 
 /// What encloses a message of several lines.
 const QUOTES: &str = "\"\"\"";
@@ -46,7 +49,7 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// If the input cannot be read, or is no text.
-    pub(super) fn next(&mut self, more: impl Fn()) -> io::Result<Option<Said>> {
+    pub(super) fn next(&mut self, more: impl Fn()) -> Result<Option<Said>> {
         let Some(line) = self.line()? else { return Ok(None) };
         if let Some(name) = line.strip_prefix('/') {
             return Ok(Some(match name.trim_end() {
@@ -64,7 +67,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// Lines up to one that ends in quotes.
-    fn block(&mut self, first: String, more: impl Fn()) -> io::Result<String> {
+    fn block(&mut self, first: String, more: impl Fn()) -> Result<String> {
         let mut lines = first;
         loop {
             if let Some(inner) = lines.trim_end().strip_suffix(QUOTES) {
@@ -77,7 +80,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// A line, and those after it for as long as the last ends in a backslash.
-    fn continued(&mut self, first: String, more: impl Fn()) -> io::Result<String> {
+    fn continued(&mut self, first: String, more: impl Fn()) -> Result<String> {
         let mut lines = first;
         while let Some(before) = lines.strip_suffix('\\') {
             let before = before.to_owned() + "\n";
@@ -89,18 +92,18 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// The next line without its end.
-    fn line(&mut self) -> io::Result<Option<String>> {
+    fn line(&mut self) -> Result<Option<String>> {
         let mut bytes = Vec::new();
-        self.input.by_ref().take(MOST).read_until(b'\n', &mut bytes)?;
-        if bytes.is_empty() {
+        let read = self.input.by_ref().take(MOST).read_until(b'\n', &mut bytes);
+        if read.context("cannot read what is said")? == 0 {
             return Ok(None);
         }
         if bytes.len() as u64 == MOST && !bytes.ends_with(b"\n") {
-            return Err(too_long());
+            bail!(TOO_LONG);
         }
-        let mut line = String::from_utf8(bytes).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, "stdin holds a line that is no UTF-8 text: convert it")
-        })?;
+        let Ok(mut line) = String::from_utf8(bytes) else {
+            bail!("stdin holds a line that is no UTF-8 text: convert it")
+        };
         if line.ends_with('\n') {
             line.pop();
             if line.ends_with('\r') {
@@ -111,12 +114,11 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-fn check_length(lines: String) -> io::Result<String> {
-    if lines.len() as u64 > MOST { Err(too_long()) } else { Ok(lines) }
-}
-
-fn too_long() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a message has more than {MOST} bytes: shorten it"))
+fn check_length(lines: String) -> Result<String> {
+    if lines.len() as u64 > MOST {
+        bail!(TOO_LONG);
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]

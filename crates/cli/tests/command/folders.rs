@@ -61,6 +61,11 @@ fn every_command_that_wants_a_model_says_what_it_was_given_instead() {
         .assert_error(2, &["no tokenizer.json", "tokenizer.model", "save_pretrained('.')"]);
 }
 
+#[cfg(target_os = "linux")]
+fn words(words: &[&'static str]) -> Vec<&'static OsStr> {
+    words.iter().map(|&word| OsStr::new(word)).collect()
+}
+
 /// JSON is text, names of files need not be.
 #[cfg(target_os = "linux")]
 #[test]
@@ -72,9 +77,6 @@ fn paths_that_are_no_utf_8_are_said_in_json() {
     std::fs::rename(place.path("run"), place.path("").join(run)).unwrap();
     std::fs::copy(place.path("valid.txt"), place.path("").join(data)).unwrap();
     std::fs::copy(place.path("recipe.toml"), place.path("").join(name(b"r\xff.toml"))).unwrap();
-    fn words(words: &[&'static str]) -> Vec<&'static OsStr> {
-        words.iter().map(|word| OsStr::new(*word)).collect()
-    }
     let few = words(&["--prompt-tokens", "4", "--prompts", "1", "--max-new-tokens", "4"]);
     let sweep = words(&["--prompt-tokens", "4", "--new-tokens", "4", "--runs", "1", "--lengths", "1"]);
     let bench = words(&["--prompt-tokens", "4", "--new-tokens", "4", "--runs", "1", "--verify", "0"]);

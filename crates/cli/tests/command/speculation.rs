@@ -81,11 +81,12 @@ fn what_nobody_says_fits_the_model() {
         let asked = [&asked[..], &["--max-new-tokens", "6", "--temperature", "0"]].concat();
         place.json(&asked)["reports"][0]["ways"].clone()
     };
-    let sweep =
-        |run: &str| ["sweep", run, "--data", "valid.txt", "--lengths", "1", "--runs", "1"].map(str::to_owned);
+    let sweep = |run: &'static str| {
+        ["sweep", run, "--data", "valid.txt", "--prompt-tokens", "4", "--lengths", "1", "--runs", "1"]
+    };
     assert_eq!(ways("run"), serde_json::json!(["auto", "1:4", "2:2"]));
-    let found = place.json(&sweep("run").each_ref().map(String::as_str));
-    assert_eq!(found["report"]["new_tokens"], 48, "a context of 64, less 16 of the prompt");
+    let found = place.json(&sweep("run"));
+    assert_eq!(found["report"]["new_tokens"], 60, "a context of 64, less 4 of the prompt");
     for (layers, expected) in [("2", serde_json::json!(["auto", "1:2"])), ("1", serde_json::json!(["auto"]))]
     {
         let to = format!("num_hidden_layers = {layers}");
@@ -93,8 +94,8 @@ fn what_nobody_says_fits_the_model() {
         place.good(&["train", &format!("{layers}.toml"), "--out", layers]);
         assert_eq!(ways(layers), expected);
     }
-    place.good(&sweep("2").each_ref().map(String::as_str));
-    place.run(&sweep("1").each_ref().map(String::as_str)).assert_error(2, &["one layer", "no exit"]);
+    place.good(&sweep("2"));
+    place.run(&sweep("1")).assert_error(2, &["one layer", "no exit"]);
 }
 
 #[test]

@@ -33,12 +33,12 @@ pub(super) fn prepare(origin: &str, source: &str) -> Result<String> {
             Some(b'#') => from.find("#}").map_or(from.len(), |end| end + 2),
             Some(b'{') => {
                 let tag = Tag::new(from, b"}}");
-                check_length(origin, &source, from, &tag)?;
+                check(origin, &source, from, &tag)?;
                 tag.length
             }
             Some(b'%') => {
                 let tag = Tag::new(from, b"%}");
-                check_length(origin, &source, from, &tag)?;
+                check(origin, &source, from, &tag)?;
                 prepared.push_str(&rewrite(&from[..tag.length], &tag));
                 let after = if tag.keyword(from) == "raw" { raw_end(from, tag.length) } else { tag.length };
                 prepared.push_str(&from[tag.length..after]);
@@ -99,9 +99,13 @@ impl Tag {
     /// The first word of a `{% … %}`.
     fn keyword<'a>(&self, text: &'a str) -> &'a str {
         let inner = text[2..self.length].trim_start_matches(['-', '+']).trim_start();
-        let length = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
+        let length = inner.find(|c| !is_word(c)).unwrap_or(inner.len());
         &inner[..length]
     }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// The place of the quote that ends the string that begins at `start`.
@@ -127,13 +131,58 @@ fn raw_end(text: &str, opening: usize) -> usize {
     text.len()
 }
 
-fn check_length(origin: &str, source: &str, from: &str, tag: &Tag) -> Result<()> {
-    if tag.code <= TAG_LIMIT {
+/// Refuses what the engine would take and make something else of, or go too deep for.
+fn check(origin: &str, source: &str, from: &str, tag: &Tag) -> Result<()> {
+    let reason = if tag.code > TAG_LIMIT {
+        format!("a tag has {} bytes outside strings, at most {TAG_LIMIT} are read", tag.code)
+    } else if let Some(name) = borrowed_default(&from[..tag.length], tag) {
+        format!("a macro's argument has another one, {name:?}, as its default, which is not taken")
+    } else {
         return Ok(());
-    }
+    };
     let line = source[..source.len() - from.len()].matches('\n').count() + 1;
-    let reason = format!("a tag has {} bytes outside strings, at most {TAG_LIMIT} are read", tag.code);
     Err(ChatTemplateError::Syntax { origin: origin.to_owned(), line, reason })
+}
+
+/// The argument that a later argument's default names: jinja2 knows it there, the engine does not.
+fn borrowed_default<'a>(whole: &'a str, tag: &Tag) -> Option<&'a str> {
+    if !whole.starts_with("{%") || tag.keyword(whole) != "macro" {
+        return None;
+    }
+    let (mut arguments, mut defaults) = (Vec::new(), false);
+    let mut rest = &whole[whole.find('(')? + 1..];
+    let mut depth = 0usize;
+    while let Some(c) = rest.chars().next() {
+        let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        if word > 0 && !c.is_ascii_digit() {
+            match &rest[..word] {
+                name if defaults && arguments.contains(&name) => return Some(name),
+                name if !defaults => arguments.push(name),
+                _ => {}
+            }
+            rest = &rest[word..];
+            continue;
+        }
+        match c {
+            '"' | '\'' => {
+                let end = string_end(rest.as_bytes(), 0, c as u8);
+                rest = rest.get(end..)?;
+            }
+            // An attribute is no argument.
+            '.' => {
+                rest = rest[1..].trim_start_matches(is_word);
+                continue;
+            }
+            '(' | '[' | '{' => depth += 1,
+            ')' if depth == 0 => return None,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => defaults = false,
+            '=' if depth == 0 => defaults = true,
+            _ => {}
+        }
+        rest = &rest[rest.chars().next()?.len_utf8()..];
+    }
+    None
 }
 
 /// A `{% … %}` in the engine's words.

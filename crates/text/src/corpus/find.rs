@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::source::{Place, Stream};
+use super::source::Place;
 use super::{Corpus, CorpusFormat, CorpusOptions};
 use crate::error::{Error, Result};
 use crate::prepare::PrepareSummary;
@@ -57,13 +57,13 @@ pub(super) fn open(path: &Path, options: &CorpusOptions) -> Result<Corpus> {
             return Err(Error::ComesOnce { path: path.to_owned() });
         }
         check_streamable(path, format)?;
-        return Ok(corpus(Stream::new(std::io::stdin()), 0));
+        return Ok(corpus(Place::stream(std::io::stdin()), 0));
     }
     let metadata = fs::metadata(path).map_err(|e| Error::read(path, e))?;
     if !metadata.is_file() {
         // A pipe, which can be opened once.
         check_streamable(path, format)?;
-        return Ok(corpus(Stream::new(fs::File::open(path).map_err(|e| Error::read(path, e))?), 0));
+        return Ok(corpus(Place::stream(fs::File::open(path).map_err(|e| Error::read(path, e))?), 0));
     }
     Ok(corpus(Place::File, metadata.len()))
 }
@@ -129,7 +129,10 @@ fn of_pattern(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let matches = glob::glob(pattern).map_err(|e| nothing(e.msg))?;
     let mut files = Vec::new();
     for found in matches {
-        let file = found.map_err(|e| Error::read(&e.path().to_owned(), e.into()))?;
+        let file = found.map_err(|e| {
+            let folder = e.path().to_owned();
+            Error::read(&folder, e.into())
+        })?;
         if file.is_file() {
             files.push(file);
         }

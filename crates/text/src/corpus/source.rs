@@ -30,6 +30,12 @@ pub(super) enum Place {
     Stream(Arc<Mutex<Stream>>),
 }
 
+impl Place {
+    pub(super) fn stream(from: impl Read + Send + 'static) -> Self {
+        Self::Stream(Arc::new(Mutex::new(Stream { from: Box::new(from), begun: false, kept: None })))
+    }
+}
+
 impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -53,10 +59,6 @@ struct Kept {
 }
 
 impl Stream {
-    pub(super) fn new(from: impl Read + Send + 'static) -> Place {
-        Place::Stream(Arc::new(Mutex::new(Self { from: Box::new(from), begun: false, kept: None })))
-    }
-
     /// From now on, what comes is kept.
     pub(super) fn keep(&mut self) -> io::Result<()> {
         if self.kept.is_none() {

@@ -304,3 +304,18 @@ fn a_folder_that_is_not_there_and_a_full_disk_are_one_clear_line() {
     assert!(full.contains("tokenizer.json") && full.contains("free some space"), "{full}");
     assert!(!message.contains('\n') && !full.contains('\n'));
 }
+
+/// A tokenizer whose end of text has no known name: its folder's `tokenizer_config.json` says which it is.
+#[test]
+fn the_end_of_text_of_any_tokenizer_separates_stories() {
+    let kind = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/prompts/deepseek");
+    let bench = Bench::new(&stories(3), None, TokenizerChoice::File(kind.join("tokenizer.json")));
+    bench.prepare().unwrap();
+    let stream = TokenStream::open(&bench.options.out, "train").unwrap();
+    let mut ids = vec![0; stream.len() as usize];
+    stream.read(0, &mut ids).unwrap();
+    let prepared = Tokenizer::from_folder(&bench.options.out).unwrap();
+    let end = prepared.token_id("<｜end▁of▁sentence｜>").unwrap();
+    assert_eq!(prepared.end_of_text(), Some(end));
+    assert_eq!(ids.iter().filter(|&&id| id == end).count(), 2, "one between each two of three stories");
+}
