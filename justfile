@@ -7,8 +7,8 @@ offramp := "cargo run --release --"
 default:
     @just --list --unsorted
 
-# Everything that CI checks
-check:
+# Everything that CI checks, and the licences of what it stands on
+check: && deny
     .ci/run
 
 # The binary, target/release/offramp
@@ -31,9 +31,21 @@ fmt:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Licences, advisories and sources of the dependencies (needs cargo-deny)
+# Licences, duplicates and sources of the dependencies
 deny:
-    cargo deny check
+    @cargo deny --version > /dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
+    cargo deny check licenses bans sources
+
+# Known vulnerabilities of the dependencies (needs the network)
+advisories:
+    cargo deny check advisories
+
+# Feed a reader files that nobody would write, until it fails or for as long as OPTIONS say (fuzz/README.md)
+fuzz NAME *OPTIONS:
+    @cargo fuzz --version > /dev/null || { echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz"; exit 1; }
+    mkdir -p fuzz/target/corpus/{{ NAME }}
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ NAME }} fuzz/target/corpus/{{ NAME }} fuzz/seeds/{{ NAME }} -- \
+        -dict=fuzz/dictionaries/{{ NAME }}.dict -timeout=10 -rss_limit_mb=2048 -max_len=32768 {{ OPTIONS }}
 
 # A very small model in about a minute, its exit table and a story
 first-minute:

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is not ours to judge: made by tools, or ignored by git.
-const SKIPPED: [&str; 6] = [".git", "target", "runs", "data", ".venv", "__pycache__"];
+const SKIPPED: [&str; 7] = [".git", "target", "runs", "data", ".venv", "__pycache__", "artifacts"];
 
 /// Its root.
 ///

@@ -4,17 +4,20 @@
 //! renamed onto the target, and the folder that holds the name is handed to the disk too. A process that is killed in
 //! the middle leaves the old file and something hidden, which [`remove_leftovers`] takes away.
 //!
-//! Errors are the system's own. The callers name the file and say what to do.
+//! Errors are the system's own. The callers name the file and say what to do; what they quote of a file they make
+//! [`legible`].
 
 mod disk;
 mod file;
 mod folder;
 mod half_made;
+mod legible;
 
 pub use disk::free_space;
 pub use file::{Finished, Unfinished, write_whole};
 pub use folder::{remove_folder, remove_leftovers, replace_folder};
 pub use half_made::abandon;
+pub use legible::{legible, one_line};
 
 use std::fs::File;
 use std::path::Path;

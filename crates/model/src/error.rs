@@ -2,6 +2,7 @@
 
 use crate::config::TensorSpec;
 use crate::format::Format;
+use offramp_files::legible;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -347,24 +348,6 @@ impl Error {
     pub(crate) fn wrong_length(spec: &TensorSpec, found: usize) -> Self {
         Self::Length { tensor: spec.name.clone(), shape: spec.shape.clone(), found }
     }
-}
-
-/// Text that came from a file, fit for a line of a terminal: control characters escaped, and cut where
-/// it goes on and on.
-pub(crate) fn legible(text: &str) -> String {
-    const LONGEST: usize = 160;
-    let mut line = String::new();
-    for char in text.chars() {
-        if line.len() > LONGEST {
-            line.push('…');
-            break;
-        }
-        match char.is_control() {
-            true => line.extend(char.escape_default()),
-            false => line.push(char),
-        }
-    }
-    line
 }
 
 /// Opens a file for reading, and nothing else: a pipe would keep its reader waiting for ever.

@@ -147,7 +147,7 @@ impl FromStr for CacheFormat {
 }
 
 fn unknown(found: &str, what: &'static str, choices: &[&str]) -> UnknownFormat {
-    UnknownFormat { found: crate::error::legible(found), what, choices: choices.join(", ") }
+    UnknownFormat { found: offramp_files::legible(found), what, choices: choices.join(", ") }
 }
 
 #[cfg(test)]

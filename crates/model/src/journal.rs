@@ -5,7 +5,8 @@
 //! finite (a run that diverges has them) is written as `null` and read back as NaN.
 
 use crate::checkpoint::write_atomically;
-use crate::error::{Error, Result, legible};
+use crate::error::{Error, Result};
+use offramp_files::legible;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};

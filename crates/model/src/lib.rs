@@ -43,6 +43,7 @@ pub use hidden::Hidden;
 pub use kv_cache::KvCache;
 pub use linear::{Linear, Matrix};
 pub use llama::Llama;
+pub use offramp_files::{legible, one_line};
 pub use quoted::quoted;
 pub use rope::Rope;
 pub use text_file::read_text;

@@ -18,13 +18,14 @@ pub(crate) use storage::Mapped;
 pub use storage::Storage;
 
 use crate::config::{Config, EMBEDDING, HEAD, TensorSpec, WeightScale, blamed};
-use crate::error::{Error, Result, legible};
+use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::run_folder::CONFIG;
 use crate::source::{Source, Values, storage};
 use crate::ternary::Codes;
 use file::TensorFile;
 use names::Names;
+use offramp_files::legible;
 use offramp_kernels::rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

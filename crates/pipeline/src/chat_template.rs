@@ -25,8 +25,9 @@ use minijinja::Value;
 use minijinja::value::ValueKind;
 
 use environment::Compiled;
-use error::{Result, one_line};
+use error::Result;
 use folder::{FolderTemplates, Source};
+use offramp_model::one_line;
 
 pub use clock::Clock;
 pub use error::ChatTemplateError;

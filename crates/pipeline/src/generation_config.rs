@@ -1,6 +1,7 @@
 //! `generation_config.json`: how a model's makers mean its text to be chosen, and where it ends.
 
 use crate::{Error, Result};
+use offramp_model::legible;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -50,7 +51,7 @@ impl GenerationConfig {
         let json: Value = serde_json::from_str(text)
             .map_err(|error| fault("its text", format!("no JSON ({error})"), "a JSON object"))?;
         let keys = Keys(json.as_object().ok_or_else(|| fault("its text", kind(&json), "a JSON object"))?);
-        let named = |(key, expected): (&str, _)| fault(key, keys.0[key].to_string(), expected);
+        let named = |(key, expected): (&str, _)| fault(key, legible(&keys.0[key].to_string()), expected);
         Ok(Self {
             eos_token_ids: keys.ids("eos_token_id").map_err(named)?,
             do_sample: keys.get("do_sample", "true or false", Value::as_bool).map_err(named)?,
@@ -120,7 +121,7 @@ fn whole(value: &Value) -> Option<usize> {
 fn kind(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".to_owned(),
-        other => other.to_string().chars().take(40).collect(),
+        other => legible(&other.to_string()),
     }
 }
 
@@ -180,6 +181,17 @@ mod tests {
             let message = read(text).unwrap_err().to_string();
             assert!(message.starts_with(&format!("folder/generation_config.json: {key} is ")), "{message}");
             assert!(!message.contains('\n') && message.contains("remove it"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_value_stays_in_the_line() {
+        let long = format!("[{}\"a\"]", "1, ".repeat(100_000));
+        for value in [long.as_str(), "\"a\\u009b2Jb\"", "\"a\\u007fb\""] {
+            for text in [format!("{{\"eos_token_id\": {value}}}"), value.to_owned()] {
+                let message = read(&text).unwrap_err().to_string();
+                assert!(!message.contains(char::is_control) && message.len() < 1000, "{message:?}");
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use offramp_files::one_line;
 use record::Record;
 use source::{Place, Source};
 
@@ -269,7 +270,7 @@ impl Named {
             Some(others) if !self.found => Err(Error::NoColumn {
                 path: path.to_owned(),
                 column: self.column.clone(),
-                found: others.join(", "),
+                found: one_line(&others.join(", ")),
             }),
             _ => Ok(()),
         }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use offramp_files::one_line;
+
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -368,11 +370,6 @@ impl Error {
     pub(crate) fn tokenizer(reason: impl std::fmt::Display) -> Self {
         Error::Tokenizer { reason: one_line(&reason.to_string()) }
     }
-}
-
-/// Other crates' messages may run over several lines; ours never do.
-pub(crate) fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn write_advice(source: &io::Error) -> &'static str {

@@ -15,6 +15,7 @@
 //!   faster than the general path, and tested to give the same ids.
 
 mod gpt2;
+mod growth;
 mod prompt;
 mod spelling;
 mod stream;
@@ -28,8 +29,9 @@ use std::sync::OnceLock;
 
 use tokenizers::{AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
 
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
+use offramp_files::one_line;
 use spelling::Spelling;
 
 pub use prompt::PromptOptions;
@@ -51,6 +53,11 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
 const MAX_VOCABULARY: usize = 1 << 24;
+
+/// Ids for each token that there is, and for a vocabulary of none: people leave gaps, and a file of a few bytes must not
+/// ask for tables of millions.
+const MAX_GAP: usize = 8;
+const MAX_SPARSE: usize = 1 << 16;
 
 /// What to do about a folder without a `tokenizer.json`, by what it has in its place.
 fn instead(folder: &Path) -> String {
@@ -206,16 +213,19 @@ impl Tokenizer {
         if vocab_size == 0 {
             return Err(Error::tokenizer("its vocabulary is empty"));
         }
-        if vocab_size > MAX_VOCABULARY {
+        let most = MAX_VOCABULARY.min(MAX_SPARSE + MAX_GAP * vocab.len());
+        if vocab_size > most {
             return Err(Error::tokenizer(format!(
-                "its largest token id is {}, and ids may go up to {}",
+                "its largest token id is {}, and ids of {} tokens may go up to {}",
                 vocab_size - 1,
-                MAX_VOCABULARY - 1
+                vocab.len(),
+                most - 1
             )));
         }
         let special = |name: &&str| inner.get_added_vocabulary().is_special_token(name);
         let end_of_text =
             END_OF_TEXT_NAMES.iter().filter(|n| special(n)).find_map(|n| vocab.get(*n).copied());
+        growth::check(&inner)?;
         let spelling = Spelling::of(&inner, vocab_size)?;
         let gpt2_words = splits_like_gpt2(&inner);
         let named_in_prompts = prompt::added_vocabulary(&inner);

@@ -1,8 +1,9 @@
 //! Hugging Face's hub, of which nothing is asked here: its names, and what its own tools left in their cache.
 
 use super::is_model;
-use crate::error::{Error, legible};
+use crate::error::Error;
 use crate::quoted::quoted;
+use offramp_files::legible;
 use std::env;
 use std::ffi::OsString;
 use std::fs;

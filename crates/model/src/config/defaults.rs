@@ -3,8 +3,9 @@
 //! In a file that somebody wrote by hand a missing key is more often a mistake. Where the assumed size is not what
 //! the rest of the folder has, the error names the key.
 
-use crate::error::{Error, legible};
+use crate::error::Error;
 use crate::text_file::read_text;
+use offramp_files::legible;
 use serde_json::{Map, Value};
 use std::path::Path;
 

@@ -5,8 +5,9 @@ use super::defaults::{self, Defaults};
 use super::{
     BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, WeightScale, quantization,
 };
-use crate::error::{Error, Result, legible};
+use crate::error::{Error, Result};
 use crate::format::Format;
+use offramp_files::legible;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -331,7 +332,7 @@ fn unquoted(value: &Value, expected: &str) -> String {
 
 /// A value in one short line.
 fn shortened(value: &Value) -> String {
-    let text = value.to_string();
+    let text = legible(&value.to_string());
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

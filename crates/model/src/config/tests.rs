@@ -109,6 +109,19 @@ fn end_tokens_are_none_one_or_several() {
     assert!(message(json!({ "bos_token_id": "<s>" })).contains("bos_token_id is \"<s>\""));
 }
 
+/// Values come from the file, and go to a terminal.
+#[test]
+fn a_value_stays_in_the_line() {
+    for value in
+        [json!("a\u{9b}2Jb"), json!("a\u{7f}b"), json!("x".repeat(100_000)), json!([vec!["a\n"; 1000]])]
+    {
+        for key in ["vocab_size", "eos_token_id", "model_type", "rope_scaling", "early_exit", "hidden_act"] {
+            let message = message(json!({ key: value }));
+            assert!(!message.contains(char::is_control) && message.len() < 1000, "{message:?}");
+        }
+    }
+}
+
 #[test]
 fn rope_is_read_from_either_generation_of_keys() {
     let rope = |changes: Value| with(changes).unwrap().rope;

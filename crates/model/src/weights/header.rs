@@ -1,6 +1,7 @@
 //! What a safetensors header says, held against the length of its file before it is believed.
 
-use crate::error::{Error, Result, legible};
+use crate::error::{Error, Result};
+use offramp_files::legible;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};

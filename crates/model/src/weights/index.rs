@@ -3,8 +3,9 @@
 use super::INDEX;
 use super::file::TensorFile;
 use crate::checkpoint::no_weights;
-use crate::error::{Error, Result, legible};
+use crate::error::{Error, Result};
 use crate::text_file;
+use offramp_files::legible;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -52,7 +53,10 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
 fn stays_within(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let inner = parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    inner && Path::new(name).file_name().is_some() && !name.ends_with(['/', '.']) && !name.contains('\\')
+    inner
+        && Path::new(name).file_name().is_some()
+        && !name.ends_with(['/', '.'])
+        && !name.contains(|c: char| c == '\\' || c.is_control())
 }
 
 impl Index {

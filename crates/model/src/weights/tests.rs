@@ -190,6 +190,9 @@ fn a_name_that_would_spoil_the_line_is_escaped_and_cut() {
         let index = sharded(&config, &|index| index["weight_map"][name] = json!("../x"));
         let message = index.refuses(&config, &[INDEX]);
         assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
+        let index = sharded(&config, &|index| index["weight_map"][name] = json!("a\nb"));
+        let message = index.refuses(&config, &[INDEX]);
+        assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
         let index = sharded(&config, &|index| {
             index["weight_map"][name] = json!("model-00001-of-00002.safetensors");
         });

@@ -7,8 +7,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, State, Value, escape_formatter};
 
-use super::error::{ChatTemplateError, Result, one_line};
+use super::error::{ChatTemplateError, Result};
 use super::{json, methods, python, source};
+use offramp_model::one_line;
 
 /// The name of the one template.
 const NAME: &str = "template";

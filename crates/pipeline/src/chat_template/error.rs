@@ -103,14 +103,3 @@ pub enum ChatTemplateError {
     #[error("cannot start a thread to render the chat template: {0}: free some memory")]
     Thread(io::Error),
 }
-
-/// Text from a file within a message: one line, and not too long.
-pub(super) fn one_line(text: &str) -> String {
-    const LONGEST: usize = 400;
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((end, _)) = line.char_indices().nth(LONGEST) {
-        line.truncate(end);
-        line.push('…');
-    }
-    line
-}

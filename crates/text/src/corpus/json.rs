@@ -3,7 +3,8 @@
 use super::record::{Reader, Record, keys};
 use super::source::Source;
 use super::{MAX_STORY_BYTES, Named};
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result};
+use offramp_files::one_line;
 
 /// A record holds a story, its escapes and other keys.
 const MAX_RECORD_BYTES: usize = 2 * MAX_STORY_BYTES;

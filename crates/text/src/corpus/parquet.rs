@@ -20,7 +20,8 @@ use parquet::schema::types::SchemaDescriptor;
 use super::record::Record;
 use super::thrift::walk;
 use super::{MAX_STORY_BYTES, Named};
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result};
+use offramp_files::one_line;
 use pages::{Pages, read_at};
 
 const MAGIC: &[u8] = b"PAR1";

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::unpack::{Gzip, Zstd};
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result};
+use offramp_files::one_line;
 
 const BUFFER_BYTES: usize = 256 << 10;
 const BYTE_ORDER_MARK: &[u8] = "\u{FEFF}".as_bytes();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::Found;
 use crate::error::{Error, Result};
+use offramp_files::one_line;
 
 const FORMAT: &str = "offramp-corpus";
 const VERSION: u32 = 2;
@@ -80,18 +81,20 @@ impl PrepareSummary {
         let path = Self::file_in(folder);
         let text = fs::read(&path).map_err(|e| Error::read(&path, e))?;
         let fault = |reason: String| Error::Manifest { path: path.clone(), reason };
-        let Head { format, version } = serde_json::from_slice(&text).map_err(|e| fault(e.to_string()))?;
+        let Head { format, version } =
+            serde_json::from_slice(&text).map_err(|e| fault(one_line(&e.to_string())))?;
         if (format.as_str(), version) != (FORMAT, VERSION) {
-            let expected = format!("expected \"{FORMAT}\" version {VERSION}");
+            let (format, expected) = (one_line(&format), format!("expected \"{FORMAT}\" version {VERSION}"));
             return Err(fault(format!("format \"{format}\" version {version}, {expected}")));
         }
-        let summary: Self = serde_json::from_slice(&text).map_err(|e| fault(e.to_string()))?;
+        let summary: Self = serde_json::from_slice(&text).map_err(|e| fault(one_line(&e.to_string())))?;
         // A manifest may name files of its own folder only.
         let outside = |name: &&String| {
-            Path::new(name.as_str()).file_name() != Some(std::ffi::OsStr::new(name.as_str()))
+            let plain = Path::new(name.as_str()).file_name() == Some(std::ffi::OsStr::new(name.as_str()));
+            !plain || name.contains(char::is_control)
         };
         if let Some(name) = summary.splits().flat_map(|(_, split)| &split.shards).find(outside) {
-            return Err(fault(format!("\"{name}\" is not a file name")));
+            return Err(fault(format!("\"{}\" is not a file name", one_line(name))));
         }
         Ok(summary)
     }

@@ -2,6 +2,7 @@
 
 use super::Recipe;
 use crate::error::{Error, Result};
+use offramp_model::legible;
 use std::path::Path;
 
 pub(super) fn parse(text: &str, origin: &Path) -> Result<Recipe> {
@@ -12,7 +13,7 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Recipe> {
         let key = written_key(text, line);
         let reason = match (unknown_name(&message, "field"), key) {
             (Some(name), _) => unknown_key(name, &section(text, line)),
-            (None, Some(key)) => format!("{key}: {}", plain(&message)),
+            (None, Some(key)) => format!("{}: {}", legible(&key), plain(&message)),
             (None, None) => plain(&message),
         };
         Error::RecipeSyntax { path: origin.to_owned(), line, reason }
@@ -26,11 +27,11 @@ fn unknown_name<'a>(message: &'a str, kind: &str) -> Option<&'a str> {
 
 /// Serde's words for a wrong value in the words of recipes, with the nearest word that is one.
 fn plain(message: &str) -> String {
-    let Some(found) = unknown_name(message, "variant") else { return message.to_owned() };
+    let Some(found) = unknown_name(message, "variant") else { return legible(message) };
     let words: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
     let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
     let hint = nearest(found, words).map(|word| format!(": did you mean \"{word}\"?")).unwrap_or_default();
-    format!("\"{found}\" is not one of {}{hint}", quoted.join(", "))
+    format!("\"{}\" is not one of {}{hint}", legible(found), quoted.join(", "))
 }
 
 /// The section that `line` stands in, or nothing before the first.
@@ -55,20 +56,20 @@ fn written_key(text: &str, line: usize) -> Option<String> {
 }
 
 fn unknown_key(name: &str, section: &str) -> String {
-    let all = keys();
+    let (all, shown) = (keys(), legible(name));
     let sections: Vec<&str> = all.iter().map(|(section, _)| section.as_str()).collect();
     let Some((_, here)) = all.iter().find(|(known, _)| known == section) else {
         return match nearest(name, sections.iter().copied()) {
-            Some(near) => format!("there is no section [{name}]: did you mean [{near}]?"),
-            None => format!("there is no section [{name}]: the sections are {}", sections.join(", ")),
+            Some(near) => format!("there is no section [{shown}]: did you mean [{near}]?"),
+            None => format!("there is no section [{shown}]: the sections are {}", sections.join(", ")),
         };
     };
     let known = here.iter().map(String::as_str);
     let elsewhere = all.iter().find(|(_, keys)| keys.iter().any(|key| key == name));
     match (elsewhere, nearest(name, known)) {
-        (Some((right, _)), _) => format!("[{section}] has no key {name}: it belongs in [{right}]"),
-        (None, Some(near)) => format!("[{section}] has no key {name}: did you mean {near}?"),
-        (None, None) => format!("[{section}] has no key {name}: its keys are {}", here.join(", ")),
+        (Some((right, _)), _) => format!("[{section}] has no key {shown}: it belongs in [{right}]"),
+        (None, Some(near)) => format!("[{section}] has no key {shown}: did you mean {near}?"),
+        (None, None) => format!("[{section}] has no key {shown}: its keys are {}", here.join(", ")),
     }
 }
 

@@ -177,6 +177,25 @@ fn a_wrong_type_names_key_and_line() {
     }
 }
 
+/// A recipe may come from anywhere, and its fault goes to a terminal.
+#[test]
+fn what_a_recipe_holds_stays_in_the_line() {
+    let long = "x".repeat(100_000);
+    for text in [
+        "[training]\n\"a\\r\\u001b[2Jb\" = 1",
+        "[\"two\\nlines\"]",
+        "[layer_dropout]\nshape = \"a\\u009b2Jb\"",
+        "[training]\nsteps = \"a\\u007fb\"",
+        &format!("[training]\n{long} = 1"),
+        &format!("[training]\nsteps = \"{long}\""),
+        &format!("[layer_dropout]\nshape = \"{long}\""),
+    ] {
+        let message = parse(&format!("{DATA}{text}")).unwrap_err().to_string();
+        assert!(!message.contains(char::is_control) && message.len() < 1000, "{message:?}");
+    }
+    assert_fault(&format!("{DATA}[training]\nsteps = \"{long}\""), "expected u64");
+}
+
 #[test]
 fn impossible_values_are_named() {
     for (text, expected) in [

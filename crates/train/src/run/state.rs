@@ -5,6 +5,7 @@ use super::data::Identity;
 use super::trainer::State;
 use crate::error::{Error, Result};
 use offramp_model::checkpoint::{Checksum, Checksums, write_atomically};
+use offramp_model::legible;
 use offramp_model::run_folder::{OPTIMIZER, STATE};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -82,7 +83,8 @@ impl SavedState {
         let fault = |reason: String| Error::State { path: path.clone(), reason, before };
         let text = std::fs::read(&path).map_err(|error| fault(error.to_string()))?;
         check_version(&text, &path)?;
-        let mut saved: Self = serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?;
+        let mut saved: Self =
+            serde_json::from_slice(&text).map_err(|error| fault(legible(&error.to_string())))?;
         let written = saved.itself.take();
         if written != Some(saved.checksum()) {
             return Err(fault("it is not what was written, its checksum is another".to_owned()));

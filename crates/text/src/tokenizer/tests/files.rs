@@ -9,6 +9,8 @@ fn a_broken_file_is_one_clear_line() {
     let whole = LLAMA_2.inner.to_string(false).unwrap();
     let huge_id = whole.replace("\"▁▁\":290", "\"▁▁\":4000000000");
     assert_ne!(huge_id, whole);
+    // Tables of millions of entries for 291 tokens.
+    let sparse = whole.replace("\"▁▁\":290", "\"▁▁\":16000000");
     let cases = [
         String::new(),
         "{}".into(),
@@ -17,6 +19,7 @@ fn a_broken_file_is_one_clear_line() {
         whole.replace("\"type\":\"BPE\"", "\"type\":\"Nonsense\""),
         whole.replace("\"type\":\"Strip\",\"content\":\" \"", "\"type\":\"Peel\""),
         huge_id,
+        sparse,
     ];
     for case in cases {
         std::fs::write(&path, &case).unwrap();
