@@ -1,5 +1,7 @@
 //! Corpora as other programs write them (`tests/python/make_corpora.py`) hold what Python says they hold.
 
+#![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
+
 use offramp_text::{Corpus, CorpusOptions, Found};
 use serde::Deserialize;
 use std::collections::BTreeMap;
