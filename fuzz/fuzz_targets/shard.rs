@@ -50,6 +50,7 @@ fn read() {
     }
     answer(stream.read(stream.len(), &mut [0]));
     let Some(windows) = answer(Windows::new(&stream, 3)) else { return };
-    let labels = (0..windows.len()).map(|index| answer(windows.get(index)).map_or(0, |window| window.labels().len()));
+    let labels =
+        (0..windows.len()).map(|index| answer(windows.get(index)).map_or(0, |window| window.labels().len()));
     assert!(labels.sum::<usize>() < all.len());
 }

@@ -8,8 +8,12 @@ use std::path::Path;
 
 const MOST_BYTES: usize = 128 << 20;
 
-const TEXTS: [&str; 4] =
-    ["", "Once upon a time", "<|endoftext|> a</s>b <s>\u{2581}c<0xE4>", "  h\u{e9}llo\r\n\n\u{1f600}\u{4f60}\u{597d} 12"];
+const TEXTS: [&str; 4] = [
+    "",
+    "Once upon a time",
+    "<|endoftext|> a</s>b <s>\u{2581}c<0xE4>",
+    "  h\u{e9}llo\r\n\n\u{1f600}\u{4f60}\u{597d} 12",
+];
 
 fuzz_target!(init: begin(), |data: &[u8]| hold(MOST_BYTES, || read(data)));
 

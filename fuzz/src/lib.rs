@@ -6,14 +6,12 @@ pub mod models;
 pub mod scratch;
 pub mod stories;
 
-use std::cell::RefCell;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::abort;
+use std::sync::Mutex;
 
-thread_local! {
-    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// Once, before the first input. A panic of a library that a room catches is no finding; libFuzzer's own hook would
 /// abort at it.
@@ -23,7 +21,7 @@ pub fn begin() {
             Some(_) => std::backtrace::Backtrace::force_capture().to_string(),
             None => String::new(),
         };
-        LAST_PANIC.set(format!("{panic}\n{trace}"));
+        *LAST_PANIC.lock().expect("nobody panics in here") = format!("{panic}\n{trace}");
     }));
 }
 
@@ -34,7 +32,7 @@ pub fn hold(most_bytes: usize, input: impl FnOnce()) {
     let outcome = catch_unwind(AssertUnwindSafe(input));
     memory::lift();
     if outcome.is_err() {
-        eprintln!("a panic that nobody caught: {}", LAST_PANIC.take());
+        eprintln!("a panic that nobody caught: {}", LAST_PANIC.lock().expect("nobody panics in there"));
         abort();
     }
 }

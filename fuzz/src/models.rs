@@ -66,7 +66,10 @@ pub fn shard(specs: &[TensorSpec]) -> Vec<u8> {
         let start = end;
         end += 4 * spec.len();
         assert!(!spec.name.contains(['"', '\\']), "{}", spec.name);
-        format!(r#""{}":{{"dtype":"F32","shape":{:?},"data_offsets":[{start},{end}]}}"#, spec.name, spec.shape)
+        format!(
+            r#""{}":{{"dtype":"F32","shape":{:?},"data_offsets":[{start},{end}]}}"#,
+            spec.name, spec.shape
+        )
     });
     let mut header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));

@@ -12,25 +12,21 @@ pub fn one_line(message: &str) -> String {
     shortened(&message.split_whitespace().collect::<Vec<_>>().join(" "), 300, 100)
 }
 
-/// At most so many characters of the beginning and of the end.
+/// At most so many characters of the beginning and of the end, counted as they are shown.
 fn shortened(text: &str, beginning: usize, end: usize) -> String {
-    let count = text.chars().count();
-    if count <= beginning + end {
-        return escaped(text);
+    let shown: Vec<char> = text.chars().flat_map(escaped).take(beginning + end + 1).collect();
+    if shown.len() <= beginning + end {
+        return shown.into_iter().collect();
     }
-    let place = |index| text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
-    format!("{}…{}", escaped(&text[..place(beginning)]), escaped(&text[place(count - end)..]))
+    let last = text.char_indices().rev().nth(end - 1).map_or(0, |(place, _)| place);
+    let last: Vec<char> = text[last..].chars().flat_map(escaped).collect();
+    shown[..beginning].iter().chain(&['…']).chain(&last[last.len().saturating_sub(end)..]).collect()
 }
 
-fn escaped(text: &str) -> String {
-    let mut line = String::new();
-    for char in text.chars() {
-        match char.is_control() {
-            true => line.extend(char.escape_default()),
-            false => line.push(char),
-        }
-    }
-    line
+fn escaped(char: char) -> impl Iterator<Item = char> {
+    let (plain, control) =
+        if char.is_control() { (None, Some(char.escape_default())) } else { (Some(char), None) };
+    plain.into_iter().chain(control.into_iter().flatten())
 }
 
 #[cfg(test)]
@@ -43,6 +39,7 @@ mod tests {
         assert_eq!(legible("a\r\n\u{1b}[2J\u{9b}2J\u{7f}"), r"a\r\n\u{1b}[2J\u{9b}2J\u{7f}");
         assert_eq!(one_line("  two\n   lines\r\n\u{1b}[2J"), r"two lines \u{1b}[2J");
         let long = format!("string \"{}\", expected u64", "é\n".repeat(100_000));
+        assert!(legible(&"\0".repeat(1000)).len() < 200, "counted as it is shown");
         for line in [legible(&long), one_line(&long)] {
             assert!(line.starts_with("string \"é") && line.ends_with("\", expected u64"), "{line}");
             assert!(line.chars().count() < 700 && !line.contains(char::is_control), "{line}");

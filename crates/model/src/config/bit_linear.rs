@@ -3,6 +3,7 @@
 //! `bitskip-v1` is what stock `transformers` calls `bitnet`, and is written as that. The rotated two are nothing that
 //! it knows: their `model_type` is one that it refuses, rather than read them as something else.
 
+use super::WeightScale;
 use offramp_kernels::bit_linear::Activations;
 use serde_json::{Value, json};
 
@@ -40,10 +41,13 @@ impl BitLinear {
         }
     }
 
-    /// The `quantization_config` of a folder that holds packed ternary weights, each with a scale that divides.
-    pub(super) fn packed_json(self) -> Value {
+    /// The `quantization_config` of a folder that holds packed ternary weights, each with a scale of this meaning.
+    pub(super) fn packed_json(self, scale: WeightScale) -> Value {
         let mut json = self.json();
-        json["linear_class"] = json!(BITLINEAR);
+        json["linear_class"] = match scale {
+            WeightScale::Divides => json!(BITLINEAR),
+            WeightScale::Multiplies => json!(AUTOBITLINEAR),
+        };
         json["quantization_mode"] = json!("offline");
         json
     }

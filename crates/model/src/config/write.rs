@@ -5,7 +5,7 @@
 //! Both sets are written and say the same, so that each version, and each one's idea of precedence,
 //! arrives at one model.
 
-use super::{Config, RopeScaling};
+use super::{Config, RopeScaling, WeightScale};
 use crate::format::Format;
 use serde_json::{Map, Value, json};
 
@@ -44,7 +44,9 @@ pub(super) fn config_json(config: &Config, floats: Format) -> String {
         json["early_exit"] = json!(early_exit);
     }
     let block = match (config.bit_linear, config.quantization) {
-        (Some(bit_linear), Some(_)) => Some(bit_linear.packed_json()),
+        (Some(bit_linear), Some(packed)) => {
+            Some(bit_linear.packed_json(packed.weight_scale.unwrap_or(WeightScale::Divides)))
+        }
         (Some(bit_linear), None) => Some(bit_linear.json()),
         (None, quantization) => quantization.map(|quantization| quantization.json()),
     };

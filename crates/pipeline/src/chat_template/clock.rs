@@ -1,5 +1,7 @@
 //! `strftime_now`: the local time in the words of Python's `strftime`.
 
+use std::fmt::Write;
+
 use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Local, NaiveDateTime};
 use minijinja::{Error, ErrorKind};
@@ -74,10 +76,34 @@ fn directive(now: NaiveDateTime, directive: &str) -> String {
         Some(rest) => (true, format!("%{rest}")),
         None => (false, plain.to_owned()),
     };
+    // Those that chrono has beyond the system's.
+    if directive.ends_with(['v', 'q', '+']) {
+        return directive.to_owned();
+    }
     let items = StrftimeItems::new(&plain).collect::<Vec<_>>();
     if items.iter().any(|item| matches!(item, Item::Error)) {
         return directive.to_owned();
     }
-    let text = now.format_with_items(items.iter()).to_string();
+    let mut text = String::new();
+    if write!(text, "{}", now.format_with_items(items.iter())).is_err() {
+        return directive.to_owned(); // it needs a time zone
+    }
     if upper { text.to_uppercase() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Python 3.11 gives on Linux.
+    #[test]
+    fn what_python_does_not_know_stays_as_it_is_written() {
+        let clock = Clock::fixed("2024-07-26T09:05:03").expect("a moment");
+        for format in
+            ["%+", "%v", "%q", "%Q", "%-+", "%-v", "%0q", "%N", "%L", "%i", "%!", "%3f", "%.3f", "%::z"]
+        {
+            assert_eq!(clock.strftime(format).expect("a text"), format);
+        }
+        assert_eq!(clock.strftime("%d %b %Y, %^a %H:%M").expect("a text"), "26 Jul 2024, FRI 09:05");
+    }
 }

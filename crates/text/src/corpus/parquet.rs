@@ -1,9 +1,10 @@
 //! A string column of a parquet file: the form in which most published corpora come.
 //!
 //! The `parquet` crate trusts some of what a file says, so this file does not hand it anything unseen: the footer is
-//! walked first (`thrift.rs`), pages are read and unpacked here (`pages.rs`), and what still makes the crate panic is
+//! walked first (`thrift.rs`, `footer.rs`), pages are read and unpacked here (`pages.rs`), and what still makes the crate panic is
 //! caught and becomes an error.
 
+mod footer;
 mod pages;
 
 use std::fs::File;
@@ -204,6 +205,7 @@ fn check_footer(path: &Path, file: &mut File) -> Result<u64> {
     }
     let mut bytes = vec![0; footer as usize];
     read_at(path, file, length - 8 - footer, &mut bytes)?;
-    walk(&bytes, &mut |_, _| {}).map_err(|_| damaged(path, "its footer is cut short or garbled".into()))?;
+    walk(&bytes, footer::FILE_METADATA, &mut |_, _| {})
+        .map_err(|_| damaged(path, "its footer is cut short or garbled".into()))?;
     Ok(length)
 }

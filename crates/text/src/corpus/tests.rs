@@ -275,6 +275,14 @@ fn parquet_faults_say_what_to_do() {
     let at = lying.len() - 8;
     lying[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(message("a.parquet", &lying).contains("footer"));
+    // A flag where a name should be: who reads a name takes the end of the structure for part of it, and the last
+    // bytes for a list of two milliards.
+    let name =
+        [&[0x61, 0x15, 0x02, 0x00][..], &[0x20; 19], &[0x09, 0x0A, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0x07]];
+    let name = name.concat();
+    let footer = (name.len() as u32).to_le_bytes();
+    let confused = [b"PAR1", &name[..], &footer, b"PAR1"].concat();
+    assert!(message("a.parquet", &confused).contains("garbled"));
     // The right ending on the wrong beginning.
     let mut cut = whole[..200].to_vec();
     cut.extend_from_slice(&whole[whole.len() - 8..]);

@@ -16,12 +16,53 @@ pub(super) enum Fault {
     Malformed,
 }
 
-/// Walks the structure that `bytes` begin with and calls `field((within, id), value)` for each of its integers and
+/// How a field is written.
+pub(super) enum Kind {
+    Bool,
+    I8,
+    I16,
+    I32,
+    I64,
+    Double,
+    Binary,
+    List(&'static Kind),
+    Struct(Shape),
+}
+
+/// The fields that a reader knows of a structure, which it may read as what they should be, whatever the file says that
+/// they are. Here one that is something else is no Thrift. Other fields may be anything.
+pub(super) type Shape = &'static [(i64, Kind)];
+
+impl Kind {
+    /// Whether the protocol's number for a type is that of this one.
+    fn is(&self, number: u8) -> bool {
+        match self {
+            Self::Bool => matches!(number, 1 | 2),
+            Self::I8 => number == 3,
+            Self::I16 => number == 4,
+            Self::I32 => number == 5,
+            Self::I64 => number == 6,
+            Self::Double => number == 7,
+            Self::Binary => number == 8,
+            Self::List(_) => number == 9,
+            Self::Struct(_) => number == 12,
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        match self {
+            Self::Struct(shape) => shape,
+            _ => &[],
+        }
+    }
+}
+
+/// Walks the structure of this shape that `bytes` begin with and calls `field((within, id), value)` for each of its integers and
 /// booleans: its own are within 0, those of a structure in its field n within n. Returns the structure's length in
 /// bytes.
-pub(super) fn walk(bytes: &[u8], field: &mut Field<'_>) -> Result<usize, Fault> {
+pub(super) fn walk(bytes: &[u8], shape: Shape, field: &mut Field<'_>) -> Result<usize, Fault> {
     let mut walker = Walker { bytes, at: 0 };
-    walker.structure(0, Some(0), field)?;
+    walker.structure(0, Some(0), shape, field)?;
     Ok(walker.at)
 }
 
@@ -65,7 +106,13 @@ impl Walker<'_> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    fn structure(&mut self, depth: usize, within: Option<i64>, field: &mut Field<'_>) -> Result<(), Fault> {
+    fn structure(
+        &mut self,
+        depth: usize,
+        within: Option<i64>,
+        shape: Shape,
+        field: &mut Field<'_>,
+    ) -> Result<(), Fault> {
         let mut id = 0i64;
         loop {
             let header = self.byte()?;
@@ -76,16 +123,23 @@ impl Walker<'_> {
                 0 => self.zigzag()?,
                 delta => id.wrapping_add(i64::from(delta)),
             };
+            if !(0..=i64::from(i16::MAX)).contains(&id) {
+                return Err(Fault::Malformed); // in 16 bits it would be another field
+            }
+            let known = shape.iter().find(|(field, _)| *field == id).map(|(_, kind)| kind);
+            if known.is_some_and(|known| !known.is(header & 0x0F)) {
+                return Err(Fault::Malformed);
+            }
             match header & 0x0F {
                 kind @ (1 | 2) => report(within, id, i64::from(kind == 1), field), // a boolean's value is its type
                 4..=6 => report(within, id, self.zigzag()?, field),
-                12 if depth == 0 => self.structure(1, Some(id), field)?,
-                kind => self.value(kind, depth)?,
+                12 if depth == 0 => self.structure(1, Some(id), known.map_or(&[], Kind::shape), field)?,
+                kind => self.value(kind, known, depth)?,
             }
         }
     }
 
-    fn value(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
+    fn value(&mut self, kind: u8, known: Option<&Kind>, depth: usize) -> Result<(), Fault> {
         if depth > MAX_DEPTH {
             return Err(Fault::Malformed);
         }
@@ -100,29 +154,42 @@ impl Walker<'_> {
             9 | 10 => {
                 let header = self.byte()?;
                 let count = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
-                self.elements(count, &[header & 0x0F], depth)
+                let element = match known {
+                    Some(Kind::List(element)) => Some(*element),
+                    _ => None,
+                };
+                if count > 0 && element.is_some_and(|element| !element.is(header & 0x0F)) {
+                    return Err(Fault::Malformed);
+                }
+                self.elements(count, &[header & 0x0F], element, depth)
             }
             11 => match self.varint()? {
                 0 => Ok(()),
                 count => {
                     let kinds = self.byte()?;
-                    self.elements(count, &[kinds >> 4, kinds & 0x0F], depth)
+                    self.elements(count, &[kinds >> 4, kinds & 0x0F], None, depth)
                 }
             },
-            12 => self.structure(depth + 1, None, &mut |_, _| {}),
+            12 => self.structure(depth + 1, None, known.map_or(&[], Kind::shape), &mut |_, _| {}),
             13 => self.skip(16),
             _ => Err(Fault::Malformed),
         }
     }
 
     /// Every element has at least one byte: a count beyond what is left cannot be true.
-    fn elements(&mut self, count: u64, kinds: &[u8], depth: usize) -> Result<(), Fault> {
+    fn elements(
+        &mut self,
+        count: u64,
+        kinds: &[u8],
+        element: Option<&Kind>,
+        depth: usize,
+    ) -> Result<(), Fault> {
         if count > (self.bytes.len() - self.at) as u64 {
             return Err(Fault::Short);
         }
         for _ in 0..count {
             for &kind in kinds {
-                self.value(kind, depth + 1)?;
+                self.value(kind, element, depth + 1)?;
             }
         }
         Ok(())
@@ -145,7 +212,7 @@ mod tests {
         // 1: i32 = 3, 2: i32 = -2, 5: { 1: i32 = 7 }
         let bytes = [0x15, 6, 0x15, 3, 0x3C, 0x15, 14, 0, 0, 0xFF];
         let mut seen = Vec::new();
-        assert_eq!(walk(&bytes, &mut |id, value| seen.push((id, value))), Ok(9));
+        assert_eq!(walk(&bytes, &[], &mut |id, value| seen.push((id, value))), Ok(9));
         assert_eq!(seen, [((0, 1), 3), ((0, 2), -2), ((5, 1), 7)]);
     }
 
@@ -153,19 +220,38 @@ mod tests {
     fn a_list_longer_than_the_file_is_refused() {
         // 1: list of 2^31 structures
         let bytes = [0x19, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0x07, 0, 0, 0];
-        assert_eq!(walk(&bytes, &mut |_, _| {}), Err(Fault::Short));
+        assert_eq!(walk(&bytes, &[], &mut |_, _| {}), Err(Fault::Short));
+    }
+
+    #[test]
+    fn a_field_that_is_not_what_its_reader_takes_it_for_is_refused() {
+        const SHAPE: Shape =
+            &[(1, Kind::Binary), (2, Kind::List(&Kind::Struct(&[(1, Kind::I64)]))), (3, Kind::Bool)];
+        let walked = |bytes: &[u8]| walk(bytes, SHAPE, &mut |_, _| {});
+        // 1: "a", 2: [{ 1: i64 = 1 }], 3: true, 4: what nobody knows
+        assert_eq!(walked(&[0x18, 1, b'a', 0x19, 0x1C, 0x16, 2, 0, 0x11, 0x15, 2, 0]), Ok(12));
+        assert_eq!(walked(&[0x29, 0, 0]), Ok(3), "an empty list may be one of anything");
+        let others: [&[u8]; 4] = [
+            &[0x15, 2, 0],                         // 1: a number
+            &[0x29, 0x15, 2, 0],                   // 2: a list of numbers
+            &[0x29, 0x1C, 0x15, 2, 0, 0],          // 2: a list of a structure with 1: i32
+            &[0x08, 0x82, 0x80, 0x08, 1, b'a', 0], // 65537, which is 1 in 16 bits
+        ];
+        for bytes in others {
+            assert_eq!(walked(bytes), Err(Fault::Malformed), "{bytes:?}");
+        }
     }
 
     #[test]
     fn bottomless_nesting_is_refused() {
-        assert_eq!(walk(&[0x1C; 1000], &mut |_, _| {}), Err(Fault::Malformed));
-        assert_eq!(walk(&[0x19; 1000], &mut |_, _| {}), Err(Fault::Malformed));
+        assert_eq!(walk(&[0x1C; 1000], &[], &mut |_, _| {}), Err(Fault::Malformed));
+        assert_eq!(walk(&[0x19; 1000], &[], &mut |_, _| {}), Err(Fault::Malformed));
     }
 
     proptest! {
         #[test]
         fn any_bytes_end_in_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(length) = walk(&bytes, &mut |_, _| {}) {
+            if let Ok(length) = walk(&bytes, &[], &mut |_, _| {}) {
                 prop_assert!(length <= bytes.len());
             }
         }

@@ -36,6 +36,19 @@ fn the_low_bit_family_survives_its_file_and_has_its_norms() {
     assert_eq!(v1["architectures"], json!(["BitNetForCausalLM"]));
 }
 
+/// What a scale means is half of what a packed weight is.
+#[test]
+fn packed_weights_keep_the_meaning_of_their_scales() {
+    for bit_linear in [BitLinear::V1, BitLinear::V2, BitLinear::V3] {
+        for scale in [WeightScale::Divides, WeightScale::Multiplies] {
+            let layers =
+                Quantization { layers: Format::Ternary, head: Format::F32, weight_scale: Some(scale) };
+            let config = Config { bit_linear: Some(bit_linear), quantization: Some(layers), ..card() };
+            assert_eq!(Config::from_json(&config.to_json(), origin()).unwrap(), config);
+        }
+    }
+}
+
 #[test]
 fn what_would_be_another_low_bit_model_is_refused_by_name() {
     let (v1, v2) = (BitLinear::V1, BitLinear::V2);

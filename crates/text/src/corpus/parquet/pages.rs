@@ -256,7 +256,7 @@ fn read_header(path: &Path, file: &mut File, at: u64, end: u64) -> Result<(u64, 
         let mut bytes = vec![0; room.min(end - at) as usize];
         read_at(path, file, at, &mut bytes)?;
         let mut header = Header::NOTHING;
-        match walk(&bytes, &mut |place, value| header.set(place, value)) {
+        match walk(&bytes, &[], &mut |place, value| header.set(place, value)) {
             Ok(length) => return Ok((length as u64, header)),
             Err(Fault::Short) if room < end - at && room < MAX_PAGE_HEADER_BYTES => room *= 4,
             Err(_) => {
