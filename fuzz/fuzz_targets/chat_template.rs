@@ -16,7 +16,7 @@ fn read(data: &[u8]) {
     let template = template.with_special_token("bos_token", "<s>").with_special_token("eos_token", "</s>");
     let clock = Clock::fixed("2024-07-26T09:05:03").expect("a moment");
     let call = r#"{"role": "assistant", "content": null, "tool_calls": [{"type": "function",
-        "function": {"name": "look", "arguments": {"at": "h\u{e9}n"}}}]}"#;
+        "function": {"name": "look", "arguments": {"at": "h\u00e9n"}}}]}"#;
     let messages = [
         Message::new("system", "Be kind."),
         Message::new("user", "Hi <b>\u{1f600}\n"),

@@ -31,6 +31,6 @@ fn read() {
     let Some(weights) = answer(Weights::open(SCRATCH.path(), &CONFIG)) else { return };
     for spec in CONFIG.tensors() {
         let values = weights.take(&spec).expect("the shards are whole");
-        assert!(values.iter().all(|&value| value == 0.5), "{}", spec.name);
+        assert!(values.as_slice().iter().all(|&value| value == 0.5), "{}", spec.name);
     }
 }
