@@ -145,6 +145,9 @@ fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
         Pipeline::ChatTemplate(ChatTemplateError::Thread(_)) => true,
         _ => false,
     };
+    if error.is::<crate::verify::TextsDiffer>() {
+        return true;
+    }
     if let Some(error) = error.downcast_ref::<Pipeline>() {
         return pipeline(error);
     }
@@ -200,6 +203,7 @@ mod tests {
         assert_eq!(code(offramp_train::Error::from(nested)), FAILURE);
         assert_eq!(code(offramp_train::Error::Diverged { step: 3, in_a_row: 10 }), FAILURE);
         assert_eq!(code(offramp_engine::Error::NotFinite { position: 0 }), FAILURE);
+        assert_eq!(code(crate::verify::TextsDiffer(1)), FAILURE);
         assert_eq!(code(offramp_model::Error::Read { path: path.clone(), source: missing() }), MISTAKE);
         let torn = || io::Error::from(io::ErrorKind::UnexpectedEof);
         assert_eq!(code(offramp_model::Error::Read { path: path.clone(), source: torn() }), FAILURE);

@@ -9,6 +9,7 @@ use anyhow::Result;
 use offramp_engine::{Draft, SamplingOptions};
 use offramp_eval::{VerifyReport, Way, openings};
 use serde::Serialize;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Tokens of a story, about: so many are read for each prompt.
@@ -110,12 +111,24 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     if json {
         output::json(&Answer { model: source.path(), data: stories::name(&arguments.data), reports })?;
     }
-    anyhow::ensure!(
-        differ == 0,
-        "{differ} texts differ from plain decoding: this is a fault of offramp's, please report it"
-    );
-    Ok(())
+    if differ == 0 { Ok(()) } else { Err(TextsDiffer(differ).into()) }
 }
+
+/// So many texts are not those of plain decoding: a failure, and not the user's mistake.
+#[derive(Debug)]
+pub(crate) struct TextsDiffer(pub(crate) usize);
+
+impl fmt::Display for TextsDiffer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let differ = self.0;
+        write!(
+            out,
+            "{differ} texts differ from plain decoding: this is a fault of offramp's, please report it"
+        )
+    }
+}
+
+impl std::error::Error for TextsDiffer {}
 
 /// Ways that a model of `depth` layers has: 24 have `auto`, `6:4` and `12:2`.
 fn usual(depth: usize) -> Vec<Speculate> {

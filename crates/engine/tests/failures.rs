@@ -92,25 +92,18 @@ fn a_text_that_fails_is_forgotten() {
     }
 }
 
-/// Room for a context that no machine has, which is asked for when the first token comes.
+/// Room for a context that no machine has is not promised.
 #[test]
-fn tokens_whose_forward_fails_are_not_held() {
+fn a_session_that_no_machine_holds_is_refused() {
     let config = config(
         r#"{"model_type": "llama", "hidden_size": 2, "intermediate_size": 4, "num_hidden_layers": 2,
             "num_attention_heads": 1, "head_dim": 1048576, "vocab_size": 8,
             "max_position_embeddings": 1073741824}"#,
     );
     let model = Llama::random(config, 1, &Formats::default()).expect("a small model");
-    let mut session = Session::new(&model, 1 << 30).expect("within the context");
-    for _ in 0..2 {
-        let refused = session.feed(&[1, 2, 3]).expect_err("more memory than there is").to_string();
-        assert!(refused.contains("no memory") && session.tokens().is_empty(), "{refused}");
-        session.feed_each(&[1, 2]).expect_err("the same");
-        assert!(session.tokens().is_empty());
-    }
-    session.set_confidence_exit(Some(ConfidenceExit { exits: vec![1], threshold: 0.0 })).expect("an exit");
-    session.feed(&[1]).expect_err("the same, of a token that may leave");
-    assert!(session.tokens().is_empty());
+    let refused = Session::new(&model, 1 << 30).expect_err("more memory than there is").to_string();
+    assert!(refused.contains("1073741824 positions"), "{refused}");
+    Session::new(&model, 4).expect("of what there is").feed(&[1, 2, 3]).expect("ids of the vocabulary");
 }
 
 #[test]

@@ -258,7 +258,10 @@ pub enum Error {
         found: usize,
     },
     /// The tokenizer has no token to put between stories.
-    #[error("the tokenizer has no end-of-text token: its special tokens must hold one of {expected}")]
+    #[error(
+        "the tokenizer has no end-of-text token: its special tokens must hold one of {expected}, or the \
+         tokenizer_config.json beside it must name its eos_token"
+    )]
     NoEndOfText {
         /// The names that are recognised.
         expected: String,

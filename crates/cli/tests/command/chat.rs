@@ -124,7 +124,7 @@ fn a_script_that_cannot_be_answered_ends_with_one_line() {
     let ran = chat(&place, &SHORT, &format!("One\n{long}"));
     ran.assert_error(MISTAKE, &["context holds 64", "/reset"]);
     assert!(ran.stdout.ends_with('\n'), "the first answer: {:?}", ran.stdout);
-    chat(&place, &SHORT, "/tmp\n").assert_error(MISTAKE, &["/tmp is no command", "space"]);
+    chat(&place, &SHORT, "/dance\n").assert_error(MISTAKE, &["/dance is no command", "space"]);
     let mut child = spawn(&place, &SHORT);
     child.stdin.take().unwrap().write_all(b"caf\xe9\n").unwrap();
     Ran::of(child.wait_with_output().unwrap()).assert_error(MISTAKE, &["stdin", "UTF-8"]);

@@ -89,8 +89,8 @@ fn what_nobody_says_fits_the_model() {
     assert_eq!(found["report"]["new_tokens"], 60, "a context of 64, less 4 of the prompt");
     for (layers, expected) in [("2", serde_json::json!(["auto", "1:2"])), ("1", serde_json::json!(["auto"]))]
     {
-        let to = format!("num_hidden_layers = {layers}");
-        place.recipe(&format!("{layers}.toml"), "num_hidden_layers = 4", &to);
+        let to = format!("[layer_dropout]\nshape = \"none\"\n[model]\nnum_hidden_layers = {layers}");
+        place.recipe(&format!("{layers}.toml"), "[model]\nnum_hidden_layers = 4", &to);
         place.good(&["train", &format!("{layers}.toml"), "--out", layers]);
         assert_eq!(ways(layers), expected);
     }

@@ -38,6 +38,7 @@ const SOME: [[Stream; 2]; 2] = [[Broken, Full], [Full, Closed]];
 
 /// What works: each command, small. `OUT` becomes another name in each run.
 const WORK: &[&str] = &[
+    "chat run --max-new-tokens 4",
     "prepare train.txt --valid valid.txt --vocab-size 300 --out OUT",
     "train recipe.toml --out OUT",
     "train recipe.toml --out OUT --profile --json",
@@ -60,6 +61,7 @@ const WORK: &[&str] = &[
 
 /// What does not, in each way: no command, none of this name, no such argument, no such file, a bad value.
 const MISTAKES: &[&str] = &[
+    "chat nowhere",
     "",
     "evaluate run",
     "demo --depth 3",
@@ -97,7 +99,8 @@ fn run(place: &Place, words: &str, streams: [Stream; 2]) -> Left {
     let line = format!("exec \"$0\" \"$@\" {}", redirections.collect::<Vec<_>>().join(" "));
     let mut command = Command::new("sh");
     command.args(["-c", &line]).arg(own.get_program()).args(own.get_args());
-    command.current_dir(place.path("")).stdin(Stdio::null());
+    place.write("said.txt", "Hello\n");
+    command.current_dir(place.path("")).stdin(fs::File::open(place.path("said.txt")).unwrap());
     command.env_remove("OFFRAMP_KERNELS").env_remove("RUST_BACKTRACE");
     let names = ["stdout", "stderr"];
     let [stdout, stderr] = [0, 1].map(|index| match streams[index] {
@@ -175,6 +178,7 @@ fn commands(place: &Place) -> BTreeSet<String> {
 #[test]
 fn whatever_works_follows_the_rule() {
     let place = Place::trained();
+    place.write("run/model/chat_template.jinja", "{{ messages[-1].content }}");
     for words in WORK {
         let is_slow = words.starts_with("demo") || words.starts_with("bench");
         assert_rule(&place, words, if is_slow { &SOME[..] } else { &ALL });

@@ -1,8 +1,6 @@
 //! The way from stories to a story, and the shape of what each command prints.
 
 use crate::place::{LAYERS, Place};
-use std::io::Read;
-use std::process::Stdio;
 
 #[test]
 fn stories_become_a_model_that_is_measured_and_tells_one() {
@@ -148,14 +146,8 @@ fn every_command_has_a_help_with_an_example() {
 }
 
 #[test]
-fn results_go_to_stdout_and_a_reader_may_leave() {
+fn results_go_to_stdout_and_quick_work_shows_no_progress() {
     let place = Place::trained();
     let ran = place.run(&["eval", "run", "--data", "valid.txt"]);
-    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "what is quick shows no progress");
-    let mut command = place.command(&["generate", "run", "--max-new-tokens", "40"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(child.wait().unwrap().success() && !said.contains("panicked"), "{said}");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
 }

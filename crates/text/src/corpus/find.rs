@@ -78,7 +78,7 @@ fn check_streamable(path: &Path, format: CorpusFormat) -> Result<()> {
 /// The format that a name means, packed or not.
 pub(super) fn format_of(path: &Path) -> Result<CorpusFormat> {
     let unknown = || Error::UnknownCorpus { path: path.to_owned() };
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(unknown)?.to_ascii_lowercase();
+    let name = path.file_name().ok_or_else(unknown)?.to_string_lossy().to_ascii_lowercase();
     let (bare, packed) = match name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")) {
         Some(bare) => (bare, true),
         None => (&*name, false),
