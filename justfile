@@ -33,7 +33,7 @@ doc:
 
 # Licences, duplicates and sources of the dependencies
 deny:
-    @cargo deny --version > /dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
+    @cargo deny --version > /dev/null 2>&1 || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
     cargo deny check licenses bans sources
 
 # Known vulnerabilities of the dependencies (needs the network)
@@ -42,7 +42,7 @@ advisories:
 
 # Feed a reader files that nobody would write, until it fails or for as long as OPTIONS say (fuzz/README.md)
 fuzz NAME *OPTIONS:
-    @cargo fuzz --version > /dev/null || { echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz"; exit 1; }
+    @cargo fuzz --version > /dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz"; exit 1; }
     mkdir -p fuzz/target/corpus/{{ NAME }}
     RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ NAME }} fuzz/target/corpus/{{ NAME }} fuzz/seeds/{{ NAME }} -- \
         -dict=fuzz/dictionaries/{{ NAME }}.dict -timeout=10 -rss_limit_mb=2048 -max_len=32768 {{ OPTIONS }}
