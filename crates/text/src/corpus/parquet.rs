@@ -1,9 +1,10 @@
 //! A string column of a parquet file: the form in which most published corpora come.
 //!
 //! The `parquet` crate trusts some of what a file says, so this file does not hand it anything unseen: the footer is
-//! walked first (`thrift.rs`, `footer.rs`), pages are read and unpacked here (`pages.rs`), and what still makes the crate panic is
+//! walked first (`thrift.rs`, `footer.rs`), pages are read, unpacked and counted here (`pages.rs`, `counts.rs`), and what still makes the crate panic is
 //! caught and becomes an error.
 
+mod counts;
 mod footer;
 mod pages;
 

@@ -14,7 +14,7 @@ use parquet::file::metadata::ColumnChunkMetaData;
 
 use super::super::thrift::{Fault, walk};
 use super::super::unpack;
-use super::{damaged, fault};
+use super::{counts, damaged, fault};
 use crate::error::{Error, Result};
 
 /// The most that a page may be unpacked. Writers aim at a mebibyte and look after some hundreds of values.
@@ -29,6 +29,7 @@ pub(super) struct Pages {
     codec: Compression,
     at: u64,
     end: u64,
+    max_def_level: i16,
 }
 
 impl Pages {
@@ -56,7 +57,8 @@ impl Pages {
         let at = u64::try_from(start).map_err(|_| outside())?;
         let length = u64::try_from(chunk.compressed_size()).map_err(|_| outside())?;
         let end = at.checked_add(length).filter(|&end| end <= bytes).ok_or_else(outside)?;
-        let mut pages = Self { path: path.to_owned(), file, codec, at, end };
+        let max_def_level = chunk.column_descr().max_def_level();
+        let mut pages = Self { path: path.to_owned(), file, codec, at, end, max_def_level };
         let mut largest = 0;
         while let Some(header) = pages.next_header()? {
             largest = largest.max(header.unpacked as u64);
@@ -113,6 +115,7 @@ impl Pages {
                 }
             };
             if let Some(page) = header.page(unpacked).map_err(broken)? {
+                counts::check(&page, self.max_def_level).map_err(broken)?;
                 return Ok(Some(page));
             }
         }
