@@ -34,7 +34,7 @@ fn stories_that_cannot_be_read() {
     place.write("empty.txt", "\n<|endoftext|>\n\n");
     place.write("bytes.txt", b"A good start.\n\xff\xfe\n");
     place.write("short.txt", "Hi.");
-    place.write("broken.jsonl", "{\"text\": \"fine\"}\n{\"text\": \n");
+    place.write("broken.jsonl", "{\"text\": \"fine\"}\n{\"text\" 1}\n");
     place.write("stories.docx", "x");
     place.write("broken.parquet", b"PAR1 and nothing else PAR1");
     for (file, expected) in [

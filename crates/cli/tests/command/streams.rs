@@ -171,8 +171,10 @@ fn assert_rule(place: &Place, words: &str, states: &[[Stream; 2]]) {
 fn commands(place: &Place) -> BTreeSet<String> {
     let help = place.good(&["--help"]);
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let names = lines.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "help").map(str::to_owned).collect()
+    // What a line before has no room for stands further in.
+    let first = |line: &str| Some(line.strip_prefix("  ")?.split(' ').next()?.to_owned());
+    let names = lines.take_while(|line| !line.is_empty()).filter_map(first);
+    names.filter(|name| !name.is_empty() && name != "help").collect()
 }
 
 #[test]
