@@ -1,4 +1,5 @@
-//! `config.json`: what is accepted is a model that can be described, and what offramp writes of it is read as the same.
+//! `config.json`: what is accepted is a model that can be described, and what offramp writes of it is read as
+//! the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

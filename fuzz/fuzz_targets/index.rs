@@ -1,5 +1,5 @@
-//! `model.safetensors.index.json` beside two shards. The input is the index; the shards are whole, so that what it says
-//! of them decides.
+//! `model.safetensors.index.json` beside two shards. The input is the index; the shards are whole, so that
+//! what it says of them decides.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

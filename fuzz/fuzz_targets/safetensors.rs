@@ -1,4 +1,5 @@
-//! A safetensors file: what is accepted can be loaded and run. The first byte chooses the model that it should hold.
+//! A safetensors file: what is accepted can be loaded and run. The first byte chooses the model that it
+//! should hold.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +9,8 @@ use offramp_fuzz::{answer, begin, hold};
 use offramp_model::{Config, Formats, Llama, Weights};
 use std::sync::LazyLock;
 
-/// The values of a model of a few kilobytes, in every form that they pass through, and the work space of threads.
+/// The values of a model of a few kilobytes, in every form that they pass through, and the work space of
+/// threads.
 const MOST_BYTES: usize = 64 << 20;
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);

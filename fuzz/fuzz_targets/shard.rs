@@ -1,5 +1,6 @@
-//! A prepared folder: `corpus.json` and a token shard, whose checksums are set right, so that what they guard is reached.
-//! The first byte says what the second, a count, cuts off as the manifest, and whether checksums stay wrong.
+//! A prepared folder: `corpus.json` and a token shard, whose checksums are set right, so that what they guard
+//! is reached. The first byte says what the second, a count, cuts off as the manifest, and whether checksums
+//! stay wrong.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

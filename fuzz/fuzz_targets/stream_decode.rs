@@ -1,5 +1,5 @@
-//! Ids that arrive one by one, of every kind of tokenizer: the text that streams is what the tokenizers library makes of
-//! all of them, never half a character, and after a prompt it goes on.
+//! Ids that arrive one by one, of every kind of tokenizer: the text that streams is what the tokenizers
+//! library makes of all of them, never half a character, and after a prompt it goes on.
 #![no_main]
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};

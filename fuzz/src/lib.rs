@@ -1,5 +1,5 @@
-//! What every target promises of a file that nobody would write: the answer comes, it takes no more memory than it
-//! should, no panic gets out, and an error is one line.
+//! What every target promises of a file that nobody would write: the answer comes, it takes no more memory
+//! than it should, no panic gets out, and an error is one line.
 
 mod memory;
 pub mod models;
@@ -13,8 +13,8 @@ use std::sync::Mutex;
 
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
-/// Once, before the first input. A panic of a library that a room catches is no finding; libFuzzer's own hook would
-/// abort at it.
+/// Once, before the first input. A panic of a library that a room catches is no finding; libFuzzer's own hook
+/// would abort at it.
 pub fn begin() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = match std::env::var_os("RUST_BACKTRACE") {
@@ -25,8 +25,8 @@ pub fn begin() {
     }));
 }
 
-/// Runs one input. A panic that nobody catches ends the process, and so does an allocation after which more than
-/// `most_bytes` are in use that were not before.
+/// Runs one input. A panic that nobody catches ends the process, and so does an allocation after which more
+/// than `most_bytes` are in use that were not before.
 pub fn hold(most_bytes: usize, input: impl FnOnce()) {
     memory::limit(most_bytes);
     let outcome = catch_unwind(AssertUnwindSafe(input));

@@ -3,7 +3,8 @@
 use offramp_tests::repository::{assert_none, list, read};
 use std::collections::BTreeSet;
 
-/// What is missing for the targets of a manifest; `seeds` counts a folder's files, `has` says which files there are.
+/// What is missing for the targets of a manifest; `seeds` counts a folder's files, `has` says which files
+/// there are.
 fn missing(
     targets: &[String],
     readme: &str,

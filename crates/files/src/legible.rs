@@ -1,13 +1,13 @@
 //! What stands in a file, within a message that goes to a terminal.
 
-/// Text that came from a file, fit for a line: control characters escaped, and where it goes on and on cut in the
-/// middle, since what parsers expect stands at the end.
+/// Text that came from a file, fit for a line: control characters escaped, and where it goes on and on cut in
+/// the middle, since what parsers expect stands at the end.
 pub fn legible(text: &str) -> String {
     shortened(text, 100, 60)
 }
 
-/// Another's message, which may run over several lines and quote whatever a file holds: in one line, and cut as
-/// [`legible`] cuts.
+/// Another's message, which may run over several lines and quote whatever a file holds: in one line, and cut
+/// as [`legible`] cuts.
 pub fn one_line(message: &str) -> String {
     shortened(&message.split_whitespace().collect::<Vec<_>>().join(" "), 300, 100)
 }

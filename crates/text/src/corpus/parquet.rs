@@ -1,8 +1,8 @@
 //! A string column of a parquet file: the form in which most published corpora come.
 //!
-//! The `parquet` crate trusts some of what a file says, so this file does not hand it anything unseen: the footer is
-//! walked first (`thrift.rs`, `footer.rs`), pages are read, unpacked and counted here (`pages.rs`, `counts.rs`), and what still makes the crate panic is
-//! caught and becomes an error.
+//! The `parquet` crate trusts some of what a file says, so this file does not hand it anything unseen: the
+//! footer is walked first (`thrift.rs`, `footer.rs`), pages are read, unpacked and counted here (`pages.rs`,
+//! `counts.rs`), and what still makes the crate panic is caught and becomes an error.
 
 mod counts;
 mod footer;
@@ -40,7 +40,8 @@ pub(super) struct ParquetStories {
     column: usize,
     row_group: usize,
     values: Option<ColumnReaderImpl<ByteArrayType>>,
-    /// Values read at a time: a value may be as long as its page, and a page may spell each out of the one before.
+    /// Values read at a time: a value may be as long as its page, and a page may spell each out of the one
+    /// before.
     batch_rows: usize,
     batch: std::vec::IntoIter<Option<ByteArray>>,
     present: i16, // the level of a value that is there

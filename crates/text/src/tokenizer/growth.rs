@@ -1,15 +1,15 @@
 //! How much longer a tokenizer's own steps may make a text.
 //!
-//! The steps of a `tokenizer.json` are a program out of a file: each alone is harmless, but ten replacements of a letter
-//! by eight make a gigabyte of one letter. A few kinds of steps make texts longer in proportion; what they make of
-//! each other's output multiplies.
+//! The steps of a `tokenizer.json` are a program out of a file: each alone is harmless, but ten replacements
+//! of a letter by eight make a gigabyte of one letter. A few kinds of steps make texts longer in proportion;
+//! what they make of each other's output multiplies.
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Times its own length that a text may become. Tokenizers that people use need 16 at most: a space as `▁`, bytes
-/// spelled as characters.
+/// Times its own length that a text may become. Tokenizers that people use need 16 at most: a space as `▁`,
+/// bytes spelled as characters.
 const MOST_TIMES: f64 = 256.0;
 
 /// Token ids that a post-processor may add; those that people use add two.

@@ -1,11 +1,11 @@
-//! How many values a page may hold: the `parquet` crate makes room for as many lengths and dictionary entries as a page
-//! says that there are, before it looks for them.
+//! How many values a page may hold: the `parquet` crate makes room for as many lengths and dictionary entries
+//! as a page says that there are, before it looks for them.
 
 use parquet::basic::Encoding;
 use parquet::column::page::Page;
 
-/// Values of a page whose lengths may take no room at all, where they are alike. Writers begin a page after some
-/// ten thousand, or after a mebibyte of text.
+/// Values of a page whose lengths may take no room at all, where they are alike. Writers begin a page after
+/// some ten thousand, or after a mebibyte of text.
 const MAX_VALUES: u64 = 1 << 24;
 
 /// Bytes that a text has in a dictionary at least: those of its length.
@@ -13,7 +13,8 @@ const LENGTH: usize = 4;
 
 type Checked<T> = Result<T, String>;
 
-/// Checks a page of a column whose definition levels go up to `max_def_level`, and which has no repetition levels.
+/// Checks a page of a column whose definition levels go up to `max_def_level`, and which has no repetition
+/// levels.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,9 +1,9 @@
-//! What a parquet file's footer is made of, field by field, as `parquet.thrift` in the Apache Parquet format's
-//! repository has it.
+//! What a parquet file's footer is made of, field by field, as `parquet.thrift` in the Apache Parquet
+//! format's repository has it.
 //!
-//! The `parquet` crate reads a field that it knows as what it should be, not as what the file says that it is. A file
-//! of a few hundred bytes in which the two differ leads it to a list's length where there is none, and to an allocation
-//! of gigabytes.
+//! The `parquet` crate reads a field that it knows as what it should be, not as what the file says that it
+//! is. A file of a few hundred bytes in which the two differ leads it to a list's length where there is none,
+//! and to an allocation of gigabytes.
 
 use super::super::thrift::Kind::{Binary, Bool, Double, I8, I16, I32, I64, List, Struct};
 use super::super::thrift::{Kind, Shape};
