@@ -20,7 +20,6 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
 use super::record::Record;
-use super::thrift::walk;
 use super::{MAX_STORY_BYTES, Named};
 use crate::error::{Error, Result};
 use offramp_files::one_line;
@@ -207,7 +206,6 @@ fn check_footer(path: &Path, file: &mut File) -> Result<u64> {
     }
     let mut bytes = vec![0; footer as usize];
     read_at(path, file, length - 8 - footer, &mut bytes)?;
-    walk(&bytes, footer::FILE_METADATA, &mut |_, _| {})
-        .map_err(|_| damaged(path, "its footer is cut short or garbled".into()))?;
+    footer::check(&bytes).map_err(|reason| damaged(path, reason.into()))?;
     Ok(length)
 }

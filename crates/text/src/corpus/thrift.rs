@@ -1,8 +1,9 @@
-//! A walk over Thrift's compact encoding that builds nothing: it only finds out whether the bytes are all there.
+//! A walk over Thrift's compact encoding that builds nothing: it only finds out whether the bytes are all
+//! there.
 //!
 //! Parquet's headers are written in it, and the `parquet` crate allocates what a list's length says before it
-//! reads the list. A file of a few bytes could so ask for a terabyte; a walk beforehand costs next to nothing.
-//! Format: `thrift-compact-protocol.md` in the Apache Thrift repository.
+//! reads the list. A file of a few bytes could so ask for a terabyte; a walk beforehand costs next to
+//! nothing. Format: `thrift-compact-protocol.md` in the Apache Thrift repository.
 
 /// Deeper nesting than any parquet header has.
 const MAX_DEPTH: usize = 32;
@@ -29,8 +30,8 @@ pub(super) enum Kind {
     Struct(Shape),
 }
 
-/// The fields that a reader knows of a structure, which it may read as what they should be, whatever the file says that
-/// they are. Here one that is something else is no Thrift. Other fields may be anything.
+/// The fields that a reader knows of a structure, which it may read as what they should be, whatever the file
+/// says that they are. Here one that is something else is no Thrift. Other fields may be anything.
 pub(super) type Shape = &'static [(i64, Kind)];
 
 impl Kind {
@@ -57,13 +58,20 @@ impl Kind {
     }
 }
 
-/// Walks the structure of this shape that `bytes` begin with and calls `field((within, id), value)` for each of its integers and
-/// booleans: its own are within 0, those of a structure in its field n within n. Returns the structure's length in
-/// bytes.
+/// Walks the structure of this shape that `bytes` begin with and calls `field((within, id), value)` for each
+/// of its integers and booleans: its own are within 0, those of a structure or of a list of structures in its
+/// field n within n. Where one of these ends, `(n, 0)` is called. Returns the structure's length in bytes.
 pub(super) fn walk(bytes: &[u8], shape: Shape, field: &mut Field<'_>) -> Result<usize, Fault> {
     let mut walker = Walker { bytes, at: 0 };
-    walker.structure(0, Some(0), shape, field)?;
+    walker.structure(Place { depth: 0, within: Some(0) }, shape, field)?;
     Ok(walker.at)
+}
+
+/// How deep a structure is, and which of the outermost one's fields it is in, if its numbers are told.
+#[derive(Clone, Copy)]
+struct Place {
+    depth: usize,
+    within: Option<i64>,
 }
 
 /// Hears of a number at (the field of the structure that it is in, its own field).
@@ -106,41 +114,42 @@ impl Walker<'_> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    fn structure(
-        &mut self,
-        depth: usize,
-        within: Option<i64>,
-        shape: Shape,
-        field: &mut Field<'_>,
-    ) -> Result<(), Fault> {
+    fn structure(&mut self, place: Place, shape: Shape, field: &mut Field<'_>) -> Result<(), Fault> {
         let mut id = 0i64;
         loop {
             let header = self.byte()?;
             if header == 0 {
+                place.tell(0, 0, field);
                 return Ok(());
             }
             id = match header >> 4 {
                 0 => self.zigzag()?,
                 delta => id.wrapping_add(i64::from(delta)),
             };
-            if !(0..=i64::from(i16::MAX)).contains(&id) {
+            if !(1..=i64::from(i16::MAX)).contains(&id) {
                 return Err(Fault::Malformed); // in 16 bits it would be another field
             }
             let known = shape.iter().find(|(field, _)| *field == id).map(|(_, kind)| kind);
             if known.is_some_and(|known| !known.is(header & 0x0F)) {
                 return Err(Fault::Malformed);
             }
+            let inner = Place { depth: place.depth + 1, within: (place.depth == 0).then_some(id) };
             match header & 0x0F {
-                kind @ (1 | 2) => report(within, id, i64::from(kind == 1), field), // a boolean's value is its type
-                4..=6 => report(within, id, self.zigzag()?, field),
-                12 if depth == 0 => self.structure(1, Some(id), known.map_or(&[], Kind::shape), field)?,
-                kind => self.value(kind, known, depth)?,
+                kind @ (1 | 2) => place.tell(id, i64::from(kind == 1), field), // a boolean's value is its type
+                4..=6 => place.tell(id, self.zigzag()?, field),
+                kind => self.value(kind, known, inner, field)?,
             }
         }
     }
 
-    fn value(&mut self, kind: u8, known: Option<&Kind>, depth: usize) -> Result<(), Fault> {
-        if depth > MAX_DEPTH {
+    fn value(
+        &mut self,
+        kind: u8,
+        known: Option<&Kind>,
+        place: Place,
+        field: &mut Field<'_>,
+    ) -> Result<(), Fault> {
+        if place.depth > MAX_DEPTH {
             return Err(Fault::Malformed);
         }
         match kind {
@@ -161,16 +170,16 @@ impl Walker<'_> {
                 if count > 0 && element.is_some_and(|element| !element.is(header & 0x0F)) {
                     return Err(Fault::Malformed);
                 }
-                self.elements(count, &[header & 0x0F], element, depth)
+                self.elements(count, &[header & 0x0F], element, place, field)
             }
             11 => match self.varint()? {
                 0 => Ok(()),
                 count => {
                     let kinds = self.byte()?;
-                    self.elements(count, &[kinds >> 4, kinds & 0x0F], None, depth)
+                    self.elements(count, &[kinds >> 4, kinds & 0x0F], None, place, field)
                 }
             },
-            12 => self.structure(depth + 1, None, known.map_or(&[], Kind::shape), &mut |_, _| {}),
+            12 => self.structure(place, known.map_or(&[], Kind::shape), field),
             13 => self.skip(16),
             _ => Err(Fault::Malformed),
         }
@@ -182,23 +191,27 @@ impl Walker<'_> {
         count: u64,
         kinds: &[u8],
         element: Option<&Kind>,
-        depth: usize,
+        place: Place,
+        field: &mut Field<'_>,
     ) -> Result<(), Fault> {
         if count > (self.bytes.len() - self.at) as u64 {
             return Err(Fault::Short);
         }
+        let place = Place { depth: place.depth + 1, ..place };
         for _ in 0..count {
             for &kind in kinds {
-                self.value(kind, element, depth + 1)?;
+                self.value(kind, element, place, field)?;
             }
         }
         Ok(())
     }
 }
 
-fn report(within: Option<i64>, id: i64, value: i64, field: &mut Field<'_>) {
-    if let Some(within) = within {
-        field((within, id), value);
+impl Place {
+    fn tell(self, id: i64, value: i64, field: &mut Field<'_>) {
+        if let Some(within) = self.within {
+            field((within, id), value);
+        }
     }
 }
 
@@ -209,11 +222,22 @@ mod tests {
 
     #[test]
     fn integers_are_reported_with_their_place() {
-        // 1: i32 = 3, 2: i32 = -2, 5: { 1: i32 = 7 }
-        let bytes = [0x15, 6, 0x15, 3, 0x3C, 0x15, 14, 0, 0, 0xFF];
+        // 1: i32 = 3, 2: i32 = -2, 5: { 1: i32 = 7 }, 6: [{ 2: i32 = 1, 3: { 1: i32 = 1 } }, {}]
+        let bytes =
+            [0x15, 6, 0x15, 3, 0x3C, 0x15, 14, 0, 0x19, 0x2C, 0x25, 2, 0x1C, 0x15, 2, 0, 0, 0, 0, 0xFF];
         let mut seen = Vec::new();
-        assert_eq!(walk(&bytes, &[], &mut |id, value| seen.push((id, value))), Ok(9));
-        assert_eq!(seen, [((0, 1), 3), ((0, 2), -2), ((5, 1), 7)]);
+        assert_eq!(walk(&bytes, &[], &mut |id, value| seen.push((id, value))), Ok(19));
+        let all = [
+            ((0, 1), 3),
+            ((0, 2), -2),
+            ((5, 1), 7),
+            ((5, 0), 0),
+            ((6, 2), 1),
+            ((6, 0), 0),
+            ((6, 0), 0),
+            ((0, 0), 0),
+        ];
+        assert_eq!(seen, all);
     }
 
     #[test]

@@ -6,10 +6,69 @@
 //! and to an allocation of gigabytes.
 
 use super::super::thrift::Kind::{Binary, Bool, Double, I8, I16, I32, I64, List, Struct};
-use super::super::thrift::{Kind, Shape};
+use super::super::thrift::{Kind, Shape, walk};
+
+/// Groups within groups that a schema may have; the crate goes down into them on the stack.
+const MAX_DEPTH: usize = 100;
+
+/// Checks what the crate does not: that every field is what it should be, and that the schema is a tree of as
+/// many elements as it says, none of them deep down.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
+    let mut schema = Schema { children: 0, open: Vec::new(), promised: 0, deepest: 0 };
+    walk(bytes, FILE_METADATA, &mut |place, value| schema.hear(place, value))
+        .map_err(|_| "its footer is cut short or garbled")?;
+    match schema {
+        Schema { promised, .. } if promised > bytes.len() as u64 => {
+            Err("its schema promises more columns than it has")
+        }
+        Schema { deepest, .. } if deepest > MAX_DEPTH => Err("its schema is nested too deep"),
+        _ => Ok(()),
+    }
+}
+
+/// The schema, whose elements come one by one, each group before its children.
+struct Schema {
+    /// `num_children` of the element in hand.
+    children: i64,
+    /// Children to come of each group that is not over, the outermost first.
+    open: Vec<u64>,
+    /// Children of all groups.
+    promised: u64,
+    /// Groups within groups.
+    deepest: usize,
+}
+
+impl Schema {
+    fn hear(&mut self, place: (i64, i64), value: i64) {
+        match place {
+            (2, 5) => self.children = value,
+            (2, 0) => self.end(),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self) {
+        // A number that is negative is a large one to the crate.
+        let children = std::mem::take(&mut self.children) as u64;
+        if let Some(left) = self.open.last_mut() {
+            *left -= 1;
+        }
+        self.promised = self.promised.saturating_add(children);
+        if children > 0 {
+            self.open.push(children);
+            self.deepest = self.deepest.max(self.open.len());
+        }
+        while self.open.last() == Some(&0) {
+            self.open.pop();
+        }
+    }
+}
 
 /// What a footer holds.
-pub(super) const FILE_METADATA: Shape = &[
+const FILE_METADATA: Shape = &[
     (1, I32),                                // version
     (2, List(&Struct(SCHEMA_ELEMENT))),      // schema
     (3, I64),                                // num_rows
@@ -103,3 +162,40 @@ const STATISTICS: Shape =
 
 const BOUNDING_BOX: Shape =
     &[(1, Double), (2, Double), (3, Double), (4, Double), (5, Double), (6, Double), (7, Double), (8, Double)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A footer of nothing but a schema, of elements with so many children.
+    fn schema(children: &[i32]) -> Vec<u8> {
+        let zigzag = |number: i32| {
+            let mut left = (number << 1 ^ number >> 31) as u32;
+            let mut bytes = Vec::new();
+            while left > 0x7F {
+                bytes.push(left as u8 | 0x80);
+                left >>= 7;
+            }
+            bytes.push(left as u8);
+            bytes
+        };
+        let element = |&children: &i32| [&[0x48, 1, b'a', 0x15], &zigzag(children)[..], &[0]].concat();
+        let count = children.len() as u32;
+        let head = [0x29, 0xFC, count as u8 | 0x80, (count >> 7) as u8 | 0x80, (count >> 14) as u8];
+        [&head[..], &children.iter().flat_map(element).collect::<Vec<_>>(), &[0]].concat()
+    }
+
+    #[test]
+    fn a_schema_is_a_tree_of_the_elements_that_are_there() {
+        assert_eq!(check(&schema(&[2, 0, 2, 0, 0])), Ok(()));
+        let wide = [&[9999][..], &[0; 9999]].concat();
+        assert_eq!(check(&schema(&wide)), Ok(()));
+        let many: Vec<i32> = [1998].into_iter().chain([1, 0].repeat(999)).collect();
+        assert_eq!(check(&schema(&many)), Ok(()), "groups beside each other are not deep");
+        for promise in [i32::MAX, -1, i32::MIN] {
+            assert!(check(&schema(&[1, promise])).unwrap_err().contains("promises"), "{promise}");
+        }
+        // The crate would go down a step for each, until the stack is over.
+        assert!(check(&schema(&[1; 100_000])).unwrap_err().contains("too deep"));
+    }
+}
