@@ -27,7 +27,7 @@ const OPENING: &str = "Once upon a time";
 ///
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
 /// a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop; --resume goes on from the newest one, also with
-/// other [validation] and [checkpoint] keys, or for more steps.
+/// other keys of validation and checkpoint, or for more steps.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"

@@ -5,7 +5,7 @@
 //!
 //! A call waits for nobody who has not come: the calling thread takes what is left of the work, closes the call, and
 //! waits for those alone that still have a part of it in hand. Beside other work on the processors a thread that
-//! waits awake lets that run; whoever lost its processor is not asked for a while ([`Rest`]).
+//! waits awake lets that run; whoever lost its processor is not asked for a while (`team/rest.rs`).
 #![allow(unsafe_code, reason = "the work of a call is borrowed by threads that outlive it")]
 
 mod rest;

@@ -2,7 +2,7 @@
 //!
 //! A [`Source`] names a model; [`Source::open`] makes a [`Pipeline`] of it, which encodes prompts as
 //! `transformers` does ([`Pipeline::encode`]), knows the ends of a text and the sampling that the folder asks for
-//! ([`Defaults`]), and turns a prompt into text that arrives piece by piece ([`Telling`]), without ever showing half a
+//! ([`Sampling`]), and turns a prompt into text that arrives piece by piece ([`Telling`]), without ever showing half a
 //! character or a stop string.
 //!
 //! A [`Chat`] is a conversation, which the folder's own [`ChatTemplate`] makes a prompt of.
