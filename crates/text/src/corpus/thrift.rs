@@ -153,7 +153,10 @@ impl Walker<'_> {
             return Err(Fault::Malformed);
         }
         match kind {
-            1..=3 => self.skip(1),
+            3 => self.skip(1),
+            // Lists of booleans: the crate takes their elements for nothing where it steps over them, and no
+            // header has any.
+            1 | 2 => Err(Fault::Malformed),
             4..=6 => self.zigzag().map(drop),
             7 => self.skip(8),
             8 => {
@@ -255,7 +258,8 @@ mod tests {
         // 1: "a", 2: [{ 1: i64 = 1 }], 3: true, 4: what nobody knows
         assert_eq!(walked(&[0x18, 1, b'a', 0x19, 0x1C, 0x16, 2, 0, 0x11, 0x15, 2, 0]), Ok(12));
         assert_eq!(walked(&[0x29, 0, 0]), Ok(3), "an empty list may be one of anything");
-        let others: [&[u8]; 4] = [
+        let others: [&[u8]; 5] = [
+            &[0x79, 0x21, 1, 1, 0],                // 7: a list of booleans
             &[0x15, 2, 0],                         // 1: a number
             &[0x29, 0x15, 2, 0],                   // 2: a list of numbers
             &[0x29, 0x1C, 0x15, 2, 0, 0],          // 2: a list of a structure with 1: i32
