@@ -145,7 +145,7 @@ impl Recipe {
         if let Some(config) = &self.begins_as {
             return Ok(Config { early_exit: Some(self.early_exit_block()?), ..config.clone() });
         }
-        let config = Config {
+        let sizes = Config {
             hidden_size: model.hidden_size,
             intermediate_size: model.intermediate_size,
             num_hidden_layers: model.num_hidden_layers,
@@ -159,10 +159,13 @@ impl Recipe {
             tie_word_embeddings: model.tie_word_embeddings,
             bos_token_id: end_of_text,
             eos_token_ids: end_of_text.into_iter().collect(),
-            early_exit: Some(self.early_exit_block()?),
+            early_exit: None,
             bit_linear: model.bit_linear.map(BitLinear::from),
             quantization: None,
         };
+        // First the sizes: what follows is as long as the model is deep.
+        sizes.validate(&self.path)?;
+        let config = Config { early_exit: Some(self.early_exit_block()?), ..sizes };
         config.validate(&self.path)?;
         Ok(config)
     }

@@ -232,6 +232,8 @@ fn impossible_values_are_named() {
         ("[model]\nnum_attention_heads = 0", "num_attention_heads is 0"),
         ("[model]\nhidden_size = 0", "hidden_size is 0"),
         ("[model]\nnum_hidden_layers = 0", "num_hidden_layers is 0"),
+        // Of layers that take gigabytes to count; a fuzzer's.
+        ("[model]\nnum_hidden_layers = 111122208", "num_hidden_layers is 111122208"),
         ("[model]\ninitializer_range = 0.0", "model.initializer_range is 0"),
     ] {
         assert_fault(&format!("{DATA}{text}"), expected);
