@@ -49,11 +49,15 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
     }
 }
 
+/// Bytes of a shard's name: file systems take 255 of a part of a path, and a message has to hold it.
+const MAX_NAME: usize = 512;
+
 /// Whether a name is that of a file within the folder, or a folder of it: no `..`, no root.
 fn stays_within(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let inner = parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     inner
+        && name.len() <= MAX_NAME
         && Path::new(name).file_name().is_some()
         && !name.ends_with(['/', '.'])
         && !name.contains(|c: char| c == '\\' || c.is_control())

@@ -308,6 +308,11 @@ fn an_index_that_lies_is_refused() {
     for path in escapes {
         refuses(&|index| index["weight_map"][norm] = json!(path), &[INDEX, norm, "files within this folder"]);
     }
+    // A fuzzer's: the line that names it stays one that somebody reads.
+    let long = "n".repeat(3000);
+    refuses(&|index| index["weight_map"][norm] = json!(long), &[INDEX, norm, "files within this folder"]);
+    let folder = sharded(&config, &|index| index["weight_map"][norm] = json!(long));
+    assert!(folder.open(&config).unwrap_err().to_string().len() < 600);
     let first = "model-00001-of-00002.safetensors";
     refuses(&|index| index["weight_map"][norm] = json!(first), &[INDEX, norm, first, "is not"]);
     refuses(&|index| index["weight_map"][norm] = json!("absent.safetensors"), &["absent.safetensors"]);
