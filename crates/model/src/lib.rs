@@ -34,7 +34,8 @@ mod weights;
 mod work;
 
 pub use config::{
-    BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec, WeightScale,
+    BitLinear, Config, EarlyExit, Family, LayerAttention, LayerTensor, ModelType, Quantization,
+    RopeParameters, RopeScaling, SlidingWindow, TensorKind, TensorSpec, WeightScale, Yarn,
 };
 pub use draft_head::DraftHead;
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! A checkpoint folder in other number formats, made piece by piece.
 
 use super::{CONFIG, GENERATION, Unfinished, header, replace_folder, write_atomically};
-use crate::config::{Config, EMBEDDING, Quantization, TensorSpec};
+use crate::config::{Config, EMBEDDING, Quantization, TensorKind, TensorSpec};
 use crate::error::{Error, Result, open_regular};
 use crate::format::{Format, Formats};
 use crate::run_folder::JOURNAL;
@@ -100,7 +100,7 @@ pub fn quantize(
 /// The formats of layers and head, where need be those that they have.
 fn held(config: &Config, weights: &Weights, formats: &Formats) -> Result<(Format, Format)> {
     let specs = config.tensors();
-    let is_matrix = |spec: &&TensorSpec| spec.shape.len() == 2 && !spec.is_embedding();
+    let is_matrix = |spec: &&TensorSpec| spec.kind() == TensorKind::Matrix && !spec.is_embedding();
     let layer = specs.iter().find(is_matrix).expect("a valid config has a layer");
     let format =
         |wanted: Option<Format>, spec: &TensorSpec| wanted.map_or_else(|| (&weights).format(spec), Ok);
@@ -124,7 +124,7 @@ fn parts(config: &Config, layers: Format, head: Format, weights: &Weights) -> Re
             let format = match &spec.name[..] {
                 EMBEDDING => config.new_embedding(Some(layers), Some(head)),
                 _ if spec.name == config.head_tensor().name => head,
-                _ if spec.shape.len() == 1 => Format::F32,
+                _ if spec.kind() != TensorKind::Matrix => Format::F32,
                 _ => layers,
             };
             let made = if format == Format::Ternary { Made::Packed } else { Made::Encoded };

@@ -2,7 +2,7 @@
 
 use super::{Llama, new_id};
 use crate::attention::Attention;
-use crate::config::{BitLinear, Config, EMBEDDING, TensorSpec};
+use crate::config::{BitLinear, Config, EMBEDDING, Family, TensorSpec};
 use crate::error::{Error, Result};
 use crate::format::{Format, Formats};
 use crate::layer::{DecoderLayer, Mlp, RmsNorm};
@@ -86,6 +86,18 @@ impl Llama {
     fn build(mut config: Config, source: &mut dyn Source, formats: &Formats) -> Result<Self> {
         if formats.head == Some(Format::Ternary) {
             return Err(Error::TernaryHead);
+        }
+        let plain = Family { model_type: config.family.model_type, ..Family::default() };
+        if config.family != plain || config.has_bias() || config.has_qk_norm() {
+            return Err(Error::Config {
+                path: Path::new("config.json").to_owned(),
+                key: "model_type".to_owned(),
+                found: config.family.model_type.name().to_owned(),
+                expected:
+                    "a model without biases, norms of queries and keys, windows, and layers that do not \
+                           rotate: the forward has none of them yet"
+                        .to_owned(),
+            });
         }
         check_memory(&config, source, formats)?;
         let spec = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
