@@ -153,15 +153,14 @@ impl Config {
 
     /// Values of all tensors; `None` if they cannot be counted.
     pub(super) fn checked_parameter_count(&self) -> Option<u64> {
-        let product =
-            |shape: &[usize]| shape.iter().try_fold(1u64, |all, &size| all.checked_mul(size as u64));
-        let sum = |all: Option<u64>, shape: &[usize]| all?.checked_add(product(shape)?);
-        let layer = self.layer_tensors().iter().fold(Some(0), |all, tensor| sum(all, &tensor.shape))?;
+        let values = |shape: &[usize]| shape.iter().try_fold(1u64, |all, &size| all.checked_mul(size as u64));
+        let add = |all: u64, shape: &[usize]| all.checked_add(values(shape)?);
+        let layer = self.layer_tensors().iter().try_fold(0, |all, tensor| add(all, &tensor.shape))?;
         let mut beside = vec![self.embedding_tensor(), self.norm_tensor()];
         if !self.tie_word_embeddings {
             beside.push(self.head_tensor());
         }
-        let layers = layer.checked_mul(self.num_hidden_layers as u64);
-        beside.iter().fold(layers, |all, tensor| sum(all, &tensor.shape))
+        let layers = layer.checked_mul(self.num_hidden_layers as u64)?;
+        beside.iter().try_fold(layers, |all, tensor| add(all, &tensor.shape))
     }
 }
