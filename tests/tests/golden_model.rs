@@ -4,7 +4,7 @@
 
 use offramp_engine::Session;
 use offramp_kernels as kernels;
-use offramp_model::{Format, Formats, Llama, Weights, checkpoint};
+use offramp_model::{Batch, Format, Formats, Llama, Weights, Workspace, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -19,9 +19,9 @@ const TOLERANCE: f64 = 1e-5;
 fn logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
     model.embed(tokens, &mut hidden).unwrap();
-    model.forward(0..exit_layer, &mut hidden, &mut cache).unwrap();
+    model.forward(0..exit_layer, &mut hidden, &mut Batch::one(&mut cache), &mut Workspace::new()).unwrap();
     let mut logits = Vec::new();
-    model.head(&mut hidden, 0..tokens.len(), &mut logits);
+    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Workspace::new());
     logits
 }
 
@@ -95,9 +95,16 @@ fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
             for tokens in tokens.chunks(chunk) {
                 model.embed(tokens, &mut hidden).unwrap();
                 for (layer, walked) in walked.iter_mut().enumerate() {
-                    model.forward(layer..layer + 1, &mut hidden, &mut cache).unwrap();
+                    model
+                        .forward(
+                            layer..layer + 1,
+                            &mut hidden,
+                            &mut Batch::one(&mut cache),
+                            &mut Workspace::new(),
+                        )
+                        .unwrap();
                     let mut logits = Vec::new();
-                    model.head(&mut hidden, 0..tokens.len(), &mut logits);
+                    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Workspace::new());
                     walked.extend(logits);
                 }
             }
@@ -114,9 +121,9 @@ fn truncating_the_cache_leaves_no_trace() {
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
     let mut feed = |tokens: &[u32], cache: &mut _| {
         model.embed(tokens, &mut hidden).unwrap();
-        model.forward(0..layers, &mut hidden, cache).unwrap();
+        model.forward(0..layers, &mut hidden, &mut Batch::one(cache), &mut Workspace::new()).unwrap();
         let mut logits = Vec::new();
-        model.head(&mut hidden, 0..tokens.len(), &mut logits);
+        model.head(&hidden, 0..tokens.len(), &mut logits, &mut Workspace::new());
         logits
     };
     let (prefix, rest) = tokens.split_at(7);

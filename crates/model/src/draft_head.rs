@@ -9,6 +9,7 @@ use crate::hidden::Hidden;
 use crate::linear::Linear;
 use crate::llama::{Llama, new_id};
 use crate::source::{Source, Values};
+use crate::workspace::Workspace;
 use offramp_kernels::ternary::Input;
 use std::ops::Range;
 
@@ -98,20 +99,22 @@ impl Llama {
     pub fn draft_logits(
         &self,
         head: &DraftHead,
-        hidden: &mut Hidden,
+        hidden: &Hidden,
         rows: Range<usize>,
         logits: &mut Vec<f32>,
+        workspace: &mut Workspace,
     ) {
         assert!(head.is_of(self), "a draft head of this model");
-        self.norm_rows(hidden, rows);
-        let scratch = &mut hidden.scratch;
+        workspace.work += self.head_work(Some(head), rows.len());
+        self.norm_rows(hidden, rows, workspace);
+        let Workspace { normed, operand, shortlisted, .. } = workspace;
         let Some(shortlist) = &head.shortlist else {
-            return head.weight.forward(&scratch.normed, &mut scratch.operand, logits);
+            return head.weight.forward(normed, operand, logits);
         };
-        head.weight.forward(&scratch.normed, &mut scratch.operand, &mut scratch.shortlisted);
+        head.weight.forward(normed, operand, shortlisted);
         logits.clear();
-        logits.resize(scratch.shortlisted.len() / shortlist.len() * head.vocab_size, f32::NEG_INFINITY);
-        let rows = scratch.shortlisted.chunks_exact(shortlist.len());
+        logits.resize(shortlisted.len() / shortlist.len() * head.vocab_size, f32::NEG_INFINITY);
+        let rows = shortlisted.chunks_exact(shortlist.len());
         for (found, logits) in rows.zip(logits.chunks_exact_mut(head.vocab_size)) {
             for (&token, &logit) in shortlist.iter().zip(found) {
                 logits[token as usize] = logit;

@@ -123,6 +123,19 @@ pub enum Error {
         /// Positions that fit.
         capacity: usize,
     },
+    /// More positions than a pool has blocks for.
+    #[error(
+        "{wanted} positions do not fit the {left} that are left of a cache of {capacity}: wait until another text \
+             ends, or make a larger cache"
+    )]
+    PoolFull {
+        /// Positions that were asked for, in whole blocks.
+        wanted: usize,
+        /// Positions that nobody holds or was promised.
+        left: usize,
+        /// Positions of the whole pool.
+        capacity: usize,
+    },
     /// A cache for more positions than the machine has memory for.
     #[error("there is no memory for a cache of {positions} positions: ask for fewer tokens")]
     CacheMemory {

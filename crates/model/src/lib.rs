@@ -12,6 +12,8 @@
 compile_error!("safetensors are little-endian: this room would have to swap bytes to run here");
 
 mod attention;
+mod batch;
+mod block_pool;
 pub mod checkpoint;
 mod config;
 mod draft_head;
@@ -24,6 +26,7 @@ mod layer;
 mod linear;
 mod llama;
 pub mod memory;
+mod norm;
 mod quoted;
 mod rope;
 pub mod run_folder;
@@ -32,7 +35,10 @@ mod ternary;
 mod text_file;
 mod weights;
 mod work;
+mod workspace;
 
+pub use batch::Batch;
+pub use block_pool::BlockPool;
 pub use config::{
     BitLinear, Config, EarlyExit, Family, LayerAttention, LayerTensor, ModelType, Quantization,
     RopeParameters, RopeScaling, SlidingWindow, TensorKind, TensorSpec, WeightScale, Yarn,
@@ -50,3 +56,4 @@ pub use rope::Rope;
 pub use text_file::read_text;
 pub use weights::{Storage, Weights};
 pub use work::Work;
+pub use workspace::Workspace;

@@ -2,20 +2,25 @@
 
 mod build;
 
+use crate::batch::Batch;
+use crate::block_pool::{BlockPool, BlockShape};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::{CacheFormat, Formats};
-use crate::hidden::{Angles, Hidden};
+use crate::hidden::Hidden;
 use crate::kv_cache::KvCache;
-use crate::layer::{DecoderLayer, RmsNorm};
+use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::memory;
+use crate::norm::RmsNorm;
+use crate::workspace::{Angles, Workspace};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The model: embedding, layers, and the one exit head that serves every depth.
 ///
-/// It is immutable; all state of a run is in a [`Hidden`] and a [`KvCache`].
+/// It is immutable; the state of a text is in a [`Hidden`] and a [`KvCache`], and a caller lends its [`Workspace`].
 #[derive(Clone, Debug)]
 pub struct Llama {
     id: u64,
@@ -44,7 +49,8 @@ impl Llama {
     /// Bytes of all weights; a tied head in the format of its embedding counts once.
     pub fn bytes(&self) -> u64 {
         let head = if self.lm_head.shares(&self.embed_tokens) { 0 } else { self.lm_head.bytes() };
-        self.embed_tokens.bytes() + self.layer_bytes(self.layers.len()) + head
+        let layers: u64 = self.layers.iter().map(DecoderLayer::bytes).sum();
+        self.embed_tokens.bytes() + layers + self.norm.bytes() + head
     }
 
     /// What this model is.
@@ -57,10 +63,23 @@ impl Llama {
         Hidden::new(self.config.hidden_size)
     }
 
-    /// An empty cache for `capacity` positions; [`Llama::forward`] asks for their memory.
+    /// An empty cache for `capacity` positions, in a pool of its own; [`Llama::forward`] asks for the memory.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
-        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity, self.kv_cache)
+        let pool = BlockPool::new(self.block_shape(), capacity);
+        KvCache::new(&pool, capacity).expect("a pool of as many blocks")
+    }
+
+    /// A pool of blocks for `positions` positions of all texts together.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] if the memory has no space for it once it is full.
+    pub fn new_pool(&self, positions: usize) -> Result<Arc<BlockPool>> {
+        BlockPool::checked(self.block_shape(), positions)
+    }
+
+    fn block_shape(&self) -> BlockShape {
+        let Config { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim, .. } = self.config;
+        BlockShape { layers, kv_heads, head_dim, format: self.kv_cache }
     }
 
     /// Checks that the memory has room for a cache of `capacity` positions, filled to the last.
@@ -72,8 +91,7 @@ impl Llama {
         memory::check(&format!("a cache of {capacity} positions"), bytes)
     }
 
-    /// Starts the residual stream of `tokens`; what `hidden` held before is gone. `hidden` stays with
-    /// the model that made it: it remembers that model's rotary angles.
+    /// Starts the residual streams of `tokens`; what `hidden` held before is gone.
     ///
     /// # Errors
     /// If a token id is not in the vocabulary.
@@ -86,52 +104,33 @@ impl Llama {
         Ok(())
     }
 
-    /// Moves `hidden` in place through `layers` and appends their keys and values to `cache`.
+    /// Moves `hidden` in place through `layers` and appends their keys and values to the caches of `batch`, which says
+    /// which rows of `hidden` belong to which text. Rows follow the positions that the range's layers hold of their text.
     ///
-    /// Every depth in this project is one call: the whole model is `0..L`, an early exit and a draft
-    /// are `0..e`, and verification is `e..L` over the same hidden states. The tokens' positions
-    /// follow those that the range's layers hold.
+    /// Every depth in this project is one call: the whole model is `0..L`, an early exit and a draft are `0..e`, and
+    /// verification is `e..L` over the same hidden states. A row's bits depend on its own text alone.
     ///
     /// # Errors
-    /// If the cache has no room for the tokens, or the machine none for the cache; then nothing has changed.
+    /// If a cache has no room for its rows, its pool no blocks, or the machine no memory for them; then no cache holds
+    /// more than before.
     ///
     /// # Panics
-    /// If the range leaves the model, or its layers hold different numbers of positions: truncate the
-    /// cache to the shortest first.
-    pub fn forward(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<()> {
-        if self.prepare(layers.clone(), hidden, cache)? {
-            layers.for_each(|l| self.layers[l].forward(hidden, cache.layer_mut(l)));
+    /// If the range leaves the model, `batch` has another number of rows than `hidden`, or the layers of a cache hold
+    /// different numbers of positions: truncate it to the shortest first.
+    pub fn forward(
+        &self,
+        layers: Range<usize>,
+        hidden: &mut Hidden,
+        batch: &mut Batch<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        if self.prepare(layers.clone(), hidden, batch, workspace)? {
+            for index in layers.clone() {
+                self.layers[index].forward(index, hidden, batch, workspace);
+            }
+            workspace.work += self.forward_work(layers, batch);
         }
         Ok(())
-    }
-
-    /// Makes sure of room in the layers' cache, and of the angles of the tokens' positions; whether there is anything
-    /// to do.
-    fn prepare(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<bool> {
-        let tokens = hidden.tokens();
-        if layers.is_empty() || tokens == 0 {
-            return Ok(false);
-        }
-        let before = cache.len(layers.start);
-        assert!(layers.clone().all(|l| cache.len(l) == before), "layers {layers:?} hold different positions");
-        if before + tokens > cache.capacity() {
-            return Err(Error::CacheFull { positions: before + tokens, capacity: cache.capacity() });
-        }
-        let unreserved = layers.clone().map(|l| cache.layer(l).unreserved());
-        let needed = unreserved.fold(self.missing(hidden), u64::saturating_add);
-        memory::check(&format!("{tokens} tokens, in a cache of {} positions", cache.capacity()), needed)?;
-        layers.clone().try_for_each(|l| cache.layer_mut(l).reserve())?;
-        self.turn(before..before + tokens, &mut hidden.scratch.angles);
-        Ok(true)
-    }
-
-    /// Bytes that a layer needs for the tokens in flight beyond those that `hidden` holds.
-    fn missing(&self, hidden: &Hidden) -> u64 {
-        let Config { hidden_size, intermediate_size: inner, head_dim, .. } = self.config;
-        let heads = self.config.num_attention_heads.saturating_add(self.config.num_key_value_heads);
-        let width =
-            [hidden_size.saturating_mul(4), heads.saturating_mul(2 * head_dim), inner.saturating_mul(3)];
-        hidden.missing(width.into_iter().fold(0, usize::saturating_add), inner)
     }
 
     /// Appends keys and values of `layers` for tokens that left before them, each layer's own projections of the
@@ -143,31 +142,76 @@ impl Llama {
     ///
     /// # Panics
     /// As [`Llama::forward`].
-    pub fn fill(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<()> {
-        if self.prepare(layers.clone(), hidden, cache)? {
-            layers.for_each(|l| self.layers[l].fill(hidden, cache.layer_mut(l)));
+    pub fn fill(
+        &self,
+        layers: Range<usize>,
+        hidden: &Hidden,
+        batch: &mut Batch<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        if self.prepare(layers.clone(), hidden, batch, workspace)? {
+            for index in layers.clone() {
+                self.layers[index].fill(index, hidden, batch, workspace);
+            }
+            workspace.work += self.fill_work(layers, hidden.tokens());
         }
         Ok(())
     }
 
-    /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared
-    /// norm and LM head.
+    /// Makes sure of blocks in the caches, and of the angles of the rows' positions; whether there is anything to do.
+    fn prepare(
+        &self,
+        layers: Range<usize>,
+        hidden: &Hidden,
+        batch: &mut Batch<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<bool> {
+        let rows = hidden.tokens();
+        batch.fit(rows);
+        if layers.is_empty() || rows == 0 {
+            return Ok(false);
+        }
+        batch.place(layers)?;
+        let needed = self.missing(rows, workspace).saturating_add(batch.unreserved());
+        memory::check(&format!("{rows} tokens, in a cache of {} positions", batch.capacity()), needed)?;
+        batch.reserve()?;
+        self.set_angles(batch, &mut workspace.angles);
+        Ok(true)
+    }
+
+    /// Bytes that a layer needs for so many rows beyond those that `workspace` holds.
+    fn missing(&self, rows: usize, workspace: &Workspace) -> u64 {
+        let Config { hidden_size, intermediate_size: inner, head_dim, .. } = self.config;
+        let heads = self.config.num_attention_heads.saturating_add(self.config.num_key_value_heads);
+        let width =
+            [hidden_size.saturating_mul(4), heads.saturating_mul(2 * head_dim), inner.saturating_mul(3)];
+        workspace.missing(rows, width.into_iter().fold(0, usize::saturating_add), inner)
+    }
+
+    /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared norm and LM head.
     ///
     /// # Shapes
     /// `logits`: resized to `[rows, vocab]`
     ///
     /// # Panics
     /// If `rows` leaves the tokens in flight.
-    pub fn head(&self, hidden: &mut Hidden, rows: Range<usize>, logits: &mut Vec<f32>) {
-        self.norm_rows(hidden, rows);
-        self.lm_head.forward(&hidden.scratch.normed, &mut hidden.scratch.operand, logits);
+    pub fn head(
+        &self,
+        hidden: &Hidden,
+        rows: Range<usize>,
+        logits: &mut Vec<f32>,
+        workspace: &mut Workspace,
+    ) {
+        workspace.work += self.head_work(None, rows.len());
+        self.norm_rows(hidden, rows, workspace);
+        self.lm_head.forward(&workspace.normed, &mut workspace.operand, logits);
     }
 
-    /// The final norm of some of the tokens, left in the scratch.
-    pub(crate) fn norm_rows(&self, hidden: &mut Hidden, rows: Range<usize>) {
+    /// The final norm of some of the tokens, left in the workspace.
+    pub(crate) fn norm_rows(&self, hidden: &Hidden, rows: Range<usize>, workspace: &mut Workspace) {
         let width = self.config.hidden_size;
-        let Hidden { stream, scratch, .. } = hidden;
-        self.norm.forward(&stream[rows.start * width..rows.end * width], &mut scratch.normed);
+        let stream = &hidden.stream[rows.start * width..rows.end * width];
+        self.norm.forward(stream, &mut workspace.normed);
     }
 
     /// The layers, in order.
@@ -175,46 +219,41 @@ impl Llama {
         &self.layers
     }
 
+    /// The token embedding.
+    pub(crate) fn embed_tokens(&self) -> &Linear {
+        &self.embed_tokens
+    }
+
+    /// The norm before the head.
+    pub(crate) fn norm(&self) -> &RmsNorm {
+        &self.norm
+    }
+
+    /// How the cache is kept.
+    pub(crate) fn cache_format(&self) -> CacheFormat {
+        self.kv_cache
+    }
+
     /// The LM head.
     pub(crate) fn lm_head(&self) -> &Linear {
         &self.lm_head
     }
 
-    /// Bytes of weights that one token reads when it leaves after `exit_layer` layers, head included.
-    pub fn bytes_per_token(&self, exit_layer: usize) -> u64 {
-        let row = self.embed_tokens.bytes() / self.config.vocab_size as u64;
-        row + self.layer_bytes(exit_layer.min(self.layers.len())) + self.lm_head.bytes()
-    }
-
-    /// Bytes of the first `layers` layers, norms included, and of the final norm.
-    fn layer_bytes(&self, layers: usize) -> u64 {
-        let norm = size_of_val(self.norm.weight.as_slice()) as u64;
-        let matrices = self.layers[..layers].iter().flat_map(DecoderLayer::linears).map(Linear::bytes);
-        let sub_norms = self.layers[..layers].iter().flat_map(DecoderLayer::sub_norms);
-        let sub_norms: usize = sub_norms.map(|norm| size_of_val(norm.weight.as_slice())).sum();
-        matrices.sum::<u64>() + norm * (2 * layers as u64 + 1) + sub_norms as u64
-    }
-
-    /// Bytes of keys and values that one position adds to the first `exit_layer` layers.
-    pub fn kv_bytes_per_position(&self, exit_layer: usize) -> u64 {
-        let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
-        let layers = exit_layer.min(num_hidden_layers);
-        (2 * self.kv_cache.bytes() * num_key_value_heads * head_dim * layers) as u64
-    }
-
-    /// Rotary angles for `positions`, unless they are at hand from the layer range before.
-    fn turn(&self, positions: Range<usize>, angles: &mut Angles) {
-        if angles.positions == positions {
+    /// Rotary angles of the rows' positions, unless they are at hand from the layers before.
+    fn set_angles(&self, batch: &Batch<'_>, angles: &mut Angles) {
+        if angles.model == Some(self.id) && batch.positions().eq(angles.positions.iter().copied()) {
             return;
         }
         let half = self.config.head_dim / 2;
-        angles.cos.resize(positions.len() * half, 0.0);
-        angles.sin.resize(positions.len() * half, 0.0);
+        angles.model = Some(self.id);
+        angles.positions.clear();
+        angles.positions.extend(batch.positions());
+        angles.cos.resize(angles.positions.len() * half, 0.0);
+        angles.sin.resize(angles.positions.len() * half, 0.0);
         let rows = angles.cos.chunks_exact_mut(half).zip(angles.sin.chunks_exact_mut(half));
-        for (position, (cos, sin)) in positions.clone().zip(rows) {
+        for (&position, (cos, sin)) in angles.positions.iter().zip(rows) {
             self.rope.angles(position, cos, sin);
         }
-        angles.positions = positions;
     }
 }
 
