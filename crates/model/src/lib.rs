@@ -48,7 +48,6 @@ pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;
-pub use linear::{Linear, Matrix};
 pub use llama::Llama;
 pub use offramp_files::{legible, one_line};
 pub use quoted::quoted;

@@ -13,7 +13,7 @@ use offramp_kernels::ternary::{self as strips, Input};
 
 /// Strips of codes −1, 0 and 1, and what one counts.
 #[derive(Clone, Debug)]
-pub struct TernaryMatrix {
+pub(crate) struct TernaryMatrix {
     strips: Storage<u8>,
     step: f32,
     input: Input,

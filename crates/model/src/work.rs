@@ -6,6 +6,7 @@ use crate::draft_head::DraftHead;
 use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::llama::Llama;
+use crate::norm::RmsNorm;
 use std::ops::{AddAssign, Range, Sub};
 
 /// Bytes of weights, keys and values that are read, and operations (a multiplication and an addition are two) of the
@@ -82,10 +83,13 @@ impl Llama {
             work.bytes += layer.bytes();
         }
         let heads = (self.config().num_attention_heads * self.config().head_dim) as u64;
-        let depth = layers.len() as u64;
-        // Each position that a row sees has a product of its key and one of its value.
-        work.operations += depth * 4 * heads * batch.seen();
-        work.bytes += depth * batch.held() * self.kv_bytes_per_position(1);
+        let position = self.kv_bytes_per_position(1);
+        for layer in &self.layers()[layers] {
+            let window = layer.self_attn.window;
+            // Each position that a row sees has a product of its key and one of its value.
+            work.operations += 4 * heads * batch.seen(window);
+            work.bytes += batch.read(window) * position;
+        }
         work
     }
 
@@ -96,6 +100,7 @@ impl Llama {
             work += Work::product(&layer.self_attn.k_proj, rows);
             work += Work::product(&layer.self_attn.v_proj, rows);
             work.bytes += layer.input_layernorm.bytes();
+            work.bytes += layer.self_attn.k_norm.as_ref().map_or(0, RmsNorm::bytes);
         }
         work
     }

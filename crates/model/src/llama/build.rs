@@ -2,7 +2,7 @@
 
 use super::{Llama, new_id};
 use crate::attention::Attention;
-use crate::config::{BitLinear, Config, EMBEDDING, Family, TensorSpec};
+use crate::config::{BitLinear, Config, LayerAttention, LayerTensor, TensorKind, TensorSpec};
 use crate::error::{Error, Result};
 use crate::format::{Format, Formats};
 use crate::layer::{DecoderLayer, Mlp};
@@ -88,26 +88,11 @@ impl Llama {
         if formats.head == Some(Format::Ternary) {
             return Err(Error::TernaryHead);
         }
-        let plain = Family { model_type: config.family.model_type, ..Family::default() };
-        if config.family != plain || config.has_bias() || config.has_qk_norm() {
-            return Err(Error::Config {
-                path: Path::new("config.json").to_owned(),
-                key: "model_type".to_owned(),
-                found: config.family.model_type.name().to_owned(),
-                expected:
-                    "a model without biases, norms of queries and keys, windows, and layers that do not \
-                           rotate: the forward has none of them yet"
-                        .to_owned(),
-            });
-        }
         check_memory(&config, source, formats)?;
-        let spec = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
-        let embed_tokens = Linear::take(source, &spec, None, Input::ALL[0])?;
-        // Layers that were made to be ternary are, whatever holds them.
-        let format = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
-        let layers = (0..config.num_hidden_layers).map(|l| layer(&config, l, format, source));
-        let layers = layers.collect::<Result<_>>()?;
-        let norm = rms_norm(&config, "model.norm.weight", config.hidden_size, source)?;
+        let embed_tokens = Linear::take(source, &config.embedding_tensor(), None, Input::ALL[0])?;
+        let mut layers = Layers::new(&config, formats, source);
+        let layers = (0..config.num_hidden_layers).map(|index| layers.build(index)).collect::<Result<_>>()?;
+        let norm = rms_norm(&config, &config.norm_tensor(), source)?;
         let lm_head = match (config.head_source(formats.of_head()), formats.of_head()) {
             (spec, None) if spec.is_embedding() => embed_tokens.clone(),
             (spec, Some(format)) if spec.is_embedding() && format == embed_tokens.format() => {
@@ -135,10 +120,10 @@ fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Resu
         }
         Ok(())
     };
-    let embedding = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
-    add(&embedding, None)?;
-    for spec in config.tensors().iter().filter(|spec| spec.name.starts_with("model.layers.")) {
-        add(spec, if spec.shape.len() == 1 { Some(Format::F32) } else { layers })?;
+    add(&config.embedding_tensor(), None)?;
+    for tensor in config.layer_tensors() {
+        let format = if tensor.kind == TensorKind::Matrix { layers } else { Some(Format::F32) };
+        (0..config.num_hidden_layers).try_for_each(|index| add(&tensor.spec(index), format))?;
     }
     let (head, wanted) = (config.head_source(formats.of_head()), formats.of_head());
     if !head.is_embedding()
@@ -148,51 +133,75 @@ fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Resu
     }
     memory::check("the model's weights", needed)
 }
-fn rms_norm(config: &Config, name: &str, width: usize, source: &mut dyn Source) -> Result<RmsNorm> {
-    let spec = TensorSpec::new(name, &[width]);
-    Ok(RmsNorm { weight: storage(source, &spec, Format::F32)?, eps: config.rms_norm_eps as f32 })
+fn rms_norm(config: &Config, spec: &TensorSpec, source: &mut dyn Source) -> Result<RmsNorm> {
+    Ok(RmsNorm { weight: storage(source, spec, Format::F32)?, eps: config.rms_norm_eps as f32 })
 }
 
-fn layer(
-    config: &Config,
-    index: usize,
+/// What makes one layer after the other.
+struct Layers<'a> {
+    config: &'a Config,
+    tensors: Vec<LayerTensor>,
     format: Option<Format>,
-    source: &mut dyn Source,
-) -> Result<DecoderLayer> {
-    let Config { hidden_size: hidden, intermediate_size: inner, head_dim, .. } = *config;
-    let (queries, keys) = (config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim);
-    let prefix = format!("model.layers.{index}");
-    // Of a Llama that was not made for it: 8 bits and no rotation.
-    let bit_linear = config.bit_linear.unwrap_or(BitLinear::V1);
-    let mut linear = |name: &str, out: usize, into: usize| {
-        let hadamard = bit_linear.hadamard && ["self_attn.o_proj", "mlp.down_proj"].contains(&name);
-        let input = Input { activations: bit_linear.activations, hadamard };
-        Linear::take(source, &TensorSpec::new(format!("{prefix}.{name}.weight"), &[out, into]), format, input)
-    };
-    let mut self_attn = Attention {
-        q_proj: linear("self_attn.q_proj", queries, hidden)?,
-        k_proj: linear("self_attn.k_proj", keys, hidden)?,
-        v_proj: linear("self_attn.v_proj", keys, hidden)?,
-        attn_sub_norm: None,
-        o_proj: linear("self_attn.o_proj", hidden, queries)?,
-        head_dim,
-    };
-    let mut mlp = Mlp {
-        gate_proj: linear("mlp.gate_proj", inner, hidden)?,
-        up_proj: linear("mlp.up_proj", inner, hidden)?,
-        ffn_sub_norm: None,
-        down_proj: linear("mlp.down_proj", hidden, inner)?,
-    };
-    let mut norm =
-        |name: &str, width: usize| rms_norm(config, &format!("{prefix}.{name}.weight"), width, source);
-    if config.bit_linear.is_some() {
-        self_attn.attn_sub_norm = Some(norm("self_attn.attn_sub_norm", queries)?);
-        mlp.ffn_sub_norm = Some(norm("mlp.ffn_sub_norm", inner)?);
+    source: &'a mut dyn Source,
+}
+
+impl<'a> Layers<'a> {
+    fn new(config: &'a Config, formats: &Formats, source: &'a mut dyn Source) -> Self {
+        // Layers that were made to be ternary are, whatever holds them.
+        let format = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
+        Self { config, tensors: config.layer_tensors(), format, source }
     }
-    Ok(DecoderLayer {
-        input_layernorm: norm("input_layernorm", hidden)?,
-        self_attn,
-        post_attention_layernorm: norm("post_attention_layernorm", hidden)?,
-        mlp,
-    })
+
+    fn build(&mut self, index: usize) -> Result<DecoderLayer> {
+        let LayerAttention { rotates, window } = self.config.layer_attention(index);
+        let self_attn = Attention {
+            q_proj: self.linear(index, "self_attn.q_proj")?,
+            k_proj: self.linear(index, "self_attn.k_proj")?,
+            v_proj: self.linear(index, "self_attn.v_proj")?,
+            q_norm: self.optional_norm(index, "self_attn.q_norm")?,
+            k_norm: self.optional_norm(index, "self_attn.k_norm")?,
+            attn_sub_norm: self.optional_norm(index, "self_attn.attn_sub_norm")?,
+            o_proj: self.linear(index, "self_attn.o_proj")?,
+            head_dim: self.config.head_dim,
+            rotates,
+            window,
+        };
+        let mlp = Mlp {
+            gate_proj: self.linear(index, "mlp.gate_proj")?,
+            up_proj: self.linear(index, "mlp.up_proj")?,
+            ffn_sub_norm: self.optional_norm(index, "mlp.ffn_sub_norm")?,
+            down_proj: self.linear(index, "mlp.down_proj")?,
+        };
+        let input_layernorm = self.norm(index, "input_layernorm")?;
+        let post_attention_layernorm = self.norm(index, "post_attention_layernorm")?;
+        Ok(DecoderLayer { input_layernorm, self_attn, post_attention_layernorm, mlp })
+    }
+
+    /// A tensor of a layer, if the model's layers have it.
+    fn spec(&self, index: usize, module: &str, kind: TensorKind) -> Option<TensorSpec> {
+        let mut tensors = self.tensors.iter();
+        tensors.find(|tensor| (tensor.module, tensor.kind) == (module, kind)).map(|tensor| tensor.spec(index))
+    }
+
+    fn linear(&mut self, index: usize, module: &str) -> Result<Linear> {
+        // A Llama that was not made to be ternary gets 8 bits and no rotation.
+        let bit_linear = self.config.bit_linear.unwrap_or(BitLinear::V1);
+        let hadamard = bit_linear.hadamard && ["self_attn.o_proj", "mlp.down_proj"].contains(&module);
+        let input = Input { activations: bit_linear.activations, hadamard };
+        let spec = self.spec(index, module, TensorKind::Matrix).expect("every layer has it");
+        let linear = Linear::take(self.source, &spec, self.format, input)?;
+        match self.spec(index, module, TensorKind::Bias) {
+            None => Ok(linear),
+            Some(bias) => Ok(linear.with_bias(storage(self.source, &bias, Format::F32)?)),
+        }
+    }
+
+    fn norm(&mut self, index: usize, module: &str) -> Result<RmsNorm> {
+        Ok(self.optional_norm(index, module)?.expect("every layer has it"))
+    }
+
+    fn optional_norm(&mut self, index: usize, module: &str) -> Result<Option<RmsNorm>> {
+        let spec = self.spec(index, module, TensorKind::Norm);
+        spec.map(|spec| rms_norm(self.config, &spec, self.source)).transpose()
+    }
 }
