@@ -17,8 +17,7 @@ pub(crate) use defaults::blamed;
 pub use family::{Family, LayerAttention, ModelType, SlidingWindow};
 pub use quantization::{Quantization, WeightScale};
 pub use rope::{RopeParameters, RopeScaling, Yarn};
-pub(crate) use tensors::{EMBEDDING, HEAD};
-pub use tensors::{LayerTensor, TensorKind, TensorSpec};
+pub use tensors::LayerTensor;
 
 use crate::error::{Error, Result};
 use crate::format::Format;

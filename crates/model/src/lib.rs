@@ -18,11 +18,13 @@ pub mod checkpoint;
 mod config;
 mod draft_head;
 mod error;
+mod foreign;
 mod format;
 mod hidden;
 pub mod journal;
 mod kv_cache;
 mod layer;
+mod layout;
 mod linear;
 mod llama;
 pub mod memory;
@@ -31,6 +33,8 @@ mod quoted;
 mod rope;
 pub mod run_folder;
 mod source;
+mod storage;
+mod tensor;
 mod ternary;
 mod text_file;
 mod weights;
@@ -41,7 +45,7 @@ pub use batch::Batch;
 pub use block_pool::BlockPool;
 pub use config::{
     BitLinear, Config, EarlyExit, Family, LayerAttention, LayerTensor, ModelType, Quantization,
-    RopeParameters, RopeScaling, SlidingWindow, TensorKind, TensorSpec, WeightScale, Yarn,
+    RopeParameters, RopeScaling, SlidingWindow, WeightScale, Yarn,
 };
 pub use draft_head::DraftHead;
 pub use error::{Error, Result};
@@ -52,7 +56,10 @@ pub use llama::Llama;
 pub use offramp_files::{legible, one_line};
 pub use quoted::quoted;
 pub use rope::Rope;
+pub use source::Damped;
+pub use storage::Storage;
+pub use tensor::{TensorKind, TensorSpec};
 pub use text_file::read_text;
-pub use weights::{Storage, Weights};
+pub use weights::Weights;
 pub use work::Work;
 pub use workspace::Workspace;

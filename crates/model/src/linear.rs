@@ -1,11 +1,11 @@
 //! A weight matrix and its number format: the one place where precision is chosen.
 
-use crate::config::TensorSpec;
 use crate::error::Result;
 use crate::format::Format;
 use crate::source::{Source, storage};
+use crate::storage::Storage;
+use crate::tensor::TensorSpec;
 use crate::ternary::TernaryMatrix;
-use crate::weights::Storage;
 use bytemuck::Pod;
 use offramp_kernels::strips::{Codes, STRIP, unpack};
 use offramp_kernels::ternary::Input;
@@ -44,7 +44,7 @@ struct Values<V> {
 }
 
 impl<V: Pod> Values<V> {
-    fn take(source: &mut dyn Source, spec: &TensorSpec, format: Format) -> Result<Self> {
+    fn take(source: &dyn Source, spec: &TensorSpec, format: Format) -> Result<Self> {
         let [out_features, in_features] = spec.shape[..] else { unreachable!("a matrix has two sizes") };
         Ok(Self { weight: storage(source, spec, format)?, out_features, in_features })
     }
@@ -54,7 +54,7 @@ impl Linear {
     /// The matrix `spec` `[out_features, in_features]` of `source`, in the format it has there or `wanted`; where that
     /// is ternary, `input` is what becomes of the other factor. There is no bias.
     pub(crate) fn take(
-        source: &mut dyn Source,
+        source: &dyn Source,
         spec: &TensorSpec,
         wanted: Option<Format>,
         input: Input,
@@ -65,7 +65,7 @@ impl Linear {
             Format::Bf16 => Matrix::Bf16(Values::take(source, spec, format)?),
             Format::Int8 => Matrix::Int8(Values::take(source, spec, format)?),
             Format::Int4 => Matrix::Int4(Values::take(source, spec, format)?),
-            Format::Ternary => Matrix::Ternary(TernaryMatrix::take(source, spec, input)?),
+            Format::Ternary => Matrix::Ternary(TernaryMatrix::pack(&source.ternary(spec)?, spec, input)?),
         };
         Ok(Self { matrix, bias: None })
     }

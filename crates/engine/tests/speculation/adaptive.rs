@@ -4,7 +4,7 @@ use crate::{fixed, model, options, samplings, told};
 use offramp_engine::{
     Adaptive, GenerateOptions, SamplingOptions, Session, Speculation, Statistics, generate,
 };
-use offramp_model::{Config, Format, Formats, Llama};
+use offramp_model::{Config, Damped, Format, Formats, Llama};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -18,7 +18,8 @@ const DEEP: &str = r#"{
 /// What the layers from `exit_layer` on add is `scale` times as much.
 fn deep(exit_layer: usize, scale: f32) -> Llama {
     let config = Config::from_json(DEEP, Path::new("config.json")).expect("a valid config");
-    Llama::random_agreeing(config, 3, &Formats::all(Format::F32), (exit_layer, scale)).expect("a small model")
+    Llama::random_agreeing(config, 3, &Formats::all(Format::F32), Damped { exit_layer, scale })
+        .expect("a small model")
 }
 
 /// 256 tokens.

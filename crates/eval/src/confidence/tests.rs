@@ -1,5 +1,5 @@
 use super::*;
-use offramp_model::{Config, Format, Formats};
+use offramp_model::{Config, Damped, Format, Formats};
 use std::path::Path;
 
 const LAYERS: usize = 5;
@@ -17,7 +17,7 @@ fn config() -> Config {
 
 /// Its deeper layers add so many times as much as they would: the less, the more the exits agree with the end.
 fn model(scale: f32) -> Llama {
-    Llama::random_agreeing(config(), 3, &Formats::all(Format::F32), (2, scale)).unwrap()
+    Llama::random_agreeing(config(), 3, &Formats::all(Format::F32), Damped { exit_layer: 2, scale }).unwrap()
 }
 
 fn text(len: usize) -> Vec<u32> {

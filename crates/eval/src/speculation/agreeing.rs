@@ -4,7 +4,7 @@
 use super::verify::decode;
 use crate::{Error, Result};
 use offramp_engine::{Draft, GenerateOptions, SamplingOptions, Session, Speculation, argmax};
-use offramp_model::{Config, DraftHead, Formats, Llama};
+use offramp_model::{Config, Damped, DraftHead, Formats, Llama};
 
 /// Tokens that the scale is first looked for on; they are as random as the weights.
 const TOKENS: usize = 256;
@@ -59,7 +59,7 @@ pub fn agreeing(
     if !(acceptance > 0.0 && acceptance < 1.0) {
         return Err(Error::Options(format!("an acceptance of {acceptance}: it must lie between 0 and 1")));
     }
-    let make = |scale| Llama::random_agreeing(config.clone(), seed, formats, (exit_layer, scale));
+    let make = |scale| Llama::random_agreeing(config.clone(), seed, formats, Damped { exit_layer, scale });
     let mut done = 0;
     let mut step = || {
         done += 1;

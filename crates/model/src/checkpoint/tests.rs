@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Batch, Workspace};
+use crate::{Error, Weights};
 use crate::{Formats, Llama};
 use serde_json::json;
 use std::io;

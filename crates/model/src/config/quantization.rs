@@ -4,9 +4,10 @@
 //! `quant_method` is one that stock `transformers` does not know and so refuses. Ternary layers are packed as its
 //! `bitnet` packs them.
 
-use super::{Config, EMBEDDING, HEAD, TensorKind, TensorSpec};
+use super::Config;
 use crate::error::{Error, Result};
 use crate::format::{Format, Formats};
+use crate::tensor::{EMBEDDING, HEAD, TensorKind, TensorSpec};
 use offramp_kernels::strips::STRIP;
 use serde_json::{Value, json};
 use std::path::Path;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tensor::{TensorKind, TensorSpec};
 use serde_json::{Value, json};
 
 mod by_hand;

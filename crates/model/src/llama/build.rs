@@ -2,15 +2,17 @@
 
 use super::{Llama, new_id};
 use crate::attention::Attention;
-use crate::config::{BitLinear, Config, LayerAttention, LayerTensor, TensorKind, TensorSpec};
+use crate::config::{BitLinear, Config, LayerAttention, LayerTensor};
 use crate::error::{Error, Result};
 use crate::format::{Format, Formats};
 use crate::layer::{DecoderLayer, Mlp};
+use crate::layout::Layout;
 use crate::linear::Linear;
 use crate::memory;
 use crate::norm::RmsNorm;
-use crate::source::{Given, Random, Source, storage};
-use crate::weights::{Layout, Weights};
+use crate::source::{Damped, Given, Random, Source, storage};
+use crate::tensor::{TensorKind, TensorSpec};
+use crate::weights::Weights;
 use offramp_kernels::ternary::Input;
 use std::path::Path;
 
@@ -25,7 +27,7 @@ impl Llama {
         let config = Config::read(&folder.join("config.json"))?;
         config.check_formats(formats, folder)?;
         let weights = Weights::open(folder, &config)?;
-        Self::build(config, &mut &weights, formats)
+        Self::build(config, &weights, formats)
     }
 
     /// As [`Llama::load`], of the text of a `config.json` and the bytes of a `model.safetensors` that a program
@@ -34,14 +36,15 @@ impl Llama {
     /// # Errors
     /// As [`Llama::load`].
     pub fn from_bytes(
-        (config, weights): (&str, &'static [u8]),
+        config: &str,
+        weights: &'static [u8],
         origin: &Path,
         formats: &Formats,
     ) -> Result<Self> {
         let config = Config::from_json(config, origin)?;
         config.check_formats(formats, origin)?;
         let weights = Weights::from_bytes(weights, origin, &config)?;
-        Self::build(config, &mut &weights, formats)
+        Self::build(config, &weights, formats)
     }
 
     /// A model of random weights in the shape of `config`, as good as any other to measure speed with: a float
@@ -53,25 +56,20 @@ impl Llama {
         Self::made_up(config, seed, formats, None)
     }
 
-    /// As [`Llama::random`], but what the layers from `exit_layer` on add to the residual stream is `scale` times as
-    /// much: the nearer it is to 0, the more often the exit before them says what the whole model says.
+    /// As [`Llama::random`], but with layers that add less to the residual stream, so that the exit before them often
+    /// says what the whole model says.
     ///
     /// # Errors
     /// As [`Llama::random`].
-    pub fn random_agreeing(
-        config: Config,
-        seed: u64,
-        formats: &Formats,
-        (exit_layer, scale): (usize, f32),
-    ) -> Result<Self> {
-        Self::made_up(config, seed, formats, Some((exit_layer, scale)))
+    pub fn random_agreeing(config: Config, seed: u64, formats: &Formats, damped: Damped) -> Result<Self> {
+        Self::made_up(config, seed, formats, Some(damped))
     }
 
-    fn made_up(config: Config, seed: u64, formats: &Formats, damped: Option<(usize, f32)>) -> Result<Self> {
+    fn made_up(config: Config, seed: u64, formats: &Formats, damped: Option<Damped>) -> Result<Self> {
         let config = Config { quantization: None, ..config };
         config.validate(Path::new("config"))?;
         let embedding = config.new_embedding(formats.layers, formats.of_head());
-        Self::build(config, &mut Random { seed, embedding, damped }, formats)
+        Self::build(config, &Random { seed, embedding, damped }, formats)
     }
 
     /// A model over the weights that `take` gives for each tensor of [`Config::tensors`], in `f32`.
@@ -81,10 +79,10 @@ impl Llama {
     pub fn from_weights(config: Config, take: impl FnMut(&TensorSpec) -> Result<Vec<f32>>) -> Result<Self> {
         let config = Config { quantization: None, ..config };
         config.validate(Path::new("config"))?;
-        Self::build(config, &mut Given(take), &Formats::default())
+        Self::build(config, &Given::new(take), &Formats::default())
     }
 
-    fn build(mut config: Config, source: &mut dyn Source, formats: &Formats) -> Result<Self> {
+    fn build(mut config: Config, source: &dyn Source, formats: &Formats) -> Result<Self> {
         if formats.head == Some(Format::Ternary) {
             return Err(Error::TernaryHead);
         }
@@ -133,7 +131,7 @@ fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Resu
     }
     memory::check("the model's weights", needed)
 }
-fn rms_norm(config: &Config, spec: &TensorSpec, source: &mut dyn Source) -> Result<RmsNorm> {
+fn rms_norm(config: &Config, spec: &TensorSpec, source: &dyn Source) -> Result<RmsNorm> {
     Ok(RmsNorm { weight: storage(source, spec, Format::F32)?, eps: config.rms_norm_eps as f32 })
 }
 
@@ -142,11 +140,11 @@ struct Layers<'a> {
     config: &'a Config,
     tensors: Vec<LayerTensor>,
     format: Option<Format>,
-    source: &'a mut dyn Source,
+    source: &'a dyn Source,
 }
 
 impl<'a> Layers<'a> {
-    fn new(config: &'a Config, formats: &Formats, source: &'a mut dyn Source) -> Self {
+    fn new(config: &'a Config, formats: &Formats, source: &'a dyn Source) -> Self {
         // Layers that were made to be ternary are, whatever holds them.
         let format = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
         Self { config, tensors: config.layer_tensors(), format, source }
