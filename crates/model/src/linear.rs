@@ -188,3 +188,48 @@ pub(crate) fn together<const N: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Given;
+    use crate::storage::Pages;
+
+    const OUT: usize = 70;
+    const INTO: usize = 65;
+
+    fn numbers(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    fn bias() -> Storage<f32> {
+        let mut pages = Pages::new(4 * OUT).unwrap();
+        bytemuck::cast_slice_mut(pages.bytes_mut()).copy_from_slice(&numbers(OUT, 3));
+        pages.into()
+    }
+
+    #[test]
+    fn a_bias_is_added_in_every_format_to_every_row_and_counted() {
+        let spec = TensorSpec::new("weight", &[OUT, INTO]);
+        for format in Format::ALL {
+            let source = Given::new(|spec: &TensorSpec| Ok(numbers(spec.len(), 1)));
+            let plain = Linear::take(&source, &spec, Some(format), Input::ALL[0]).unwrap();
+            let biased = plain.clone().with_bias(bias());
+            assert_eq!(biased.bytes(), plain.bytes() + 4 * OUT as u64);
+            for rows in [1, 3, 600] {
+                let (x, mut operand) = (numbers(rows * INTO, 2), Operand::default());
+                let (mut without, mut with, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+                plain.forward(&x, &mut operand, &mut without);
+                together(&x, &mut operand, [(&biased, &mut with), (&plain, &mut beside)]);
+                let expected = without.iter().enumerate().map(|(at, y)| y + bias().as_slice()[at % OUT]);
+                assert!(with == expected.collect::<Vec<_>>(), "{format}, {rows} rows");
+                assert!(beside == without, "{format}, {rows} rows: the layer without a bias");
+            }
+        }
+    }
+}
