@@ -195,6 +195,7 @@ impl Llama {
     pub fn embed(&self, tokens: &[u32], hidden: &mut Hidden) -> Result<()> {
         tokens.iter().try_for_each(|&token| self.config.check_token(token))?;
         hidden.stream.clear();
+        hidden.hidden_size = self.config.hidden_size;
         for &token in tokens {
             self.embed_tokens.append_row(token as usize, &mut hidden.stream);
         }
