@@ -5,7 +5,7 @@ use offramp_model::{Hidden, Work};
 /// What a step needs beside its texts: kept from step to step, for any models and texts, one step at a time.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    pub(crate) scratch: offramp_model::Workspace,
+    pub(crate) scratch: offramp_model::Scratch,
     /// Rows of several texts that share a call.
     pub(crate) rows: Hidden,
     /// The logits that were computed last, `[rows, vocab]`.

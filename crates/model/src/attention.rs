@@ -3,7 +3,7 @@
 use crate::batch::Batch;
 use crate::linear::{Linear, together};
 use crate::norm::RmsNorm;
-use crate::workspace::Workspace;
+use crate::scratch::Scratch;
 use offramp_kernels::attend::AttentionHeads;
 use offramp_kernels::rows;
 
@@ -19,12 +19,12 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// Attends from the rows of `workspace.normed` `[rows, hidden]` to their texts' caches and themselves, which it
-    /// appends to layer `index` of the caches; the result is left in `workspace.residual` `[rows, hidden]`.
-    pub(crate) fn forward(&self, index: usize, batch: &mut Batch<'_>, workspace: &mut Workspace) {
-        let Workspace { normed, operand, queries, keys, values, .. } = workspace;
+    /// Attends from the rows of `scratch.normed` `[rows, hidden]` to their texts' caches and themselves, which it
+    /// appends to layer `index` of the caches; the result is left in `scratch.residual` `[rows, hidden]`.
+    pub(crate) fn forward(&self, index: usize, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        let Scratch { normed, operand, queries, keys, values, .. } = scratch;
         together(normed, operand, [(&self.q_proj, queries), (&self.k_proj, keys), (&self.v_proj, values)]);
-        let Workspace { normed, operand, queries, keys, values, attended, residual, angles, .. } = workspace;
+        let Scratch { normed, operand, queries, keys, values, attended, residual, angles, .. } = scratch;
         rows::rotate(queries, self.head_dim, &angles.cos, &angles.sin);
         rows::rotate(keys, self.head_dim, &angles.cos, &angles.sin);
         // Scaled here once instead of at every score.
@@ -42,9 +42,9 @@ impl Attention {
         self.o_proj.forward(attended, operand, residual);
     }
 
-    /// Appends keys and values of the rows of `workspace.normed` to the caches, and reads nothing of them.
-    pub(crate) fn fill(&self, index: usize, batch: &mut Batch<'_>, workspace: &mut Workspace) {
-        let Workspace { normed, operand, keys, values, angles, .. } = workspace;
+    /// Appends keys and values of the rows of `scratch.normed` to the caches, and reads nothing of them.
+    pub(crate) fn fill(&self, index: usize, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        let Scratch { normed, operand, keys, values, angles, .. } = scratch;
         together(normed, operand, [(&self.k_proj, &mut *keys), (&self.v_proj, &mut *values)]);
         rows::rotate(keys, self.head_dim, &angles.cos, &angles.sin);
         batch.append(index, keys, values, self.head_dim);

@@ -9,7 +9,7 @@ use super::Session;
 use crate::Result;
 use crate::confidence::{ConfidenceExit, Depths};
 use crate::score::gap;
-use offramp_model::{Batch, Hidden, KvCache, Llama, Workspace};
+use offramp_model::{Batch, Hidden, KvCache, Llama, Scratch};
 use std::ops::Range;
 
 /// A confidence exit in force.
@@ -71,11 +71,11 @@ impl Confident {
         depth: usize,
         model: &Llama,
         cache: &mut KvCache,
-        workspace: &mut Workspace,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let Some(index) = self.exit.exits.iter().position(|&exit| exit == depth) else { return Ok(()) };
         let layers = self.layers(index + 1);
-        model.fill(layers, &self.waiting[index], &mut Batch::one(cache), workspace)?;
+        model.fill(layers, &self.waiting[index], &mut Batch::one(cache), scratch)?;
         self.waiting[index].clear();
         Ok(())
     }
@@ -161,10 +161,10 @@ impl Session {
     }
 
     /// Fills every layer with all that waits: tokens come that go the whole way.
-    pub(super) fn fill_all(&mut self, workspace: &mut Workspace) -> Result<()> {
+    pub(super) fn fill_all(&mut self, scratch: &mut Scratch) -> Result<()> {
         let Self { model, cache, confident: Some(confident), .. } = self else { return Ok(()) };
         for index in 0..confident.waiting.len() {
-            confident.fill_from(confident.exit.exits[index], model, cache, workspace)?;
+            confident.fill_from(confident.exit.exits[index], model, cache, scratch)?;
         }
         Ok(())
     }

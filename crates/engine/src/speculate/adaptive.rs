@@ -355,6 +355,7 @@ mod simulated;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::{Call, Timed};
     use offramp_model::{Config, Formats};
     use std::path::Path;
 
@@ -368,64 +369,95 @@ mod tests {
     fn state() -> State {
         let model = model();
         let subject = Subject { model: model.id(), head: None, depth: 24 };
-        let mut state = State::new((&model, None), subject, Clock::Bytes);
-        state.by_rows = state.costs.by_rows();
-        state
+        State::new(&model, None, subject, Clock::Bytes)
+    }
+
+    fn plan_alone(state: &mut State, space: usize) -> Plan {
+        plan_together(&mut [(space, state)], Company::ALONE)[0]
     }
 
     #[test]
     fn it_begins_without_drafts_and_looks_at_exits() {
-        let plan = state().plan(100);
+        let plan = plan_alone(&mut state(), 100);
         assert_eq!((plan.exit_layer, plan.num_speculations), (24, 0));
         assert!(plan.probe.is_some());
         let exits: Vec<_> = state().chances.layers().collect();
         assert_eq!(exits, [2, 3, 4, 6, 8, 12]);
     }
 
+    /// The length at which exit 4 gives a token soonest, and in what part of a plain token's time.
+    fn soonest(state: &State, chance: f64, company: Company) -> (usize, f64) {
+        let (chances, longest) = (vec![chance; company.texts], vec![LONGEST; company.texts]);
+        let drafts = Drafts { exit_layer: 4, chances: &chances, longest: &longest };
+        let (length, pace) = drafts.soonest(&state.costs, 24, company);
+        let rows = company.rows();
+        (length, pace * rows as f64 / (state.costs.layers(24, rows) + state.costs.head(rows)))
+    }
+
     #[test]
     fn the_better_an_exit_the_longer_its_drafts() {
         let state = state();
-        let length = |chance| state.soonest(4, chance, LONGEST).0;
+        let length = |chance| soonest(&state, chance, Company::ALONE).0;
         assert!(length(0.5) < length(0.8) && length(0.8) < length(0.97));
-        let plain = state.costs.plain(24);
-        assert!(state.soonest(4, 0.0, LONGEST).1 > plain && state.soonest(4, 0.9, LONGEST).1 < 0.6 * plain);
+        assert!(soonest(&state, 0.0, Company::ALONE).1 > 1.0 && soonest(&state, 0.9, Company::ALONE).1 < 0.6);
+    }
+
+    /// Where each row takes its time, a token that is rejected is as dear as one that is not.
+    #[test]
+    fn many_texts_draft_less_where_rows_are_dear() {
+        let (mut cheap, mut dear) = (state(), state());
+        let (model, clock) = (model(), Clock::Machine);
+        [cheap.costs, dear.costs] = [0.01, 1.0].map(|row| {
+            let mut costs = Costs::new(&model, None, clock);
+            for rows in [1, 2, 4, 8, 16, 32, 64, 128] {
+                let seconds = 1.0 + row * (rows - 1) as f64;
+                let layers = Timed { call: Call::Layers(1), rows, seconds };
+                let heads = [Call::Head, Call::DraftHead].map(|call| Timed { call, rows, seconds });
+                (0..9).for_each(|_| costs.learn(&[layers, heads[0], heads[1]]));
+            }
+            costs
+        });
+        let company = Company { texts: 8, others: 0 };
+        assert!(soonest(&cheap, 0.8, company).1 < 0.65, "{:?}", soonest(&cheap, 0.8, company));
+        assert!(soonest(&dear, 0.8, company).1 > 0.97, "{:?}", soonest(&dear, 0.8, company));
     }
 
     #[test]
     fn it_drafts_with_the_exit_that_pays_and_stops_when_none_does() {
         let mut state = state();
         for _ in 0..200 {
-            state.chances.saw(4, (3.0, true), None);
-            state.chances.saw(8, (3.0, true), Some((4, true)));
-            state.chances.saw(3, (3.0, false), Some((4, true)));
-            state.chances.saw(2, (3.0, false), Some((4, true)));
+            state.chances.saw(4, 3.0, true, None);
+            state.chances.saw(8, 3.0, true, Some((4, true)));
+            state.chances.saw(3, 3.0, false, Some((4, true)));
+            state.chances.saw(2, 3.0, false, Some((4, true)));
             state.budget.earn(1, 1);
         }
-        let plan = state.plan(100);
+        let plan = plan_alone(&mut state, 100);
         assert_eq!(
             (plan.exit_layer, plan.num_speculations > 4),
             (4, true),
             "as good as deeper ones: {plan:?}"
         );
-        assert_eq!(state.plan(2).num_speculations, 2, "no more than there is room for");
-        (0..300).for_each(|_| state.chances.saw(4, (3.0, false), None));
-        assert_eq!(state.plan(100).num_speculations, 0);
+        assert_eq!(plan_alone(&mut state, 2).num_speculations, 2, "no more than there is space for");
+        (0..300).for_each(|_| state.chances.saw(4, 3.0, false, None));
+        assert_eq!(plan_alone(&mut state, 100).num_speculations, 0);
     }
 
     #[test]
     fn with_other_threads_it_measures_anew() {
         let (model, mut adaptive) = (model(), Adaptive::default());
-        adaptive.plan((&model, None), 24, 10);
-        let guess = adaptive.known().costs.plain(24);
-        adaptive.costs().saw_layers(24, 1, 5.0);
-        adaptive.known().chances.saw(4, (3.0, true), None);
-        let (slow, chance) = (adaptive.known().costs.plain(24), adaptive.chance(4, 3.0));
+        let plain = |adaptive: &mut Adaptive| adaptive.known().costs.layers(24, 1);
+        adaptive.know(&model, None, 24);
+        let guess = plain(&mut adaptive);
+        adaptive.known().costs.learn(&[Timed { call: Call::Layers(24), rows: 1, seconds: 5.0 }]);
+        adaptive.known().chances.saw(4, 3.0, true, None);
+        let (slow, chance) = (plain(&mut adaptive), adaptive.chance(4, 3.0));
         assert!(slow > 4.0);
-        adaptive.plan((&model, None), 24, 10);
-        assert_eq!(adaptive.known().costs.plain(24), slow, "nothing has changed");
+        adaptive.know(&model, None, 24);
+        assert_eq!(plain(&mut adaptive), slow, "nothing has changed");
         adaptive.known().threads += 1; // as if there had been more
-        adaptive.plan((&model, None), 24, 10);
-        assert_eq!(adaptive.known().costs.plain(24), guess);
+        adaptive.know(&model, None, 24);
+        assert_eq!(plain(&mut adaptive), guess);
         assert_eq!(adaptive.chance(4, 3.0), chance, "exits are as right as before");
     }
 }
