@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_engine::Session;
+use offramp_engine::{Session, Workspace};
 use offramp_model::{Format, Formats, Llama};
 use offramp_tests::golden::{Fixture, MODELS, Tensors, assert_close, largest, numbers};
 use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table, exits, recipe};
@@ -39,7 +39,7 @@ fn trainings_logits_are_pytorchs_at_every_exit() {
 fn engine_logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
     let mut session = Session::new(model, tokens.len()).unwrap();
     session.set_exit_layer(exit_layer).unwrap();
-    tokens.iter().flat_map(|&token| session.feed(&[token]).unwrap().to_vec()).collect()
+    tokens.iter().flat_map(|&token| session.feed(&[token], &mut Workspace::new()).unwrap().to_vec()).collect()
 }
 
 #[test]

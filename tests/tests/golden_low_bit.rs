@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_engine::Session;
+use offramp_engine::{Session, Workspace};
 use offramp_kernels::bit_linear::Activations;
 use offramp_kernels::gemm::Factors;
 use offramp_model::{BitLinear, Config, Formats, Llama, Weights};
@@ -135,7 +135,7 @@ fn bf16_gives_nearly_the_same() {
 fn engine_logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
     let mut session = Session::new(model, tokens.len()).unwrap();
     session.set_exit_layer(exit_layer).unwrap();
-    tokens.iter().flat_map(|&token| session.feed(&[token]).unwrap().to_vec()).collect()
+    tokens.iter().flat_map(|&token| session.feed(&[token], &mut Workspace::new()).unwrap().to_vec()).collect()
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_engine::Session;
+use offramp_engine::{Session, Workspace};
 use offramp_kernels as kernels;
-use offramp_model::{Batch, Format, Formats, Llama, Weights, Workspace, checkpoint};
+use offramp_model::{Batch, Format, Formats, Llama, Scratch, Weights, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -19,9 +19,9 @@ const TOLERANCE: f64 = 1e-5;
 fn logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
     model.embed(tokens, &mut hidden).unwrap();
-    model.forward(0..exit_layer, &mut hidden, &mut Batch::one(&mut cache), &mut Workspace::new()).unwrap();
+    model.forward(0..exit_layer, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).unwrap();
     let mut logits = Vec::new();
-    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Workspace::new());
+    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
     logits
 }
 
@@ -104,7 +104,7 @@ fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
                         )
                         .unwrap();
                     let mut logits = Vec::new();
-                    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Workspace::new());
+                    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
                     walked.extend(logits);
                 }
             }
@@ -121,9 +121,9 @@ fn truncating_the_cache_leaves_no_trace() {
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
     let mut feed = |tokens: &[u32], cache: &mut _| {
         model.embed(tokens, &mut hidden).unwrap();
-        model.forward(0..layers, &mut hidden, &mut Batch::one(cache), &mut Workspace::new()).unwrap();
+        model.forward(0..layers, &mut hidden, &mut Batch::one(cache), &mut Scratch::new()).unwrap();
         let mut logits = Vec::new();
-        model.head(&hidden, 0..tokens.len(), &mut logits, &mut Workspace::new());
+        model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
         logits
     };
     let (prefix, rest) = tokens.split_at(7);
@@ -145,7 +145,7 @@ fn a_session_that_changes_its_exit_at_every_token_says_what_pytorch_says() {
             for (position, token) in tokens.iter().enumerate() {
                 let exit_layer = 1 + (position * position + position / 3) % layers; // up, down, and staying
                 session.set_exit_layer(exit_layer).unwrap();
-                let found = session.feed(&[*token]).unwrap();
+                let found = session.feed(&[*token], &mut Workspace::new()).unwrap();
                 let expected = &exits[exit_layer - 1][position * vocab..][..vocab];
                 assert_close(
                     &format!("{name}, token {position}, exit {exit_layer}"),

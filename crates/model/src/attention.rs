@@ -3,7 +3,7 @@
 use crate::batch::Batch;
 use crate::linear::{Linear, together};
 use crate::norm::RmsNorm;
-use crate::workspace::{Angles, Workspace};
+use crate::scratch::{Angles, Scratch};
 use offramp_kernels::attend::AttentionHeads;
 use offramp_kernels::rows;
 
@@ -23,12 +23,12 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// Attends from the rows of `workspace.normed` `[rows, hidden]` to their texts' caches and themselves, which it
-    /// appends to layer `index` of the caches; the result is left in `workspace.residual` `[rows, hidden]`.
-    pub(crate) fn forward(&self, index: usize, batch: &mut Batch<'_>, workspace: &mut Workspace) {
-        let Workspace { normed, operand, queries, keys, values, .. } = workspace;
+    /// Attends from the rows of `scratch.normed` `[rows, hidden]` to their texts' caches and themselves, which it
+    /// appends to layer `index` of the caches; the result is left in `scratch.residual` `[rows, hidden]`.
+    pub(crate) fn forward(&self, index: usize, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        let Scratch { normed, operand, queries, keys, values, .. } = scratch;
         together(normed, operand, [(&self.q_proj, queries), (&self.k_proj, keys), (&self.v_proj, values)]);
-        let Workspace { normed, operand, queries, keys, values, attended, residual, angles, .. } = workspace;
+        let Scratch { normed, operand, queries, keys, values, attended, residual, angles, .. } = scratch;
         norm_heads(self.q_norm.as_ref(), queries, attended);
         self.finish_keys(keys, attended, angles);
         if self.rotates {
@@ -49,9 +49,9 @@ impl Attention {
         self.o_proj.forward(attended, operand, residual);
     }
 
-    /// Appends keys and values of the rows of `workspace.normed` to the caches, and reads nothing of them.
-    pub(crate) fn fill(&self, index: usize, batch: &mut Batch<'_>, workspace: &mut Workspace) {
-        let Workspace { normed, operand, keys, values, attended, angles, .. } = workspace;
+    /// Appends keys and values of the rows of `scratch.normed` to the caches, and reads nothing of them.
+    pub(crate) fn fill(&self, index: usize, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        let Scratch { normed, operand, keys, values, attended, angles, .. } = scratch;
         together(normed, operand, [(&self.k_proj, &mut *keys), (&self.v_proj, &mut *values)]);
         self.finish_keys(keys, attended, angles);
         batch.append(index, keys, values, self.head_dim);

@@ -8,9 +8,9 @@ use crate::hidden::Hidden;
 use crate::layout::Values;
 use crate::linear::Linear;
 use crate::llama::{Llama, new_id};
+use crate::scratch::Scratch;
 use crate::source::Source;
 use crate::tensor::TensorSpec;
-use crate::workspace::Workspace;
 use offramp_kernels::ternary::Input;
 use std::ops::Range;
 
@@ -103,12 +103,12 @@ impl Llama {
         hidden: &Hidden,
         rows: Range<usize>,
         logits: &mut Vec<f32>,
-        workspace: &mut Workspace,
+        scratch: &mut Scratch,
     ) {
         assert!(head.is_of(self), "a draft head of this model");
-        workspace.work += self.head_work(Some(head), rows.len());
-        self.norm_rows(hidden, rows, workspace);
-        let Workspace { normed, operand, shortlisted, .. } = workspace;
+        scratch.work += self.head_work(Some(head), rows.len());
+        self.norm_rows(hidden, rows, scratch);
+        let Scratch { normed, operand, shortlisted, .. } = scratch;
         let Some(shortlist) = &head.shortlist else {
             return head.weight.forward(normed, operand, logits);
         };

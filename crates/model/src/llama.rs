@@ -13,14 +13,14 @@ use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::memory;
 use crate::norm::RmsNorm;
-use crate::workspace::{Angles, Workspace};
+use crate::scratch::{Angles, Scratch};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The model: embedding, layers, and the one exit head that serves every depth.
 ///
-/// It is immutable; the state of a text is in a [`Hidden`] and a [`KvCache`], and a caller lends its [`Workspace`].
+/// It is immutable; the state of a text is in a [`Hidden`] and a [`KvCache`], and a caller lends its [`Scratch`].
 #[derive(Clone, Debug)]
 pub struct Llama {
     id: u64,
@@ -98,6 +98,7 @@ impl Llama {
     pub fn embed(&self, tokens: &[u32], hidden: &mut Hidden) -> Result<()> {
         tokens.iter().try_for_each(|&token| self.config.check_token(token))?;
         hidden.stream.clear();
+        hidden.hidden_size = self.config.hidden_size;
         for &token in tokens {
             self.embed_tokens.append_row(token as usize, &mut hidden.stream);
         }
@@ -122,13 +123,13 @@ impl Llama {
         layers: Range<usize>,
         hidden: &mut Hidden,
         batch: &mut Batch<'_>,
-        workspace: &mut Workspace,
+        scratch: &mut Scratch,
     ) -> Result<()> {
-        if self.prepare(layers.clone(), hidden, batch, workspace)? {
+        if self.prepare(layers.clone(), hidden, batch, scratch)? {
             for index in layers.clone() {
-                self.layers[index].forward(index, hidden, batch, workspace);
+                self.layers[index].forward(index, hidden, batch, scratch);
             }
-            workspace.work += self.forward_work(layers, batch);
+            scratch.work += self.forward_work(layers, batch);
         }
         Ok(())
     }
@@ -147,13 +148,13 @@ impl Llama {
         layers: Range<usize>,
         hidden: &Hidden,
         batch: &mut Batch<'_>,
-        workspace: &mut Workspace,
+        scratch: &mut Scratch,
     ) -> Result<()> {
-        if self.prepare(layers.clone(), hidden, batch, workspace)? {
+        if self.prepare(layers.clone(), hidden, batch, scratch)? {
             for index in layers.clone() {
-                self.layers[index].fill(index, hidden, batch, workspace);
+                self.layers[index].fill(index, hidden, batch, scratch);
             }
-            workspace.work += self.fill_work(layers, hidden.tokens());
+            scratch.work += self.fill_work(layers, hidden.tokens());
         }
         Ok(())
     }
@@ -164,7 +165,7 @@ impl Llama {
         layers: Range<usize>,
         hidden: &Hidden,
         batch: &mut Batch<'_>,
-        workspace: &mut Workspace,
+        scratch: &mut Scratch,
     ) -> Result<bool> {
         let rows = hidden.tokens();
         batch.fit(rows);
@@ -172,20 +173,20 @@ impl Llama {
             return Ok(false);
         }
         batch.place(layers)?;
-        let needed = self.missing(rows, workspace).saturating_add(batch.unreserved());
+        let needed = self.missing(rows, scratch).saturating_add(batch.unreserved());
         memory::check(&format!("{rows} tokens, in a cache of {} positions", batch.capacity()), needed)?;
         batch.reserve()?;
-        self.set_angles(batch, &mut workspace.angles);
+        self.set_angles(batch, &mut scratch.angles);
         Ok(true)
     }
 
-    /// Bytes that a layer needs for so many rows beyond those that `workspace` holds.
-    fn missing(&self, rows: usize, workspace: &Workspace) -> u64 {
+    /// Bytes that a layer needs for so many rows beyond those that `scratch` holds.
+    fn missing(&self, rows: usize, scratch: &Scratch) -> u64 {
         let Config { hidden_size, intermediate_size: inner, head_dim, .. } = self.config;
         let heads = self.config.num_attention_heads.saturating_add(self.config.num_key_value_heads);
         let width =
             [hidden_size.saturating_mul(4), heads.saturating_mul(2 * head_dim), inner.saturating_mul(3)];
-        workspace.missing(rows, width.into_iter().fold(0, usize::saturating_add), inner)
+        scratch.missing(rows, width.into_iter().fold(0, usize::saturating_add), inner)
     }
 
     /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared norm and LM head.
@@ -195,23 +196,17 @@ impl Llama {
     ///
     /// # Panics
     /// If `rows` leaves the tokens in flight.
-    pub fn head(
-        &self,
-        hidden: &Hidden,
-        rows: Range<usize>,
-        logits: &mut Vec<f32>,
-        workspace: &mut Workspace,
-    ) {
-        workspace.work += self.head_work(None, rows.len());
-        self.norm_rows(hidden, rows, workspace);
-        self.lm_head.forward(&workspace.normed, &mut workspace.operand, logits);
+    pub fn head(&self, hidden: &Hidden, rows: Range<usize>, logits: &mut Vec<f32>, scratch: &mut Scratch) {
+        scratch.work += self.head_work(None, rows.len());
+        self.norm_rows(hidden, rows, scratch);
+        self.lm_head.forward(&scratch.normed, &mut scratch.operand, logits);
     }
 
-    /// The final norm of some of the tokens, left in the workspace.
-    pub(crate) fn norm_rows(&self, hidden: &Hidden, rows: Range<usize>, workspace: &mut Workspace) {
+    /// The final norm of some of the tokens, left in the scratch.
+    pub(crate) fn norm_rows(&self, hidden: &Hidden, rows: Range<usize>, scratch: &mut Scratch) {
         let width = self.config.hidden_size;
         let stream = &hidden.stream[rows.start * width..rows.end * width];
-        self.norm.forward(stream, &mut workspace.normed);
+        self.norm.forward(stream, &mut scratch.normed);
     }
 
     /// The layers, in order.

@@ -1,6 +1,6 @@
 //! A model whose files a program carries is that of the folder.
 
-use offramp_model::{Batch, Config, Format, Formats, Llama, TensorSpec, Workspace, checkpoint};
+use offramp_model::{Batch, Config, Format, Formats, Llama, Scratch, TensorSpec, checkpoint};
 use std::fs;
 use std::path::Path;
 
@@ -27,8 +27,8 @@ fn carried(to: Option<Format>) -> (String, &'static [u8], tempfile::TempDir) {
 fn logits(model: &Llama) -> Vec<f32> {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(8), Vec::new());
     model.embed(&[1, 39, 7], &mut hidden).expect("ids of the vocabulary");
-    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Workspace::new()).expect("room");
-    model.head(&hidden, 0..3, &mut logits, &mut Workspace::new());
+    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).expect("room");
+    model.head(&hidden, 0..3, &mut logits, &mut Scratch::new());
     logits
 }
 

@@ -1,7 +1,7 @@
 //! Families of models: a text's bits whatever the cut, their folders in every format, and what random ones hold.
 
 use offramp_model::{
-    Batch, Config, Format, Formats, Llama, TensorKind, TensorSpec, Weights, Workspace, checkpoint,
+    Batch, Config, Format, Formats, Llama, Scratch, TensorKind, TensorSpec, Weights, checkpoint,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -49,12 +49,12 @@ const TOKENS: [u32; 20] = [1, 74, 33, 0, 64, 31, 32, 5, 9, 70, 12, 12, 3, 40, 41
 /// Logits of all tokens at a depth, taken in pieces.
 fn logits(model: &Llama, exit_layer: usize, piece: usize) -> Vec<f32> {
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(TOKENS.len()));
-    let (mut workspace, mut logits, mut all) = (Workspace::new(), Vec::new(), Vec::new());
+    let (mut scratch, mut logits, mut all) = (Scratch::new(), Vec::new(), Vec::new());
     for tokens in TOKENS.chunks(piece) {
         model.embed(tokens, &mut hidden).expect("ids of the vocabulary");
         let batch = &mut Batch::one(&mut cache);
-        model.forward(0..exit_layer, &mut hidden, batch, &mut workspace).expect("a small cache");
-        model.head(&hidden, 0..tokens.len(), &mut logits, &mut workspace);
+        model.forward(0..exit_layer, &mut hidden, batch, &mut scratch).expect("a small cache");
+        model.head(&hidden, 0..tokens.len(), &mut logits, &mut scratch);
         all.extend_from_slice(&logits);
     }
     all
@@ -87,17 +87,17 @@ fn layers_that_are_filled_late_hold_what_they_would_have_held() {
         let model = Llama::from_weights(config, &mut take).expect("a small model");
         let last = |piece: usize| {
             let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(TOKENS.len()));
-            let (mut workspace, mut logits) = (Workspace::new(), Vec::new());
+            let (mut scratch, mut logits) = (Scratch::new(), Vec::new());
             for tokens in TOKENS[..18].chunks(piece) {
                 model.embed(tokens, &mut hidden).expect("ids of the vocabulary");
                 let batch = &mut Batch::one(&mut cache);
-                model.forward(0..1, &mut hidden, batch, &mut workspace).expect("a small cache");
-                model.fill(1..3, &hidden, batch, &mut workspace).expect("a small cache");
+                model.forward(0..1, &mut hidden, batch, &mut scratch).expect("a small cache");
+                model.fill(1..3, &hidden, batch, &mut scratch).expect("a small cache");
             }
             model.embed(&TOKENS[18..], &mut hidden).expect("ids of the vocabulary");
             let batch = &mut Batch::one(&mut cache);
-            model.forward(0..3, &mut hidden, batch, &mut workspace).expect("a small cache");
-            model.head(&hidden, 0..2, &mut logits, &mut workspace);
+            model.forward(0..3, &mut hidden, batch, &mut scratch).expect("a small cache");
+            model.head(&hidden, 0..2, &mut logits, &mut scratch);
             logits
         };
         assert!(last(1) == last(18), "{name}");

@@ -38,7 +38,7 @@ fn asking(agreement: f64) -> CalibrationOptions {
 
 fn calibrated(model: &Llama, tokens: &[u32], options: &CalibrationOptions) -> Result<Calibration> {
     let stream = TokenStream::from_tokens(tokens.to_vec(), VOCAB).unwrap();
-    calibrate(model, &stream, options, &mut |_, _| ())
+    calibrate(model, &stream, options, &mut |_| ())
 }
 
 /// Agreement and mean depth over some windows, by their definition.
@@ -48,8 +48,8 @@ fn measured(model: &Llama, windows: &[&[u32]], policy: &ConfidenceExit) -> (f64,
         let [mut early, mut full] = [(); 2].map(|()| Session::new(model, CONTEXT).unwrap());
         early.set_confidence_exit(Some(policy.clone())).unwrap();
         for &token in *window {
-            let said = argmax(early.feed(&[token]).unwrap());
-            equal += u64::from(said == argmax(full.feed(&[token]).unwrap()));
+            let said = argmax(early.feed(&[token], &mut Workspace::new()).unwrap());
+            equal += u64::from(said == argmax(full.feed(&[token], &mut Workspace::new()).unwrap()));
             layers += early.left_at();
             tokens += 1;
         }
@@ -161,7 +161,7 @@ fn what_cannot_be_calibrated_is_one_clear_line() {
     }
     refused(TEXT, &CalibrationOptions { context: Some(0), ..asking(0.9) }, "the model has 1 to 24");
     let stream = TokenStream::from_tokens(text(TEXT), VOCAB + 1).unwrap();
-    let found = calibrate(&model, &stream, &asking(0.9), &mut |_, _| ());
+    let found = calibrate(&model, &stream, &asking(0.9), &mut |_| ());
     assert!(matches!(found, Err(Error::Vocabulary { .. })), "{found:?}");
 }
 

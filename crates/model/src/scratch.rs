@@ -6,7 +6,7 @@ use offramp_kernels::Operand;
 /// Buffers of [`Llama::forward`](crate::Llama::forward) and [`Llama::head`](crate::Llama::head), and a count of what
 /// these calls cost. One serves any models and texts, one call at a time.
 #[derive(Clone, Debug, Default)]
-pub struct Workspace {
+pub struct Scratch {
     pub(crate) normed: Vec<f32>,      // [rows, hidden]
     pub(crate) operand: Operand,      // a product's input, in the formats that weights ask for
     pub(crate) queries: Vec<f32>,     // [rows, heads, head_dim]
@@ -31,7 +31,7 @@ pub(crate) struct Angles {
     pub(crate) sin: Vec<f32>,         // [rows, head_dim / 2]
 }
 
-impl Workspace {
+impl Scratch {
     /// One without any buffers yet.
     pub fn new() -> Self {
         Self::default()
