@@ -31,6 +31,13 @@ impl Work {
     }
 }
 
+/// Positions that rows attend to: as each row sees them, and each text's once.
+#[derive(Clone, Copy, Debug)]
+struct Positions {
+    seen: u64,
+    held: u64,
+}
+
 impl AddAssign for Work {
     fn add_assign(&mut self, other: Self) {
         self.bytes += other.bytes;
@@ -73,19 +80,31 @@ impl Llama {
         work
     }
 
+    /// What a token takes that comes alone after `before` others and leaves after `exit_layer` layers, head included.
+    pub fn token_work(&self, exit_layer: usize, before: usize) -> Work {
+        let seen = before as u64 + 1;
+        let mut work = self.rows_work(0..exit_layer, 1, Positions { seen, held: seen });
+        work += self.head_work(None, 1);
+        work
+    }
+
     /// What [`Llama::forward`] takes for a batch that is placed.
     pub(crate) fn forward_work(&self, layers: Range<usize>, batch: &Batch<'_>) -> Work {
+        self.rows_work(layers, batch.rows(), Positions { seen: batch.seen(), held: batch.held() })
+    }
+
+    fn rows_work(&self, layers: Range<usize>, rows: usize, positions: Positions) -> Work {
         let mut work = Work::default();
         for layer in &self.layers()[layers.clone()] {
-            let products = layer.linears().into_iter().map(|linear| Work::product(linear, batch.rows()));
+            let products = layer.linears().into_iter().map(|linear| Work::product(linear, rows));
             work.operations += products.map(|work| work.operations).sum::<u64>();
             work.bytes += layer.bytes();
         }
         let heads = (self.config().num_attention_heads * self.config().head_dim) as u64;
         let depth = layers.len() as u64;
         // Each position that a row sees has a product of its key and one of its value.
-        work.operations += depth * 4 * heads * batch.seen();
-        work.bytes += depth * batch.held() * self.kv_bytes_per_position(1);
+        work.operations += depth * 4 * heads * positions.seen;
+        work.bytes += depth * positions.held * self.kv_bytes_per_position(1);
         work
     }
 
