@@ -101,7 +101,7 @@ fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
                             layer..layer + 1,
                             &mut hidden,
                             &mut Batch::one(&mut cache),
-                            &mut Workspace::new(),
+                            &mut Scratch::new(),
                         )
                         .unwrap();
                     let mut logits = Vec::new();
@@ -143,11 +143,12 @@ fn a_session_that_changes_its_exit_at_every_token_says_what_pytorch_says() {
         let model = Arc::new(Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap());
         let (layers, vocab) = (model.config().num_hidden_layers, model.config().vocab_size);
         for (tokens, exits) in sequences(name) {
-            let mut session = Session::new(&model, tokens.len()).unwrap();
+            let (mut session, mut workspace) =
+                (Session::new(&model, tokens.len()).unwrap(), Workspace::new());
             for (position, token) in tokens.iter().enumerate() {
                 let exit_layer = 1 + (position * position + position / 3) % layers; // up, down, and staying
                 session.set_exit_layer(exit_layer).unwrap();
-                let found = session.feed(&[*token], &mut Workspace::new()).unwrap();
+                let found = session.feed(&[*token], &mut workspace).unwrap();
                 let expected = &exits[exit_layer - 1][position * vocab..][..vocab];
                 assert_close(
                     &format!("{name}, token {position}, exit {exit_layer}"),

@@ -58,8 +58,9 @@ impl DecoderLayer {
 
     /// The layer's norms.
     fn norms(&self) -> impl Iterator<Item = &RmsNorm> {
+        let Attention { q_norm, k_norm, attn_sub_norm, .. } = &self.self_attn;
         let own = [&self.input_layernorm, &self.post_attention_layernorm];
-        own.into_iter().chain(&self.self_attn.attn_sub_norm).chain(&self.mlp.ffn_sub_norm)
+        own.into_iter().chain(q_norm).chain(k_norm).chain(attn_sub_norm).chain(&self.mlp.ffn_sub_norm)
     }
 
     /// The layer's matrices, in file order.

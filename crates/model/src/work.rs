@@ -6,6 +6,7 @@ use crate::draft_head::DraftHead;
 use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::llama::Llama;
+use crate::norm::RmsNorm;
 use std::ops::{AddAssign, Range, Sub};
 
 /// Bytes of weights, keys and values that are read, and operations (a multiplication and an addition are two) of the
@@ -35,7 +36,7 @@ impl Work {
 #[derive(Clone, Copy, Debug)]
 struct Positions {
     seen: u64,
-    held: u64,
+    read: u64,
 }
 
 impl AddAssign for Work {
@@ -82,18 +83,27 @@ impl Llama {
 
     /// What a token takes that comes alone after `before` others and leaves after `exit_layer` layers, head included.
     pub fn token_work(&self, exit_layer: usize, before: usize) -> Work {
-        let seen = before as u64 + 1;
-        let mut work = self.rows_work(0..exit_layer, 1, Positions { seen, held: seen });
+        let mut work = self.rows_work(0..exit_layer, 1, |window| {
+            let seen = (before as u64 + 1).min(window.map_or(u64::MAX, |window| window as u64));
+            Positions { seen, read: seen }
+        });
         work += self.head_work(None, 1);
         work
     }
 
     /// What [`Llama::forward`] takes for a batch that is placed.
     pub(crate) fn forward_work(&self, layers: Range<usize>, batch: &Batch<'_>) -> Work {
-        self.rows_work(layers, batch.rows(), Positions { seen: batch.seen(), held: batch.held() })
+        let positions = |window| Positions { seen: batch.seen(window), read: batch.read(window) };
+        self.rows_work(layers, batch.rows(), positions)
     }
 
-    fn rows_work(&self, layers: Range<usize>, rows: usize, positions: Positions) -> Work {
+    /// `positions` says what a layer of some window attends to.
+    fn rows_work(
+        &self,
+        layers: Range<usize>,
+        rows: usize,
+        positions: impl Fn(Option<usize>) -> Positions,
+    ) -> Work {
         let mut work = Work::default();
         for layer in &self.layers()[layers.clone()] {
             let products = layer.linears().into_iter().map(|linear| Work::product(linear, rows));
@@ -101,10 +111,13 @@ impl Llama {
             work.bytes += layer.bytes();
         }
         let heads = (self.config().num_attention_heads * self.config().head_dim) as u64;
-        let depth = layers.len() as u64;
-        // Each position that a row sees has a product of its key and one of its value.
-        work.operations += depth * 4 * heads * positions.seen;
-        work.bytes += depth * positions.held * self.kv_bytes_per_position(1);
+        let position = self.kv_bytes_per_position(1);
+        for layer in &self.layers()[layers] {
+            let Positions { seen, read } = positions(layer.self_attn.window);
+            // Each position that a row sees has a product of its key and one of its value.
+            work.operations += 4 * heads * seen;
+            work.bytes += read * position;
+        }
         work
     }
 
@@ -115,6 +128,7 @@ impl Llama {
             work += Work::product(&layer.self_attn.k_proj, rows);
             work += Work::product(&layer.self_attn.v_proj, rows);
             work.bytes += layer.input_layernorm.bytes();
+            work.bytes += layer.self_attn.k_norm.as_ref().map_or(0, RmsNorm::bytes);
         }
         work
     }

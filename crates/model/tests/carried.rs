@@ -41,7 +41,7 @@ fn it_computes_what_the_folder_does_in_every_format() {
         let float = matches!(to, Format::F32 | Format::Bf16);
         for formats in given.into_iter().filter(|formats| float || formats.layers.is_none()) {
             let here =
-                Llama::from_bytes((&config, weights), Path::new("carried"), &formats).expect("good bytes");
+                Llama::from_bytes(&config, weights, Path::new("carried"), &formats).expect("good bytes");
             let there = Llama::load(&place.path().join("model"), &formats).expect("a good folder");
             assert_eq!(logits(&here), logits(&there), "{to} as {:?}", formats.layers);
         }
@@ -52,11 +52,11 @@ fn it_computes_what_the_folder_does_in_every_format() {
 fn bytes_are_trusted_no_more_than_a_file() {
     let (config, weights, _place) = carried(Some(Format::Bf16));
     for end in [0, 7, 100, weights.len() - 1] {
-        let found = Llama::from_bytes((&config, &weights[..end]), Path::new("carried"), &Formats::default());
+        let found = Llama::from_bytes(&config, &weights[..end], Path::new("carried"), &Formats::default());
         let message = found.expect_err("they are cut off").to_string();
         assert!(message.contains("carried") && !message.contains('\n'), "{message}");
     }
     let other = config.replace("\"vocab_size\": 40", "\"vocab_size\": 41");
-    let found = Llama::from_bytes((&other, weights), Path::new("carried"), &Formats::default());
+    let found = Llama::from_bytes(&other, weights, Path::new("carried"), &Formats::default());
     assert!(found.expect_err("another model").to_string().contains("embed_tokens"));
 }

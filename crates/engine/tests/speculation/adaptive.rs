@@ -4,7 +4,7 @@ use crate::{fixed, model, options, samplings, told};
 use offramp_engine::{
     Adaptive, GenerateOptions, SamplingOptions, Session, Speculation, Statistics, Workspace, generate,
 };
-use offramp_model::{Config, Format, Formats, Llama};
+use offramp_model::{Config, Damped, Format, Formats, Llama};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +19,9 @@ const DEEP: &str = r#"{
 /// What the layers from `exit_layer` on add is `scale` times as much.
 fn deep(exit_layer: usize, scale: f32) -> Arc<Llama> {
     let config = Config::from_json(DEEP, Path::new("config.json")).expect("a valid config");
-    Arc::new(
-        Llama::random_agreeing(config, 3, &Formats::all(Format::F32), (exit_layer, scale))
-            .expect("a small model"),
-    )
+    let damped = Damped { exit_layer, scale };
+    let model = Llama::random_agreeing(config, 3, &Formats::all(Format::F32), damped);
+    Arc::new(model.expect("a small model"))
 }
 
 /// 256 tokens.

@@ -4,7 +4,7 @@
 use super::verify::decode;
 use crate::{Error, Result};
 use offramp_engine::{Draft, GenerateOptions, SamplingOptions, Session, Speculation, Workspace, argmax};
-use offramp_model::{Config, DraftHead, Formats, Llama};
+use offramp_model::{Config, Damped, DraftHead, Formats, Llama};
 use std::sync::Arc;
 
 /// Tokens that the scale is first looked for on; they are as random as the weights.
@@ -60,8 +60,9 @@ pub fn agreeing(
     if !(acceptance > 0.0 && acceptance < 1.0) {
         return Err(Error::Options(format!("an acceptance of {acceptance}: it must lie between 0 and 1")));
     }
-    let make =
-        |scale| Llama::random_agreeing(config.clone(), seed, formats, (exit_layer, scale)).map(Arc::new);
+    let make = |scale| {
+        Llama::random_agreeing(config.clone(), seed, formats, Damped { exit_layer, scale }).map(Arc::new)
+    };
     let mut done = 0;
     let mut step = || {
         done += 1;

@@ -322,14 +322,17 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use offramp_model::{Config, Formats};
+    use offramp_model::{Config, Damped, Formats};
     use std::path::Path;
 
     fn model() -> Arc<Llama> {
         let config = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "vocab_size": 30,
             "num_hidden_layers": 4, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
         let config = Config::from_json(config, Path::new("config.json")).unwrap();
-        Arc::new(Llama::random_agreeing(config, 1, &Formats::default(), (2, 0.0)).unwrap())
+        Arc::new(
+            Llama::random_agreeing(config, 1, &Formats::default(), Damped { exit_layer: 2, scale: 0.0 })
+                .unwrap(),
+        )
     }
 
     fn options() -> SweepOptions {

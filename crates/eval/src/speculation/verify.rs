@@ -104,7 +104,7 @@ pub(super) fn decode(
 mod tests {
     use super::*;
     use offramp_engine::{Adaptive, Draft, SamplingOptions};
-    use offramp_model::{Config, Formats};
+    use offramp_model::{Config, Damped, Formats};
     use std::path::Path;
 
     #[test]
@@ -112,7 +112,10 @@ mod tests {
         let config = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "vocab_size": 30,
             "num_hidden_layers": 4, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
         let config = Config::from_json(config, Path::new("config.json")).unwrap();
-        let model = Arc::new(Llama::random_agreeing(config, 1, &Formats::default(), (2, 0.1)).unwrap());
+        let model = Arc::new(
+            Llama::random_agreeing(config, 1, &Formats::default(), Damped { exit_layer: 2, scale: 0.1 })
+                .unwrap(),
+        );
         let options = GenerateOptions {
             max_new_tokens: 12,
             stop_tokens: Vec::new(),

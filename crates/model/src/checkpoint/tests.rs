@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Batch, Scratch};
+use crate::{Error, Weights};
 use crate::{Formats, Llama};
 use serde_json::json;
 use std::io;

@@ -1,13 +1,15 @@
 //! How a matrix of a format lies in memory and in files, and how it is made from floats.
 
-use crate::config::TensorSpec;
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::source::Values;
+use crate::tensor::TensorSpec;
 use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::strips::{STRIP, pack};
 use offramp_kernels::{active, bf16};
 use safetensors::Dtype;
+
+/// Writes the values of a tensor from an index on, which is that of a strip's first row; row-major.
+pub(crate) type Values<'a> = dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a;
 
 /// A matrix in a format: row after row of floats, or strip after strip of codes; or ternary codes as a file packs
 /// them, which `encode` does not make.

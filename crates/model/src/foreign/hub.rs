@@ -1,8 +1,8 @@
 //! Hugging Face's hub, of which nothing is asked here: its names, and what its own tools left in their cache.
 
-use super::is_model;
 use crate::error::Error;
 use crate::quoted::quoted;
+use crate::run_folder::is_model;
 use offramp_files::legible;
 use std::env;
 use std::ffi::OsString;
@@ -62,7 +62,7 @@ fn caches() -> Vec<PathBuf> {
 }
 
 /// The model folder of a `models--ORG--NAME`: what its `main` points to, or else its newest.
-pub(super) fn snapshot(root: &Path) -> Option<PathBuf> {
+pub(crate) fn snapshot(root: &Path) -> Option<PathBuf> {
     let snapshots = root.join("snapshots");
     let commit = fs::read_to_string(root.join("refs/main")).unwrap_or_default();
     let mut parts = Path::new(commit.trim()).components();
@@ -77,7 +77,7 @@ pub(super) fn snapshot(root: &Path) -> Option<PathBuf> {
 }
 
 /// The error of a `models--ORG--NAME` without a model in it; none if that is not what the folder is.
-pub(super) fn without_snapshot(root: &Path) -> Option<Error> {
+pub(crate) fn without_snapshot(root: &Path) -> Option<Error> {
     let name = root.file_name()?.to_str()?.strip_prefix(MODELS)?;
     let id = legible(&name.replacen("--", "/", 1));
     let advice = format!("download it again with `hf download {}`", quoted(&id));

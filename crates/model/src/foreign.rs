@@ -2,9 +2,12 @@
 //!
 //! None of it is guessed at or converted here. Each step was tried: it ends in a folder that loads.
 
-use super::hub;
+mod hub;
+
+pub(crate) use hub::{snapshot, without_snapshot};
+
 use crate::error::{Error, Result, open_regular};
-use crate::weights::{INDEX, SINGLE};
+use crate::run_folder::{WEIGHTS, WEIGHTS_INDEX};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -25,7 +28,7 @@ const ORIGINAL: &str = "download the model in Hugging Face's layout: a repositor
 ///
 /// # Errors
 /// Always: what it is, and what to do.
-pub(super) fn no_folder(path: &Path) -> Result<()> {
+pub(crate) fn no_folder(path: &Path) -> Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else { return Err(hub::absent(path)) };
     let fault = |found, advice| Err(fault(path, found, advice));
     if found.is_symlink() && !path.exists() {
@@ -43,7 +46,7 @@ pub(super) fn no_folder(path: &Path) -> Result<()> {
 }
 
 /// What is wrong with a folder in which there is no `config.json`.
-pub(super) fn no_config(folder: &Path) -> Error {
+pub(crate) fn no_config(folder: &Path) -> Error {
     let names = names(folder);
     let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
     let fault = |found, advice| fault(folder, found, advice);
@@ -56,7 +59,7 @@ pub(super) fn no_config(folder: &Path) -> Error {
     if any(&|name| name.ends_with(".gguf")) {
         return fault("it holds GGUF, which is not read", GGUF);
     }
-    if any(&|name| name == SINGLE || name == INDEX || name == "pytorch_model.bin") {
+    if any(&|name| name == WEIGHTS || name == WEIGHTS_INDEX || name == "pytorch_model.bin") {
         return fault("it holds weights and no config.json", "copy config.json from where they come from");
     }
     let reason = "there is no config.json, no model/ and no step-NNNNNN/ with one in it".to_owned();
@@ -69,7 +72,7 @@ pub(crate) fn no_weights(folder: &Path) -> Error {
     let find = |wanted: &dyn Fn(&str) -> bool| names.iter().find(|name| wanted(name));
     let fault = |found: String, advice| fault(folder, found, advice);
     let lost = |name: &&str| !folder.join(name).exists() && folder.join(name).is_symlink();
-    if let Some(name) = [SINGLE, INDEX].iter().find(|name| lost(name)) {
+    if let Some(name) = [WEIGHTS, WEIGHTS_INDEX].iter().find(|name| lost(name)) {
         let again = "the download is not whole, do it again";
         return fault(format!("{name} is a link to a file that is not there"), again);
     }
@@ -78,11 +81,11 @@ pub(crate) fn no_weights(folder: &Path) -> Error {
     }
     let is_shard = |name: &str| name.ends_with(".safetensors") && name.contains("-of-");
     if let Some(name) = find(&is_shard) {
-        return fault(format!("{name} is there, and {INDEX} is not"), SHARDS);
+        return fault(format!("{name} is there, and {WEIGHTS_INDEX} is not"), SHARDS);
     }
     if let Some(name) = find(&|name| name.ends_with(".safetensors")) {
         return fault(
-            format!("{name} is there, and {SINGLE} is not"),
+            format!("{name} is there, and {WEIGHTS} is not"),
             "rename it, if it holds the whole model",
         );
     }
@@ -95,7 +98,7 @@ pub(crate) fn no_weights(folder: &Path) -> Error {
     if find(&|name| name.ends_with(".gguf")).is_some() {
         return fault("its weights are GGUF, which is not read".to_owned(), GGUF);
     }
-    let reason = format!("there is neither {SINGLE} nor {INDEX} in it");
+    let reason = format!("there is neither {WEIGHTS} nor {WEIGHTS_INDEX} in it");
     Error::NoModel { path: folder.to_owned(), reason }
 }
 

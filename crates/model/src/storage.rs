@@ -1,6 +1,11 @@
 //! Where a tensor's values live.
 
-use super::map::{Map, Pages};
+mod map;
+mod pages;
+
+pub(crate) use map::Map;
+pub(crate) use pages::Pages;
+
 use bytemuck::Pod;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -22,12 +27,12 @@ enum Place {
 /// A part of a mapped file.
 #[derive(Clone, Debug)]
 pub(crate) struct Mapped {
-    pub(super) map: Arc<Map>,
-    pub(super) bytes: Range<usize>,
+    pub(crate) map: Arc<Map>,
+    pub(crate) bytes: Range<usize>,
 }
 
 impl Mapped {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.map.bytes()[self.bytes.clone()]
     }
 }
