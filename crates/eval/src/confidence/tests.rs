@@ -1,6 +1,7 @@
 use super::*;
 use offramp_model::{Config, Damped, Format, Formats};
 use std::path::Path;
+use std::sync::Arc;
 
 const LAYERS: usize = 5;
 const VOCAB: usize = 47;
@@ -16,8 +17,11 @@ fn config() -> Config {
 }
 
 /// Its deeper layers add so many times as much as they would: the less, the more the exits agree with the end.
-fn model(scale: f32) -> Llama {
-    Llama::random_agreeing(config(), 3, &Formats::all(Format::F32), Damped { exit_layer: 2, scale }).unwrap()
+fn model(scale: f32) -> Arc<Llama> {
+    Arc::new(
+        Llama::random_agreeing(config(), 3, &Formats::all(Format::F32), Damped { exit_layer: 2, scale })
+            .unwrap(),
+    )
 }
 
 fn text(len: usize) -> Vec<u32> {
@@ -36,13 +40,13 @@ fn asking(agreement: f64) -> CalibrationOptions {
     CalibrationOptions { exits: vec![2, 3], agreement, context: None, max_tokens: None }
 }
 
-fn calibrated(model: &Llama, tokens: &[u32], options: &CalibrationOptions) -> Result<Calibration> {
+fn calibrated(model: &Arc<Llama>, tokens: &[u32], options: &CalibrationOptions) -> Result<Calibration> {
     let stream = TokenStream::from_tokens(tokens.to_vec(), VOCAB).unwrap();
-    calibrate(model, &stream, options, &mut |_| ())
+    calibrate(model, &stream, options, &mut |_, _| ())
 }
 
 /// Agreement and mean depth over some windows, by their definition.
-fn measured(model: &Llama, windows: &[&[u32]], policy: &ConfidenceExit) -> (f64, f64) {
+fn measured(model: &Arc<Llama>, windows: &[&[u32]], policy: &ConfidenceExit) -> (f64, f64) {
     let (mut equal, mut layers, mut tokens) = (0, 0, 0);
     for window in windows {
         let [mut early, mut full] = [(); 2].map(|()| Session::new(model, CONTEXT).unwrap());
@@ -161,7 +165,7 @@ fn what_cannot_be_calibrated_is_one_clear_line() {
     }
     refused(TEXT, &CalibrationOptions { context: Some(0), ..asking(0.9) }, "the model has 1 to 24");
     let stream = TokenStream::from_tokens(text(TEXT), VOCAB + 1).unwrap();
-    let found = calibrate(&model, &stream, &asking(0.9), &mut |_| ());
+    let found = calibrate(&model, &stream, &asking(0.9), &mut |_, _| ());
     assert!(matches!(found, Err(Error::Vocabulary { .. })), "{found:?}");
 }
 

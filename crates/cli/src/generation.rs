@@ -1,4 +1,4 @@
-//! How a text is to be told: what `generate` and `chat` are asked for alike.
+//! How a text is to be generated: what `generate` and `chat` are asked for alike.
 
 use crate::speculate::{self, Speculate};
 use crate::{formats, sampling, stories};
@@ -8,7 +8,7 @@ use offramp_model::Formats;
 use offramp_pipeline::{Finish, Pipeline, Request, Sampling};
 
 #[derive(Clone, Debug, clap::Args)]
-#[group(id = "telling_arguments")]
+#[group(id = "generation_arguments")]
 pub(crate) struct Arguments {
     /// Leave after so many layers [default: all]
     #[arg(long, value_name = "E")]
