@@ -4,7 +4,7 @@ use crate::plot;
 use crate::progress::Progress;
 use crate::{eval, output, stories};
 use anyhow::{Context, Result};
-use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
+use offramp_eval::card::{Card, EXITS_PLOT, Facts, Measured, Scores, SpeedFigures};
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
 use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
@@ -20,8 +20,8 @@ const CARD: &str = "README.md";
 const MEASURED: &str = "card.json";
 /// What every card says of itself: a `README.md` without it is somebody else's.
 const OURS: &str = "`offramp card`";
-/// The module and the class that add `set_exit_layer` in Python.
-const MODULE: [&str; 2] = ["modeling_early_exit", "EarlyExitLlamaForCausalLM"];
+/// The module that adds `set_exit_layer` in Python.
+const MODULE: &str = "modeling_early_exit";
 
 /// Write a model's card, README.md in its folder, with every number measured
 ///
@@ -212,7 +212,8 @@ fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
         write(EXITS_PLOT, &plot::exits::svg(&card.measured, card.name)?)?;
     }
     if card.is_float() {
-        checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
+        let (class, code) = card.modeling();
+        checkpoint::add_remote_code(folder, MODULE, &class, &code)?;
         // Folders of earlier builds lack it, and transformers then guesses.
         if !folder.join(TOKENIZER_CONFIG).exists() && folder.join(TOKENIZER).exists() {
             let context = card.config.max_position_embeddings;

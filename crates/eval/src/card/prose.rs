@@ -8,6 +8,7 @@ const OF_LITTLE_USE: f64 = 2.0;
 
 /// Code that runs as it stands, where the folder is one for `transformers`; the command otherwise.
 pub(super) fn usage(card: &Card<'_>) -> String {
+    let family = card.family();
     let (place, middle) = (card.place, card.config.num_hidden_layers.div_ceil(2));
     // JSON's strings are Python's.
     let literal = serde_json::Value::from(place).to_string();
@@ -35,7 +36,7 @@ for exit_layer in [{exits}]:
     print(exit_layer, tokenizer.decode(outputs[0]))
 ```
 
-Without `trust_remote_code=True` the stock Llama class loads the same folder, at full depth.
+Without `trust_remote_code=True` the stock {family} class loads the same folder, at full depth.
 "#
     );
     let word = quoted(place);
