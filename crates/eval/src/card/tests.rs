@@ -200,10 +200,15 @@ fn another_family_is_shown_as_its_own_class() {
     let config = Config { family, ..config() };
     let card = card(&config, measured(), None);
     let text = card.markdown();
-    assert!(text.contains("\nA Qwen3 of ") && text.contains("the stock Qwen3 class loads the same"), "{text}");
+    assert!(
+        text.contains("\nA Qwen3 of ") && text.contains("the stock Qwen3 class loads the same"),
+        "{text}"
+    );
     let (class, code) = card.modeling();
     assert_eq!(class, "EarlyExitQwen3ForCausalLM");
-    assert!(code.contains("from transformers import Qwen3ForCausalLM\n") && !code.contains("LlamaForCausalLM"));
+    assert!(
+        code.contains("from transformers import Qwen3ForCausalLM\n") && !code.contains("LlamaForCausalLM")
+    );
     assert!(code.contains("class EarlyExitQwen3ForCausalLM(Qwen3ForCausalLM):"), "{code}");
 }
 
