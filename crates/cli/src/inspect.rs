@@ -30,6 +30,8 @@ struct Answer {
     parameters: u64,
     parts: BTreeMap<&'static str, u64>,
     config: serde_json::Value,
+    /// Positions that a text may take.
+    context: usize,
     #[serde(skip)]
     bit_linear: Option<BitLinear>, // which the config's JSON says too
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +117,7 @@ fn answer(path: PathBuf, config: &Config) -> Answer {
         parameters,
         parts,
         config: json,
+        context: config.context(),
         bit_linear: config.bit_linear,
         weights: None,
         tokenizer_vocab_size: None,
@@ -164,7 +167,7 @@ fn describe(answer: &Answer) -> String {
     lines.push(("heads", format!("{heads} of {}, {key_heads} of keys and values", key("head_dim"))));
     let tied = if key("tie_word_embeddings") == "true" { "tied" } else { "untied" };
     lines.push(("vocabulary", format!("{}, head {tied}", key("vocab_size"))));
-    lines.push(("context", key("max_position_embeddings")));
+    lines.push(("context", answer.context.to_string()));
     if let Some(block) = answer.config["early_exit"].as_object() {
         let early_exit: Vec<_> = block.iter().map(|(key, value)| format!("{key} {value}")).collect();
         lines.push(("early exit", early_exit.join(", ").replace('"', "")));
