@@ -164,7 +164,7 @@ fn load(arguments: &Arguments) -> Result<Material> {
 
 /// As told, or the usual number as far as the context goes.
 fn new_tokens(arguments: &Arguments, config: &Config) -> usize {
-    let room = config.max_position_embeddings.saturating_sub(arguments.prompt_tokens);
+    let room = config.context().saturating_sub(arguments.prompt_tokens);
     arguments.new_tokens.unwrap_or(NEW_TOKENS.min(room).max(2)) // what does not fit at all is said by the sweep
 }
 

@@ -136,8 +136,9 @@ pub fn check(
         return Err(Error::NoTokens);
     }
     let tokens = session.tokens().len() + prompt.len();
-    if tokens > session.capacity() {
-        return Err(Error::ContextFull { tokens, context: session.capacity() });
+    let context = session.capacity().min(session.model().config().prompt_context());
+    if tokens > context {
+        return Err(Error::ContextFull { tokens, context });
     }
     if options.token_limit == Some(0) {
         return Err(Error::NoChoice);

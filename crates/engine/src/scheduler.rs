@@ -208,7 +208,7 @@ impl Scheduler {
 /// Positions that a text may come to hold.
 fn capacity(model: &Llama, request: &Request) -> usize {
     let wanted = request.prompt.len().saturating_add(request.options.max_new_tokens);
-    wanted.min(model.config().max_position_embeddings.max(request.prompt.len()))
+    wanted.min(model.config().context().max(request.prompt.len()))
 }
 
 fn with_policy(mut session: Session, request: &Request) -> Result<Session> {

@@ -271,6 +271,6 @@ impl Session {
 
 /// Checks that the model's context is as long.
 fn check_context(model: &Llama, capacity: usize) -> Result<()> {
-    let context = model.config().max_position_embeddings;
+    let context = model.config().context();
     if capacity > context { Err(Error::ContextFull { tokens: capacity, context }) } else { Ok(()) }
 }

@@ -90,7 +90,7 @@ impl Pipeline {
     /// If the memory has no room for so many. What does not fit the context is refused by [`Pipeline::begin`].
     pub fn session(&self, prompt_tokens: usize, max_new_tokens: usize) -> Result<Session> {
         let wanted = prompt_tokens.saturating_add(max_new_tokens);
-        Ok(Session::new(&self.model, wanted.min(self.model.config().max_position_embeddings))?)
+        Ok(Session::new(&self.model, wanted.min(self.model.config().context()))?)
     }
 
     /// A session that holds a longer prompt and what follows it: `session` where it has the room, else a new one with
@@ -105,8 +105,7 @@ impl Pipeline {
         max_new_tokens: usize,
     ) -> Result<Session> {
         const FEW_TURNS: usize = 1024;
-        let wanted =
-            prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().max_position_embeddings);
+        let wanted = prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().context());
         match session {
             Some(session) if session.capacity() >= wanted => Ok(session),
             _ => self.session((2 * wanted).max(FEW_TURNS), 0),

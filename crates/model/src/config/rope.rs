@@ -94,4 +94,14 @@ impl Config {
             RopeScaling::Yarn(yarn) => given.max(scaled(yarn.original_max_position_embeddings, yarn.factor)),
         }
     }
+
+    /// How many of these a prompt, or any text that is not generated, may take. With dynamic scaling, transformers rotates
+    /// such a text by its whole length, and so differently where it comes in several calls: it is kept to the context
+    /// before scaling, in which the length does not matter.
+    pub fn prompt_context(&self) -> usize {
+        match self.rope.scaling {
+            RopeScaling::Dynamic { .. } => self.max_position_embeddings,
+            _ => self.context(),
+        }
+    }
 }
