@@ -244,8 +244,8 @@ fn generate_story(pipeline: &Pipeline, voice: Voice) -> Result<String> {
         sampling: pipeline.sampling(&Asked::default()).options,
         stop: &[],
     };
-    let told = generate::tell(pipeline, request, OPENING, &mut Speculation::off(), voice)?;
-    Ok(format!("{OPENING}{}", told.text))
+    let (found, _) = generate::generate(pipeline, &request, OPENING, Speculation::off(), voice)?;
+    Ok(format!("{OPENING}{}", found.text))
 }
 
 /// Prints a finished model's exits and a story.

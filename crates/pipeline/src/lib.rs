@@ -2,8 +2,8 @@
 //!
 //! A [`Source`] names a model, and [`Source::open`] makes a [`Pipeline`] from it. The pipeline encodes
 //! prompts as `transformers` does ([`Pipeline::encode`]). It knows the folder's end-of-text tokens and its
-//! sampling options ([`Sampling`]). It generates text piece by piece ([`Telling`]), and never shows half a
-//! character or a stop string.
+//! sampling options ([`Sampling`]). It generates text piece by piece ([`TextGeneration`]), and never shows
+//! half a character or a stop string.
 //!
 //! A [`Chat`] is a conversation. The folder's own [`ChatTemplate`] turns it into a prompt.
 //!
@@ -17,7 +17,7 @@ mod pipeline;
 mod sampling;
 mod source;
 mod stop_strings;
-mod telling;
+mod text_generation;
 
 pub use chat::Chat;
 pub use chat_template::{ChatTemplate, ChatTemplateError, Clock, Json, Message, RenderOptions};
@@ -26,7 +26,7 @@ pub use generation_config::GenerationConfig;
 pub use pipeline::Pipeline;
 pub use sampling::{Asked, Sampling};
 pub use source::{Carried, Source};
-pub use telling::{Finish, Piece, Request, Telling, Told};
+pub use text_generation::{Added, Finish, GeneratedText, Piece, Request, TextGeneration, Transcript};
 
 /// How the text of a prompt becomes token ids.
 pub use offramp_text::PromptOptions;

@@ -14,6 +14,12 @@ pub struct StreamDecoder<'t> {
     shown: String,
 }
 
+impl std::fmt::Debug for StreamDecoder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamDecoder").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
 enum DecoderState<'t> {
     Exact(Exact<'t>),
     /// Decodes all tokens again at each one and returns what is new. This is slow, but right for any decoder
