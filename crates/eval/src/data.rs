@@ -4,9 +4,9 @@ use crate::{Error, Result};
 use offramp_text::{Corpus, CorpusOptions, PrepareSummary, TokenStream, Tokenizer};
 use std::path::{Path, PathBuf};
 
-/// The tokens that `paths` mean to a model with this tokenizer: the stories of all that [`Corpus::find`] finds, or of
-/// one prepared folder the validation split (the training split if it has no other). No more than the story that
-/// reaches `max_tokens`, of either.
+/// The tokens that `paths` mean to a model with this tokenizer: the stories of all that [`Corpus::find`]
+/// finds, or of one prepared folder the validation split (the training split if it has no other). No more
+/// than the story that reaches `max_tokens`, of either.
 ///
 /// # Errors
 /// If the files or the folder cannot be read, or the folder was prepared with another tokenizer.
@@ -137,7 +137,7 @@ mod tests {
         let parts = ["train.txt", "valid.txt"].map(|name| tokens(&open(&[path(name)]).unwrap()));
         assert_eq!(tokens(&both), parts.join(&end));
         assert_eq!(tokens(&open(&[path("[tv]*.txt")]).unwrap()), tokens(&both));
-        assert_eq!(both.found().stories, 5);
+        assert_eq!(both.counts().stories, 5);
         let message = open(&[path("corpus"), path("valid.txt")]).unwrap_err().to_string();
         assert!(message.contains("was prepared already"), "{message}");
     }

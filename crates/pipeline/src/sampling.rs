@@ -1,22 +1,23 @@
-//! How tokens are chosen: what the user asks for, else what `generation_config.json` says, else our own.
+//! The sampling options: the user's, else those of `generation_config.json`, else our own.
 
 use crate::GenerationConfig;
 use offramp_engine::SamplingOptions;
 
-/// Where nobody says anything: stories that stay on their way.
+/// Our own options, for stories that stay coherent.
 const OURS: SamplingOptions =
     SamplingOptions { temperature: 0.6, top_k: 0, top_p: 0.9, repetition_penalty: 1.0, seed: 0 };
 
-/// What `transformers` samples with where `do_sample` is set and a key is not (`GenerationConfig`'s defaults).
+/// The defaults of `GenerationConfig`, which `transformers` uses for keys that are missing beside
+/// `do_sample`.
 const THEIRS: SamplingOptions =
     SamplingOptions { temperature: 1.0, top_k: 50, top_p: 1.0, repetition_penalty: 1.0, seed: 0 };
 
-/// What the user asks for; `None` leaves it to the model's folder.
+/// The user's options; `None` leaves a value to the model's folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Asked {
     /// Below 1 sharpens the distribution; 0 is greedy.
     pub temperature: Option<f32>,
-    /// Keeps so many of the most likely tokens; 0 keeps all.
+    /// Keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: Option<usize>,
     /// Keeps the most likely tokens until their probabilities sum to this.
     pub top_p: Option<f32>,
@@ -26,19 +27,19 @@ pub struct Asked {
     pub seed: u64,
 }
 
-/// How tokens are chosen, and who says so.
+/// The sampling options, and whether the folder set any.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
-    /// What the sampler takes.
+    /// The options for the sampler.
     pub options: SamplingOptions,
-    /// Whether `generation_config.json` decides any of it.
+    /// Whether any of them comes from `generation_config.json`.
     pub from_file: bool,
 }
 
 impl Sampling {
-    /// The user's word before the file's, the file's before ours. A file that says nothing of sampling leaves ours; one
-    /// that does is read as `transformers` reads it: without `do_sample` it is greedy. To ask for `temperature`,
-    /// `top_k` or `top_p` is to ask for chance.
+    /// The user's options come first, then the file's, then ours. A file without sampling keys leaves ours. A
+    /// file with such keys is read as `transformers` reads it: without `do_sample` it means greedy. A user
+    /// who gives `temperature`, `top_k` or `top_p` asks for sampling.
     pub fn new(asked: &Asked, file: &GenerationConfig) -> Self {
         let Asked { temperature, top_k, top_p, repetition_penalty, seed } = *asked;
         let own_way = temperature.is_some() || top_k.is_some() || top_p.is_some();
@@ -69,7 +70,7 @@ impl Sampling {
         }
     }
 
-    /// In words: "greedy", or what differs from plain sampling.
+    /// In words: "greedy", or the options that differ from plain sampling.
     pub fn describe(&self) -> String {
         let SamplingOptions { temperature, top_k, top_p, repetition_penalty, .. } = self.options;
         let mut words = vec![match temperature {

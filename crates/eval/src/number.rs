@@ -1,16 +1,16 @@
-//! Numbers as people read them.
+//! Numbers as people read them, in tables, messages and cards. A number that is not finite is a dash.
 
 use std::time::Duration;
 
 /// 1061591040 as 1,061,591,040.
-pub(crate) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group));
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// Bytes in the unit that leaves one to three digits before the point; powers of 1000.
-pub(crate) fn bytes(bytes: u64) -> String {
+/// Bytes in a unit of a power of 1000, with one to three digits before the point.
+pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut units = ["B", "kB", "MB", "GB", "TB"].iter().peekable();
     while value >= 999.5 && units.len() > 1 {
@@ -25,8 +25,8 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Three significant digits, as a rate has: 12,300 · 1,230 · 123 · 12.3 · 1.23.
-pub(crate) fn rate(value: f64) -> String {
+/// A rate: whole from 100 on, else with three significant digits: 12,345 · 123 · 12.3 · 1.23.
+pub fn rate(value: f64) -> String {
     match value {
         value if !value.is_finite() => "–".to_owned(),
         value if value >= 99.95 => grouped(value.round() as u64),
@@ -35,23 +35,23 @@ pub(crate) fn rate(value: f64) -> String {
     }
 }
 
-/// So many decimals; a number that there is none of is a dash.
-pub(crate) fn fixed(value: f64, decimals: usize) -> String {
+/// A number with this many decimals.
+pub fn fixed(value: f64, decimals: usize) -> String {
     if value.is_finite() { format!("{value:.decimals$}") } else { "–".to_owned() }
 }
 
-/// A share in percent, likewise.
-pub(crate) fn percent(share: f64, decimals: usize) -> String {
+/// A share in percent, with this many decimals.
+pub fn percent(share: f64, decimals: usize) -> String {
     if share.is_finite() { format!("{:.decimals$} %", 100.0 * share) } else { "–".to_owned() }
 }
 
-/// `1.25×`, likewise.
-pub(crate) fn times(ratio: f64) -> String {
+/// A ratio: `1.25×`.
+pub fn times(ratio: f64) -> String {
     if ratio.is_finite() { format!("{ratio:.2}×") } else { "–".to_owned() }
 }
 
 /// `59s`, `12m 05s`, `3h 07m`.
-pub(crate) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),

@@ -1,11 +1,11 @@
-//! The stories of several files, one after the other as one row.
+//! The stories of several files, one file after the other.
 
 use std::path::Path;
 
-use super::{Corpus, Found, Stories};
+use super::{Corpus, CorpusCounts, Stories};
 use crate::error::{Error, Result};
 
-/// A story and where it stands.
+/// A story and where it came from.
 pub(crate) struct Story<'c> {
     pub(crate) text: String,
     /// The file it is from.
@@ -14,40 +14,40 @@ pub(crate) struct Story<'c> {
     pub(crate) number: u64,
 }
 
-/// The stories of several files in the order of the files. A file without any is an error; after an error there are no
-/// more.
-pub(crate) struct Row<'c> {
-    /// Those not yet read to their end.
+/// The stories of several files, in the order of the files. A file without a story is an error. After an
+/// error the iterator ends.
+pub(crate) struct AllStories<'c> {
+    /// Files that are not read to their end.
     rest: &'c [Corpus],
-    /// The first of them, once it is open.
+    /// The open reader of the first of them.
     open: Option<Stories>,
-    /// Stories read from it.
+    /// Stories read from the first of them.
     stories: u64,
-    /// Sizes of the files before it.
+    /// The total size of the files read before.
     bytes_before: u64,
-    /// What was found in them.
-    found_before: Found,
+    /// The counts of the files read before.
+    counts_before: CorpusCounts,
 }
 
-/// The most there are to read, as far as it is known.
+/// The total size of these files, as far as it is known.
 pub(crate) fn bytes(corpora: &[Corpus]) -> u64 {
     corpora.iter().map(Corpus::bytes).sum()
 }
 
-impl<'c> Row<'c> {
+impl<'c> AllStories<'c> {
     pub(crate) fn new(corpora: &'c [Corpus]) -> Self {
-        let found_before = Found::default();
-        Self { rest: corpora, open: None, stories: 0, bytes_before: 0, found_before }
+        let counts_before = CorpusCounts::default();
+        Self { rest: corpora, open: None, stories: 0, bytes_before: 0, counts_before }
     }
 
-    /// How much of all files has been read, as [`Stories::bytes_read`] counts it.
+    /// Bytes read from all files, as [`Stories::bytes_read`] counts them.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_before + self.open.as_ref().map_or(0, Stories::bytes_read)
     }
 
-    /// What has been found in all files so far.
-    pub(crate) fn found(&self) -> Found {
-        self.open.as_ref().map_or(self.found_before, |stories| self.found_before + stories.found())
+    /// The counts of all files so far.
+    pub(crate) fn counts(&self) -> CorpusCounts {
+        self.open.as_ref().map_or(self.counts_before, |stories| self.counts_before + stories.counts())
     }
 
     fn next_story(&mut self) -> Result<Option<Story<'c>>> {
@@ -63,7 +63,7 @@ impl<'c> Row<'c> {
             if self.stories == 0 {
                 return Err(Error::NoStories { path: corpus.path().to_owned() });
             }
-            self.found_before = self.found();
+            self.counts_before = self.counts();
             (self.rest, self.open, self.stories) = (rest, None, 0);
             self.bytes_before += corpus.bytes();
         }
@@ -71,7 +71,7 @@ impl<'c> Row<'c> {
     }
 }
 
-impl<'c> Iterator for Row<'c> {
+impl<'c> Iterator for AllStories<'c> {
     type Item = Result<Story<'c>>;
 
     fn next(&mut self) -> Option<Self::Item> {
