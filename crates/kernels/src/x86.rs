@@ -3,15 +3,12 @@
 mod amx;
 mod attend;
 mod avx2;
+mod avx2_vectors;
 mod avx512;
+mod avx512_vectors;
 mod gemm2;
 mod gemm512;
 mod pack512;
-mod strips2;
-mod strips512;
-mod ternary2;
-mod ternary512;
-mod tiles;
 mod wiring;
 
 use crate::table::Table;

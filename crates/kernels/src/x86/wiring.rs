@@ -80,4 +80,19 @@ macro_rules! compiled_for {
     )*};
 }
 
-pub(super) use {compiled_for, table};
+/// Compiles products of `simd` for an instruction set.
+macro_rules! products {
+    ($features:literal: $(fn $name:ident($factors:ty) = $product:path;)*) => {$(
+        fn $name(factors: $factors, out: $crate::columns::ColumnsMut<'_>) {
+            #[target_feature(enable = $features)]
+            fn compiled(factors: $factors, out: $crate::columns::ColumnsMut<'_>) {
+                // SAFETY: this function has the instructions.
+                unsafe { $product(factors, out) }
+            }
+            // SAFETY: this table is handed out only where the processor has its instructions.
+            unsafe { compiled(factors, out) }
+        }
+    )*};
+}
+
+pub(super) use {compiled_for, products, table};

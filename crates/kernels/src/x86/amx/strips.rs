@@ -25,8 +25,7 @@ thread_local! {
 pub(super) fn product(factors: Strips<'_>, mut out: ColumnsMut<'_>) {
     let (tokens, rows) = (out.rows(), out.columns());
     if tokens <= FEW {
-        // SAFETY: processors with tiles have VNNI, and this table asks for it.
-        return unsafe { super::super::strips512::product(factors, out) };
+        return super::super::avx512::product_strips(factors, out);
     }
     let bytes = factors.check(tokens, rows);
     let Strips { codes, x, weight } = factors;

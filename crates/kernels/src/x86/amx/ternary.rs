@@ -30,8 +30,7 @@ pub(super) fn product(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
     let (tokens, rows) = (out.rows(), out.columns());
     if tokens <= SIDE {
         // Two tiles of tokens take as long whether they are full or not.
-        // SAFETY: processors with tiles have VNNI, and this table asks for it.
-        return unsafe { super::super::ternary512::product(factors, out) };
+        return super::super::avx512::product_ternary(factors, out);
     }
     let bytes = factors.check(tokens, rows);
     let Ternary { x, weight, step } = factors;
