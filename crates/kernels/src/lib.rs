@@ -27,11 +27,14 @@ pub mod bandwidth;
 pub mod bit_linear;
 mod columns;
 pub mod convert;
+mod dispatch;
+mod elementwise;
+mod factors;
 pub mod gemm;
-mod lanes;
 mod linear;
 pub mod pool;
 mod reference;
+mod rounding;
 pub mod rows;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no table of this target uses it yet"))]
 mod simd;
@@ -43,8 +46,11 @@ pub mod ternary;
 mod x86;
 
 pub use columns::{Claims, ColumnsMut};
+pub use dispatch::{UnknownTable, active, available, choose};
+pub use elementwise::{AdamWStep, NormRow};
+pub use factors::RowFactors;
 pub use half::{bf16, f16};
-pub use linear::{Job, Operand, Rows, TernaryWeight, Weight, linear, linear_with};
+pub use linear::{Job, Operand, TernaryWeight, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
-pub use table::{AdamWStep, NormRow, TILE_TOKENS, Table, UnknownTable, active, available, choose};
+pub use table::{TILE_TOKENS, Table};

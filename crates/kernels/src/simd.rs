@@ -6,4 +6,6 @@
 pub(crate) mod row_major;
 pub(crate) mod strip;
 pub(crate) mod ternary;
+#[cfg(test)]
+mod tests;
 pub(crate) mod vector;

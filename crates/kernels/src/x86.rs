@@ -3,12 +3,12 @@
 mod amx;
 mod attend;
 mod avx2;
+mod avx2_gemm;
 mod avx2_vectors;
 mod avx512;
+mod avx512_gemm;
+mod avx512_gemm_pack;
 mod avx512_vectors;
-mod gemm2;
-mod gemm512;
-mod pack512;
 mod wiring;
 
 use crate::table::Table;

@@ -8,7 +8,7 @@
 
 use super::vector::{ROWS, Simd};
 use crate::columns::ColumnsMut;
-use crate::linear::Rows;
+use crate::factors::RowFactors;
 use half::bf16;
 
 /// How the factors of a format are loaded and multiplied.
@@ -130,10 +130,13 @@ impl Out {
 /// # Safety
 /// The processor must have the instructions of `V`.
 #[inline(always)]
-pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(factors: Rows<'_, F::Value>, mut out: ColumnsMut<'_>) {
+pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
+    factors: RowFactors<'_, F::Value>,
+    mut out: ColumnsMut<'_>,
+) {
     let (tokens, rows) = (out.rows(), out.columns());
     factors.check(tokens, rows);
-    let Rows { x, weight, in_features: k } = factors;
+    let RowFactors { x, weight, in_features: k } = factors;
     let part = Window { x: x.as_ptr(), weight: weight.as_ptr(), stride: k, len: k };
     let out = Out { start: out.as_mut_ptr(), stride: out.stride() };
     // SAFETY: the shapes were checked; the caller promises the instructions.

@@ -6,7 +6,9 @@
 
 use super::vector::{Dot, FEW_REGISTERS, FOUR_BIT_STEPS};
 use crate::columns::ColumnsMut;
-use crate::strips::{Codes, QUAD, Quantised, STRIP, Strips};
+use crate::factors::StripFactors;
+use crate::strips::block_quantized::BlockQuantized;
+use crate::strips::layout::{Codes, QUAD, STRIP};
 use half::bf16;
 
 /// Bytes of a strip's rows at four k.
@@ -21,11 +23,14 @@ const AHEAD: usize = 2 << 10;
 /// # Safety
 /// The processor must have the instructions of `S`, as [`Dot`] says.
 #[inline(always)]
-pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(factors: Strips<'_>, mut out: ColumnsMut<'_>) {
+pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
+    factors: StripFactors<'_>,
+    mut out: ColumnsMut<'_>,
+) {
     const { assert!(VECTORS * S::LANES == STRIP) };
     let (tokens, rows) = (out.rows(), out.columns());
     let bytes = factors.check(tokens, rows);
-    let Strips { codes, x, weight } = factors;
+    let StripFactors { codes, x, weight } = factors;
     let tiles = tokens.div_ceil(S::STRIP_TOKENS);
     for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
         for tile in 0..tiles {
@@ -47,7 +52,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(factors: Strips<'_>, 
 /// Some tokens of a product.
 #[derive(Clone, Copy)]
 struct Tokens<'a> {
-    x: Quantised<'a>,
+    x: BlockQuantized<'a>,
     first: usize,
     count: usize,
 }

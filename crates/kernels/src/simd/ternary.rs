@@ -5,8 +5,9 @@
 use super::strip::StripOut;
 use super::vector::{Dot, FEW_REGISTERS, TWO_BIT_STEPS};
 use crate::columns::ColumnsMut;
-use crate::strips::STRIP;
-use crate::ternary::{BLOCK, BLOCK_BYTES, LINE, QUAD, QUADS, Quantised, STEP, Ternary};
+use crate::factors::TernaryFactors;
+use crate::ternary::layout::{BLOCK, BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP};
+use crate::ternary::row_quantized::RowQuantized;
 
 /// Bytes of a cache line.
 const CACHE_LINE: usize = 64;
@@ -19,11 +20,14 @@ const _: () = assert!(BLOCK / QUAD <= TWO_BIT_STEPS);
 /// # Safety
 /// The processor must have the instructions of `S`, as [`Dot`] says.
 #[inline(always)]
-pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
+pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
+    factors: TernaryFactors<'_>,
+    mut out: ColumnsMut<'_>,
+) {
     const { assert!(VECTORS * S::LANES == STRIP) };
     let (tokens, rows) = (out.rows(), out.columns());
     let bytes = factors.check(tokens, rows);
-    let Ternary { x, weight, step } = factors;
+    let TernaryFactors { x, weight, step } = factors;
     for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
         for token in (0..tokens).step_by(S::TERNARY_TOKENS) {
             let tile = Tile { x, token, step, out: StripOut::new(&mut out, token, first) };
@@ -50,7 +54,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(factors: Ternary<'_>,
 /// Some tokens of a product, and where their sums with one strip go.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
-    x: Quantised<'a>,
+    x: RowQuantized<'a>,
     token: usize,
     step: f32,
     out: StripOut,

@@ -3,17 +3,15 @@
 
 use super::attend::avx2 as attend;
 use super::avx2_vectors::Avx2;
-use crate::linear::Rows;
+use crate::factors::{RowFactors, StripFactors, TernaryFactors};
 use crate::simd::{row_major, strip, ternary};
-use crate::strips::Strips;
-use crate::ternary::Ternary;
 use half::bf16;
 
-super::wiring::table!("avx2", "avx2,fma", super::gemm2::F32, super::gemm2::BF16);
+super::wiring::table!("avx2", "avx2,fma", super::avx2_gemm::F32, super::avx2_gemm::BF16);
 
 super::wiring::products! { "avx2,fma":
-    fn product(Rows<'_, f32>) = row_major::product::<Avx2, row_major::Floats>;
-    fn product_bf16(Rows<'_, bf16>) = row_major::product::<Avx2, row_major::WidenedBf16>;
-    fn product_strips(Strips<'_>) = strip::product::<Avx2, 4>;
-    fn product_ternary(Ternary<'_>) = ternary::product::<Avx2, 4>;
+    fn product(RowFactors<'_, f32>) = row_major::product::<Avx2, row_major::Floats>;
+    fn product_bf16(RowFactors<'_, bf16>) = row_major::product::<Avx2, row_major::WidenedBf16>;
+    fn product_strips(StripFactors<'_>) = strip::product::<Avx2, 4>;
+    fn product_ternary(TernaryFactors<'_>) = ternary::product::<Avx2, 4>;
 }
