@@ -19,7 +19,7 @@ const UNSAFE: [&str; 7] = [
     "crates/kernels/src/x86/",
     "crates/kernels/src/columns.rs",
     "crates/kernels/src/team.rs",
-    "crates/model/src/weights/map.rs",
+    "crates/model/src/storage/",
     "fuzz/src/memory.rs",
     "tests/tests/allocations.rs",
 ];

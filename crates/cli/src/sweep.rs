@@ -12,6 +12,7 @@ use offramp_eval::{Agreeing, SweepOptions, SweepReport, Texts, agreeing, opening
 use offramp_model::{Config, Llama};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Of the weights that are made up.
 const SEED: u64 = 0;
@@ -96,7 +97,7 @@ struct MadeUp {
 /// A model and prompts for it.
 struct Material {
     path: PathBuf,
-    model: Llama,
+    model: Arc<Llama>,
     prompts: Vec<Vec<u32>>,
     token_limit: Option<usize>,
     head: Option<offramp_model::DraftHead>,

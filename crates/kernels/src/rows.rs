@@ -70,6 +70,17 @@ pub fn add(x: &[f32], width: usize, y: &mut [f32]) {
     team::share(threads, x.chunks(piece).zip(y.chunks_mut(piece)), |(x, y)| (active().axpy)(1.0, x, y));
 }
 
+/// Adds `bias` to every row of `y`.
+///
+/// # Shapes
+/// `bias`: `[width]`, `y`: `[rows, width]`
+pub fn add_bias(bias: &[f32], y: &mut [f32]) {
+    let (threads, piece) = cut(y.len(), bias.len());
+    team::share(threads, y.chunks_mut(piece), |y| {
+        y.chunks_exact_mut(bias.len()).for_each(|y| (active().axpy)(1.0, bias, y));
+    });
+}
+
 /// `x · factor` in place.
 pub fn scale(x: &mut [f32], factor: f32) {
     let (threads, piece) = cut(x.len(), 1);

@@ -74,14 +74,17 @@ impl<'a> Batch<'a> {
         self.texts.iter().flat_map(|text| text.first..text.first + text.rows)
     }
 
-    /// Positions that all rows see, counted with each row: row at position p sees p + 1.
-    pub(crate) fn seen(&self) -> u64 {
-        self.positions().map(|position| position as u64 + 1).sum()
+    /// Positions that all rows see, counted with each row: the row at position p sees p + 1, or those of its window.
+    pub(crate) fn seen(&self, window: Option<usize>) -> u64 {
+        let most = window.unwrap_or(usize::MAX);
+        self.positions().map(|position| (position + 1).min(most) as u64).sum()
     }
 
-    /// Positions that all caches hold once the rows are in them.
-    pub(crate) fn held(&self) -> u64 {
-        self.texts.iter().map(|text| (text.first + text.rows) as u64).sum()
+    /// Positions that are read of all caches once the rows are in them.
+    pub(crate) fn read(&self, window: Option<usize>) -> u64 {
+        let most = |text: &Text<'_>| window.map_or(usize::MAX, |window| window.saturating_add(text.rows - 1));
+        let texts = self.texts.iter().filter(|text| text.rows > 0);
+        texts.map(|text| (text.first + text.rows).min(most(text)) as u64).sum()
     }
 
     /// The largest number of positions that a cache may hold.

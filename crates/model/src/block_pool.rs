@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::format::CacheFormat;
 use crate::memory;
-use crate::weights::Pages;
+use crate::storage::Pages;
 use offramp_kernels::attend::{BLOCK, block_len};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -2,14 +2,15 @@
 //!
 //! What it says is verified by the model's own head, so that it may err: only speed depends on how often.
 
-use crate::config::TensorSpec;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::hidden::Hidden;
+use crate::layout::Values;
 use crate::linear::Linear;
 use crate::llama::{Llama, new_id};
-use crate::source::{Source, Values};
-use crate::workspace::Workspace;
+use crate::scratch::Scratch;
+use crate::source::Source;
+use crate::tensor::TensorSpec;
 use offramp_kernels::ternary::Input;
 use std::ops::Range;
 
@@ -79,11 +80,11 @@ impl Llama {
             return Err(Error::EmptyShortlist);
         }
         let spec = TensorSpec::new("a draft head", &[rows, self.config().hidden_size]);
-        let mut source = Rows { head: self.lm_head(), tokens: shortlist.as_deref() };
+        let source = Rows { head: self.lm_head(), tokens: shortlist.as_deref() };
         Ok(DraftHead {
             id: new_id(),
             model: self.id(),
-            weight: Linear::take(&mut source, &spec, format, Input::ALL[0])?,
+            weight: Linear::take(&source, &spec, format, Input::ALL[0])?,
             shortlist,
             vocab_size,
         })
@@ -102,12 +103,12 @@ impl Llama {
         hidden: &Hidden,
         rows: Range<usize>,
         logits: &mut Vec<f32>,
-        workspace: &mut Workspace,
+        scratch: &mut Scratch,
     ) {
         assert!(head.is_of(self), "a draft head of this model");
-        workspace.work += self.head_work(Some(head), rows.len());
-        self.norm_rows(hidden, rows, workspace);
-        let Workspace { normed, operand, shortlisted, .. } = workspace;
+        scratch.work += self.head_work(Some(head), rows.len());
+        self.norm_rows(hidden, rows, scratch);
+        let Scratch { normed, operand, shortlisted, .. } = scratch;
         let Some(shortlist) = &head.shortlist else {
             return head.weight.forward(normed, operand, logits);
         };
@@ -134,7 +135,7 @@ impl Source for Rows<'_> {
         Ok(self.head.format())
     }
 
-    fn values(&mut self, _spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+    fn values(&self, _spec: &TensorSpec) -> Result<Box<Values<'_>>> {
         let (head, tokens, width) = (self.head, self.tokens, self.head.in_features());
         Ok(Box::new(move |first, out| {
             let mut row = Vec::with_capacity(width);

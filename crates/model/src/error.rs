@@ -1,7 +1,7 @@
 //! Everything that can go wrong in this room, each in one line that says what to do about it.
 
-use crate::config::TensorSpec;
 use crate::format::Format;
+use crate::tensor::TensorSpec;
 use offramp_files::legible;
 use std::fs::{self, File};
 use std::io;

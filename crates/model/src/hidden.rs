@@ -5,7 +5,7 @@ use std::ops::Range;
 /// The residual streams of some tokens, of one text or of many, between any two layers.
 ///
 /// It is made by [`Llama::embed`](crate::Llama::embed), moved on by [`Llama::forward`](crate::Llama::forward) and read
-/// by [`Llama::head`](crate::Llama::head).
+/// by [`Llama::head`](crate::Llama::head). An empty one takes tokens of any model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hidden {
     pub(crate) hidden_size: usize,
@@ -37,6 +37,9 @@ impl Hidden {
     /// # Panics
     /// If the other has not so many tokens, or belongs to a model of another width.
     pub fn append(&mut self, other: &Self, tokens: Range<usize>) {
+        if self.stream.is_empty() {
+            self.hidden_size = other.hidden_size;
+        }
         assert_eq!(self.hidden_size, other.hidden_size, "hidden states of the same width");
         let width = self.hidden_size;
         self.stream.extend_from_slice(&other.stream[tokens.start * width..tokens.end * width]);

@@ -5,7 +5,7 @@ use crate::batch::Batch;
 use crate::hidden::Hidden;
 use crate::linear::{Linear, together};
 use crate::norm::RmsNorm;
-use crate::workspace::Workspace;
+use crate::scratch::Scratch;
 use offramp_kernels::rows;
 
 /// SwiGLU: `down(silu(gate(x)) · up(x))`.
@@ -33,27 +33,21 @@ impl DecoderLayer {
         index: usize,
         hidden: &mut Hidden,
         batch: &mut Batch<'_>,
-        workspace: &mut Workspace,
+        scratch: &mut Scratch,
     ) {
         let (stream, width) = (&mut hidden.stream, hidden.hidden_size);
-        self.input_layernorm.forward(stream, &mut workspace.normed);
-        self.self_attn.forward(index, batch, workspace);
-        rows::add(&workspace.residual, width, stream);
-        self.post_attention_layernorm.forward(stream, &mut workspace.normed);
-        self.mlp.forward(workspace);
-        rows::add(&workspace.residual, width, stream);
+        self.input_layernorm.forward(stream, &mut scratch.normed);
+        self.self_attn.forward(index, batch, scratch);
+        rows::add(&scratch.residual, width, stream);
+        self.post_attention_layernorm.forward(stream, &mut scratch.normed);
+        self.mlp.forward(scratch);
+        rows::add(&scratch.residual, width, stream);
     }
 
     /// Appends to the caches what this layer would, had the residual stream reached it as it is.
-    pub(crate) fn fill(
-        &self,
-        index: usize,
-        hidden: &Hidden,
-        batch: &mut Batch<'_>,
-        workspace: &mut Workspace,
-    ) {
-        self.input_layernorm.forward(&hidden.stream, &mut workspace.normed);
-        self.self_attn.fill(index, batch, workspace);
+    pub(crate) fn fill(&self, index: usize, hidden: &Hidden, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        self.input_layernorm.forward(&hidden.stream, &mut scratch.normed);
+        self.self_attn.fill(index, batch, scratch);
     }
 
     /// Bytes of its weights.
@@ -64,8 +58,9 @@ impl DecoderLayer {
 
     /// The layer's norms.
     fn norms(&self) -> impl Iterator<Item = &RmsNorm> {
+        let Attention { q_norm, k_norm, attn_sub_norm, .. } = &self.self_attn;
         let own = [&self.input_layernorm, &self.post_attention_layernorm];
-        own.into_iter().chain(&self.self_attn.attn_sub_norm).chain(&self.mlp.ffn_sub_norm)
+        own.into_iter().chain(q_norm).chain(k_norm).chain(attn_sub_norm).chain(&self.mlp.ffn_sub_norm)
     }
 
     /// The layer's matrices, in file order.
@@ -84,9 +79,9 @@ impl DecoderLayer {
 }
 
 impl Mlp {
-    /// From `workspace.normed` `[rows, hidden]` to `workspace.residual` `[rows, hidden]`.
-    fn forward(&self, workspace: &mut Workspace) {
-        let Workspace { normed, operand, gate, up, gated, residual, .. } = workspace;
+    /// From `scratch.normed` `[rows, hidden]` to `scratch.residual` `[rows, hidden]`.
+    fn forward(&self, scratch: &mut Scratch) {
+        let Scratch { normed, operand, gate, up, gated, residual, .. } = scratch;
         together(normed, operand, [(&self.gate_proj, gate), (&self.up_proj, up)]);
         gated.resize(gate.len(), 0.0);
         rows::silu_mul(gate, up, self.gate_proj.out_features(), gated);

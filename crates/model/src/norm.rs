@@ -1,6 +1,6 @@
 //! Root-mean-square norm (Zhang and Sennrich 2019).
 
-use crate::weights::Storage;
+use crate::storage::Storage;
 use offramp_kernels::rows;
 
 /// A norm with a weight.

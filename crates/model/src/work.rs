@@ -6,6 +6,7 @@ use crate::draft_head::DraftHead;
 use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::llama::Llama;
+use crate::norm::RmsNorm;
 use std::ops::{AddAssign, Range, Sub};
 
 /// Bytes of weights, keys and values that are read, and operations (a multiplication and an addition are two) of the
@@ -29,6 +30,13 @@ impl Work {
         let bytes = self.bytes as f64 / whole.bytes.max(1) as f64;
         bytes.max(self.operations as f64 / whole.operations.max(1) as f64)
     }
+}
+
+/// Positions that rows attend to: as each row sees them, and each text's once.
+#[derive(Clone, Copy, Debug)]
+struct Positions {
+    seen: u64,
+    read: u64,
 }
 
 impl AddAssign for Work {
@@ -73,19 +81,43 @@ impl Llama {
         work
     }
 
+    /// What a token takes that comes alone after `before` others and leaves after `exit_layer` layers, head included.
+    pub fn token_work(&self, exit_layer: usize, before: usize) -> Work {
+        let mut work = self.rows_work(0..exit_layer, 1, |window| {
+            let seen = (before as u64 + 1).min(window.map_or(u64::MAX, |window| window as u64));
+            Positions { seen, read: seen }
+        });
+        work += self.head_work(None, 1);
+        work
+    }
+
     /// What [`Llama::forward`] takes for a batch that is placed.
     pub(crate) fn forward_work(&self, layers: Range<usize>, batch: &Batch<'_>) -> Work {
+        let positions = |window| Positions { seen: batch.seen(window), read: batch.read(window) };
+        self.rows_work(layers, batch.rows(), positions)
+    }
+
+    /// `positions` says what a layer of some window attends to.
+    fn rows_work(
+        &self,
+        layers: Range<usize>,
+        rows: usize,
+        positions: impl Fn(Option<usize>) -> Positions,
+    ) -> Work {
         let mut work = Work::default();
         for layer in &self.layers()[layers.clone()] {
-            let products = layer.linears().into_iter().map(|linear| Work::product(linear, batch.rows()));
+            let products = layer.linears().into_iter().map(|linear| Work::product(linear, rows));
             work.operations += products.map(|work| work.operations).sum::<u64>();
             work.bytes += layer.bytes();
         }
         let heads = (self.config().num_attention_heads * self.config().head_dim) as u64;
-        let depth = layers.len() as u64;
-        // Each position that a row sees has a product of its key and one of its value.
-        work.operations += depth * 4 * heads * batch.seen();
-        work.bytes += depth * batch.held() * self.kv_bytes_per_position(1);
+        let position = self.kv_bytes_per_position(1);
+        for layer in &self.layers()[layers] {
+            let Positions { seen, read } = positions(layer.self_attn.window);
+            // Each position that a row sees has a product of its key and one of its value.
+            work.operations += 4 * heads * seen;
+            work.bytes += read * position;
+        }
         work
     }
 
@@ -96,6 +128,7 @@ impl Llama {
             work += Work::product(&layer.self_attn.k_proj, rows);
             work += Work::product(&layer.self_attn.v_proj, rows);
             work.bytes += layer.input_layernorm.bytes();
+            work.bytes += layer.self_attn.k_norm.as_ref().map_or(0, RmsNorm::bytes);
         }
         work
     }

@@ -3,9 +3,7 @@
 
 use offramp_kernels::attend::BLOCK;
 use offramp_kernels::pool;
-use offramp_model::{
-    Batch, BlockPool, CacheFormat, Config, Error, Format, Formats, KvCache, Llama, Workspace,
-};
+use offramp_model::{Batch, BlockPool, CacheFormat, Config, Error, Format, Formats, KvCache, Llama, Scratch};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,14 +52,12 @@ impl Text {
     /// A cache that holds the text so far, and the rows to come, at the depth at which they stand.
     fn begin(&self, model: &Llama, pool: &Arc<BlockPool>) -> (KvCache, offramp_model::Hidden) {
         let mut cache = KvCache::new(pool, self.before + self.rows).expect("blocks");
-        let (mut hidden, mut workspace) = (model.new_hidden(), Workspace::new());
+        let (mut hidden, mut scratch) = (model.new_hidden(), Scratch::new());
         model.embed(&self.tokens(self.before), &mut hidden).expect("ids");
-        model.forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut cache), &mut workspace).expect("blocks");
+        model.forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut cache), &mut scratch).expect("blocks");
         let rows = &self.tokens(self.before + self.rows)[self.before..];
         model.embed(rows, &mut hidden).expect("ids");
-        model
-            .forward(0..self.from, &mut hidden, &mut Batch::one(&mut cache), &mut workspace)
-            .expect("blocks");
+        model.forward(0..self.from, &mut hidden, &mut Batch::one(&mut cache), &mut scratch).expect("blocks");
         (cache, hidden)
     }
 
@@ -69,10 +65,10 @@ impl Text {
     fn alone(&self, model: &Llama) -> Vec<f32> {
         let pool = model.new_pool(self.before + self.rows).expect("memory");
         let (mut cache, mut hidden) = self.begin(model, &pool);
-        let (mut logits, mut workspace) = (Vec::new(), Workspace::new());
+        let (mut logits, mut scratch) = (Vec::new(), Scratch::new());
         let layers = self.from..self.to;
-        model.forward(layers, &mut hidden, &mut Batch::one(&mut cache), &mut workspace).expect("blocks");
-        model.head(&hidden, 0..self.rows, &mut logits, &mut workspace);
+        model.forward(layers, &mut hidden, &mut Batch::one(&mut cache), &mut scratch).expect("blocks");
+        model.head(&hidden, 0..self.rows, &mut logits, &mut scratch);
         logits
     }
 }
@@ -94,7 +90,7 @@ fn together(model: &Llama, texts: &[Text]) -> Vec<Vec<f32>> {
     let pool = model.new_pool(positions).expect("memory");
     let mut states: Vec<_> = texts.iter().map(|text| text.begin(model, &pool)).collect();
     assert_eq!(pool.available(), 0);
-    let (mut hidden, mut workspace) = (model.new_hidden(), Workspace::new());
+    let (mut hidden, mut scratch) = (model.new_hidden(), Scratch::new());
     for layer in 0..LAYERS {
         let goes = |text: &Text| text.from <= layer && layer < text.to;
         let mut batch = Batch::default();
@@ -103,7 +99,7 @@ fn together(model: &Llama, texts: &[Text]) -> Vec<Vec<f32>> {
             hidden.append(rows, 0..text.rows);
             batch.push(cache, text.rows);
         }
-        model.forward(layer..layer + 1, &mut hidden, &mut batch, &mut workspace).expect("blocks");
+        model.forward(layer..layer + 1, &mut hidden, &mut batch, &mut scratch).expect("blocks");
         let mut first = 0;
         for (text, (_, rows)) in texts.iter().zip(&mut states).filter(|(text, _)| goes(text)) {
             rows.assign(&hidden, first..first + text.rows);
@@ -113,7 +109,7 @@ fn together(model: &Llama, texts: &[Text]) -> Vec<Vec<f32>> {
     hidden.clear();
     texts.iter().zip(&states).for_each(|(text, (_, rows))| hidden.append(rows, 0..text.rows));
     let mut logits = Vec::new();
-    model.head(&hidden, 0..hidden.tokens(), &mut logits, &mut workspace);
+    model.head(&hidden, 0..hidden.tokens(), &mut logits, &mut scratch);
     let mut rest = &logits[..];
     texts.iter().map(|text| rest.split_off(..text.rows * VOCAB).expect("rows of each").to_vec()).collect()
 }
@@ -137,10 +133,10 @@ proptest! {
 
 /// Logits of `tokens`, appended to `cache`.
 fn feed(model: &Llama, cache: &mut KvCache, tokens: &[u32]) -> Vec<f32> {
-    let (mut hidden, mut logits, mut workspace) = (model.new_hidden(), Vec::new(), Workspace::new());
+    let (mut hidden, mut logits, mut scratch) = (model.new_hidden(), Vec::new(), Scratch::new());
     model.embed(tokens, &mut hidden).expect("ids");
-    model.forward(0..LAYERS, &mut hidden, &mut Batch::one(cache), &mut workspace).expect("blocks");
-    model.head(&hidden, 0..tokens.len(), &mut logits, &mut workspace);
+    model.forward(0..LAYERS, &mut hidden, &mut Batch::one(cache), &mut scratch).expect("blocks");
+    model.head(&hidden, 0..tokens.len(), &mut logits, &mut scratch);
     logits
 }
 
@@ -194,14 +190,14 @@ fn a_pool_never_holds_more_than_it_was_made_for() {
     // A fork of whole blocks needs none until it is cut back into what it shares.
     let mut fork = first.fork(BLOCK, BLOCK).expect("nothing but what is shared");
     fork.truncate(5);
-    let (mut hidden, mut workspace) = (model.new_hidden(), Workspace::new());
+    let (mut hidden, mut scratch) = (model.new_hidden(), Scratch::new());
     model.embed(&[1], &mut hidden).expect("ids");
-    let refused = model.forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut fork), &mut workspace);
+    let refused = model.forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut fork), &mut scratch);
     assert!(matches!(refused, Err(Error::PoolFull { .. })));
     assert_eq!(fork.len(0), 5, "nothing has changed");
     drop(second);
     model
-        .forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut fork), &mut workspace)
+        .forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut fork), &mut scratch)
         .expect("a block came back");
     assert_eq!((pool.used(), pool.available()), (4 * BLOCK, 0));
 }
@@ -211,13 +207,13 @@ fn a_text_that_does_not_fit_changes_nothing_of_the_others() {
     let model = model(&Formats::default());
     let (mut fits, mut full) = (model.new_cache(40), model.new_cache(2));
     feed(&model, &mut full, &[1, 2]);
-    let (mut hidden, mut workspace) = (model.new_hidden(), Workspace::new());
+    let (mut hidden, mut scratch) = (model.new_hidden(), Scratch::new());
     model.embed(&[1, 2, 3], &mut hidden).expect("ids");
     let before = hidden.clone();
     let mut batch = Batch::default();
     batch.push(&mut fits, 2);
     batch.push(&mut full, 1);
-    let refused = model.forward(0..LAYERS, &mut hidden, &mut batch, &mut workspace);
+    let refused = model.forward(0..LAYERS, &mut hidden, &mut batch, &mut scratch);
     assert!(matches!(refused, Err(Error::CacheFull { positions: 3, capacity: 2 })));
     assert_eq!((fits.len(0), full.len(0)), (0, 2));
     assert!(hidden == before);

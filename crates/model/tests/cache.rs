@@ -3,7 +3,7 @@
 
 use offramp_kernels::attend::BLOCK;
 use offramp_kernels::pool;
-use offramp_model::{Batch, CacheFormat, Config, Format, Formats, KvCache, Llama, Workspace};
+use offramp_model::{Batch, CacheFormat, Config, Format, Formats, KvCache, Llama, Scratch};
 use std::path::Path;
 
 /// Attention of so many tokens is shared among threads.
@@ -30,9 +30,9 @@ fn logits(model: &Llama, tokens: &[u32], piece: usize, cache: &mut KvCache) -> V
     for tokens in tokens.chunks(piece) {
         model.embed(tokens, &mut hidden).expect("ids within the vocabulary");
         model
-            .forward(0..2, &mut hidden, &mut Batch::one(cache), &mut Workspace::new())
+            .forward(0..2, &mut hidden, &mut Batch::one(cache), &mut Scratch::new())
             .expect("room in the cache");
-        model.head(&hidden, 0..tokens.len(), &mut logits, &mut Workspace::new());
+        model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
         all.extend_from_slice(&logits);
     }
     all

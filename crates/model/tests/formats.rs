@@ -1,7 +1,7 @@
 //! Number formats: what a model computes in each, and what a quantised folder is.
 
 use offramp_kernels::strips::Codes;
-use offramp_model::{Batch, Config, Format, Formats, Llama, TensorSpec, Weights, Workspace, checkpoint};
+use offramp_model::{Batch, Config, Format, Formats, Llama, Scratch, TensorSpec, Weights, checkpoint};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,8 +75,8 @@ fn formats(layers: Format, head: Format) -> Formats {
 fn logits(model: &Llama) -> Vec<f32> {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(16), Vec::new());
     model.embed(&[1, 74, 33, 0, 64, 31, 32], &mut hidden).expect("ids of the vocabulary");
-    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Workspace::new()).expect("room");
-    model.head(&hidden, 0..7, &mut logits, &mut Workspace::new());
+    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).expect("room");
+    model.head(&hidden, 0..7, &mut logits, &mut Scratch::new());
     logits
 }
 

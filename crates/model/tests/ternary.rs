@@ -2,7 +2,7 @@
 
 use offramp_kernels::bit_linear::{absmean, ternary};
 use offramp_model::{
-    Batch, BitLinear, Config, Error, Format, Formats, Llama, TensorSpec, Weights, Workspace, checkpoint,
+    Batch, BitLinear, Config, Error, Format, Formats, Llama, Scratch, TensorSpec, Weights, checkpoint,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -81,8 +81,8 @@ fn ternary_formats(head: Option<Format>) -> Formats {
 fn logits(model: &Llama) -> Vec<f32> {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(16), Vec::new());
     model.embed(&[1, 74, 33, 0, 64, 31, 32], &mut hidden).expect("ids of the vocabulary");
-    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Workspace::new()).expect("room");
-    model.head(&hidden, 0..7, &mut logits, &mut Workspace::new());
+    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).expect("room");
+    model.head(&hidden, 0..7, &mut logits, &mut Scratch::new());
     logits
 }
 

@@ -22,7 +22,7 @@ pub use sections::{
 
 use crate::error::{Error, Result};
 use offramp_model::run_folder;
-use offramp_model::{BitLinear, Config, EarlyExit, RopeParameters, RopeScaling};
+use offramp_model::{BitLinear, Config, EarlyExit, Family, RopeParameters, RopeScaling};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -156,6 +156,7 @@ impl Recipe {
             max_position_embeddings: model.max_position_embeddings,
             rms_norm_eps: model.rms_norm_eps,
             rope: RopeParameters { theta: model.rope_theta, scaling: RopeScaling::Default },
+            family: Family::default(),
             tie_word_embeddings: model.tie_word_embeddings,
             bos_token_id: end_of_text,
             eos_token_ids: end_of_text.into_iter().collect(),

@@ -109,7 +109,9 @@ pub(super) fn architecture(card: &Card<'_>) -> String {
     let scaling = match config.rope.scaling {
         RopeScaling::Default => "",
         RopeScaling::Linear { .. } => ", linear scaling",
+        RopeScaling::Dynamic { .. } => ", dynamic scaling",
         RopeScaling::Llama3 { .. } => ", Llama 3 scaling",
+        RopeScaling::Yarn(_) => ", YaRN scaling",
     };
     let rows = [
         ("parameters", grouped(config.parameter_count())),
