@@ -8,14 +8,15 @@
 //! and of Hugging Face's `bitnet`; BitNet a4.8 (Wang et al. 2024, arXiv:2411.04965) for 4 bits; BitNet v2 (Wang et al.
 //! 2025, arXiv:2504.18415) for the rotation.
 
+pub(crate) mod row_kernels;
+
+use crate::rounding::nearest_i32;
+
 /// What no magnitude is taken to be below, so that a row of zeros has a step.
 const FLOOR: f32 = 1e-5;
 
 /// Lanes in which magnitudes are summed; see [`mean_magnitude`].
 const LANES: usize = 8;
-
-/// 1.5 · 2²³: adding and taking it away again rounds what is below 2²² to the nearest whole number, ties to even.
-const ROUND: f32 = 12_582_912.0;
 
 /// √7: a row's mean magnitude is √7 steps of its 4-bit codes.
 const SQRT_7: f32 = 2.645_751_3;
@@ -109,15 +110,13 @@ pub fn hadamard(row: &mut [f32]) {
     row.iter_mut().for_each(|value| *value *= scale);
 }
 
-/// Bounds come first, which are whole numbers: what is rounded is then small enough for [`ROUND`].
+/// Bounds come first, which are whole numbers: what is rounded is then small enough for [`nearest_i32`].
 #[inline(always)]
 fn round<C: From<i8>>(values: &[f32], inverse: f32, (least, most): (f32, f32), codes: &mut [C]) {
     assert_eq!(values.len(), codes.len(), "one code for each value");
     for (code, value) in codes.iter_mut().zip(values) {
         let bounded = (value * inverse).max(least).min(most);
-        // The whole number stands in the low bits of the mantissa.
-        let whole = (bounded + ROUND).to_bits().wrapping_sub(ROUND.to_bits());
-        *code = C::from(whole as i8);
+        *code = C::from(nearest_i32(bounded) as i8);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Codes become strips, and strips codes again.
 
-use super::{BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP, ZEROS, strip_bytes};
+use super::layout::{BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP, ZEROS, strip_bytes};
 
 /// Packs up to [`STRIP`](crate::strips::STRIP) rows of codes −1, 0 and 1, `[rows, in_features]`, into one strip;
 /// rows that are missing are zeros.

@@ -1,7 +1,7 @@
 //! How an input becomes int8: the formula, its corners, and that every table makes the very same codes.
 
 use super::*;
-use crate::table::available;
+use crate::dispatch::available;
 use proptest::prelude::*;
 
 const CODES: [Codes; 2] = [Codes::Int8, Codes::Int4];
@@ -13,14 +13,20 @@ struct Token {
     offsets: Vec<i32>,
 }
 
-fn quantise(table: &Table, codes: Codes, x: &[f32]) -> Token {
+fn quantized(table: &Table, codes: Codes, x: &[f32]) -> Token {
     let blocks = codes.blocks(x.len());
     let mut token = Token {
         codes: vec![77; blocks * codes.block()],
         scales: vec![7.7; blocks],
         offsets: vec![7; blocks],
     };
-    (table.quantise)(x, codes, 1, (&mut token.codes, &mut token.scales, &mut token.offsets));
+    let out = TokenMut {
+        codes: &mut token.codes,
+        scales: &mut token.scales,
+        offsets: &mut token.offsets,
+        places: 1,
+    };
+    (table.quantize_token)(x, codes, out);
     token
 }
 
@@ -31,7 +37,7 @@ fn has_inverse(largest: f32) -> bool {
 
 #[track_caller]
 fn check(table: &Table, codes: Codes, x: &[f32]) {
-    let Token { codes: row, scales, offsets } = quantise(table, codes, x);
+    let Token { codes: row, scales, offsets } = quantized(table, codes, x);
     for (b, whole) in row.chunks(codes.block()).enumerate() {
         let x = &x[b * codes.block()..x.len().min((b + 1) * codes.block())];
         let largest = x.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -70,10 +76,10 @@ proptest! {
     fn codes_are_the_nearest_and_the_same_in_every_table(x in values()) {
         for codes in CODES {
             let tables = available();
-            let reference = quantise(tables[0], codes, &x);
+            let reference = quantized(tables[0], codes, &x);
             for table in tables {
                 check(table, codes, &x);
-                let token = quantise(table, codes, &x);
+                let token = quantized(table, codes, &x);
                 prop_assert!(token.codes == reference.codes, "{} {codes:?}", table.name);
                 prop_assert!(token.offsets == reference.offsets, "{} {codes:?}", table.name);
                 let bits = |scales: &[f32]| scales.iter().map(|s| s.to_bits()).collect::<Vec<_>>();
@@ -88,7 +94,7 @@ fn ties_go_to_the_even_code() {
     let x = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 125.5, 126.5, -126.5, 0.49, -0.51, 0.0, -0.0];
     let whole = [127, 0, 2, 2, 0, -2, -2, 126, 126, -126, 0, -1, 0, 0];
     for (table, codes) in available().into_iter().flat_map(|table| CODES.map(|codes| (table, codes))) {
-        let token = quantise(table, codes, &x);
+        let token = quantized(table, codes, &x);
         assert_eq!((&token.codes[..14], token.scales[0]), (&whole[..], 1.0), "{} {codes:?}", table.name);
     }
 }
@@ -100,7 +106,8 @@ fn what_is_no_number_shows_in_its_block_alone() {
             for place in [0, codes.block() - 1, codes.block(), 3 * codes.block()] {
                 let mut x = vec![0.25; 3 * codes.block() + 1]; // the last block is padded
                 x[place] = bad;
-                let found: Vec<_> = quantise(table, codes, &x).scales.iter().map(|s| s.is_finite()).collect();
+                let found: Vec<_> =
+                    quantized(table, codes, &x).scales.iter().map(|s| s.is_finite()).collect();
                 let expected: Vec<_> = (0..4).map(|block| block != place / codes.block()).collect();
                 assert_eq!(found, expected, "{} {codes:?} {bad} at {place}", table.name);
             }
@@ -114,7 +121,8 @@ fn rows_that_do_not_fit_are_refused() {
     for table in available() {
         let call = |places: usize, row: usize, scales: usize, offsets: usize| {
             let (mut row, mut scales, mut offsets) = (vec![0; row], vec![0.0; scales], vec![0; offsets]);
-            (table.quantise)(&[1.0; 100], Codes::Int8, places, (&mut row, &mut scales, &mut offsets));
+            let out = TokenMut { codes: &mut row, scales: &mut scales, offsets: &mut offsets, places };
+            (table.quantize_token)(&[1.0; 100], Codes::Int8, out);
         };
         call(1, 128, 2, 2);
         call(3, 4 * 64, 4, 4); // the second block stands three places on
@@ -129,6 +137,9 @@ fn rows_that_do_not_fit_are_refused() {
             let what = format!("{} {places} {row} {scales} {offsets}", table.name);
             assert!(fails(&|| call(places, row, scales, offsets)), "{what}");
         }
-        assert!(fails(&|| Quantiser::default().quantise(table, Codes::Int4, &[0.0; 7], 3)), "a torn token");
+        assert!(
+            fails(&|| BlockQuantizer::default().quantize(table, Codes::Int4, &[0.0; 7], 3)),
+            "a torn token"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Packing of training's products for AVX-512.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
-use crate::gemm::{Strip, Values};
+use crate::gemm::matrix::{PackSource, Values};
 use std::arch::x86_64::*;
 
 const LANES: usize = 16;
@@ -21,36 +21,36 @@ pub(super) const ROUNDED: u8 = 1;
 /// A word is two `bf16`.
 pub(super) const BF16_VALUES: u8 = 2;
 
-/// Writes a strip as panels of `[words of k, width]`; `KIND` must fit the values.
+/// Writes rows or columns as panels of `[words of k, width]`; `KIND` must fit the values.
 ///
 /// # Panics
-/// If the strip or the panels are not what they say.
-pub(super) fn pack<const KIND: u8>(strip: Strip<'_>, width: usize, panels: &mut [u32]) {
-    let words = strip.depth.div_ceil(per_word(KIND));
-    assert!(strip.stride == 1 || strip.k_stride == 1, "values side by side");
-    assert!(strip.count > 0 && strip.depth > 0 && width.is_multiple_of(TURNED), "something to pack");
-    assert_eq!(panels.len(), strip.count.div_ceil(width) * width * words, "panels of the strip's shape");
-    let last = (strip.count - 1) * strip.stride + (strip.depth - 1) * strip.k_stride;
-    let (values, len) = match strip.values {
+/// If the source or the panels are not what they say.
+pub(super) fn pack<const KIND: u8>(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+    let words = source.depth.div_ceil(per_word(KIND));
+    assert!(source.stride == 1 || source.k_stride == 1, "values side by side");
+    assert!(source.count > 0 && source.depth > 0 && width.is_multiple_of(TURNED), "something to pack");
+    assert_eq!(panels.len(), source.count.div_ceil(width) * width * words, "panels of the source's shape");
+    let last = (source.count - 1) * source.stride + (source.depth - 1) * source.k_stride;
+    let (values, len) = match source.values {
         Values::F32(values) => (values.as_ptr().cast::<u8>(), values.len()),
         Values::Bf16(values) => (values.as_ptr().cast(), values.len()),
     };
-    assert!(last < len && matches!(strip.values, Values::Bf16(_)) == (KIND == BF16_VALUES), "its values");
-    let panels = Panels { at: panels.as_mut_ptr(), width, words };
-    // SAFETY: the strip lies within its values, and the panels have `words` words for each of its rows; the
+    assert!(last < len && matches!(source.values, Values::Bf16(_)) == (KIND == BF16_VALUES), "its values");
+    let panels = PanelsMut { at: panels.as_mut_ptr(), width, words };
+    // SAFETY: the source lies within its values, and the panels have `words` words for each of its rows; the
     // packing is handed out with the tiles, where the processor has the instructions.
     unsafe {
-        if strip.k_stride == 1 {
-            turn::<KIND>(values, strip, panels);
+        if source.k_stride == 1 {
+            turn::<KIND>(values, source, panels);
         } else {
-            copy::<KIND>(values, strip, panels);
+            copy::<KIND>(values, source, panels);
         }
     }
 }
 
 /// Where words go.
 #[derive(Clone, Copy)]
-struct Panels {
+struct PanelsMut {
     at: *mut u32, // [panels, words, width]
     width: usize,
     words: usize,
@@ -69,21 +69,21 @@ fn mask(count: usize) -> u16 {
 /// Values of k lie side by side: four rows at a time are turned in registers.
 ///
 /// # Safety
-/// The strip must lie within `values`, and fit the panels.
+/// The source must lie within `values`, and fit the panels.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn turn<const KIND: u8>(values: *const u8, strip: Strip<'_>, panels: Panels) {
-    let Panels { width, words, .. } = panels;
-    for first in (0..strip.count.next_multiple_of(width)).step_by(TURNED) {
+unsafe fn turn<const KIND: u8>(values: *const u8, source: PackSource<'_>, panels: PanelsMut) {
+    let PanelsMut { width, words, .. } = panels;
+    for first in (0..source.count.next_multiple_of(width)).step_by(TURNED) {
         let panel = panels.at.wrapping_add(first / width * width * words + first % width);
         for word in (0..words).step_by(LANES) {
             let k = word * per_word(KIND);
-            if first + 3 < strip.count {
+            if first + 3 < source.count {
                 // The next stretch of these rows: 1 KiB or more from here is another page's start.
-                (0..TURNED).for_each(|i| ahead::<KIND>(values, (first + i) * strip.stride + k + AHEAD));
+                (0..TURNED).for_each(|i| ahead::<KIND>(values, (first + i) * source.stride + k + AHEAD));
             }
-            let rows: [__m512i; TURNED] = std::array::from_fn(|i| match first + i < strip.count {
+            let rows: [__m512i; TURNED] = std::array::from_fn(|i| match first + i < source.count {
                 // SAFETY: the row exists, and is read up to its depth.
-                true => unsafe { along::<KIND>(values, (first + i) * strip.stride + k, strip.depth - k) },
+                true => unsafe { along::<KIND>(values, (first + i) * source.stride + k, source.depth - k) },
                 false => _mm512_setzero_si512(),
             });
             let low = _mm512_unpacklo_epi32(rows[0], rows[1]);
@@ -167,31 +167,31 @@ fn round(x: __m512) -> __m512i {
 /// Rows lie side by side: every k is copied, `ABREAST` rows at a time so that cache lines are read whole.
 ///
 /// # Safety
-/// As [`turn`]; the strip's rows must be one value apart, or it must have one.
+/// As [`turn`]; the source's rows must be one value apart, or it must have one.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn copy<const KIND: u8>(values: *const u8, strip: Strip<'_>, panels: Panels) {
-    let Panels { width, words, .. } = panels;
-    let rows = strip.count.next_multiple_of(width);
+unsafe fn copy<const KIND: u8>(values: *const u8, source: PackSource<'_>, panels: PanelsMut) {
+    let PanelsMut { width, words, .. } = panels;
+    let rows = source.count.next_multiple_of(width);
     for group in (0..rows).step_by(ABREAST) {
-        let (mut parts, mut count, mut first) = ([Part::default(); ABREAST / 8], 0, group);
+        let (mut parts, mut count, mut first) = ([CopySpan::default(); ABREAST / 8], 0, group);
         while first < rows.min(group + ABREAST) {
             let step = LANES.min(width - first % width);
-            let inside = mask(strip.count.saturating_sub(first)) & mask(step);
+            let inside = mask(source.count.saturating_sub(first)) & mask(step);
             let offset = first / width * words * width + first % width;
-            parts[count] = Part { first, offset, inside, step: mask(step) };
+            parts[count] = CopySpan { first, offset, inside, step: mask(step) };
             (count, first) = (count + 1, first + step);
         }
         for word in 0..words {
             let k = word * per_word(KIND);
-            let odd = if k + 1 < strip.depth { u16::MAX } else { 0 };
+            let odd = if k + 1 < source.depth { u16::MAX } else { 0 };
             for part in &parts[..count] {
-                let index = k * strip.k_stride + part.first;
+                let index = k * source.k_stride + part.first;
                 let at = panels.at.wrapping_add(part.offset + word * width);
-                // SAFETY: masked lanes are neither read nor written; the others lie within strip and panels.
+                // SAFETY: masked lanes are neither read nor written; the others lie within source and panels.
                 unsafe {
                     ahead::<KIND>(values, index + ABREAST);
-                    ahead::<KIND>(values, index + ABREAST + strip.k_stride);
-                    let indices = [index, index + strip.k_stride];
+                    ahead::<KIND>(values, index + ABREAST + source.k_stride);
+                    let indices = [index, index + source.k_stride];
                     let row = across::<KIND>(values, indices, [part.inside, part.inside & odd]);
                     _mm512_mask_storeu_epi32(at.cast(), part.step, row);
                 }
@@ -202,10 +202,10 @@ unsafe fn copy<const KIND: u8>(values: *const u8, strip: Strip<'_>, panels: Pane
 
 /// Up to 16 rows that go to one panel.
 #[derive(Clone, Copy, Default)]
-struct Part {
+struct CopySpan {
     first: usize,
     offset: usize, // of the first word
-    inside: u16,   // lanes that exist in the strip
+    inside: u16,   // lanes that exist in the source
     step: u16,     // lanes of the panel
 }
 

@@ -1,8 +1,10 @@
 //! Tiles of training's products for AVX-512, in `f32` and in `bf16`.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
-use super::pack512::{BF16_VALUES, F32_VALUES, ROUNDED, pack};
-use crate::gemm::{Micro, Strip, Tile, Values, Write, portable};
+use super::avx512_gemm_pack::{BF16_VALUES, F32_VALUES, ROUNDED, pack};
+use crate::gemm::matrix::{PackSource, Values};
+use crate::gemm::micro::{GemmTile, Micro, Write};
+use crate::gemm::portable;
 use std::arch::x86_64::*;
 
 /// 12 × 32 sums, 2 vectors of the right panel, and left values broadcast from memory, fill 27 of the 32
@@ -34,21 +36,21 @@ pub(super) static BF16: Micro = Micro {
     tiles: |panels, out| panels.each(ROWS, COLUMNS, out, run::<true>),
 };
 
-fn pack_f32(strip: Strip<'_>, width: usize, panels: &mut [u32]) {
-    match strip.values {
-        Values::F32(_) => pack::<F32_VALUES>(strip, width, panels),
-        Values::Bf16(_) => portable::pack(strip, width, panels),
+fn pack_f32(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+    match source.values {
+        Values::F32(_) => pack::<F32_VALUES>(source, width, panels),
+        Values::Bf16(_) => portable::pack(source, width, panels),
     }
 }
 
-fn pack_bf16(strip: Strip<'_>, width: usize, panels: &mut [u32]) {
-    match strip.values {
-        Values::F32(_) => pack::<ROUNDED>(strip, width, panels),
-        Values::Bf16(_) => pack::<BF16_VALUES>(strip, width, panels),
+fn pack_bf16(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+    match source.values {
+        Values::F32(_) => pack::<ROUNDED>(source, width, panels),
+        Values::Bf16(_) => pack::<BF16_VALUES>(source, width, panels),
     }
 }
 
-fn run<const BF16: bool>(tile: Tile<'_>, out: &mut [f32]) {
+fn run<const BF16: bool>(tile: GemmTile<'_>, out: &mut [f32]) {
     let words = tile.left.len() / ROWS;
     assert!(tile.left.len() == words * ROWS && tile.right.len() == words * COLUMNS, "panels of one depth");
     assert!((1..=ROWS).contains(&tile.rows) && (1..=COLUMNS).contains(&tile.columns), "a part of a tile");
@@ -79,7 +81,7 @@ type Sums = [[__m512; VECTORS]; ROWS];
 /// # Safety
 /// The panels must hold `words` words of k, and `out` the tile.
 #[target_feature(enable = "avx512f")]
-unsafe fn f32(tile: Tile<'_>, words: usize, out: *mut f32) {
+unsafe fn f32(tile: GemmTile<'_>, words: usize, out: *mut f32) {
     let mut sums: Sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
     let (mut left, mut right) = (tile.left.as_ptr().cast::<f32>(), tile.right.as_ptr().cast::<f32>());
     for _ in 0..words {
@@ -102,7 +104,7 @@ unsafe fn f32(tile: Tile<'_>, words: usize, out: *mut f32) {
 /// # Safety
 /// As [`f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn bf16(tile: Tile<'_>, words: usize, out: *mut f32) {
+unsafe fn bf16(tile: GemmTile<'_>, words: usize, out: *mut f32) {
     let mut sums: Sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
     let (mut left, mut right) = (tile.left.as_ptr().cast::<i32>(), tile.right.as_ptr().cast::<i32>());
     for _ in 0..words {
@@ -127,7 +129,7 @@ unsafe fn bf16(tile: Tile<'_>, words: usize, out: *mut f32) {
 /// # Safety
 /// As [`f32`].
 #[target_feature(enable = "avx512f")]
-unsafe fn widened(tile: Tile<'_>, words: usize, out: *mut f32) {
+unsafe fn widened(tile: GemmTile<'_>, words: usize, out: *mut f32) {
     let mut sums: Sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
     let (mut left, mut right) = (tile.left.as_ptr().cast::<i32>(), tile.right.as_ptr().cast::<i32>());
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
@@ -155,7 +157,7 @@ unsafe fn widened(tile: Tile<'_>, words: usize, out: *mut f32) {
 /// `out` must hold the tile.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn put(sums: &Sums, tile: Tile<'_>, out: *mut f32) {
+unsafe fn put(sums: &Sums, tile: GemmTile<'_>, out: *mut f32) {
     let alpha = _mm512_set1_ps(tile.alpha);
     for (row, sums) in sums.iter().enumerate() {
         if row == tile.rows {

@@ -1,7 +1,7 @@
 //! Tokens in `bf16`, written so that tiles read them.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
-use super::SIDE;
+use super::tile::SIDE;
 use super::transpose::transpose;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -35,9 +35,9 @@ pub(super) fn operand(x: &[f32], in_features: usize, all: usize, out: &mut [bf16
             let from = &x[step * STEP..];
             if width == SIDE && depth == STEP && x.len() == SIDE * in_features {
                 // SAFETY: 16 tokens have 32 values from here on, and the step has as many.
-                unsafe { turn(from, in_features, out) };
+                unsafe { transpose_step(from, in_features, out) };
             } else {
-                turn_some(from, in_features, [width, depth], out);
+                transpose_some(from, in_features, Extent { tokens: width, depth }, out);
             }
         }
     }
@@ -46,7 +46,7 @@ pub(super) fn operand(x: &[f32], in_features: usize, all: usize, out: &mut [bf16
 /// # Safety
 /// `x` must have 32 values in each of 16 rows, `stride` apart, and `out` as many in all.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn turn(x: &[f32], stride: usize, out: &mut [bf16]) {
+unsafe fn transpose_step(x: &[f32], stride: usize, out: &mut [bf16]) {
     let mut pairs = [_mm512_setzero_si512(); SIDE]; // of each token
     for (t, pairs) in pairs.iter_mut().enumerate() {
         let from = x.as_ptr().wrapping_add(t * stride);
@@ -62,8 +62,15 @@ unsafe fn turn(x: &[f32], stride: usize, out: &mut [bf16]) {
     }
 }
 
-/// As [`turn`], for fewer tokens or fewer k.
-fn turn_some(x: &[f32], stride: usize, [width, depth]: [usize; 2], out: &mut [bf16]) {
+/// How much of a tile there is.
+struct Extent {
+    tokens: usize,
+    depth: usize, // k
+}
+
+/// As [`transpose_step`], for fewer tokens or fewer k.
+fn transpose_some(x: &[f32], stride: usize, extent: Extent, out: &mut [bf16]) {
+    let Extent { tokens: width, depth } = extent;
     out.fill(bf16::ZERO);
     for (t, x) in x.chunks(stride).take(width).enumerate() {
         for (k, &x) in x[..depth].iter().enumerate() {

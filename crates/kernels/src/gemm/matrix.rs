@@ -1,6 +1,5 @@
 //! Matrices over slices: what goes into a product, and what comes out.
 
-use super::Strip;
 use half::bf16;
 
 /// The values of a matrix.
@@ -101,15 +100,28 @@ impl<'a> Matrix<'a> {
     }
 
     /// As a left operand, whose columns are k.
-    pub(super) fn strip(self) -> Strip<'a> {
+    pub(super) fn rows(self) -> PackSource<'a> {
         let Self { values, rows, cols, row_stride, col_stride } = self;
-        Strip { values, count: rows, depth: cols, stride: row_stride, k_stride: col_stride }
+        PackSource { values, count: rows, depth: cols, stride: row_stride, k_stride: col_stride }
     }
 
     /// As a right operand, whose rows are k.
-    pub(super) fn columns(self) -> Strip<'a> {
-        self.t().strip()
+    pub(super) fn columns(self) -> PackSource<'a> {
+        self.t().rows()
     }
+}
+
+/// Rows of the left operand or columns of the right one, at a stretch of k.
+#[derive(Clone, Copy)]
+pub(crate) struct PackSource<'a> {
+    /// From the first element on.
+    pub(crate) values: Values<'a>,
+    pub(crate) count: usize,
+    pub(crate) depth: usize,
+    /// From one row or column to the next.
+    pub(crate) stride: usize,
+    /// From one k to the next.
+    pub(crate) k_stride: usize,
 }
 
 /// A matrix that is written, row-major.

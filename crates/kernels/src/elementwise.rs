@@ -1,17 +1,50 @@
 //! Element-wise arithmetic and reductions, written once over arrays of lanes.
 //!
-//! Each function is `#[inline(always)]` and has no branch inside its loops, so that the tables
-//! compile it for their own instruction set. `FMA` says whether `a·b + c` rounds once.
+//! Each function is `#[inline(always)]` and has no branch inside its loops. Each table compiles it for its own
+//! instruction set. `FMA` says whether `a·b + c` is rounded once.
 
-use crate::table::{AdamWStep, NormRow};
+use crate::rounding::ROUND;
 use half::bf16;
 
-/// Partial sums kept side by side; one AVX-512 register, two AVX2, four SSE.
+/// Partial sums kept side by side: one AVX-512 register, two of AVX2, four of SSE.
 const LANES: usize = 16;
-pub(crate) use crate::strips::{pack_strip, quantise};
-pub(crate) use crate::ternary::lanes::{hadamard, quantise_row};
 
 type Lanes = [f32; LANES];
+
+/// One row that went through `rms_norm`, and the gradient that came back.
+#[derive(Clone, Copy, Debug)]
+pub struct NormRow<'a> {
+    /// What went in, `[hidden]`.
+    pub x: &'a [f32],
+    /// The norm's weight, `[hidden]`.
+    pub weight: &'a [f32],
+    /// What `rms_norm` returned.
+    pub inv_rms: f32,
+    /// Gradient of what came out, `[hidden]`.
+    pub d_out: &'a [f32],
+}
+
+/// The constants of one AdamW update (Loshchilov and Hutter 2019, in PyTorch's form):
+/// `p ← p − lr·weight_decay·p − lr · (m / bias1) / (√(v / bias2) + eps)`.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the denominator.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// `1 − beta1^t`, t counted from 1.
+    pub bias1: f32,
+    /// `1 − beta2^t`.
+    pub bias2: f32,
+    /// What every gradient is multiplied by first: the clipping factor.
+    pub grad_scale: f32,
+}
 
 #[inline(always)]
 pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -43,8 +76,8 @@ fn reduce<const FMA: bool>(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, 
             lanes[i] = step(lanes[i], a[i], b[i]);
         }
     }
-    // Where vectors are narrow the compiler takes the lanes apart, for the sake of what comes after the loop,
-    // unless they pass through memory.
+    // Without FMA vectors are narrow. The compiler then makes the loop scalar to suit the code after it, unless the
+    // lanes pass through memory.
     lanes = if FMA { lanes } else { std::hint::black_box(lanes) };
     for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[i] = step(lanes[i], a, b);
@@ -122,8 +155,6 @@ pub(crate) fn rms_norm_backward<const FMA: bool>(row: NormRow<'_>, d_x: &mut [f3
 fn exp<const FMA: bool>(x: f32) -> f32 {
     const LOWEST: f32 = -86.6;
     const HIGHEST: f32 = 88.722_84;
-    // Adding 1.5 · 2^23 rounds to an integer in the low bits of the mantissa, without `roundf`.
-    const ROUND: f32 = 12_582_912.0;
     let clamped = if x < LOWEST { LOWEST } else { x };
     let clamped = if clamped > HIGHEST { HIGHEST } else { clamped };
     let shifted = fma::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);

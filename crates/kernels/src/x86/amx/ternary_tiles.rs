@@ -1,14 +1,15 @@
-//! Products of ternary strips in tiles, for many tokens; few are VNNI's.
+//! Products of ternary strips in tiles, for many tokens; few are multiplied by VNNI.
 //!
 //! A strip is widened to a byte a code, which gives a right factor for each half of its rows: a row of the tile is
 //! four k of 16 rows. Sums are exact whole numbers, so that they stay in tiles over all k.
 #![allow(unsafe_code, reason = "tiles are reached through assembly, vectors through pointers")]
 
-use super::{LINE, SIDE, Shapes};
+use super::tile::{LINE, SIDE, TileConfig, TileShape, TileSums};
 use crate::aligned::Aligned;
 use crate::columns::ColumnsMut;
-use crate::strips::STRIP;
-use crate::ternary::{self, BLOCK, QUAD, QUADS, Quantised, Ternary};
+use crate::factors::TernaryFactors;
+use crate::ternary::layout::{self, BLOCK, QUAD, QUADS, STRIP};
+use crate::ternary::row_quantized::RowQuantized;
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -26,18 +27,18 @@ thread_local! {
 }
 
 /// See [`Table::product_ternary`](crate::Table::product_ternary).
-pub(super) fn product(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
+pub(super) fn product(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
     let (tokens, rows) = (out.rows(), out.columns());
     if tokens <= SIDE {
         // Two tiles of tokens take as long whether they are full or not.
-        // SAFETY: processors with tiles have VNNI, and this table asks for it.
-        return unsafe { super::super::ternary512::product(factors, out) };
+        return crate::x86::avx512::product_ternary(factors, out);
     }
     let bytes = factors.check(tokens, rows);
-    let Ternary { x, weight, step } = factors;
+    let TernaryFactors { x, weight, step } = factors;
     assert!(x.group == SIDE, "whole tiles of tokens");
+    let right = TileShape { rows: BLOCK / QUAD, bytes: LINE };
     // SAFETY: this table is handed out only where there are tiles.
-    let _shapes = unsafe { Shapes::set((SIDE, LINE), (SIDE, BLOCK), (BLOCK / QUAD, LINE)) };
+    let _config = unsafe { TileConfig::set(TileShape::tall(LINE), TileShape::tall(BLOCK), right) };
     let (start, stride) = (out.as_mut_ptr(), out.stride());
     let some = tokens_at_once(x.blocks);
     WIDENED.with_borrow_mut(|widened| {
@@ -48,17 +49,17 @@ pub(super) fn product(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
                 unsafe { widen(strip, wide) };
                 for token in (of_tokens..tokens.min(of_tokens + some)).step_by(2 * SIDE) {
                     let out = start.wrapping_add(token * stride + first);
-                    let here = Here { token, tokens: tokens - token, rows: rows - first, out, stride };
+                    let square = Square { token, tokens: tokens - token, rows: rows - first, out, stride };
                     // SAFETY: strip and tokens have their blocks, the output these elements; this table has the
-                    // instructions, and the shapes are set.
-                    unsafe { square(x, wide, step, here) };
+                    // instructions, and the tiles are configured.
+                    unsafe { multiply(x, wide, step, square) };
                 }
             }
         }
     });
 }
 
-/// Tokens that go by a strip before the next strip has its turn: whole pairs of tiles, one at the least.
+/// Tokens that are multiplied by a strip before the next strip is widened: whole pairs of tiles, one at the least.
 fn tokens_at_once(blocks: usize) -> usize {
     (CACHED / (blocks * BLOCK)).max(1).next_multiple_of(2 * SIDE)
 }
@@ -69,9 +70,9 @@ fn tokens_at_once(blocks: usize) -> usize {
 unsafe fn widen(strip: &[u8], wide: &mut [u8]) {
     let low = _mm512_set1_epi8(3);
     for (line, wide) in
-        strip.as_chunks::<{ ternary::LINE }>().0.iter().zip(wide.as_chunks_mut::<{ QUADS * CODES }>().0)
+        strip.as_chunks::<{ layout::LINE }>().0.iter().zip(wide.as_chunks_mut::<{ QUADS * CODES }>().0)
     {
-        for v in 0..ternary::LINE / LINE {
+        for v in 0..layout::LINE / LINE {
             // SAFETY: a line has two vectors, and `wide` four times as many.
             unsafe {
                 let mut stored = _mm512_loadu_si512(line.as_ptr().add(v * LINE).cast());
@@ -87,7 +88,7 @@ unsafe fn widen(strip: &[u8], wide: &mut [u8]) {
 
 /// The first token of up to 32 by a strip, what is left from there on, and where their sums go.
 #[derive(Clone, Copy)]
-struct Here {
+struct Square {
     token: usize,
     tokens: usize,
     rows: usize,
@@ -98,20 +99,20 @@ struct Here {
 /// Two tiles of tokens by two of rows, over all k; of a last lone tile of tokens nothing but its own.
 ///
 /// # Safety
-/// Tokens and strip must have their blocks, the output its elements; the shapes must be set.
+/// Tokens and strip must have their blocks, the output its elements; the tiles must be configured.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn square(x: Quantised<'_>, wide: &[u8], step: f32, here: Here) {
-    let mut sums = [const { Whole([0; SIDE * SIDE]) }; 4]; // [tokens, rows] of each tile
-    let tiles = if here.tokens > SIDE { 2 } else { 1 };
-    let left: [_; 2] = std::array::from_fn(|i| x.codes(0, here.token + i.min(tiles - 1) * SIDE).as_ptr());
+unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, square: Square) {
+    let mut sums = [const { TileSums([0; SIDE * SIDE]) }; 4]; // [tokens, rows] of each tile
+    let tiles = if square.tokens > SIDE { 2 } else { 1 };
+    let left: [_; 2] = std::array::from_fn(|i| x.codes(0, square.token + i.min(tiles - 1) * SIDE).as_ptr());
     // SAFETY: the caller's promise; the blocks of a group of tokens follow one another.
-    unsafe { multiply(left, wide.as_ptr(), x.blocks, &mut sums) };
+    unsafe { square_sums(left, wide.as_ptr(), x.blocks, &mut sums) };
     for (i, sums) in sums.iter().enumerate().take(2 * tiles) {
         let (token, row) = (i / 2 * SIDE, i % 2 * SIDE);
-        let rows = here.rows.saturating_sub(row).min(SIDE);
-        let of_tokens = x.steps(here.token + token).iter().zip(x.offsets(here.token + token));
-        for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(here.tokens - token)) {
-            let at = here.out.wrapping_add((token + t) * here.stride + row);
+        let rows = square.rows.saturating_sub(row).min(SIDE);
+        let of_tokens = x.steps(square.token + token).iter().zip(x.offsets(square.token + token));
+        for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(square.tokens - token)) {
+            let at = square.out.wrapping_add((token + t) * square.stride + row);
             // SAFETY: `sums` has 16 vectors; masked lanes are not written, and the others lie within the output.
             unsafe {
                 let whole = _mm512_load_si512(sums.0.as_ptr().add(t * SIDE).cast());
@@ -123,18 +124,14 @@ unsafe fn square(x: Quantised<'_>, wide: &[u8], step: f32, here: Here) {
     }
 }
 
-/// A value for each of 16 tokens and rows.
-#[repr(align(64))]
-struct Whole([i32; SIDE * SIDE]);
-
 /// 32 tokens by 32 rows.
 ///
 /// # Safety
-/// Each of `left` must have `blocks` tiles of 16 tokens, and `right` as many pairs of tiles of 16 rows; the shapes
-/// must be set.
+/// Each of `left` must have `blocks` tiles of 16 tokens, and `right` as many pairs of tiles of 16 rows; the tiles
+/// must be configured.
 #[inline(always)]
-unsafe fn multiply(left: [*const i8; 2], right: *const u8, blocks: usize, sums: &mut [Whole; 4]) {
-    // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing when it ends.
+unsafe fn square_sums(left: [*const i8; 2], right: *const u8, blocks: usize, sums: &mut [TileSums; 4]) {
+    // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing after it.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -182,14 +179,13 @@ mod tests {
     /// Whatever the processor: it is how a product is cut, not how it is made.
     #[test]
     fn rows_of_any_width_take_whole_pairs_of_tiles() {
-        for in_features in
-            [1, BLOCK, 2048, CACHED / 64, CACHED - 1, CACHED, CACHED + 1, ternary::MAX_FEATURES]
+        for in_features in [1, BLOCK, 2048, CACHED / 64, CACHED - 1, CACHED, CACHED + 1, layout::MAX_FEATURES]
         {
-            let tokens = tokens_at_once(ternary::blocks(in_features));
+            let tokens = tokens_at_once(layout::blocks(in_features));
             assert!(tokens > 0 && tokens.is_multiple_of(2 * SIDE), "{tokens} tokens of {in_features}");
             let bytes = tokens * in_features;
             assert!(tokens == 2 * SIDE || bytes <= 2 * CACHED, "{bytes} bytes of {in_features} wide tokens");
         }
-        assert_eq!(tokens_at_once(ternary::blocks(2048)), CACHED / 2048, "what fits is taken");
+        assert_eq!(tokens_at_once(layout::blocks(2048)), CACHED / 2048, "what fits is taken");
     }
 }

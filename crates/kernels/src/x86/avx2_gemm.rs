@@ -1,7 +1,8 @@
 //! Tiles of training's products for AVX2.
 #![allow(unsafe_code, reason = "SIMD: functions for one instruction set")]
 
-use crate::gemm::{Micro, Tile, portable};
+use crate::gemm::micro::{GemmTile, Micro};
+use crate::gemm::portable;
 
 const ROWS: usize = 4;
 /// 4 × 24 sums, 3 vectors of the right panel and a broadcast fill the 16 registers.
@@ -32,11 +33,11 @@ pub(super) static BF16: Micro = Micro {
 };
 
 #[target_feature(enable = "avx2,fma")]
-fn f32(tile: Tile<'_>, out: &mut [f32]) {
+fn f32(tile: GemmTile<'_>, out: &mut [f32]) {
     portable::tile::<true, ROWS, COLUMNS>(tile, out);
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn bf16(tile: Tile<'_>, out: &mut [f32]) {
+fn bf16(tile: GemmTile<'_>, out: &mut [f32]) {
     portable::tile_bf16::<true, ROWS, COLUMNS>(tile, out);
 }

@@ -1,8 +1,10 @@
-//! The other factor: tokens as whole numbers, one step for each.
+//! Quantizes the tokens of a call to whole numbers, with one scale for each token.
 
-use super::{BLOCK, FEW, blocks};
+use super::layout::{BLOCK, blocks};
+use super::row_quantized::RowQuantized;
 use crate::aligned::Aligned;
 use crate::bit_linear::Activations;
+use crate::strips::block_quantized::FEW;
 use crate::table::{TILE_TOKENS, Table};
 use crate::team;
 use std::cell::RefCell;
@@ -15,7 +17,7 @@ thread_local! {
 /// What becomes of a row before it is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// How it is quantised.
+    /// How it is quantized.
     pub activations: Activations,
     /// Whether it is rotated before.
     pub hadamard: bool,
@@ -36,50 +38,9 @@ impl Input {
     }
 }
 
-/// Tokens in whole numbers: what a product reads together lies together.
-#[derive(Clone, Copy, Debug)]
-pub struct Quantised<'a> {
-    codes: &'a [i8],    // [groups, blocks, group, BLOCK]
-    steps: &'a [f32],   // [groups · group]
-    offsets: &'a [i32], // [groups · group]: −Σ codes, where a sum begins
-    pub(crate) blocks: usize,
-    /// Tokens of a group: all if they are few, else those of a tile.
-    pub(crate) group: usize,
-}
-
-impl<'a> Quantised<'a> {
-    /// # Panics
-    /// If these are not so many tokens.
-    pub(super) fn check(&self, tokens: usize) {
-        let places = self.steps.len();
-        assert!(
-            tokens <= places && places < tokens + self.group.max(1),
-            "{tokens} tokens in {places} places"
-        );
-        assert_eq!(self.codes.len(), places * self.blocks * BLOCK, "codes of {places} tokens");
-        assert_eq!(self.offsets.len(), places, "offsets of {places} tokens");
-    }
-
-    /// The codes of a block from a token on; those of the next ones of its group follow.
-    pub(crate) fn codes(&self, block: usize, token: usize) -> &'a [i8] {
-        let (group, place) = (token / self.group, token % self.group);
-        &self.codes[((group * self.blocks + block) * self.group + place) * BLOCK..]
-    }
-
-    /// The steps from a token on.
-    pub(crate) fn steps(&self, token: usize) -> &'a [f32] {
-        &self.steps[token..]
-    }
-
-    /// The offsets from a token on.
-    pub(crate) fn offsets(&self, token: usize) -> &'a [i32] {
-        &self.offsets[token..]
-    }
-}
-
-/// Makes [`Quantised`], in buffers kept from call to call.
+/// Makes [`RowQuantized`], in buffers kept from call to call.
 #[derive(Clone, Debug, Default)]
-pub struct Quantiser {
+pub struct RowQuantizer {
     codes: Aligned<i8>,
     steps: Vec<f32>,
     offsets: Vec<i32>,
@@ -87,21 +48,23 @@ pub struct Quantiser {
     group: usize,
 }
 
-impl Quantiser {
-    /// Quantises `x` `[tokens, in_features]`, each row by itself.
+impl RowQuantizer {
+    /// Quantizes `x` `[tokens, in_features]`, each row by itself.
     ///
     /// # Panics
     /// If `x` has not this shape, or rows to rotate are no power of two long.
-    pub fn quantise(&mut self, table: &Table, input: Input, x: &[f32], in_features: usize) {
-        self.quantise_on(1, table, (input, x, in_features));
+    pub fn quantize(&mut self, table: &Table, input: Input, x: &[f32], in_features: usize) {
+        self.quantize_on(1, table, input, x, in_features);
     }
 
-    /// As [`Quantiser::quantise`], on some threads.
-    pub(crate) fn quantise_on(
+    /// As [`RowQuantizer::quantize`], on some threads.
+    pub(crate) fn quantize_on(
         &mut self,
         threads: usize,
         table: &Table,
-        (input, x, in_features): (Input, &[f32], usize),
+        input: Input,
+        x: &[f32],
+        in_features: usize,
     ) {
         assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
         let (tokens, blocks) = (x.len() / in_features, blocks(in_features));
@@ -136,8 +99,8 @@ impl Quantiser {
     }
 
     /// The tokens of the last call.
-    pub fn tokens(&self) -> Quantised<'_> {
+    pub fn tokens(&self) -> RowQuantized<'_> {
         let Self { codes, steps, offsets, blocks, group } = self;
-        Quantised { codes: codes.values(), steps, offsets, blocks: *blocks, group: *group }
+        RowQuantized { codes: codes.values(), steps, offsets, blocks: *blocks, group: *group }
     }
 }

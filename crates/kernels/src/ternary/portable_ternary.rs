@@ -1,8 +1,8 @@
 //! The product of tokens and ternary strips in plain Rust, written so that compilers vectorise it.
 
-use super::{BLOCK, BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP, Ternary};
-use crate::bit_linear::{self, Activations};
+use super::layout::{BLOCK, BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP};
 use crate::columns::ColumnsMut;
+use crate::factors::TernaryFactors;
 
 /// Rows whose sums stay in registers together, and their bytes of a line.
 const ROWS: usize = 8;
@@ -14,7 +14,7 @@ type Inputs = [i16; 2 * QUAD];
 
 /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, one token and one strip at a time.
 #[inline(always)]
-pub(crate) fn product_ternary<const FMA: bool>(factors: Ternary<'_>, mut out: ColumnsMut<'_>) {
+pub(crate) fn product_ternary<const FMA: bool>(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
     let bytes = factors.check(out.rows(), out.columns());
     for (first, strip) in (0..out.columns()).step_by(STRIP).zip(factors.weight.chunks_exact(bytes)) {
         let rows = STRIP.min(out.columns() - first);
@@ -29,7 +29,7 @@ pub(crate) fn product_ternary<const FMA: bool>(factors: Ternary<'_>, mut out: Co
 }
 
 #[inline(always)]
-fn strip_sums(factors: &Ternary<'_>, strip: &[u8], token: usize) -> [i32; STRIP] {
+fn strip_sums(factors: &TernaryFactors<'_>, strip: &[u8], token: usize) -> [i32; STRIP] {
     let mut sums = [factors.x.offsets(token)[0]; STRIP];
     for (index, block) in strip.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
         let quads = factors.x.codes(index, token)[..BLOCK].as_chunks::<QUAD>().0;
@@ -65,57 +65,3 @@ fn multiply(codes: &[u8; BYTES], x: &Inputs, sums: &mut [i16; BYTES]) {
 }
 
 const _: () = assert!(STEP * (BLOCK_BYTES / LINE) == BLOCK);
-
-/// Quantises a row; its step, and the sum of its codes.
-#[inline(always)]
-pub(crate) fn quantise_row<const FMA: bool>(
-    activations: Activations,
-    x: &[f32],
-    codes: &mut [i8],
-) -> (f32, i32) {
-    let step = bit_linear::quantise(activations, x, codes);
-    (step, codes.iter().map(|&code| i32::from(code)).sum())
-}
-
-/// Values whose first stages stay in registers.
-const LANES: usize = 16;
-
-/// The rotation's butterflies in their order: neighbours first within vectors, then two stages at a time.
-///
-/// # Panics
-/// If the length is no power of two.
-#[inline(always)]
-pub(crate) fn hadamard<const FMA: bool>(row: &mut [f32]) {
-    if row.len() < LANES {
-        return bit_linear::hadamard(row);
-    }
-    assert!(row.len().is_power_of_two(), "a Hadamard rotation of {} values", row.len());
-    for lanes in row.as_chunks_mut::<LANES>().0 {
-        *lanes = stage::<8>(&stage::<4>(&stage::<2>(&stage::<1>(lanes))));
-    }
-    let mut half = LANES;
-    while 2 * half < row.len() {
-        for four in row.chunks_exact_mut(4 * half) {
-            let (left, right) = four.split_at_mut(2 * half);
-            let ((a, b), (c, d)) = (left.split_at_mut(half), right.split_at_mut(half));
-            for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-                let (first, second) = ([*a + *b, *c + *d], [*a - *b, *c - *d]);
-                (*a, *c) = (first[0] + first[1], first[0] - first[1]);
-                (*b, *d) = (second[0] + second[1], second[0] - second[1]);
-            }
-        }
-        half *= 4;
-    }
-    if half < row.len() {
-        let (left, right) = row.split_at_mut(half);
-        left.iter_mut().zip(right).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
-    }
-    let scale = (1.0 / (row.len() as f64).sqrt()) as f32;
-    row.iter_mut().for_each(|value| *value *= scale);
-}
-
-/// Butterflies of values `HALF` apart.
-#[inline(always)]
-fn stage<const HALF: usize>(lanes: &[f32; LANES]) -> [f32; LANES] {
-    std::array::from_fn(|i| lanes[i ^ HALF] + if i & HALF == 0 { lanes[i] } else { -lanes[i] })
-}

@@ -1,24 +1,24 @@
 //! The innermost loops of products in `bf16` tiles: assembly, and the tiles that hold sums.
 #![allow(unsafe_code, reason = "tiles are reached through assembly alone")]
 
-use super::{LINE, SIDE};
+use super::tile::{LINE, SIDE};
 use half::bf16;
 use std::arch::asm;
 
-/// Some steps of 16 rows and few tokens.
-pub(super) struct Stream {
+/// Some steps of k, for 16 rows and few tokens.
+pub(super) struct RowStream {
     pub(super) a: *const bf16,
     pub(super) stride: usize, // bytes from row to row
-    pub(super) ahead: usize,  // bytes from what is multiplied to what is asked for
+    pub(super) ahead: usize,  // bytes from what is multiplied to what is prefetched
     pub(super) b: *const bf16,
     pub(super) width: usize, // tokens
     pub(super) steps: usize,
 }
 
-/// Steps by which memory is asked before.
+/// Steps between what is multiplied and what is prefetched.
 pub(super) const AHEAD: usize = 16;
 
-impl Stream {
+impl RowStream {
     /// Adds the products of 16 rows and the tokens to the first tile that holds sums.
     ///
     /// # Safety
@@ -29,7 +29,7 @@ impl Stream {
         }
         let Self { a, stride, ahead, b, width, steps } = *self;
         let p = a.cast::<u8>().wrapping_add(ahead);
-        // SAFETY: the caller's promise. The compiler uses no tiles: sums stay in theirs from block to block.
+        // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one assembly block to the next.
         unsafe {
             asm!(
                 "2:",
@@ -78,8 +78,8 @@ impl Stream {
     }
 }
 
-/// The way of some tiles through k.
-pub(super) struct Way {
+/// Some steps of k, for up to two groups of 16 rows and two groups of tokens.
+pub(super) struct TileSteps {
     pub(super) a: *const bf16,
     pub(super) a_next: usize, // bytes from a group of rows to the next
     pub(super) b: *const bf16,
@@ -88,15 +88,15 @@ pub(super) struct Way {
     pub(super) steps: usize,
 }
 
-/// Defines a method of `Way` that does `$step` for every step of k.
-macro_rules! way {
+/// Defines a method of `TileSteps` that runs `$step` for every step of k.
+macro_rules! steps {
     ($name:ident, $($step:literal),*) => {
         /// # Safety
-        /// As [`Way::multiply`].
+        /// As [`TileSteps::multiply`].
         #[inline]
         unsafe fn $name(&self) {
             let Self { a, a_next, b, b_stride, b_next, steps } = *self;
-            // SAFETY: the caller's promise. The compiler uses no tiles: sums stay in theirs from block to block.
+            // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one assembly block to the next.
             unsafe {
                 asm!(
                     "2:",
@@ -125,7 +125,7 @@ macro_rules! way {
     };
 }
 
-impl Way {
+impl TileSteps {
     /// Adds the products of `lines` groups of rows and `columns` groups of tokens, one or two of each, to the
     /// tiles that hold sums.
     ///
@@ -146,7 +146,7 @@ impl Way {
         }
     }
 
-    way!(
+    steps!(
         two_by_two,
         "tileloadd tmm4, [{a0} + {sa}*1]",
         "tileloadd tmm6, [{b0} + {sb}*1]",
@@ -157,7 +157,7 @@ impl Way {
         "tdpbf16ps tmm2, tmm5, tmm6",
         "tdpbf16ps tmm3, tmm5, tmm7"
     );
-    way!(
+    steps!(
         one_by_two,
         "tileloadd tmm4, [{a0} + {sa}*1]",
         "tileloadd tmm6, [{b0} + {sb}*1]",
@@ -165,7 +165,7 @@ impl Way {
         "tileloadd tmm7, [{b1} + {sb}*1]",
         "tdpbf16ps tmm1, tmm4, tmm7"
     );
-    way!(
+    steps!(
         two_by_one,
         "tileloadd tmm6, [{b0} + {sb}*1]",
         "tileloadd tmm4, [{a0} + {sa}*1]",
@@ -173,7 +173,7 @@ impl Way {
         "tileloadd tmm5, [{a1} + {sa}*1]",
         "tdpbf16ps tmm2, tmm5, tmm6"
     );
-    way!(
+    steps!(
         one_by_one,
         "tileloadd tmm6, [{b0} + {sb}*1]",
         "tileloadd tmm4, [{a0} + {sa}*1]",
@@ -183,9 +183,9 @@ impl Way {
 
 /// Four tiles of sums: `[2 groups of rows, 2 groups of tokens]` of `[16, width]`.
 #[repr(align(64))]
-pub(super) struct Sums(pub(super) [f32; 4 * SIDE * SIDE]);
+pub(super) struct FourTiles(pub(super) [f32; 4 * SIDE * SIDE]);
 
-impl Sums {
+impl FourTiles {
     /// Clears the tiles that hold sums.
     ///
     /// # Safety
@@ -207,7 +207,7 @@ impl Sums {
     /// Writes 32 × 32 sums to rows `stride` floats apart.
     ///
     /// # Safety
-    /// As [`Sums::clear`], of tiles of 16 × 16; `out` must hold them.
+    /// As [`FourTiles::clear`], of tiles of 16 × 16; `out` must hold them.
     pub(super) unsafe fn store(out: *mut f32, stride: usize) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -224,10 +224,10 @@ impl Sums {
         }
     }
 
-    /// What these tiles hold.
+    /// The sums that the tiles hold.
     ///
     /// # Safety
-    /// As [`Sums::clear`].
+    /// As [`FourTiles::clear`].
     pub(super) unsafe fn take(width: usize) -> Self {
         let mut sums = Self([0.0; 4 * SIDE * SIDE]);
         // SAFETY: the caller's promise.

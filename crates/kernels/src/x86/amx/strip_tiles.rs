@@ -1,14 +1,16 @@
-//! Products of strips in tiles, for many tokens; few are VNNI's.
+//! Products of strips in tiles, for many tokens. Few tokens are multiplied by VNNI.
 //!
 //! A block of 16 rows of a strip is a right factor as it lies there: a row of the tile is four k of 16 rows.
 //! The left factor is the codes of 16 tokens. The sums of a block are exact whole numbers, so that
 //! scaling them here as VNNI's kernel does gives the same bits.
 #![allow(unsafe_code, reason = "tiles are reached through assembly, vectors through pointers")]
 
-use super::{LINE, SIDE, Shapes};
+use super::tile::{LINE, SIDE, TileConfig, TileShape, TileSums};
 use crate::aligned::Aligned;
 use crate::columns::ColumnsMut;
-use crate::strips::{Codes, FEW, QUAD, Quantised, STRIP, Strips};
+use crate::factors::StripFactors;
+use crate::strips::block_quantized::{BlockQuantized, FEW};
+use crate::strips::layout::{Codes, QUAD, STRIP};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -22,38 +24,39 @@ thread_local! {
 }
 
 /// See [`Table::product_strips`](crate::Table::product_strips).
-pub(super) fn product(factors: Strips<'_>, mut out: ColumnsMut<'_>) {
+pub(super) fn product(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
     let (tokens, rows) = (out.rows(), out.columns());
     if tokens <= FEW {
-        // SAFETY: processors with tiles have VNNI, and this table asks for it.
-        return unsafe { super::super::strips512::product(factors, out) };
+        return crate::x86::avx512::product_strips(factors, out);
     }
     let bytes = factors.check(tokens, rows);
-    let Strips { codes, x, weight } = factors;
+    let StripFactors { codes, x, weight } = factors;
     assert!(x.places.is_multiple_of(SIDE), "whole tiles of tokens");
     let block = codes.block();
+    let right = TileShape { rows: block / QUAD, bytes: LINE };
     // SAFETY: this table is handed out only where there are tiles.
-    let _shapes = unsafe { Shapes::set((SIDE, LINE), (SIDE, block), (block / QUAD, LINE)) };
+    let _config = unsafe { TileConfig::set(TileShape::tall(LINE), TileShape::tall(block), right) };
     let (start, stride) = (out.as_mut_ptr(), out.stride());
     WIDENED.with_borrow_mut(|widened| {
         for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
             let right = match codes {
-                Codes::Int8 => Right { strip, codes: strip, step: codes.block_bytes() },
+                Codes::Int8 => StripCodes { strip, codes: strip, step: codes.block_bytes() },
                 Codes::Int4 => {
                     let out = widened.resize(x.blocks * block / QUAD * CODES);
                     // SAFETY: this table has the instructions.
                     unsafe { widen(strip, out) };
-                    Right { strip, codes: widened.values(), step: block / QUAD * CODES }
+                    StripCodes { strip, codes: widened.values(), step: block / QUAD * CODES }
                 }
             };
             for token in (0..tokens).step_by(SIDE) {
                 for half in 0..(rows - first).div_ceil(SIDE).min(STRIP / SIDE) {
                     let row = first + half * SIDE;
-                    let out = start.wrapping_add(token * stride + row);
                     let (tokens, rows) = (SIDE.min(tokens - token), SIDE.min(rows - row));
+                    let out = start.wrapping_add(token * stride + row);
+                    let square = Square { token, tokens, half, rows, out, stride };
                     // SAFETY: strip and tokens have their blocks, the output these elements; this table has
-                    // the instructions, and the shapes are set.
-                    unsafe { group(codes, x, right, Here { token, tokens, half, rows }, (out, stride)) };
+                    // the instructions, and the tiles are configured.
+                    unsafe { multiply(codes, x, right, square) };
                 }
             }
         }
@@ -62,19 +65,21 @@ pub(super) fn product(factors: Strips<'_>, mut out: ColumnsMut<'_>) {
 
 /// Codes of a strip, a byte each, `step` bytes from block to block; its scales stand in `strip`.
 #[derive(Clone, Copy)]
-struct Right<'a> {
+struct StripCodes<'a> {
     strip: &'a [u8],
     codes: &'a [u8],
     step: usize,
 }
 
-/// Which tokens, which half of the strip, and how many rows of that.
+/// Up to 16 tokens and 16 rows of a strip, and where their sums go.
 #[derive(Clone, Copy)]
-struct Here {
-    token: usize,
+struct Square {
+    token: usize, // the first
     tokens: usize,
-    half: usize,
+    half: usize, // of the strip
     rows: usize,
+    out: *mut f32, // of the first token and row
+    stride: usize,
 }
 
 /// # Safety
@@ -101,25 +106,20 @@ unsafe fn widen(strip: &[u8], out: &mut [u8]) {
     }
 }
 
-/// The products of up to 16 tokens and 16 rows of a strip, the first or the second.
+/// The products of a square.
 ///
 /// # Safety
-/// Tokens and strip must have their blocks, `out` `[tokens, rows]`; shapes for `codes` must be set.
+/// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for `codes`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn group(
-    codes: Codes,
-    x: Quantised<'_>,
-    right: Right<'_>,
-    here: Here,
-    (out, stride): (*mut f32, usize),
-) {
-    let Here { token, tokens, half, rows } = here;
-    // A block is multiplied before the one before it is added: what a tile has stored cannot be loaded at once.
-    let mut whole = [const { Whole([0; SIDE * SIDE]) }; 2]; // [tokens, rows]
-    let multiply = |block: usize, whole: &mut Whole| {
+unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, square: Square) {
+    let Square { token, tokens, half, rows, out, stride } = square;
+    // A block is multiplied before the block before it is added, because what a tile has stored cannot be loaded at
+    // once.
+    let mut whole = [const { TileSums([0; SIDE * SIDE]) }; 2]; // [tokens, rows]
+    let multiply = |block: usize, whole: &mut TileSums| {
         let b = right.codes[block * right.step + half * LINE..].as_ptr();
         // SAFETY: both factors have this block: 16 tokens and 16 rows.
-        unsafe { one(x.codes(block, token).as_ptr(), codes.block(), b, whole) }
+        unsafe { block_sums(x.codes(block, token).as_ptr(), codes.block(), b, whole) }
     };
     multiply(0, &mut whole[0]);
     let mut sums = [_mm512_setzero_ps(); SIDE];
@@ -148,17 +148,13 @@ unsafe fn group(
     }
 }
 
-/// A value for each of 16 tokens and rows.
-#[repr(align(64))]
-struct Whole([i32; SIDE * SIDE]);
-
 /// 16 tokens by 16 rows at one block.
 ///
 /// # Safety
-/// `left` must have 16 tokens, `width` bytes each, and `right` 16 rows of a block; the shapes must be set.
+/// `left` must have 16 tokens, `width` bytes each, and `right` 16 rows of a block; the tiles must be configured.
 #[inline(always)]
-unsafe fn one(left: *const i8, width: usize, right: *const u8, sums: &mut Whole) {
-    // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing when it ends.
+unsafe fn block_sums(left: *const i8, width: usize, right: *const u8, sums: &mut TileSums) {
+    // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing after it.
     unsafe {
         asm!(
             "tilezero tmm0",

@@ -1,8 +1,9 @@
 //! The product of tokens and strips in plain Rust, written so that compilers vectorise it.
 
-use super::{Codes, QUAD, STRIP, Strips};
+use super::layout::{Codes, QUAD, SCALES, STRIP};
 use crate::columns::ColumnsMut;
-use crate::lanes::fma;
+use crate::elementwise::fma;
+use crate::factors::StripFactors;
 use half::bf16;
 
 /// Rows whose sums stay in registers together, and their codes at four k.
@@ -16,7 +17,7 @@ type Inputs = [i16; 2 * QUAD];
 
 /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, one token and one strip at a time.
 #[inline(always)]
-pub(crate) fn product_strips<const FMA: bool>(factors: Strips<'_>, mut out: ColumnsMut<'_>) {
+pub(crate) fn product_strips<const FMA: bool>(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
     let bytes = factors.check(out.rows(), out.columns());
     for (first, strip) in (0..out.columns()).step_by(STRIP).zip(factors.weight.chunks_exact(bytes)) {
         let rows = STRIP.min(out.columns() - first);
@@ -28,13 +29,13 @@ pub(crate) fn product_strips<const FMA: bool>(factors: Strips<'_>, mut out: Colu
 }
 
 #[inline(always)]
-fn strip_sums<const FMA: bool>(factors: &Strips<'_>, strip: &[u8], token: usize) -> [f32; STRIP] {
-    let Strips { codes, x, .. } = *factors;
+fn strip_sums<const FMA: bool>(factors: &StripFactors<'_>, strip: &[u8], token: usize) -> [f32; STRIP] {
+    let StripFactors { codes, x, .. } = *factors;
     let mut sums = [0f32; STRIP];
     for (index, block) in strip.chunks_exact(codes.block_bytes()).enumerate() {
         let inputs = &x.codes(index, token)[..codes.block()];
         let (scale, offset) = (x.scales(index, token)[0], x.offsets(index, token)[0]);
-        let (stored, scales) = block.split_at(block.len() - super::SCALES);
+        let (stored, scales) = block.split_at(block.len() - SCALES);
         let whole = match codes {
             Codes::Int8 => int8(stored, inputs, offset),
             Codes::Int4 => int4(stored, inputs, offset),
