@@ -1,6 +1,7 @@
 //! A Llama whose depth is chosen at run time.
 
 mod build;
+mod cost;
 
 use crate::batch::Batch;
 use crate::block_pool::{BlockPool, BlockShape};

@@ -6,65 +6,19 @@
 //! states are computed anyway, and now and then a head is spent on them. What may come to nothing is kept within a
 //! [`Budget`]: on a text where no exit is ever right, this is plain decoding and 2 % of work.
 
-mod together;
-
-use super::Lesson;
-use super::budget::Budget;
-use super::chances::Chances;
 use super::costs::{Clock, Costs};
-use super::load::{Load, Shape};
+use super::lesson::Lesson;
+use super::load::Shape;
+pub use super::state::Chosen;
+use super::state::{self, State, Subject};
 use offramp_kernels::pool::threads;
 use offramp_model::{DraftHead, Llama};
-pub(super) use together::{Asking, plan};
-use together::{Company, Drafts};
-
-/// The longest draft.
-const LONGEST: usize = 15;
-/// Parts of the depth at which exits are considered.
-const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
-
-/// How often the policy drafted with an exit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// Layers that drafted; the full depth stands for rounds without a draft.
-    pub exit_layer: usize,
-    /// Rounds.
-    pub rounds: usize,
-    /// Tokens drafted in them.
-    pub drafted: usize,
-}
 
 /// Chooses exit and length, and learns from every round.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
     clock: Clock,
     state: Option<State>,
-}
-
-/// Whom something was learnt of: of another model, head or depth it would be wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Subject {
-    model: u64,
-    head: Option<u64>,
-    depth: usize,
-}
-
-/// What is known of a model at a depth.
-#[derive(Clone, Debug)]
-struct State {
-    subject: Subject,
-    threads: usize, // that shared the work, without which times are others
-    depth: usize,
-    chances: Chances,
-    costs: Costs,
-    company: Company,
-    /// The exit that drafted last.
-    drafting: usize,
-    load: Load,
-    budget: Budget,
-    /// Seconds that a token is expected to take.
-    pace: f64,
-    chosen: Vec<Chosen>,
 }
 
 impl Default for Adaptive {
@@ -79,13 +33,10 @@ impl Adaptive {
         Self { clock: Clock::Bytes, state: None }
     }
 
-    /// The exits that it considers in a model of `depth` layers, shallow first: a twelfth, an eighth, a sixth, a quarter, a third
-    /// and a half of the depth.
+    /// The exits that it considers in a model of `depth` layers, shallow first: a twelfth, an eighth, a sixth, a quarter, a
+    /// third and a half of the depth.
     pub fn exits(depth: usize) -> Vec<usize> {
-        let mut exits: Vec<usize> = PARTS.iter().map(|part| depth.div_ceil(*part)).collect();
-        exits.retain(|&exit| exit < depth);
-        exits.dedup();
-        exits
+        state::exits(depth)
     }
 
     /// What it has chosen so far, shallow exits first.
@@ -95,7 +46,7 @@ impl Adaptive {
 
     /// Prepares to plan for a model: what was learnt of another model, head or depth is forgotten, and with another
     /// number of threads what everything takes.
-    pub(super) fn know(&mut self, model: &Llama, head: Option<&DraftHead>, depth: usize) {
+    pub(crate) fn know(&mut self, model: &Llama, head: Option<&DraftHead>, depth: usize) {
         let subject = Subject { model: model.id(), head: head.map(DraftHead::id), depth };
         let clock = self.clock;
         let state = match self.state.take() {
@@ -108,7 +59,7 @@ impl Adaptive {
         }
     }
 
-    fn known(&mut self) -> &mut State {
+    pub(super) fn known(&mut self) -> &mut State {
         self.state.as_mut().expect("a step begins with a plan")
     }
 
@@ -161,71 +112,16 @@ impl Adaptive {
     }
 }
 
-impl State {
-    fn new(model: &Llama, head: Option<&DraftHead>, subject: Subject, clock: Clock) -> Self {
-        let depth = subject.depth;
-        Self {
-            subject,
-            threads: threads(),
-            depth,
-            chances: Chances::new(&Adaptive::exits(depth), depth),
-            company: Company::ALONE,
-            drafting: depth,
-            costs: Costs::new(model, head, clock),
-            load: Load::new(model, head, depth),
-            budget: Budget::default(),
-            pace: 0.0,
-            chosen: Vec::new(),
-        }
-    }
-
-    fn count(&mut self, exit_layer: usize, drafted: usize) {
-        let place = self.chosen.partition_point(|chosen| chosen.exit_layer < exit_layer);
-        if self.chosen.get(place).is_none_or(|chosen| chosen.exit_layer != exit_layer) {
-            self.chosen.insert(place, Chosen { exit_layer, rounds: 0, drafted: 0 });
-        }
-        self.chosen[place].rounds += 1;
-        self.chosen[place].drafted += drafted;
-    }
-
-    /// The longest draft whose work may be lost.
-    fn affordable(&self, exit_layer: usize, longest: usize, spread: f64) -> usize {
-        let lost = |length| self.load.extra(Shape { exit_layer, rows: length + 1, heads: length, spread }, 1);
-        (1..=longest).take_while(|&length| lost(length) <= self.budget.drafts()).count()
-    }
-
-    /// The exit of which one would most like to know more: it might be better than what is known.
-    fn probe(&self, drafting: usize, pace: f64) -> Option<usize> {
-        if self.company.spread() * self.load.probe(1) > self.budget.probes() {
-            return None;
-        }
-        let others = self.chances.layers().filter(|exit| *exit != drafting);
-        let hope = |exit_layer| {
-            let texts = self.company.texts;
-            let (chances, longest) = (vec![self.chances.at_best(exit_layer); texts], vec![LONGEST; texts]);
-            let drafts = Drafts { exit_layer, chances: &chances, longest: &longest };
-            (exit_layer, drafts.soonest(&self.costs, self.depth, self.company).1)
-        };
-        others.map(hope).filter(|hope| hope.1 < pace).min_by(|a, b| a.1.total_cmp(&b.1)).map(|hope| hope.0)
-    }
-
-    /// Seconds of one more token of a draft, beside as many of other texts: its layers, and a row more to verify.
-    fn of_another(&self, exit_layer: usize, rows: usize, drafting: usize) -> f64 {
-        let (texts, all) = (self.company.texts, self.company.others + self.company.texts * rows);
-        let verify = |rows| self.costs.layers(self.depth - exit_layer, rows) + self.costs.head(rows);
-        let row = (verify(all + texts) - verify(all)) / texts as f64;
-        self.costs.layers(exit_layer, drafting) / drafting as f64 + row.max(0.0)
-    }
-}
-
 #[cfg(test)]
 mod simulated;
 
 #[cfg(test)]
 mod tests {
-    use super::together::plan_together;
     use super::*;
+    use crate::speculate::drafts::{Company, Drafts};
     use crate::speculate::plan::Plan;
+    use crate::speculate::state::LONGEST;
+    use crate::speculate::together::plan_group;
     use crate::workspace::{Call, Timed};
     use offramp_model::{Config, Formats};
     use std::path::Path;
@@ -244,7 +140,7 @@ mod tests {
     }
 
     fn plan_alone(state: &mut State, space: usize) -> Plan {
-        plan_together(&mut [(space, state)], Company::ALONE)[0]
+        plan_group(&mut [(space, state)], Company::ALONE)[0]
     }
 
     #[test]
