@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
 use offramp_model::checkpoint::quantize;
-use offramp_model::{BitLinear, Format, Formats, Llama};
+use offramp_model::{Batch, BitLinear, Format, Formats, Llama, Scratch};
 use offramp_tests::golden::{Fixture, assert_close};
 use std::path::Path;
 
@@ -24,9 +24,11 @@ fn check(what: &str, folder: &Path, name: &str) {
         for (tokens, expected) in rows {
             let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
             model.embed(tokens, &mut hidden).unwrap();
-            model.forward(0..exit_layer, &mut hidden, &mut cache).unwrap();
+            model
+                .forward(0..exit_layer, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new())
+                .unwrap();
             let mut logits = Vec::new();
-            model.head(&mut hidden, 0..tokens.len(), &mut logits);
+            model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
             assert_close(&format!("{what}, exit {exit_layer}"), &logits, expected, TOLERANCE);
         }
     }

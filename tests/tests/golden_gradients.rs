@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_engine::Session;
+use offramp_engine::{Session, Workspace};
 use offramp_model::{Format, Formats, Llama};
 use offramp_tests::golden::{Fixture, MODELS, Tensors, assert_close, largest, numbers};
 use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table, exits, recipe};
@@ -11,6 +11,7 @@ use offramp_train::dropout::{LayerDropout, MicroBatch};
 use offramp_train::network::{Batch, Plan};
 use offramp_train::step_weights::StepWeights;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The fixtures with gradients.
 const TRAINED: [&str; 2] = ["gqa-untied", "tied-headdim"];
@@ -37,17 +38,17 @@ fn trainings_logits_are_pytorchs_at_every_exit() {
 }
 
 /// The engine's logits `[tokens, vocab]` of a text that comes token by token, as in generation.
-fn engine_logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
+fn engine_logits(model: &Arc<Llama>, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
     let mut session = Session::new(model, tokens.len()).unwrap();
     session.set_exit_layer(exit_layer).unwrap();
-    tokens.iter().flat_map(|&token| session.feed(&[token]).unwrap().to_vec()).collect()
+    tokens.iter().flat_map(|&token| session.feed(&[token], &mut Workspace::new()).unwrap().to_vec()).collect()
 }
 
 #[test]
 fn training_and_the_engine_agree_at_every_exit() {
     for name in MODELS {
         let fixture = Fixture::new(name);
-        let model = Llama::load(fixture.folder(), &Formats::all(Format::F32)).unwrap();
+        let model = Arc::new(Llama::load(fixture.folder(), &Formats::all(Format::F32)).unwrap());
         let tensors = fixture.tensors();
         let (shape, inputs) = tensors.ids("input_ids");
         let mut trainee = Trainee::new(name, shape[0], shape[1]);

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_engine::Session;
+use offramp_engine::{Session, Workspace};
 use offramp_kernels::bit_linear::Activations;
 use offramp_kernels::gemm::Factors;
 use offramp_model::{BitLinear, Config, Formats, Llama, Weights};
@@ -11,6 +11,7 @@ use offramp_tests::golden::{Fixture, assert_close, largest};
 use offramp_tests::training::{assert_losses, assert_passes_with_every_table, exits};
 use offramp_train::network::{Batch, Network, Plan};
 use offramp_train::step_weights::Rounding;
+use std::sync::Arc;
 
 const FAMILY: [(&str, BitLinear); 3] = [("v1", BitLinear::V1), ("v2", BitLinear::V2), ("v3", BitLinear::V3)];
 
@@ -136,10 +137,10 @@ fn bf16_gives_nearly_the_same() {
 }
 
 /// The engine's logits `[tokens, vocab]` of a text that comes token by token, as in generation.
-fn engine_logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
+fn engine_logits(model: &Arc<Llama>, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
     let mut session = Session::new(model, tokens.len()).unwrap();
     session.set_exit_layer(exit_layer).unwrap();
-    tokens.iter().flat_map(|&token| session.feed(&[token]).unwrap().to_vec()).collect()
+    tokens.iter().flat_map(|&token| session.feed(&[token], &mut Workspace::new()).unwrap().to_vec()).collect()
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn training_and_the_engine_agree_at_every_exit() {
             let (_, range) = places.iter().find(|(spec, _)| spec == wanted).expect("a tensor of the layout");
             Ok(weights[range.clone()].to_vec())
         });
-        let model = model.unwrap();
+        let model = Arc::new(model.unwrap());
         for exit_layer in 1..=LAYERS {
             let found = network.logits(rounding.round(&weights), inputs, exit_layer);
             let engine: Vec<_> =
@@ -163,7 +164,7 @@ fn training_and_the_engine_agree_at_every_exit() {
         }
     }
     // And from the folder.
-    let model = Llama::load(Fixture::new("bitskip").folder(), &Formats::default()).unwrap();
+    let model = Arc::new(Llama::load(Fixture::new("bitskip").folder(), &Formats::default()).unwrap());
     let (_, expected) = tensors.floats(&format!("v1.logits.exit_layer_{LAYERS}"));
     let found: Vec<_> =
         inputs.chunks(LENGTH).flat_map(|sample| engine_logits(&model, sample, LAYERS)).collect();

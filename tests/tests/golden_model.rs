@@ -2,26 +2,27 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_engine::Session;
+use offramp_engine::{Session, Workspace};
 use offramp_kernels as kernels;
-use offramp_model::{Format, Formats, Llama, Weights, checkpoint};
+use offramp_model::{Batch, Format, Formats, Llama, Scratch, Weights, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 /// Logits are of unit size (at most 4.4), and PyTorch's own f32 answer is up to 2.7e-6 from the f64 one:
 /// two honest roundings of the same numbers are within 1e-5, and a wrong epsilon is not.
 const TOLERANCE: f64 = 1e-5;
 
 /// Logits `[tokens, vocab]` of `tokens` at `exit_layer`, in one call from an empty cache.
-fn logits(model: &Llama, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
+fn logits(model: &Arc<Llama>, tokens: &[u32], exit_layer: usize) -> Vec<f32> {
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
     model.embed(tokens, &mut hidden).unwrap();
-    model.forward(0..exit_layer, &mut hidden, &mut cache).unwrap();
+    model.forward(0..exit_layer, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).unwrap();
     let mut logits = Vec::new();
-    model.head(&mut hidden, 0..tokens.len(), &mut logits);
+    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
     logits
 }
 
@@ -45,7 +46,7 @@ fn sequences(name: &str) -> Vec<(Vec<u32>, Vec<Vec<f32>>)> {
 #[test]
 fn logits_at_every_exit_are_pytorchs() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap();
+        let model = Arc::new(Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap());
         for (row, (tokens, exits)) in sequences(name).into_iter().enumerate() {
             assert_eq!(exits.len(), model.config().num_hidden_layers);
             for (index, expected) in exits.iter().enumerate() {
@@ -59,7 +60,7 @@ fn logits_at_every_exit_are_pytorchs() {
 /// Where the folder's own format is computed in, the input of each product is rounded too.
 #[test]
 fn logits_of_a_bf16_folder_as_it_stands_are_nearly_pytorchs() {
-    let model = Llama::load(Fixture::new("bf16-sharded").folder(), &Formats::default()).unwrap();
+    let model = Arc::new(Llama::load(Fixture::new("bf16-sharded").folder(), &Formats::default()).unwrap());
     assert_eq!(model.formats().layers, Some(Format::Bf16));
     let (tokens, exits) = sequences("bf16-sharded").remove(0);
     for (index, expected) in exits.iter().enumerate() {
@@ -84,7 +85,7 @@ fn every_kernels_table_gives_pytorchs_logits() {
 #[test]
 fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap();
+        let model = Arc::new(Llama::load(Fixture::new(name).folder(), &Formats::default()).unwrap());
         let layers = model.config().num_hidden_layers;
         let (tokens, _) = sequences(name).remove(0);
         let whole: Vec<_> = (1..=layers).map(|e| logits(&model, &tokens, e)).collect();
@@ -95,9 +96,16 @@ fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
             for tokens in tokens.chunks(chunk) {
                 model.embed(tokens, &mut hidden).unwrap();
                 for (layer, walked) in walked.iter_mut().enumerate() {
-                    model.forward(layer..layer + 1, &mut hidden, &mut cache).unwrap();
+                    model
+                        .forward(
+                            layer..layer + 1,
+                            &mut hidden,
+                            &mut Batch::one(&mut cache),
+                            &mut Scratch::new(),
+                        )
+                        .unwrap();
                     let mut logits = Vec::new();
-                    model.head(&mut hidden, 0..tokens.len(), &mut logits);
+                    model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
                     walked.extend(logits);
                 }
             }
@@ -108,15 +116,16 @@ fn any_cut_through_tokens_and_layers_gives_the_same_bits() {
 
 #[test]
 fn truncating_the_cache_leaves_no_trace() {
-    let model = Llama::load(Fixture::new("gqa-untied").folder(), &Formats::all(Format::F32)).unwrap();
+    let model =
+        Arc::new(Llama::load(Fixture::new("gqa-untied").folder(), &Formats::all(Format::F32)).unwrap());
     let layers = model.config().num_hidden_layers;
     let (tokens, _) = sequences("gqa-untied").remove(0);
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(tokens.len()));
     let mut feed = |tokens: &[u32], cache: &mut _| {
         model.embed(tokens, &mut hidden).unwrap();
-        model.forward(0..layers, &mut hidden, cache).unwrap();
+        model.forward(0..layers, &mut hidden, &mut Batch::one(cache), &mut Scratch::new()).unwrap();
         let mut logits = Vec::new();
-        model.head(&mut hidden, 0..tokens.len(), &mut logits);
+        model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
         logits
     };
     let (prefix, rest) = tokens.split_at(7);
@@ -131,14 +140,15 @@ fn truncating_the_cache_leaves_no_trace() {
 #[test]
 fn a_session_that_changes_its_exit_at_every_token_says_what_pytorch_says() {
     for name in MODELS {
-        let model = Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap();
+        let model = Arc::new(Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap());
         let (layers, vocab) = (model.config().num_hidden_layers, model.config().vocab_size);
         for (tokens, exits) in sequences(name) {
-            let mut session = Session::new(&model, tokens.len()).unwrap();
+            let (mut session, mut workspace) =
+                (Session::new(&model, tokens.len()).unwrap(), Workspace::new());
             for (position, token) in tokens.iter().enumerate() {
                 let exit_layer = 1 + (position * position + position / 3) % layers; // up, down, and staying
                 session.set_exit_layer(exit_layer).unwrap();
-                let found = session.feed(&[*token]).unwrap();
+                let found = session.feed(&[*token], &mut workspace).unwrap();
                 let expected = &exits[exit_layer - 1][position * vocab..][..vocab];
                 assert_close(
                     &format!("{name}, token {position}, exit {exit_layer}"),
@@ -152,11 +162,11 @@ fn a_session_that_changes_its_exit_at_every_token_says_what_pytorch_says() {
 }
 
 /// A copy of a fixture's model with another config.json.
-fn with_config(name: &str, config: &Value, folder: &Path) -> Llama {
+fn with_config(name: &str, config: &Value, folder: &Path) -> Arc<Llama> {
     let weights = Fixture::new(name).folder().join("model.safetensors");
     std::fs::copy(weights, folder.join("model.safetensors")).unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    Llama::load(folder, &Formats::all(Format::F32)).unwrap()
+    Arc::new(Llama::load(folder, &Formats::all(Format::F32)).unwrap())
 }
 
 #[test]
@@ -193,7 +203,7 @@ fn rope_keys_old_and_new_mean_the_same() {
 fn assert_same_logits(name: &str, config: &Value) {
     let folder = tempfile::tempdir().unwrap();
     let rewritten = with_config(name, config, folder.path());
-    let model = Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap();
+    let model = Arc::new(Llama::load(Fixture::new(name).folder(), &Formats::all(Format::F32)).unwrap());
     let layers = model.config().num_hidden_layers;
     let (tokens, _) = sequences(name).remove(0);
     assert!(
@@ -206,14 +216,14 @@ fn assert_same_logits(name: &str, config: &Value) {
 fn what_transformers_wrote_is_saved_again_without_loss() {
     for name in MODELS {
         let fixture = Fixture::new(name);
-        let model = Llama::load(fixture.folder(), &Formats::all(Format::F32)).unwrap();
+        let model = Arc::new(Llama::load(fixture.folder(), &Formats::all(Format::F32)).unwrap());
         let weights = Weights::open(fixture.folder(), model.config()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         checkpoint::save(folder.path(), model.config(), &mut |spec| {
             Cow::Owned(weights.take(spec).unwrap().as_slice().to_vec())
         })
         .unwrap();
-        let again = Llama::load(folder.path(), &Formats::all(Format::F32)).unwrap();
+        let again = Arc::new(Llama::load(folder.path(), &Formats::all(Format::F32)).unwrap());
         assert_eq!(again.config(), model.config(), "{name}");
         let (tokens, _) = sequences(name).remove(0);
         let layers = model.config().num_hidden_layers;

@@ -18,7 +18,7 @@ const UNSAFE: [&str; 6] = [
     "crates/kernels/src/x86/",
     "crates/kernels/src/columns.rs",
     "crates/kernels/src/team.rs",
-    "crates/model/src/weights/map.rs",
+    "crates/model/src/storage/",
     "fuzz/src/memory.rs",
     "tests/tests/allocations.rs",
 ];

@@ -182,7 +182,7 @@ fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Meas
 
 /// Every exit's speed; a short context takes a shorter prompt and fewer tokens after it.
 fn time(runs: usize, folder: &Path, config: &Config) -> Result<SpeedFigures> {
-    let half = config.max_position_embeddings / 2;
+    let half = config.prompt_context() / 2;
     let usual = SpeedOptions::default();
     let options = SpeedOptions {
         exits: (1..=config.num_hidden_layers).collect(),

@@ -3,11 +3,11 @@
 mod lines;
 
 use crate::interrupt::Answering;
-use crate::{output, source, telling};
+use crate::{generation, output, source};
 use anyhow::{Result, bail};
 use lines::{Command, HELP, Lines, Said};
-use offramp_engine::{Session, Speculation};
-use offramp_pipeline::{Chat, Finish, Pipeline, Told};
+use offramp_engine::{Session, Speculation, Workspace};
+use offramp_pipeline::{Chat, Finish, GeneratedText, Pipeline};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_new_tokens: usize,
     #[command(flatten)]
-    telling: telling::Arguments,
+    generation: generation::Arguments,
 }
 
 /// An answer, as JSON says it.
@@ -53,14 +53,15 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
     // Before the weights: most folders without a template are asked for a chat by mistake.
     let template = source.chat_template()?;
-    let mut pipeline = source.open(&arguments.telling.formats())?;
+    let mut pipeline = source.open(&arguments.generation.formats())?;
     let chat = Chat::new(template, arguments.system.clone(), &mut pipeline);
     let mut talk = Talk {
         arguments,
         pipeline: &pipeline,
         chat,
         session: None,
-        speculation: arguments.telling.speculation(&pipeline)?,
+        speculation: arguments.generation.speculation(&pipeline)?,
+        workspace: Workspace::new(),
         answers: 0,
         json,
         person: io::stdin().is_terminal(),
@@ -82,8 +83,9 @@ struct Talk<'p> {
     arguments: &'p Arguments,
     pipeline: &'p Pipeline,
     chat: Chat,
-    session: Option<Session<'p>>,
+    session: Option<Session>,
     speculation: Speculation,
+    workspace: Workspace,
     answers: u64,
     json: bool,
     /// Whether a person types, and not a script.
@@ -95,8 +97,8 @@ impl<'p> Talk<'p> {
     fn check(&mut self) -> Result<()> {
         let Self { arguments, pipeline, speculation, .. } = self;
         let token = [0];
-        let request = arguments.telling.request(pipeline, &token, 1);
-        pipeline.begin(&mut pipeline.session(1, 1)?, request, speculation)?;
+        let request = arguments.generation.request(pipeline, &token, 1);
+        pipeline.begin(pipeline.session(1, 1)?, &request, speculation.clone())?;
         Ok(())
     }
 
@@ -151,59 +153,62 @@ impl<'p> Talk<'p> {
 
     fn answer(&mut self, message: String) -> Result<String> {
         let ids = self.chat.encode(self.pipeline)?;
-        let context = self.pipeline.model().config().max_position_embeddings;
+        let context = self.pipeline.model().config().prompt_context();
         if ids.len() >= context {
             return Err(offramp_pipeline::Error::ConversationFull { tokens: ids.len(), context }.into());
         }
         let limit = self.arguments.max_new_tokens;
-        let mut session = self.pipeline.longer_session(self.session.take(), ids.len(), limit)?;
-        let told = self.tell(&mut session, &ids);
-        // What was computed of it is kept, whatever came of the answer.
-        self.session = Some(session);
+        let session = self.pipeline.longer_session(self.session.take(), ids.len(), limit)?;
+        let found = self.generate(session, &ids);
         self.answers += 1;
-        let told = told?;
-        let text = told.text.clone();
+        let found = found?;
+        let text = found.text.clone();
         if self.json {
-            output::json(&answer(message, ids.len(), told))?;
+            output::json(&answer(message, ids.len(), found))?;
         } else {
             output::text("\n")?;
-            if let Some(note) = note(&told.finish, limit) {
+            if let Some(note) = note(&found.finish, limit) {
                 output::note(&format!("[{note}]"));
             }
         }
         Ok(text)
     }
 
-    /// Tells the answer as it comes, unless it goes out as JSON; Ctrl-C stops it.
-    fn tell(&mut self, session: &mut Session<'p>, ids: &[u32]) -> Result<Told> {
+    /// Prints the answer as it comes, unless it goes out as JSON; Ctrl-C stops it.
+    fn generate(&mut self, session: Session, ids: &[u32]) -> Result<GeneratedText> {
         let Self { arguments, pipeline, .. } = *self;
-        let mut request = arguments.telling.request(pipeline, ids, arguments.max_new_tokens);
+        let mut request = arguments.generation.request(pipeline, ids, arguments.max_new_tokens);
         // The same question twice need not have the same answer.
         request.sampling.seed = request.sampling.seed.wrapping_add(self.answers);
-        let telling = pipeline.begin(session, request, &mut self.speculation)?;
+        let mut generation = pipeline.begin(session, &request, self.speculation.clone())?;
         let answering = Answering::begin();
         let mut failed = None;
-        let told = telling.run(&mut |piece| {
-            failed = if self.json { None } else { output::text(piece.text).err() };
+        let json = self.json;
+        let ran = generation.run(&mut self.workspace, &mut |piece| {
+            failed = if json { None } else { output::text(&piece.text).err() };
             if failed.is_some() || answering.stopped() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
-        })?;
+        });
+        // What was computed of it is kept, whatever came of the answer.
+        let (found, session, speculation) = generation.into_parts();
+        (self.session, self.speculation) = (Some(session), speculation);
+        ran?;
         match failed {
             Some(error) => Err(error.into()),
-            None => Ok(told),
+            None => Ok(found),
         }
     }
 }
 
-fn answer(message: String, conversation_tokens: usize, told: Told) -> Answer {
-    let Told { text, tokens, finish, statistics } = told;
+fn answer(message: String, conversation_tokens: usize, found: GeneratedText) -> Answer {
+    let GeneratedText { text, tokens, finish, statistics } = found;
     let (stop, stop_string) = match finish {
         // The answer has no other reader than who pressed Ctrl-C.
         Finish::Reader => ("interrupted", None),
-        finish => telling::finish(finish),
+        finish => generation::finish(finish),
     };
     Answer {
         message,

@@ -72,9 +72,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         let request =
             Request { prompt: &prompt, max_new_tokens, exit_layer, sampling, confidence: None, stop: &[] };
         let voice = if json { Voice::Silent } else { Voice::Plain };
-        let off = &mut Speculation::off();
-        let told = generate::tell(&pipeline, request, &arguments.prompt, off, voice)?;
-        continuations.push(Continuation { exit_layer, text: told.text });
+        let off = Speculation::off();
+        let (found, _) = generate::generate(&pipeline, &request, &arguments.prompt, off, voice)?;
+        continuations.push(Continuation { exit_layer, text: found.text });
     }
     match json {
         true => output::json(&Answer {

@@ -4,11 +4,11 @@ mod confidence;
 mod trace;
 
 use crate::number::rate;
-use crate::{output, prompt, sampling, source, telling};
+use crate::{generation, output, prompt, sampling, source};
 use anyhow::Result;
-use offramp_engine::{Speculation, Statistics};
+use offramp_engine::{Speculation, Statistics, Workspace};
 use offramp_eval::Calibration;
-use offramp_pipeline::{Chat, ChatTemplate, Finish, Pipeline, Request, Sampling, Told};
+use offramp_pipeline::{Chat, ChatTemplate, Finish, GeneratedText, Pipeline, Request, Sampling};
 use serde::Serialize;
 use std::ops::ControlFlow;
 
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     chat: Chatting,
     #[command(flatten)]
-    telling: telling::Arguments,
+    generation: generation::Arguments,
     #[command(flatten)]
     confidence: confidence::Arguments,
     /// Show which tokens were drafted and accepted, and which were corrected
@@ -84,31 +84,31 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
     // Before the weights: most folders without a template are asked for a chat by mistake.
     let template = arguments.chat.chat.then(|| source.chat_template()).transpose()?;
-    let mut pipeline = source.open(&arguments.telling.formats())?;
+    let mut pipeline = source.open(&arguments.generation.formats())?;
     let chat = template.map(|template| arguments.chat.ask(template, &prompt, &mut pipeline));
     let layers = pipeline.model().config().num_hidden_layers;
     let ids = match &chat {
         Some(chat) => chat.encode(&pipeline)?,
         None => pipeline.encode(&prompt, arguments.prompt.options())?,
     };
-    let sampling = arguments.telling.sampling(&pipeline);
-    let exit_layer = arguments.telling.exit_layer(&pipeline);
-    let mut request = arguments.telling.request(&pipeline, &ids, arguments.max_new_tokens);
+    let sampling = arguments.generation.sampling(&pipeline);
+    let exit_layer = arguments.generation.exit_layer(&pipeline);
+    let mut request = arguments.generation.request(&pipeline, &ids, arguments.max_new_tokens);
     check(&pipeline, &request)?;
     let (confidence, calibration) =
-        arguments.confidence.policy(&pipeline, arguments.telling.reading())?.unzip();
+        arguments.confidence.policy(&pipeline, arguments.generation.reading())?.unzip();
     request.confidence = confidence;
     let calibration = calibration.flatten();
-    let mut speculation = arguments.telling.speculation(&pipeline)?;
+    let speculation = arguments.generation.speculation(&pipeline)?;
     let voice = match (json, arguments.trace) {
         (true, _) => Voice::Silent,
         (false, false) => Voice::Plain,
         (false, true) => Voice::Traced,
     };
     let shown = if chat.is_some() { "" } else { &prompt };
-    let told = tell(&pipeline, request, shown, &mut speculation, voice)?;
+    let (found, speculation) = generate(&pipeline, &request, shown, speculation, voice)?;
     if json {
-        return print(arguments, (&prompt, exit_layer), &sampling, calibration, told);
+        return print(arguments, (&prompt, exit_layer), &sampling, calibration, found);
     }
     if let Some(found) = &calibration {
         output::note(&confidence::describe(found, layers));
@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     if arguments.trace {
         output::note(&trace::legend(&speculation, exit_layer));
     }
-    output::note(&describe(&told, exit_layer, layers, &sampling));
+    output::note(&describe(&found, exit_layer, layers, &sampling));
     Ok(())
 }
 
@@ -129,10 +129,10 @@ impl Chatting {
     }
 }
 
-/// Whether all this can be told, before anything takes time.
+/// Whether all this can be generated, before anything takes time.
 fn check(pipeline: &Pipeline, request: &Request<'_>) -> Result<()> {
-    let mut session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
-    pipeline.begin(&mut session, request.clone(), &mut Speculation::off())?;
+    let session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
+    pipeline.begin(session, request, Speculation::off())?;
     Ok(())
 }
 
@@ -144,25 +144,25 @@ pub(crate) enum Voice {
     Traced,
 }
 
-/// Tells a text after its prompt, which `shown` is in words.
-pub(crate) fn tell(
+/// Generates a text after its prompt, which `shown` is in words; with what the speculation learnt.
+pub(crate) fn generate(
     pipeline: &Pipeline,
-    request: Request<'_>,
+    request: &Request<'_>,
     shown: &str,
-    speculation: &mut Speculation,
+    speculation: Speculation,
     voice: Voice,
-) -> Result<Told> {
-    let mut session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
-    let telling = pipeline.begin(&mut session, request, speculation)?;
+) -> Result<(GeneratedText, Speculation)> {
+    let session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
+    let mut generation = pipeline.begin(session, request, speculation)?;
     if voice != Voice::Silent {
         output::text(shown)?;
     }
     let mut failed = None;
-    let told = telling.run(&mut |piece| {
+    generation.run(&mut Workspace::new(), &mut |piece| {
         let said = match voice {
             Voice::Silent => Ok(()),
-            Voice::Plain => output::text(piece.text),
-            Voice::Traced => output::text(&trace::paint(piece.text, piece.origin)),
+            Voice::Plain => output::text(&piece.text),
+            Voice::Traced => output::text(&trace::paint(&piece.text, piece.origin)),
         };
         failed = said.err();
         if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -173,7 +173,8 @@ pub(crate) fn tell(
     if voice != Voice::Silent {
         output::text("\n")?;
     }
-    Ok(told)
+    let (found, _, speculation) = generation.into_parts();
+    Ok((found, speculation))
 }
 
 fn print(
@@ -181,16 +182,16 @@ fn print(
     (prompt, exit_layer): (&str, usize),
     sampling: &Sampling,
     calibration: Option<Calibration>,
-    told: Told,
+    found: GeneratedText,
 ) -> Result<()> {
-    let Told { text, tokens, finish, statistics } = told;
-    let (stop, stop_string) = telling::finish(finish);
+    let GeneratedText { text, tokens, finish, statistics } = found;
+    let (stop, stop_string) = generation::finish(finish);
     output::json(&Answer {
         prompt,
         text,
         tokens: &tokens,
         exit_layer,
-        speculation: arguments.telling.speculates().then_some(Speculated {
+        speculation: arguments.generation.speculates().then_some(Speculated {
             rounds: statistics.rounds,
             drafted: statistics.drafted,
             accepted: statistics.accepted,
@@ -209,7 +210,7 @@ fn print(
     Ok(())
 }
 
-fn describe(found: &Told, exit_layer: usize, layers: usize, sampling: &Sampling) -> String {
+fn describe(found: &GeneratedText, exit_layer: usize, layers: usize, sampling: &Sampling) -> String {
     let Statistics { new_tokens, time_to_first_token, .. } = found.statistics;
     let decode = match found.statistics.decode_tokens_per_second() {
         Some(tokens) => format!(", {} tokens/s", rate(tokens)),

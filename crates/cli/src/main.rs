@@ -15,6 +15,7 @@ mod eval;
 mod failure;
 mod formats;
 mod generate;
+mod generation;
 mod inspect;
 mod interrupt;
 mod live;
@@ -34,7 +35,7 @@ mod source;
 mod speculate;
 mod stories;
 mod sweep;
-mod telling;
+
 mod train;
 mod verify;
 

@@ -12,6 +12,7 @@ use offramp_eval::{Agreeing, SweepOptions, SweepReport, Texts, agreeing, opening
 use offramp_model::{Config, Llama};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Of the weights that are made up.
 const SEED: u64 = 0;
@@ -96,7 +97,7 @@ struct MadeUp {
 /// A model and prompts for it.
 struct Material {
     path: PathBuf,
-    model: Llama,
+    model: Arc<Llama>,
     prompts: Vec<Vec<u32>>,
     token_limit: Option<usize>,
     head: Option<offramp_model::DraftHead>,
@@ -163,7 +164,7 @@ fn load(arguments: &Arguments) -> Result<Material> {
 
 /// As told, or the usual number as far as the context goes.
 fn new_tokens(arguments: &Arguments, config: &Config) -> usize {
-    let room = config.max_position_embeddings.saturating_sub(arguments.prompt_tokens);
+    let room = config.context().saturating_sub(arguments.prompt_tokens);
     arguments.new_tokens.unwrap_or(NEW_TOKENS.min(room).max(2)) // what does not fit at all is said by the sweep
 }
 

@@ -234,7 +234,7 @@ fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
 }
 
 /// A story of a model that has just been made.
-fn tell(pipeline: &Pipeline, voice: Voice) -> Result<String> {
+fn generate_story(pipeline: &Pipeline, voice: Voice) -> Result<String> {
     let prompt = pipeline.encode(OPENING, PromptOptions::default())?;
     let request = Request {
         prompt: &prompt,
@@ -244,8 +244,8 @@ fn tell(pipeline: &Pipeline, voice: Voice) -> Result<String> {
         sampling: pipeline.sampling(&Asked::default()).options,
         stop: &[],
     };
-    let told = generate::tell(pipeline, request, OPENING, &mut Speculation::off(), voice)?;
-    Ok(format!("{OPENING}{}", told.text))
+    let (found, _) = generate::generate(pipeline, &request, OPENING, Speculation::off(), voice)?;
+    Ok(format!("{OPENING}{}", found.text))
 }
 
 /// A finished model's exit table and a story.
@@ -268,7 +268,7 @@ fn finish(
         if !json && !exits.is_empty() {
             output::text(&(eval::table(&exits) + "\n"))?;
         }
-        story = Some(tell(&pipeline, if json { Voice::Silent } else { Voice::Plain })?);
+        story = Some(generate_story(&pipeline, if json { Voice::Silent } else { Voice::Plain })?);
     }
     if json {
         let &Summary { step, stopped, seconds, ref model, .. } = summary;

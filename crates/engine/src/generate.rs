@@ -1,13 +1,15 @@
 //! Prompt in, tokens out.
 
-use crate::confidence::Depths;
+use crate::progress::Progress;
 use crate::sampler::{Sampler, SamplingOptions};
 use crate::session::Session;
-use crate::speculate::{Chooser, Round, Speculation};
+use crate::speculate::Speculation;
+use crate::step::{Text, step};
+use crate::workspace::Workspace;
 use crate::{Error, Result};
 use offramp_model::Work;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What to generate.
 #[derive(Clone, Debug)]
@@ -42,13 +44,22 @@ pub enum StopReason {
     Length,
     /// The session is full.
     ContextFull,
-    /// The callback said so.
-    Callback,
+    /// Its reader stopped it.
+    Stopped,
+}
+
+/// A token that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewToken {
+    /// Its id.
+    pub id: u32,
+    /// How it came into the text.
+    pub origin: Origin,
 }
 
 /// What came out.
 #[derive(Clone, Debug)]
-pub struct Generation {
+pub struct Completion {
     /// The new tokens, without prompt and stop token.
     pub tokens: Vec<u32>,
     /// Why there are no more.
@@ -62,7 +73,7 @@ pub struct Generation {
 pub struct Statistics {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens that were handed to the callback.
+    /// Tokens of the text.
     pub new_tokens: usize,
     /// Tokens that were chosen after the first.
     pub decoded_tokens: usize,
@@ -76,7 +87,7 @@ pub struct Statistics {
     pub rejected: usize,
     /// Layers that a token took in the mean, where a confidence exit is set; `None` if none was decoded so.
     pub mean_depth: Option<f64>,
-    /// Bytes and operations of everything, the prompt among it.
+    /// Bytes and operations of everything, the prompt among it; where texts shared calls, by their rows.
     pub work: Work,
     /// From the start to the prompt's logits.
     pub prefill: Duration,
@@ -109,13 +120,13 @@ impl Statistics {
     }
 }
 
-/// Whether [`generate`] can begin, before anything is computed.
+/// Whether a [`Generation`] can begin, before anything is computed.
 ///
 /// # Errors
 /// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, no token may be chosen,
 /// the draft head is another model's, or there are both drafts and a confidence exit.
 pub fn check(
-    session: &Session<'_>,
+    session: &Session,
     prompt: &[u32],
     options: &GenerateOptions,
     speculation: &Speculation,
@@ -125,8 +136,9 @@ pub fn check(
         return Err(Error::NoTokens);
     }
     let tokens = session.tokens().len() + prompt.len();
-    if tokens > session.capacity() {
-        return Err(Error::ContextFull { tokens, context: session.capacity() });
+    let context = session.capacity().min(session.model().config().prompt_context());
+    if tokens > context {
+        return Err(Error::ContextFull { tokens, context });
     }
     if options.token_limit == Some(0) {
         return Err(Error::NoChoice);
@@ -140,91 +152,92 @@ pub fn check(
     speculation.draft().map_or(Ok(()), |draft| Ok(config.check_exit_layer(draft.exit_layer)?))
 }
 
-/// Feeds `prompt` to `session` and continues it, handing each token to `on_token` as it comes. The text is the same
-/// whatever `speculation` does. With a confidence exit set, tokens of the prompt do not leave early (a prompt of a single
-/// token may) and the others may; nothing can be drafted then.
+/// A text that is asked for its next step: what a command, a server and another language drive alike.
 ///
-/// Unless a stop token came, the last of the new tokens is not in the session when this returns:
-/// nothing was to be predicted from it. Who goes on with the text feeds it first.
+/// The first step feeds the prompt and brings the first token; each step after it brings one token, or several where
+/// drafts are accepted. The text is the same whatever `speculation` does. With a confidence exit set, tokens of the
+/// prompt do not leave early (a prompt of a single token may) and the others may; nothing can be drafted then.
+#[derive(Debug)]
+pub struct Generation {
+    pub(crate) session: Session,
+    pub(crate) speculation: Speculation,
+    pub(crate) progress: Progress,
+}
+
+impl Generation {
+    /// A text that continues `session` with `prompt`; nothing is computed yet.
+    ///
+    /// # Errors
+    /// As [`check`], which leaves the session with its owner.
+    pub fn new(
+        session: Session,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        speculation: Speculation,
+    ) -> Result<Self> {
+        let progress = Progress::new(&session, prompt, options, &speculation)?;
+        Ok(Self { session, speculation, progress })
+    }
+
+    /// Takes the next step and returns the tokens that came; none once the text has ended.
+    ///
+    /// # Errors
+    /// If logits are not finite, or there is no memory; tokens that came before are part of the text. The session then
+    /// holds what it held before the prompt.
+    pub fn step(&mut self, workspace: &mut Workspace) -> Result<&[NewToken]> {
+        let Self { session, speculation, progress } = self;
+        step(&mut [Text { session, speculation, progress }], usize::MAX, workspace)?;
+        self.progress.failure().map_or(Ok(()), Err)?;
+        Ok(self.progress.came())
+    }
+
+    /// Ends the text after the first `heard` tokens of the last step.
+    pub fn stop(&mut self, heard: usize) {
+        self.progress.stop(&mut self.session, heard);
+    }
+
+    /// Why the text has ended, once it has.
+    pub fn finished(&self) -> Option<StopReason> {
+        self.progress.reason()
+    }
+
+    /// The new tokens so far, without prompt and stop token.
+    pub fn tokens(&self) -> &[u32] {
+        self.progress.tokens()
+    }
+
+    /// The session. Unless a stop token came, the last of the new tokens is not in it: nothing was to be predicted from
+    /// it. Who goes on with the text feeds it first.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What came of it, with the session and what the speculation learnt, for the next text.
+    pub fn into_parts(self) -> (Completion, Session, Speculation) {
+        (self.progress.completion(), self.session, self.speculation)
+    }
+}
+
+/// As a [`Generation`] over a session that stays with its owner, handing each token to `on_token` as it comes.
 ///
 /// # Errors
-/// If the prompt is empty, does not fit or holds an unknown token, a sampling option is out of range, no token may be
-/// chosen, the draft head is another model's, or there are both drafts and a confidence exit; or if logits are not finite,
-/// of which tokens that came before have been handed out. The session holds what it held before, in any case.
+/// As [`check`] and [`Generation::step`]. The session holds what it held before, in any case.
 pub fn generate(
-    session: &mut Session<'_>,
+    session: &mut Session,
     prompt: &[u32],
     options: &GenerateOptions,
     speculation: &mut Speculation,
-    on_token: &mut dyn FnMut(u32, Origin) -> ControlFlow<()>,
-) -> Result<Generation> {
-    check(session, prompt, options, speculation)?;
-    let sampler = Sampler::new(options.sampling)?;
-    let mut chooser =
-        Chooser { sampler, token_limit: options.token_limit, stop_tokens: &options.stop_tokens };
-    let before = session.tokens().len();
-    let generation = go_on(session, (prompt, options.max_new_tokens), &mut chooser, speculation, on_token);
-    if generation.is_err() {
-        session.truncate(before);
+    workspace: &mut Workspace,
+    on_token: &mut dyn FnMut(NewToken) -> ControlFlow<()>,
+) -> Result<Completion> {
+    let mut progress = Progress::new(session, prompt, options, speculation)?;
+    while !progress.is_over() {
+        step(&mut [Text { session, speculation, progress: &mut progress }], usize::MAX, workspace)?;
+        progress.failure().map_or(Ok(()), Err)?;
+        let heard = progress.came().iter().position(|&token| on_token(token).is_break());
+        if let Some(index) = heard {
+            progress.stop(session, index + 1);
+        }
     }
-    generation
-}
-
-/// The text, of at most so many new tokens; where it fails, the session is left in the middle of it.
-fn go_on(
-    session: &mut Session<'_>,
-    (prompt, max_new_tokens): (&[u32], usize),
-    chooser: &mut Chooser<'_>,
-    speculation: &mut Speculation,
-    on_token: &mut dyn FnMut(u32, Origin) -> ControlFlow<()>,
-) -> Result<Generation> {
-    let (start, work) = (Instant::now(), session.work());
-    let mut statistics = Statistics { prompt_tokens: prompt.len(), ..Statistics::default() };
-    session.feed(prompt)?;
-    statistics.prefill = start.elapsed();
-    let begun = session.tokens().len();
-    let (mut tokens, mut next) = (Vec::new(), Round::default());
-    let reason = 'text: loop {
-        if tokens.len() == max_new_tokens {
-            break StopReason::Length;
-        }
-        if tokens.is_empty() {
-            next.tokens.push(chooser.choose(session.logits(), session.tokens())?.0);
-            statistics.time_to_first_token = start.elapsed();
-        }
-        for (index, &token) in next.tokens.iter().enumerate() {
-            statistics.decoded_tokens += usize::from(!tokens.is_empty());
-            if chooser.stop_tokens.contains(&token) {
-                break 'text StopReason::StopToken;
-            }
-            tokens.push(token);
-            if on_token(token, next.origin(index)).is_break() {
-                break 'text StopReason::Callback;
-            }
-        }
-        let (Some(&newest), held) = (tokens.last(), session.tokens().len()) else {
-            unreachable!("a token came")
-        };
-        if tokens.len() == max_new_tokens {
-            break StopReason::Length;
-        }
-        if held == session.capacity() {
-            break StopReason::ContextFull;
-        }
-        // A round ends with a token that nobody drafted, and none is computed in vain.
-        let room = (max_new_tokens - tokens.len() - 1).min(session.capacity() - held - 1);
-        next = speculation.round(session, chooser, newest, room)?;
-        statistics.rounds += 1;
-        statistics.drafted += next.drafted;
-        statistics.accepted += next.accepted;
-        statistics.rejected += usize::from(next.accepted < next.drafted);
-    };
-    // A reader who left in the middle of a round did not hear its end.
-    let in_session = tokens.len() - usize::from(reason != StopReason::StopToken && !tokens.is_empty());
-    session.truncate(begun + in_session);
-    statistics.new_tokens = tokens.len();
-    statistics.work = session.work() - work;
-    statistics.mean_depth = session.depths().and_then(Depths::mean);
-    statistics.decode = start.elapsed().saturating_sub(statistics.time_to_first_token);
-    Ok(Generation { tokens, reason, statistics })
+    Ok(progress.completion())
 }

@@ -4,23 +4,33 @@
 //! logits depend on its tokens and its exit layer alone: not on how the tokens came in, nor on where
 //! the exit layer stood before. A [`ConfidenceExit`] trades that for speed, and only as long as it is set.
 
+mod chooser;
+mod climb;
 mod confidence;
 mod generate;
+mod progress;
 mod sampler;
+mod scheduler;
 mod score;
 mod session;
 mod speculate;
+mod step;
+mod workspace;
 
 pub use confidence::{ConfidenceExit, Depths};
-pub use generate::{GenerateOptions, Generation, Origin, Statistics, StopReason, check, generate};
+pub use generate::{
+    Completion, GenerateOptions, Generation, NewToken, Origin, Statistics, StopReason, check, generate,
+};
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.
 pub use offramp_kernels::pool::{physical_cores, set_threads, threads};
 pub use sampler::{Sampler, SamplingOptions};
+pub use scheduler::{Progressed, Request, Scheduler, SchedulerOptions, TextId};
 pub use score::{TokenScore, argmax, gap, score};
 pub use session::Session;
 pub use speculate::{Adaptive, Chosen, Draft, Speculation};
+pub use workspace::Workspace;
 
 /// The name of the instruction set in use.
 pub fn kernels() -> &'static str {
@@ -77,6 +87,11 @@ pub enum Error {
     /// Drafts are verified by the full model, a confidence exit does without it.
     #[error("a text cannot be drafted and left by confidence at once: turn off one of the two")]
     ConfidenceWithDrafts,
+    /// A step of many texts failed.
+    #[error(
+        "the step that this text shared with others failed for lack of memory: try again with fewer texts"
+    )]
+    OthersFailed,
     /// The model's output is no number.
     #[error("the model's logits are not finite at position {position}: its weights are damaged or overflow")]
     NotFinite {

@@ -1,7 +1,7 @@
 //! Self-speculative decoding (Elhoushi et al. 2024, section 4.3): the first layers draft, the rest verify, and the
 //! text is the full model's, token for token.
 //!
-//! A round begins with the text's newest token, which no layer has seen. The first layers take it and say what comes
+//! A step begins with the text's newest token, which no layer has seen. The first layers take it and say what comes
 //! next, then take that, and so on: the draft. Their keys and values are the full model's, and their hidden states are
 //! kept; the remaining layers move all of them on in one call, and the head says at each position what the full model
 //! chooses there. The draft counts as far as it agrees, and where it first does not, the full model's choice comes in
@@ -16,14 +16,15 @@ mod chances;
 mod costs;
 mod load;
 mod margins;
-pub(crate) mod round;
+mod plan;
 
-use crate::session::Session;
+use crate::chooser::Choice;
+use crate::progress::Round;
+use crate::workspace::Timed;
 use crate::{Error, Result};
 pub use adaptive::{Adaptive, Chosen};
 use offramp_model::{DraftHead, Llama};
-pub(crate) use round::{Chooser, Round};
-use round::{Plan, Speakers};
+pub(crate) use plan::{Plan, plan};
 
 /// How a text is drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +39,12 @@ pub struct Draft {
 /// model.
 #[derive(Clone, Debug, Default)]
 pub struct Speculation {
-    policy: Policy,
-    head: Option<DraftHead>,
+    pub(crate) policy: Policy,
+    pub(crate) head: Option<DraftHead>,
 }
 
 #[derive(Clone, Debug, Default)]
-enum Policy {
+pub(crate) enum Policy {
     #[default]
     Off,
     Fixed(Draft),
@@ -102,29 +103,56 @@ impl Speculation {
         }
     }
 
-    /// One round after `newest`, a token that the session does not hold yet; at most `room` tokens are drafted.
-    pub(crate) fn round(
-        &mut self,
-        session: &mut Session<'_>,
-        chooser: &mut Chooser<'_>,
-        newest: u32,
-        room: usize,
-    ) -> Result<Round> {
-        let (model, depth, head) = (session.model(), session.exit_layer(), self.head.as_ref());
-        let plain = Draft { exit_layer: depth, num_speculations: 0 };
-        let (plan, adaptive) = match &mut self.policy {
-            Policy::Auto(adaptive) => (adaptive.plan((model, head), depth, room), Some(adaptive.as_mut())),
-            policy => {
-                let draft = if let Policy::Fixed(draft) = policy { *draft } else { plain };
-                let num_speculations = draft.num_speculations.min(room);
-                if num_speculations == 0 {
-                    session.feed(&[newest])?;
-                    let (token, _) = chooser.choose(session.logits(), session.tokens())?;
-                    return Ok(Round { tokens: vec![token], ..Round::default() });
-                }
-                (Plan { exit_layer: draft.exit_layer, num_speculations, probe: None }, None)
-            }
-        };
-        Speakers { session, chooser, head, adaptive }.round(newest, plan)
+    /// The head that drafts, where it is not the model's.
+    pub(crate) fn head(&self) -> Option<&DraftHead> {
+        self.head.as_ref()
     }
+
+    pub(crate) fn is_auto(&self) -> bool {
+        matches!(self.policy, Policy::Auto(_))
+    }
+
+    /// Whether to draft one more token where all `rows` so far are accepted with `chance`, beside so many texts that
+    /// draft.
+    pub(crate) fn goes_on(&mut self, plan: &Plan, rows: usize, chance: f64, drafting: usize) -> bool {
+        let Policy::Auto(adaptive) = &mut self.policy else { return true };
+        adaptive.goes_on(plan.exit_layer, rows, chance, drafting)
+    }
+
+    /// The chance that a token is accepted which the draft chose by `margin`.
+    pub(crate) fn chance(&mut self, plan: &Plan, margin: f32) -> f64 {
+        let Policy::Auto(adaptive) = &mut self.policy else { return 1.0 };
+        adaptive.chance(plan.exit_layer, margin)
+    }
+
+    /// Whether to verify a drafted token which, with all before it, is accepted with `chance`.
+    pub(crate) fn keeps(&mut self, plan: &Plan, rows: usize, chance: f64, drafting: usize) -> bool {
+        let Policy::Auto(adaptive) = &mut self.policy else { return true };
+        adaptive.keeps(plan.exit_layer, rows, chance, drafting)
+    }
+
+    /// A step is over.
+    pub(crate) fn learn(&mut self, lesson: &Lesson<'_>) {
+        if let Policy::Auto(adaptive) = &mut self.policy {
+            adaptive.learn(lesson);
+        }
+    }
+}
+
+/// What a step says of a text's plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lesson<'a> {
+    pub(crate) plan: Plan,
+    /// Tokens that were verified.
+    pub(crate) draft: &'a [Choice],
+    /// One more that was drafted.
+    pub(crate) dropped: Option<Choice>,
+    /// What the exit that was probed chose after each token.
+    pub(crate) probed: &'a [Choice],
+    /// What came of it.
+    pub(crate) round: &'a Round,
+    /// Rows that went through all layers.
+    pub(crate) rows: usize,
+    /// What the step's calls took.
+    pub(crate) times: &'a [Timed],
 }

@@ -1,12 +1,13 @@
 //! A token that leaves where an exit is sure leaves what filling at once would have, and no trace once nobody may leave.
 
 use offramp_engine::{
-    ConfidenceExit, Draft, Error, GenerateOptions, SamplingOptions, Session, Speculation, StopReason, argmax,
-    gap, generate,
+    ConfidenceExit, Draft, Error, GenerateOptions, SamplingOptions, Session, Speculation, StopReason,
+    Workspace, argmax, gap, generate,
 };
-use offramp_model::{CacheFormat, Config, Format, Formats, Hidden, KvCache, Llama, Work};
+use offramp_model::{Batch, CacheFormat, Config, Format, Formats, Hidden, KvCache, Llama, Scratch};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 const LAYERS: usize = 6;
 const CAPACITY: usize = 80;
@@ -16,12 +17,12 @@ const CONFIG: &str = r#"{
     "max_position_embeddings": 80, "rms_norm_eps": 1e-5
 }"#;
 
-fn model(formats: &Formats) -> Llama {
+fn model(formats: &Formats) -> Arc<Llama> {
     let config = Config::from_json(CONFIG, Path::new("config.json")).expect("a valid config");
-    Llama::random(config, 5, formats).expect("a small model")
+    Arc::new(Llama::random(config, 5, formats).expect("a small model"))
 }
 
-fn plain_model() -> Llama {
+fn plain_model() -> Arc<Llama> {
     model(&Formats::all(Format::F32))
 }
 
@@ -33,38 +34,41 @@ fn policy(exits: &[usize], threshold: f32) -> Option<ConfidenceExit> {
     Some(ConfidenceExit { exits: exits.to_vec(), threshold })
 }
 
-fn session<'m>(model: &'m Llama, policy: Option<ConfidenceExit>) -> Session<'m> {
+fn session(model: &Arc<Llama>, policy: Option<ConfidenceExit>) -> Session {
     let mut session = Session::new(model, CAPACITY).expect("within the context");
     session.set_confidence_exit(policy).expect("exits that exist");
     session
 }
 
-fn plain(model: &Llama, exit_layer: usize, tokens: &[u32]) -> Vec<f32> {
+fn plain(model: &Arc<Llama>, exit_layer: usize, tokens: &[u32]) -> Vec<f32> {
     let mut session = Session::new(model, CAPACITY).expect("within the context");
     session.set_exit_layer(exit_layer).expect("an exit that exists");
-    session.feed(tokens).expect("room").to_vec()
+    session.feed(tokens, &mut Workspace::new()).expect("room").to_vec()
 }
 
 /// The policy as it is defined: layers that a token skips are filled when it leaves.
 struct Eager<'m> {
-    model: &'m Llama,
+    model: &'m Arc<Llama>,
     policy: ConfidenceExit,
     hidden: Hidden,
     cache: KvCache,
     logits: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl<'m> Eager<'m> {
-    fn new(model: &'m Llama, policy: Option<ConfidenceExit>) -> Self {
+    fn new(model: &'m Arc<Llama>, policy: Option<ConfidenceExit>) -> Self {
         let policy = policy.expect("a policy");
         let (hidden, cache) = (model.new_hidden(), model.new_cache(CAPACITY));
-        Self { model, policy, hidden, cache, logits: Vec::new() }
+        Self { model, policy, hidden, cache, logits: Vec::new(), scratch: Scratch::new() }
     }
 
     fn deep(&mut self, tokens: &[u32]) -> Vec<f32> {
         self.model.embed(tokens, &mut self.hidden).expect("known tokens");
-        self.model.forward(0..LAYERS, &mut self.hidden, &mut self.cache).expect("room");
-        self.model.head(&mut self.hidden, 0..tokens.len(), &mut self.logits);
+        self.model
+            .forward(0..LAYERS, &mut self.hidden, &mut Batch::one(&mut self.cache), &mut self.scratch)
+            .expect("room");
+        self.model.head(&self.hidden, 0..tokens.len(), &mut self.logits, &mut self.scratch);
         self.logits.clone()
     }
 
@@ -73,20 +77,24 @@ impl<'m> Eager<'m> {
         self.model.embed(&[token], &mut self.hidden).expect("a known token");
         let mut from = 0;
         for &exit in self.policy.exits.iter().chain([&LAYERS]) {
-            self.model.forward(from..exit, &mut self.hidden, &mut self.cache).expect("room");
-            self.model.head(&mut self.hidden, 0..1, &mut self.logits);
+            self.model
+                .forward(from..exit, &mut self.hidden, &mut Batch::one(&mut self.cache), &mut self.scratch)
+                .expect("room");
+            self.model.head(&self.hidden, 0..1, &mut self.logits, &mut self.scratch);
             from = exit;
             if gap(&self.logits) >= self.policy.threshold {
                 break;
             }
         }
-        self.model.fill(from..LAYERS, &mut self.hidden, &mut self.cache).expect("room");
+        self.model
+            .fill(from..LAYERS, &self.hidden, &mut Batch::one(&mut self.cache), &mut self.scratch)
+            .expect("room");
         (self.logits.clone(), from)
     }
 }
 
 /// A lead that the exits have for about every second token.
-fn middling(model: &Llama, exits: &[usize], tokens: &[u32]) -> f32 {
+fn middling(model: &Arc<Llama>, exits: &[usize], tokens: &[u32]) -> f32 {
     let gaps = exits.iter().flat_map(|&exit| (1..=tokens.len()).map(move |end| (exit, end)));
     let mut gaps: Vec<f32> = gaps.map(|(exit, end)| gap(&plain(model, exit, &tokens[..end]))).collect();
     gaps.sort_by(f32::total_cmp);
@@ -103,11 +111,19 @@ fn filled_when_asked_for_is_filled_at_once() {
             let policy = policy(exits, middling(&model, exits, &tokens));
             let (mut eager, mut lazy) = (Eager::new(&model, policy.clone()), session(&model, policy));
             let prompt = eager.deep(&tokens[..4])[3 * 61..].to_vec();
-            assert_eq!(lazy.feed(&tokens[..4]).expect("room"), prompt, "the prompt goes the whole way");
+            assert_eq!(
+                lazy.feed(&tokens[..4], &mut Workspace::new()).expect("room"),
+                prompt,
+                "the prompt goes the whole way"
+            );
             assert_eq!(lazy.left_at(), LAYERS);
             for (position, &token) in tokens.iter().enumerate().skip(4) {
                 let (logits, depth) = eager.feed(token);
-                assert_eq!(lazy.feed(&[token]).expect("room"), logits, "{format} {exits:?} at {position}");
+                assert_eq!(
+                    lazy.feed(&[token], &mut Workspace::new()).expect("room"),
+                    logits,
+                    "{format} {exits:?} at {position}"
+                );
                 assert_eq!(lazy.left_at(), depth);
             }
             let depths = lazy.depths().expect("a policy").clone();
@@ -116,7 +132,11 @@ fn filled_when_asked_for_is_filled_at_once() {
             assert_eq!(depths.tokens(), 56);
             // What comes together goes the whole way, over all that was filled.
             let together = eager.deep(&tokens[..5]);
-            assert_eq!(lazy.feed_each(&tokens[..5]).expect("room"), together, "{format} {exits:?}");
+            assert_eq!(
+                lazy.feed_each(&tokens[..5], &mut Workspace::new()).expect("room"),
+                together,
+                "{format} {exits:?}"
+            );
             assert_eq!((lazy.left_at(), lazy.depths()), (LAYERS, Some(&depths)));
         }
     }
@@ -127,7 +147,10 @@ fn who_never_leaves_has_the_plain_logits() {
     let (model, tokens) = (plain_model(), tokens(30));
     let (mut never, mut none) = (session(&model, policy(&[1, 4], f32::INFINITY)), session(&model, None));
     for &token in &tokens {
-        assert_eq!(never.feed(&[token]).expect("room"), none.feed(&[token]).expect("room"));
+        assert_eq!(
+            never.feed(&[token], &mut Workspace::new()).expect("room"),
+            none.feed(&[token], &mut Workspace::new()).expect("room")
+        );
         assert_eq!(never.left_at(), LAYERS);
     }
     let depths = never.depths().expect("a policy");
@@ -141,26 +164,32 @@ fn who_never_leaves_has_the_plain_logits() {
 fn who_always_leaves_is_a_session_that_stops_there() {
     let (model, tokens) = (plain_model(), tokens(30));
     for threshold in [0.0, f32::NEG_INFINITY] {
-        let mut always = session(&model, policy(&[3, 5], threshold));
+        let (mut always, mut workspace) = (session(&model, policy(&[3, 5], threshold)), Workspace::new());
         for end in 1..=tokens.len() {
-            let logits = always.feed(&tokens[end - 1..end]).expect("room");
+            let logits = always.feed(&tokens[end - 1..end], &mut workspace).expect("room");
             assert_eq!(logits, plain(&model, 3, &tokens[..end]), "layers up to there miss nothing");
             assert_eq!(always.left_at(), 3);
         }
         assert_eq!(always.depths().expect("a policy").mean(), Some(3.0));
-        let mut work = Work::default();
-        for before in 0..tokens.len() {
-            work += model.forward_work(0..3, 1, before);
-            work += model.head_work(None, 1);
+        // The calls that this takes, and no others.
+        let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(CAPACITY));
+        let (mut left, mut logits, mut scratch) = (model.new_hidden(), Vec::new(), Scratch::new());
+        for &token in &tokens {
+            model.embed(&[token], &mut hidden).expect("a known token");
+            model.forward(0..3, &mut hidden, &mut Batch::one(&mut cache), &mut scratch).expect("room");
+            model.head(&hidden, 0..1, &mut logits, &mut scratch);
+            left.append(&hidden, 0..1);
         }
-        assert_eq!(always.work(), work, "and nothing is filled for nobody");
-        // Until somebody asks.
-        always.feed(&tokens[..2]).expect("room");
-        work += model.fill_work(3..5, 30);
-        work += model.fill_work(5..6, 30);
-        work += model.forward_work(0..6, 2, 30);
-        work += model.head_work(None, 1);
-        assert_eq!(always.work(), work);
+        assert_eq!(workspace.work(), scratch.work(), "nothing is filled for nobody");
+        // Until a token goes deeper.
+        always.feed(&tokens[..2], &mut workspace).expect("room");
+        for layers in [3..5, 5..6] {
+            model.fill(layers, &left, &mut Batch::one(&mut cache), &mut scratch).expect("room");
+        }
+        model.embed(&tokens[..2], &mut hidden).expect("known tokens");
+        model.forward(0..6, &mut hidden, &mut Batch::one(&mut cache), &mut scratch).expect("room");
+        model.head(&hidden, 1..2, &mut logits, &mut scratch);
+        assert_eq!(workspace.work(), scratch.work());
     }
 }
 
@@ -171,21 +200,28 @@ fn truncating_leaves_no_trace() {
     let policy = policy(&exits, middling(&model, &exits, &tokens));
     let straight = |tokens: &[u32]| {
         let mut session = session(&model, policy.clone());
-        tokens.iter().map(|&token| session.feed(&[token]).expect("room").to_vec()).collect::<Vec<_>>()
+        tokens
+            .iter()
+            .map(|&token| session.feed(&[token], &mut Workspace::new()).expect("room").to_vec())
+            .collect::<Vec<_>>()
     };
     // To every length from every other, over states that wait and others that were filled.
     for cut in 0..30 {
         let mut cutting = session(&model, policy.clone());
         for from in [30, 23, 11] {
             for &token in &tokens[cutting.tokens().len()..from.max(cut)] {
-                cutting.feed(&[token]).expect("room");
+                cutting.feed(&[token], &mut Workspace::new()).expect("room");
             }
             cutting.truncate(cut);
         }
         let other: Vec<u32> = tokens[..cut].iter().chain(&tokens[31..]).copied().collect();
         let expected = straight(&other);
         for (position, &token) in other.iter().enumerate().skip(cut) {
-            assert_eq!(cutting.feed(&[token]).expect("room"), expected[position], "{position} after {cut}");
+            assert_eq!(
+                cutting.feed(&[token], &mut Workspace::new()).expect("room"),
+                expected[position],
+                "{position} after {cut}"
+            );
         }
     }
 }
@@ -197,13 +233,13 @@ fn the_newest_token_can_be_asked_again_and_goes_the_whole_way() {
     let (mut eager, mut lazy) = (Eager::new(&model, policy.clone()), session(&model, policy));
     for &token in &tokens {
         eager.feed(token);
-        lazy.feed(&[token]).expect("room");
+        lazy.feed(&[token], &mut Workspace::new()).expect("room");
     }
     eager.cache.truncate(11);
-    assert_eq!(lazy.feed(&[]).expect("tokens"), eager.deep(&tokens[11..]));
+    assert_eq!(lazy.feed(&[], &mut Workspace::new()).expect("tokens"), eager.deep(&tokens[11..]));
     assert_eq!((lazy.tokens(), lazy.left_at()), (&tokens[..], LAYERS));
     let after = eager.feed(9);
-    assert_eq!((lazy.feed(&[9]).expect("room").to_vec(), lazy.left_at()), after);
+    assert_eq!((lazy.feed(&[9], &mut Workspace::new()).expect("room").to_vec(), lazy.left_at()), after);
 }
 
 #[test]
@@ -213,19 +249,21 @@ fn turned_off_every_token_is_what_it_would_have_been() {
     let threshold = middling(&model, &exits, &tokens);
     for prompt in [1, 6] {
         let mut session = session(&model, policy(&exits, threshold));
-        session.feed(&tokens[..prompt]).expect("room");
-        tokens[prompt..20].iter().for_each(|&token| drop(session.feed(&[token]).expect("room").to_vec()));
+        session.feed(&tokens[..prompt], &mut Workspace::new()).expect("room");
+        tokens[prompt..20]
+            .iter()
+            .for_each(|&token| drop(session.feed(&[token], &mut Workspace::new()).expect("room").to_vec()));
         session.set_confidence_exit(None).expect("none");
         for end in 21..30 {
-            let logits = session.feed(&tokens[end - 1..end]).expect("room").to_vec();
+            let logits = session.feed(&tokens[end - 1..end], &mut Workspace::new()).expect("room").to_vec();
             assert_eq!(logits, plain(&model, LAYERS, &tokens[..end]));
         }
         // Another policy begins with what is true, too, after a token that carries those before it up.
         session.set_confidence_exit(policy(&[2], 0.0)).expect("exits that exist");
-        session.feed(&tokens[29..30]).expect("room");
+        session.feed(&tokens[29..30], &mut Workspace::new()).expect("room");
         session.set_confidence_exit(policy(&[3], f32::INFINITY)).expect("exits that exist");
         for end in 31..40 {
-            let logits = session.feed(&tokens[end - 1..end]).expect("room").to_vec();
+            let logits = session.feed(&tokens[end - 1..end], &mut Workspace::new()).expect("room").to_vec();
             assert_eq!(logits, plain(&model, LAYERS, &tokens[..end]));
         }
     }
@@ -235,44 +273,49 @@ fn turned_off_every_token_is_what_it_would_have_been() {
 fn the_first_that_left_is_forgotten_with_its_token() {
     let (model, tokens) = (plain_model(), tokens(14));
     let mut session = session(&model, policy(&[2], 0.0));
-    session.feed(&tokens[..10]).expect("room");
-    session.feed(&tokens[10..11]).expect("room");
+    session.feed(&tokens[..10], &mut Workspace::new()).expect("room");
+    session.feed(&tokens[10..11], &mut Workspace::new()).expect("room");
     session.truncate(3);
-    tokens[3..13].iter().for_each(|&token| drop(session.feed(&[token]).expect("room").to_vec()));
-    session.feed(&[]).expect("tokens"); // deep, over what is filled
+    tokens[3..13]
+        .iter()
+        .for_each(|&token| drop(session.feed(&[token], &mut Workspace::new()).expect("room").to_vec()));
+    session.feed(&[], &mut Workspace::new()).expect("tokens"); // deep, over what is filled
     session.set_confidence_exit(None).expect("none");
-    assert_eq!(session.feed(&tokens[13..]).expect("room"), plain(&model, LAYERS, &tokens));
+    assert_eq!(
+        session.feed(&tokens[13..], &mut Workspace::new()).expect("room"),
+        plain(&model, LAYERS, &tokens)
+    );
 }
 
 #[test]
 fn at_another_depth_tokens_that_left_are_run_again() {
     let (model, tokens) = (plain_model(), tokens(40));
     let mut session = session(&model, policy(&[1, 3], 0.0));
-    session.feed(&tokens[..5]).expect("room");
-    session.feed(&tokens[5..6]).expect("room");
+    session.feed(&tokens[..5], &mut Workspace::new()).expect("room");
+    session.feed(&tokens[5..6], &mut Workspace::new()).expect("room");
     let mut fed = 6;
     for exit_layer in [4, 5, 4, 6] {
         session.set_exit_layer(exit_layer).expect("above the exits");
         // It comes with others that have to be run again, and none of them leaves.
-        let logits = session.feed(&tokens[fed..=fed]).expect("room").to_vec();
+        let logits = session.feed(&tokens[fed..=fed], &mut Workspace::new()).expect("room").to_vec();
         fed += 1;
         assert_eq!(session.left_at(), exit_layer);
         assert_eq!(logits, plain(&model, exit_layer, &tokens[..fed]));
         for _ in 0..3 {
-            session.feed(&tokens[fed..=fed]).expect("room");
+            session.feed(&tokens[fed..=fed], &mut Workspace::new()).expect("room");
             fed += 1;
             assert_eq!(session.left_at(), 1);
         }
         session.set_exit_layer(exit_layer).expect("the same");
-        session.feed(&tokens[fed..=fed]).expect("room");
+        session.feed(&tokens[fed..=fed], &mut Workspace::new()).expect("room");
         fed += 1;
         assert_eq!(session.left_at(), 1, "nothing has changed");
     }
     session.set_confidence_exit(policy(&[1, 3], f32::INFINITY)).expect("exits that exist");
-    session.feed(&[7, 8]).expect("room");
+    session.feed(&[7, 8], &mut Workspace::new()).expect("room");
     for exit_layer in [6, 4, 4, 5] {
         session.set_exit_layer(exit_layer).expect("above the exits");
-        session.feed(&[9]).expect("room");
+        session.feed(&[9], &mut Workspace::new()).expect("room");
     }
     let counts = session.depths().expect("a policy").counts();
     assert_eq!(counts, [(1, 0), (3, 0), (4, 2), (6, 1)], "at 5 it came with others");
@@ -302,14 +345,20 @@ fn what_does_not_fit_leaves_the_session_as_it_was() {
     let model = plain_model();
     let mut session = Session::new(&model, 8).expect("within the context");
     session.set_confidence_exit(policy(&[2], 0.0)).expect("an exit that exists");
-    assert!(matches!(session.feed(&[]), Err(Error::NoTokens)));
+    assert!(matches!(session.feed(&[], &mut Workspace::new()), Err(Error::NoTokens)));
     for token in 1..=7 {
-        session.feed(&[token]).expect("room");
+        session.feed(&[token], &mut Workspace::new()).expect("room");
     }
-    assert!(session.feed(&[61]).is_err(), "61 tokens: 0 to 60");
-    assert!(session.feed(&[1, 2]).is_err(), "9 in 8");
-    assert_eq!(session.feed(&[8]).expect("room"), plain(&model, 2, &[1, 2, 3, 4, 5, 6, 7, 8]));
-    assert!(matches!(session.feed(&[9]), Err(Error::ContextFull { tokens: 9, context: 8 })));
+    assert!(session.feed(&[61], &mut Workspace::new()).is_err(), "61 tokens: 0 to 60");
+    assert!(session.feed(&[1, 2], &mut Workspace::new()).is_err(), "9 in 8");
+    assert_eq!(
+        session.feed(&[8], &mut Workspace::new()).expect("room"),
+        plain(&model, 2, &[1, 2, 3, 4, 5, 6, 7, 8])
+    );
+    assert!(matches!(
+        session.feed(&[9], &mut Workspace::new()),
+        Err(Error::ContextFull { tokens: 9, context: 8 })
+    ));
     assert_eq!(session.depths().expect("a policy").tokens(), 8);
 }
 
@@ -324,8 +373,10 @@ fn a_text_is_generated_by_those_who_are_sure() {
     let exits = [1, 3];
     let policy = policy(&exits, middling(&model, &exits, &tokens));
     let (mut eager, mut lazy) = (Eager::new(&model, policy.clone()), session(&model, policy));
-    let go_on = &mut |_, _| ControlFlow::Continue(());
-    let generation = generate(&mut lazy, &tokens[..5], &options(40), &mut Speculation::off(), go_on);
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let mut workspace = Workspace::new();
+    let generation =
+        generate(&mut lazy, &tokens[..5], &options(40), &mut Speculation::off(), &mut workspace, go_on);
     let generation = generation.expect("a good prompt");
     assert_eq!((generation.tokens.len(), generation.reason), (40, StopReason::Length));
     let mut expected = vec![argmax(&eager.deep(&tokens[..5])[4 * 61..])];
@@ -334,19 +385,21 @@ fn a_text_is_generated_by_those_who_are_sure() {
     }
     assert_eq!(generation.tokens, expected);
     assert_eq!(lazy.depths().expect("a policy").tokens(), 39);
-    assert_eq!(generation.statistics.work, lazy.work());
+    assert_eq!(generation.statistics.work, workspace.work());
 }
 
 #[test]
 fn drafts_and_a_confidence_exit_exclude_each_other() {
     let (model, tokens) = (plain_model(), tokens(5));
     let mut lazy = session(&model, policy(&[2], 0.5));
-    let go_on = &mut |_, _| ControlFlow::Continue(());
+    let go_on = &mut |_| ControlFlow::Continue(());
     let drafts = |num_speculations| Speculation::fixed(Draft { exit_layer: 2, num_speculations });
     for mut speculation in [drafts(3), Speculation::auto(Default::default())] {
-        let refused = generate(&mut lazy, &tokens, &options(9), &mut speculation, go_on);
+        let refused =
+            generate(&mut lazy, &tokens, &options(9), &mut speculation, &mut Workspace::new(), go_on);
         assert!(matches!(refused, Err(Error::ConfidenceWithDrafts)));
         assert!(lazy.tokens().is_empty());
     }
-    generate(&mut lazy, &tokens, &options(9), &mut drafts(0), go_on).expect("nothing is drafted");
+    generate(&mut lazy, &tokens, &options(9), &mut drafts(0), &mut Workspace::new(), go_on)
+        .expect("nothing is drafted");
 }

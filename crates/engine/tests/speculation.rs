@@ -7,11 +7,13 @@ mod speculation {
 }
 
 use offramp_engine::{
-    Draft, GenerateOptions, Generation, Origin, SamplingOptions, Session, Speculation, generate,
+    Completion, Draft, GenerateOptions, NewToken, Origin, SamplingOptions, Session, Speculation, Workspace,
+    generate,
 };
 use offramp_model::{Config, Llama};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 const LAYERS: usize = 5;
 const CONFIG: &str = r#"{
@@ -21,20 +23,22 @@ const CONFIG: &str = r#"{
 }"#;
 
 /// Random layers; the further `agreement` is from 1, the more the upper ones change what the lower ones said.
-fn model(agreement: f32) -> Llama {
+fn model(agreement: f32) -> Arc<Llama> {
     let config = Config::from_json(CONFIG, Path::new("config.json")).expect("a valid config");
     let mut state = 11u32;
-    Llama::from_weights(config, |spec| {
-        let upper = (2..LAYERS).any(|layer| spec.name.contains(&format!("layers.{layer}.")));
-        let last = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
-        let scale = if upper && last { 1.0 - agreement } else { 1.0 };
-        let mut number = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        Ok((0..spec.len()).map(|_| scale * number()).collect())
-    })
-    .expect("weights of the right sizes")
+    Arc::new(
+        Llama::from_weights(config, |spec| {
+            let upper = (2..LAYERS).any(|layer| spec.name.contains(&format!("layers.{layer}.")));
+            let last = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
+            let scale = if upper && last { 1.0 - agreement } else { 1.0 };
+            let mut number = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            };
+            Ok((0..spec.len()).map(|_| scale * number()).collect())
+        })
+        .expect("weights of the right sizes"),
+    )
 }
 
 /// A text, the tokens that the session was left with, and the logits after one more.
@@ -46,24 +50,31 @@ struct Told {
 }
 
 fn told(
-    model: &Llama,
+    model: &Arc<Llama>,
     options: &GenerateOptions,
     speculation: &mut Speculation,
     prompt: &[u32],
-) -> (Told, Generation) {
+) -> (Told, Completion) {
     let mut session = Session::new(model, 90).expect("within the context");
     let (mut heard, mut origins) = (Vec::new(), Vec::new());
-    let found = generate(&mut session, prompt, options, speculation, &mut |token, origin| {
-        heard.push(token);
-        origins.push(origin);
-        ControlFlow::Continue(())
-    });
+    let found = generate(
+        &mut session,
+        prompt,
+        options,
+        speculation,
+        &mut Workspace::new(),
+        &mut |NewToken { id: token, origin }| {
+            heard.push(token);
+            origins.push(origin);
+            ControlFlow::Continue(())
+        },
+    );
     let found = found.expect("a good prompt");
     assert_eq!(found.tokens, heard, "each token is handed out once, in order");
     let accepted = origins.iter().filter(|&&origin| origin == Origin::Accepted).count();
     assert!(accepted.abs_diff(found.statistics.accepted) <= 1, "all but a stop token");
     let held = session.tokens().to_vec();
-    let logits = session.feed(&[1]).expect("room").to_vec();
+    let logits = session.feed(&[1], &mut Workspace::new()).expect("room").to_vec();
     (Told { tokens: heard, held, logits }, found)
 }
 

@@ -9,11 +9,12 @@ mod reference;
 
 use crate::perplexity::context_of;
 use crate::{Error, Result};
-use offramp_engine::{ConfidenceExit, Session, argmax};
+use offramp_engine::{ConfidenceExit, Session, Workspace, argmax};
 use offramp_model::{Llama, Work};
 use offramp_text::TokenStream;
 use reference::{Passage, Reference, read};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// How often the thresholds in question are halved: what is left of them is one in 256.
 const HALVINGS: u32 = 8;
@@ -99,7 +100,7 @@ pub struct ExitShare {
 /// If the stream belongs to another vocabulary, holds less than two windows or cannot be read; if the exits, the agreement
 /// or the context are out of range.
 pub fn calibrate(
-    model: &Llama,
+    model: &Arc<Llama>,
     stream: &TokenStream,
     options: &CalibrationOptions,
     progress: &mut dyn FnMut(u64, u64),
@@ -124,7 +125,8 @@ pub fn calibrate(
     let Reference { passages, thresholds } =
         read(model, stream, (windows, context), &options.exits, &mut heard)?;
     let [first, second] = &passages;
-    let mut replay = Replay { session, exits: &options.exits, heard: &mut heard };
+    let mut replay =
+        Replay { session, workspace: Workspace::new(), exits: &options.exits, heard: &mut heard };
     let found = replay.least(first, asked, &thresholds)?;
     let (threshold, chosen_by) = match found {
         Some(found) => found,
@@ -159,13 +161,14 @@ impl Heard<'_> {
 }
 
 /// Tokens fed one by one with a policy in force.
-struct Replay<'a, 'm, 'p> {
-    session: Session<'m>,
+struct Replay<'a, 'p> {
+    session: Session,
+    workspace: Workspace,
     exits: &'a [usize],
     heard: &'a mut Heard<'p>,
 }
 
-impl Replay<'_, '_, '_> {
+impl Replay<'_, '_> {
     /// The least of the ascending `thresholds` with which `passages` agree as often as `asked` for, and the score; none if
     /// the greatest does not. Agreement is taken to rise with the threshold, as it does but for a little noise.
     fn least(
@@ -211,7 +214,7 @@ impl Replay<'_, '_, '_> {
     ) -> Result<Option<ConfidenceScore>> {
         self.session.set_confidence_exit(Some(policy(self.exits, threshold)))?;
         let tokens: usize = passages.iter().map(|passage| passage.tokens.len()).sum();
-        let (before, mut missed) = (self.session.work(), Vec::with_capacity(passages.len()));
+        let (before, mut missed) = (self.workspace.work(), Vec::with_capacity(passages.len()));
         for passage in passages {
             missed.push(self.missed(passage)?);
             self.heard.more(passage.tokens.len());
@@ -227,7 +230,7 @@ impl Replay<'_, '_, '_> {
             agreement: 1.0 - missed.iter().sum::<usize>() as f64 / tokens as f64,
             standard_error: standard_error(&missed, tokens),
             mean_depth: depths.mean().expect("windows hold tokens"),
-            work: (self.session.work() - before).share(&plain_work(self.session.model(), passages)),
+            work: (self.workspace.work() - before).share(&plain_work(self.session.model(), passages)),
             left: depths.counts().iter().map(share).collect(),
         }))
     }
@@ -237,7 +240,7 @@ impl Replay<'_, '_, '_> {
         self.session.truncate(0);
         let mut missed = 0;
         for (&token, &choice) in passage.tokens.iter().zip(&passage.choices) {
-            missed += usize::from(argmax(self.session.feed(&[token])?) != choice);
+            missed += usize::from(argmax(self.session.feed(&[token], &mut self.workspace)?) != choice);
         }
         Ok(missed)
     }
@@ -247,8 +250,7 @@ impl Replay<'_, '_, '_> {
 fn plain_work(model: &Llama, passages: &[Passage]) -> Work {
     let mut work = Work::default();
     for before in passages.iter().flat_map(|passage| 0..passage.tokens.len()) {
-        work += model.forward_work(0..model.config().num_hidden_layers, 1, before);
-        work += model.head_work(None, 1);
+        work += model.token_work(model.config().num_hidden_layers, before);
     }
     work
 }

@@ -6,7 +6,7 @@
 
 use crate::{Error, Result};
 use offramp_engine::{TokenScore, score};
-use offramp_model::Llama;
+use offramp_model::{Batch, Hidden, KvCache, Llama, Scratch};
 use offramp_pipeline::Pipeline;
 use offramp_text::{TokenStream, Windows};
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,7 @@ pub fn perplexity(
 
 /// Tokens of context in which `model` is measured on `stream`, if `asked` for so many.
 pub(crate) fn context_of(model: &Llama, stream: &TokenStream, asked: Option<usize>) -> Result<usize> {
-    let (vocab, limit) = (model.config().vocab_size, model.config().max_position_embeddings);
+    let (vocab, limit) = (model.config().vocab_size, model.config().prompt_context());
     if stream.vocab_size() > vocab {
         return Err(Error::Vocabulary { data: stream.vocab_size(), model: vocab });
     }
@@ -119,8 +119,9 @@ struct Pass<'m> {
     agree: Vec<u64>, // [exits]
     tokens: u64,
     bytes: u64,
-    hidden: offramp_model::Hidden,
-    cache: offramp_model::KvCache,
+    hidden: Hidden,
+    cache: KvCache,
+    scratch: Scratch,
     logits: Vec<f32>, // [rows, vocab]
 }
 
@@ -147,6 +148,7 @@ impl<'m> Pass<'m> {
             bytes: 0,
             hidden: model.new_hidden(),
             cache: model.new_cache(context),
+            scratch: Scratch::new(),
             logits: Vec::new(),
         })
     }
@@ -159,7 +161,8 @@ impl<'m> Pass<'m> {
         let mut scores: Vec<Vec<TokenScore>> = Vec::with_capacity(self.exits.len()); // [exits][tokens]
         for e in 0..self.exits.len() {
             let exit = self.exits[e];
-            self.model.forward(depth..exit, &mut self.hidden, &mut self.cache)?;
+            let mut batch = Batch::one(&mut self.cache);
+            self.model.forward(depth..exit, &mut self.hidden, &mut batch, &mut self.scratch)?;
             depth = exit;
             scores.push(self.exit_scores(labels));
         }
@@ -178,7 +181,7 @@ impl<'m> Pass<'m> {
         let mut scores = Vec::with_capacity(labels.len());
         for first in (0..labels.len()).step_by(rows) {
             let range = first..(first + rows).min(labels.len());
-            self.model.head(&mut self.hidden, range.clone(), &mut self.logits);
+            self.model.head(&self.hidden, range.clone(), &mut self.logits, &mut self.scratch);
             scores.extend(score(&mut self.logits, &labels[range]));
         }
         scores

@@ -11,6 +11,7 @@ use crate::{Error, Result, memory};
 use offramp_engine::bandwidth;
 use offramp_model::{Formats, Llama, Storage};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Rounds for each that is asked for: repeated samples must come to an end.
 const PATIENCE: usize = 3;
@@ -207,7 +208,7 @@ pub fn speed(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<SpeedReport> {
     memory::forget_peak();
-    let model = load()?;
+    let model = Arc::new(load()?);
     let exits = checked(&model, options)?;
     let mut timed = timing::Timed::new(&model, options, &exits)?;
     timed.warm_up()?;
@@ -262,7 +263,7 @@ fn checked(model: &Llama, options: &SpeedOptions) -> Result<Vec<usize>> {
         let message = "prompt tokens, new tokens and runs must be at least 1 each".to_string();
         return Err(Error::Options(message));
     }
-    let limit = config.max_position_embeddings;
+    let limit = config.context();
     if options.positions() > limit {
         let message = format!(
             "{prompt} prompt and {} new tokens do not fit the model's context of {limit}: ask for fewer",

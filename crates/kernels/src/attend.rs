@@ -13,7 +13,10 @@
 
 pub(crate) mod lanes;
 mod portable;
+mod texts;
 pub(crate) mod vector;
+
+pub use texts::{AttentionHeads, AttentionText};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -31,41 +34,42 @@ const fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(vector::LANES)
 }
 
-/// Keys and values of one head: whole blocks of [`block_len`].
+/// Keys and values of consecutive positions, from position 0 on: a slice for each block of [`BLOCK`] positions, in
+/// which the heads follow one another, [`block_len`] elements each. Blocks may lie anywhere in memory.
 #[derive(Clone, Copy, Debug)]
 pub enum Blocks<'a> {
     /// As they were computed.
-    F32(&'a [f32]),
+    F32(&'a [&'a [f32]]),
     /// Rounded to nearest, ties to even; what is beyond ±65504 became infinite.
-    F16(&'a [f16]),
+    F16(&'a [&'a [f16]]),
 }
 
-/// The same for writing.
+/// One head's part of one block, `[block_len]`, for writing.
 #[derive(Debug)]
-pub enum BlocksMut<'a> {
+pub enum BlockMut<'a> {
     /// As they are computed.
     F32(&'a mut [f32]),
     /// See [`Blocks::F16`].
     F16(&'a mut [f16]),
 }
 
-impl BlocksMut<'_> {
-    /// Writes the `key` and the `value` `[head_dim]` of a position.
+impl BlockMut<'_> {
+    /// Writes the `key` and the `value` `[head_dim]` of the block's position `lane`.
     ///
     /// # Panics
-    /// If its block does not exist.
-    pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
+    /// If the block has no such position, or another length.
+    pub fn put(&mut self, lane: usize, key: &[f32], value: &[f32]) {
         match self {
-            Self::F32(blocks) => put(blocks, position, key, value, <[f32]>::copy_from_slice),
-            Self::F16(blocks) => put(blocks, position, key, value, <[f16]>::convert_from_f32_slice),
+            Self::F32(block) => put(block, lane, key, value, <[f32]>::copy_from_slice),
+            Self::F16(block) => put(block, lane, key, value, <[f16]>::convert_from_f32_slice),
         }
     }
 }
 
 #[inline(always)]
 fn put<T: Copy + Default>(
-    blocks: &mut [T],
-    position: usize,
+    block: &mut [T],
+    lane: usize,
     key: &[f32],
     value: &[f32],
     narrow: impl Fn(&mut [T], &[f32]),
@@ -74,9 +78,8 @@ fn put<T: Copy + Default>(
     const STRETCH: usize = 64;
     let head_dim = key.len();
     assert_eq!(value.len(), head_dim, "a key and a value of one head");
-    let block = &mut blocks[position / BLOCK * block_len(head_dim)..][..block_len(head_dim)];
+    assert!(lane < BLOCK && block.len() == block_len(head_dim), "a position of a block of one head");
     let (keys, values) = block.split_at_mut(BLOCK * head_dim);
-    let lane = position % BLOCK;
     narrow(&mut values[lane * padded(head_dim)..][..head_dim], value);
     for (keys, key) in keys.chunks_mut(STRETCH * BLOCK).zip(key.chunks(STRETCH)) {
         let mut narrowed = [T::default(); STRETCH];
@@ -94,10 +97,14 @@ pub struct Attend<'a> {
     pub stride: usize,
     /// Length of a head.
     pub head_dim: usize,
-    /// The first token's position: token `t` sees the positions `0..=first + t`.
+    /// The first token's position: token `t` sees the positions up to `first + t`.
     pub first: usize,
+    /// How many positions a token sees, itself among them; `None` for all.
+    pub window: Option<usize>,
     /// Keys and values of these positions.
     pub cache: Blocks<'a>,
+    /// Which head of the cache.
+    pub kv_head: usize,
 }
 
 impl Attend<'_> {
@@ -106,7 +113,7 @@ impl Attend<'_> {
     /// # Panics
     /// If they do not.
     fn check(&self, tokens: usize, columns: usize) -> usize {
-        let Self { queries, stride, head_dim, first, cache } = *self;
+        let Self { queries, stride, head_dim, first, cache, .. } = *self;
         assert!(head_dim > 0 && columns.is_multiple_of(head_dim), "whole heads of {head_dim}");
         assert!(
             tokens == 0 || queries.len() >= (tokens - 1) * stride + columns,
@@ -116,8 +123,12 @@ impl Attend<'_> {
             Blocks::F32(blocks) => blocks.len(),
             Blocks::F16(blocks) => blocks.len(),
         };
-        let needed = (first + tokens).div_ceil(BLOCK) * block_len(head_dim);
-        assert!(held >= needed, "blocks for {} positions", first + tokens);
+        assert!(held >= (first + tokens).div_ceil(BLOCK), "blocks for {} positions", first + tokens);
         columns / head_dim
+    }
+
+    /// The first position that a token at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }

@@ -29,6 +29,7 @@ mod lanes;
 mod linear;
 pub mod pool;
 mod reference;
+pub mod rows;
 pub mod strips;
 mod table;
 pub mod team;

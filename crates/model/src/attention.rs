@@ -1,11 +1,11 @@
-//! Causal attention over the cache, with grouped heads (GQA) and rotary positions.
+//! Causal attention over the caches, with grouped heads (GQA) and rotary positions.
 
-use crate::hidden::{Angles, Scratch};
-use crate::kv_cache::LayerCache;
-use crate::layer::RmsNorm;
+use crate::batch::Batch;
 use crate::linear::{Linear, together};
-use offramp_kernels::attend::Attend;
-use offramp_kernels::{Claims, ColumnsMut, active, pool, team};
+use crate::norm::RmsNorm;
+use crate::scratch::{Angles, Scratch};
+use offramp_kernels::attend::AttentionHeads;
+use offramp_kernels::rows;
 
 /// `self_attn` of one layer.
 #[derive(Clone, Debug)]
@@ -13,34 +13,32 @@ pub(crate) struct Attention {
     pub(crate) q_proj: Linear,                 // [heads · head_dim, hidden]
     pub(crate) k_proj: Linear,                 // [kv_heads · head_dim, hidden]
     pub(crate) v_proj: Linear,                 // [kv_heads · head_dim, hidden]
+    pub(crate) q_norm: Option<RmsNorm>,        // [head_dim], of Qwen3
+    pub(crate) k_norm: Option<RmsNorm>,        // [head_dim], of Qwen3
     pub(crate) attn_sub_norm: Option<RmsNorm>, // [heads · head_dim], of ternary models
     pub(crate) o_proj: Linear,                 // [hidden, heads · head_dim]
     pub(crate) head_dim: usize,
+    pub(crate) rotates: bool,         // queries and keys, to their positions
+    pub(crate) window: Option<usize>, // positions that a token sees, itself among them
 }
 
-/// Multiply-adds of scores below which a thread is not worth calling.
-const WORTH_A_THREAD: usize = 1 << 16;
-/// Tokens that are worth a part of their own, and the most parts that a call is cut into.
-const PART: usize = 64;
-const PARTS: usize = 8;
-
 impl Attention {
-    /// Attends from the tokens in `scratch.normed` to the cache and themselves, appending them to
-    /// `cache`; the result is left in `scratch.residual` `[tokens, hidden]`.
-    pub(crate) fn forward(&self, scratch: &mut Scratch, cache: &mut LayerCache) {
+    /// Attends from the rows of `scratch.normed` `[rows, hidden]` to their texts' caches and themselves, which it
+    /// appends to layer `index` of the caches; the result is left in `scratch.residual` `[rows, hidden]`.
+    pub(crate) fn forward(&self, index: usize, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        let Scratch { normed, operand, queries, keys, values, .. } = scratch;
+        together(normed, operand, [(&self.q_proj, queries), (&self.k_proj, keys), (&self.v_proj, values)]);
         let Scratch { normed, operand, queries, keys, values, attended, residual, angles, .. } = scratch;
-        let projections =
-            [(&self.q_proj, &mut *queries), (&self.k_proj, &mut *keys), (&self.v_proj, &mut *values)];
-        together(normed, operand, projections);
-        self.rotate(queries, angles);
-        self.rotate(keys, angles);
+        norm_heads(self.q_norm.as_ref(), queries, attended);
+        self.finish_keys(keys, attended, angles);
+        if self.rotates {
+            rows::rotate(queries, self.head_dim, &angles.cos, &angles.sin);
+        }
         // Scaled here once instead of at every score.
-        let scale = 1.0 / (self.head_dim as f32).sqrt();
-        queries.iter_mut().for_each(|q| *q *= scale);
-        let before = cache.len();
-        cache.append(keys, values);
+        rows::scale(queries, 1.0 / (self.head_dim as f32).sqrt());
+        batch.append(index, keys, values, self.head_dim);
         attended.resize(queries.len(), 0.0);
-        self.attend(queries, cache, before, attended);
+        batch.with_layer(index, |texts| self.heads().attend(queries, texts, attended));
         let attended = match &self.attn_sub_norm {
             None => attended,
             Some(norm) => {
@@ -51,53 +49,33 @@ impl Attention {
         self.o_proj.forward(attended, operand, residual);
     }
 
-    /// Appends keys and values of the tokens in `scratch.normed` to `cache`, and asks nothing of it.
-    pub(crate) fn fill(&self, scratch: &mut Scratch, cache: &mut LayerCache) {
-        let Scratch { normed, operand, keys, values, angles, .. } = scratch;
+    /// Appends keys and values of the rows of `scratch.normed` to the caches, and reads nothing of them.
+    pub(crate) fn fill(&self, index: usize, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        let Scratch { normed, operand, keys, values, attended, angles, .. } = scratch;
         together(normed, operand, [(&self.k_proj, &mut *keys), (&self.v_proj, &mut *values)]);
-        self.rotate(keys, angles);
-        cache.append(keys, values);
+        self.finish_keys(keys, attended, angles);
+        batch.append(index, keys, values, self.head_dim);
     }
 
-    /// Rotates `heads` `[tokens, any number of heads, head_dim]` to their positions.
-    fn rotate(&self, heads: &mut [f32], angles: &Angles) {
-        let (half, tokens) = (self.head_dim / 2, angles.positions.len());
-        let row = heads.len() / tokens;
-        for (t, token) in heads.chunks_exact_mut(row).enumerate() {
-            let (cos, sin) = (&angles.cos[t * half..][..half], &angles.sin[t * half..][..half]);
-            for head in token.chunks_exact_mut(self.head_dim) {
-                (active().rope)(head, cos, sin);
-            }
+    /// Norms and rotates keys, where the layer does.
+    fn finish_keys(&self, keys: &mut Vec<f32>, spare: &mut Vec<f32>, angles: &Angles) {
+        norm_heads(self.k_norm.as_ref(), keys, spare);
+        if self.rotates {
+            rows::rotate(keys, self.head_dim, &angles.cos, &angles.sin);
         }
     }
 
-    /// Token `t` sees positions `0..=before + t`. One token's arithmetic is the same however many
-    /// tokens and threads share the call.
-    fn attend(&self, queries: &[f32], cache: &LayerCache, before: usize, attended: &mut [f32]) {
-        let table = active();
-        let (row, head_dim) = (self.q_proj.out_features(), self.head_dim);
-        let tokens = queries.len() / row;
-        // The query heads of a group share one key head and follow one another.
-        let (kv_heads, group) = (cache.kv_heads(), row / cache.kv_heads());
-        let worth = queries.len().saturating_mul(cache.len()) / WORTH_A_THREAD;
-        let parts = if worth > 1 { tokens.div_ceil(PART).clamp(1, PARTS) } else { 1 };
-        let threads = worth.min(kv_heads * parts).clamp(1, pool::threads());
-        let tokens_of_part = tokens.div_ceil(parts);
-        let mut outs = attended.chunks_mut(tokens_of_part * row);
-        let shared: [_; PARTS] = std::array::from_fn(|_| {
-            outs.next().map(|out| Claims::new(ColumnsMut::new(out, row), group, group, threads))
-        });
-        team::together(threads, &|thread| {
-            // The last tokens see most: whoever is done early finds something short to help with.
-            for (part, claims) in shared.iter().enumerate().rev() {
-                let first = part * tokens_of_part;
-                while let Some((column, out)) = claims.as_ref().and_then(|claims| claims.claim(thread)) {
-                    let queries = &queries[first * row + column..];
-                    let cache = cache.head(column / group);
-                    let job = Attend { queries, stride: row, head_dim, first: before + first, cache };
-                    (table.attend)(&job, out);
-                }
-            }
-        });
+    fn heads(&self) -> AttentionHeads {
+        let kv_heads = self.k_proj.out_features() / self.head_dim;
+        let group = self.q_proj.out_features() / self.k_proj.out_features();
+        AttentionHeads { kv_heads, group, head_dim: self.head_dim, window: self.window }
+    }
+}
+
+/// Norms every head of `heads` `[rows, any number of heads, head_dim]`, if there is a norm; `spare` gets their old buffer.
+fn norm_heads(norm: Option<&RmsNorm>, heads: &mut Vec<f32>, spare: &mut Vec<f32>) {
+    if let Some(norm) = norm {
+        norm.forward(heads, spare);
+        std::mem::swap(heads, spare);
     }
 }

@@ -2,28 +2,29 @@
 
 mod bit_linear;
 mod defaults;
+mod family;
 mod limits;
 mod quantization;
 mod read;
+mod rope;
+mod tensors;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use bit_linear::BitLinear;
 pub(crate) use defaults::blamed;
+pub use family::{Family, LayerAttention, ModelType, SlidingWindow};
 pub use quantization::{Quantization, WeightScale};
+pub use rope::{RopeParameters, RopeScaling, Yarn};
+pub use tensors::LayerTensor;
 
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::text_file::read_text;
 use std::path::Path;
 
-/// The token embedding's name.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-/// The LM head's name.
-pub(crate) const HEAD: &str = "lm_head.weight";
-
-/// What a Llama is made of. Fields are the keys of Hugging Face's `config.json`.
+/// What a model is made of. Fields are the keys of Hugging Face's `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Width of the residual stream.
@@ -40,12 +41,14 @@ pub struct Config {
     pub head_dim: usize,
     /// Token ids are below this.
     pub vocab_size: usize,
-    /// The context: positions that the model was made for.
+    /// Positions that the model was made for; [`Config::context`] is how many it takes.
     pub max_position_embeddings: usize,
     /// What RMSNorm adds to the mean square.
     pub rms_norm_eps: f64,
-    /// How positions turn queries and keys.
+    /// How positions rotate queries and keys.
     pub rope: RopeParameters,
+    /// Which family it is of, and what that has beside a plain Llama.
+    pub family: Family,
     /// Whether the LM head is the token embedding.
     pub tie_word_embeddings: bool,
     /// The token that begins a text, if any.
@@ -60,38 +63,6 @@ pub struct Config {
     pub quantization: Option<Quantization>,
 }
 
-/// Rotary position embedding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RopeParameters {
-    /// The base of the wavelengths.
-    pub theta: f64,
-    /// What was done to them for longer contexts.
-    pub scaling: RopeScaling,
-}
-
-/// Hugging Face's `rope_type` and its parameters.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// None.
-    Default,
-    /// Every frequency divided (Chen et al. 2023, position interpolation).
-    Linear {
-        /// What it is divided by, at least 1.
-        factor: f64,
-    },
-    /// Low frequencies divided, high ones kept, those between interpolated (Llama 3.1).
-    Llama3 {
-        /// What low frequencies are divided by, at least 1.
-        factor: f64,
-        /// Waves longer than the original context over this are low.
-        low_freq_factor: f64,
-        /// Waves shorter than the original context over this are high.
-        high_freq_factor: f64,
-        /// The context before scaling.
-        original_max_position_embeddings: usize,
-    },
-}
-
 /// The `early_exit` block of a config: how training made the exits, for those who read the folder.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EarlyExit {
@@ -103,41 +74,6 @@ pub struct EarlyExit {
     pub layer_dropout: String,
     /// The largest of those chances.
     pub layer_dropout_max: f64,
-}
-
-/// A tensor that a model has.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TensorSpec {
-    /// Hugging Face's name, `model.layers.0.self_attn.q_proj.weight`.
-    pub name: String,
-    /// `[out_features, in_features]` for matrices.
-    pub shape: Vec<usize>,
-}
-
-impl TensorSpec {
-    /// A tensor of this name and shape.
-    pub fn new(name: impl Into<String>, shape: &[usize]) -> Self {
-        Self { name: name.into(), shape: shape.to_vec() }
-    }
-
-    /// How many values it holds.
-    ///
-    /// # Panics
-    /// If that is no `usize`: no such tensor is in a config that [`Config::validate`] accepts.
-    pub fn len(&self) -> usize {
-        let product = self.shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-        product.expect("a tensor's length fits a usize")
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.shape.contains(&0)
-    }
-
-    /// Whether it is the token embedding.
-    pub(crate) fn is_embedding(&self) -> bool {
-        self.name == EMBEDDING
-    }
 }
 
 impl Config {
@@ -219,50 +155,8 @@ impl Config {
         }
     }
 
-    /// Every tensor of the model, in the order in which the layers use them; a tied head is not one.
-    pub fn tensors(&self) -> Vec<TensorSpec> {
-        let mut tensors = vec![TensorSpec::new(EMBEDDING, &[self.vocab_size, self.hidden_size])];
-        let layer = self.layer_tensors();
-        for index in 0..self.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-            tensors.extend(layer.iter().map(|(part, shape)| TensorSpec::new(name(part), shape)));
-        }
-        tensors.push(TensorSpec::new("model.norm.weight", &[self.hidden_size]));
-        if !self.tie_word_embeddings {
-            tensors.push(self.head_tensor());
-        }
-        tensors
-    }
-
-    /// The LM head, whether or not it is a tensor of its own.
-    pub(crate) fn head_tensor(&self) -> TensorSpec {
-        TensorSpec::new(HEAD, &[self.vocab_size, self.hidden_size])
-    }
-
     /// Values that the model learns; a tied head counts once.
     pub fn parameter_count(&self) -> u64 {
-        limits::parameter_count(self).expect("validate() has bounded the sizes")
-    }
-
-    /// Names and shapes of one layer's tensors.
-    fn layer_tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let queries = self.num_attention_heads * self.head_dim;
-        let keys = self.num_key_value_heads * self.head_dim;
-        let mut tensors = vec![
-            ("input_layernorm", vec![hidden]),
-            ("self_attn.q_proj", vec![queries, hidden]),
-            ("self_attn.k_proj", vec![keys, hidden]),
-            ("self_attn.v_proj", vec![keys, hidden]),
-            ("self_attn.attn_sub_norm", vec![queries]),
-            ("self_attn.o_proj", vec![hidden, queries]),
-            ("post_attention_layernorm", vec![hidden]),
-            ("mlp.gate_proj", vec![inner, hidden]),
-            ("mlp.up_proj", vec![inner, hidden]),
-            ("mlp.ffn_sub_norm", vec![inner]),
-            ("mlp.down_proj", vec![hidden, inner]),
-        ];
-        tensors.retain(|(name, _)| self.bit_linear.is_some() || !name.ends_with("sub_norm"));
-        tensors
+        self.checked_parameter_count().expect("validate() has bounded the sizes")
     }
 }

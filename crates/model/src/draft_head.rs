@@ -2,13 +2,15 @@
 //!
 //! What it says is verified by the model's own head, so that it may err: only speed depends on how often.
 
-use crate::config::TensorSpec;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::hidden::Hidden;
+use crate::layout::Values;
 use crate::linear::Linear;
 use crate::llama::{Llama, new_id};
-use crate::source::{Source, Values};
+use crate::scratch::Scratch;
+use crate::source::Source;
+use crate::tensor::TensorSpec;
 use offramp_kernels::ternary::Input;
 use std::ops::Range;
 
@@ -78,11 +80,11 @@ impl Llama {
             return Err(Error::EmptyShortlist);
         }
         let spec = TensorSpec::new("a draft head", &[rows, self.config().hidden_size]);
-        let mut source = Rows { head: self.lm_head(), tokens: shortlist.as_deref() };
+        let source = Rows { head: self.lm_head(), tokens: shortlist.as_deref() };
         Ok(DraftHead {
             id: new_id(),
             model: self.id(),
-            weight: Linear::take(&mut source, &spec, format, Input::ALL[0])?,
+            weight: Linear::take(&source, &spec, format, Input::ALL[0])?,
             shortlist,
             vocab_size,
         })
@@ -98,20 +100,22 @@ impl Llama {
     pub fn draft_logits(
         &self,
         head: &DraftHead,
-        hidden: &mut Hidden,
+        hidden: &Hidden,
         rows: Range<usize>,
         logits: &mut Vec<f32>,
+        scratch: &mut Scratch,
     ) {
         assert!(head.is_of(self), "a draft head of this model");
-        self.norm_rows(hidden, rows);
-        let scratch = &mut hidden.scratch;
+        scratch.work += self.head_work(Some(head), rows.len());
+        self.norm_rows(hidden, rows, scratch);
+        let Scratch { normed, operand, shortlisted, .. } = scratch;
         let Some(shortlist) = &head.shortlist else {
-            return head.weight.forward(&scratch.normed, &mut scratch.operand, logits);
+            return head.weight.forward(normed, operand, logits);
         };
-        head.weight.forward(&scratch.normed, &mut scratch.operand, &mut scratch.shortlisted);
+        head.weight.forward(normed, operand, shortlisted);
         logits.clear();
-        logits.resize(scratch.shortlisted.len() / shortlist.len() * head.vocab_size, f32::NEG_INFINITY);
-        let rows = scratch.shortlisted.chunks_exact(shortlist.len());
+        logits.resize(shortlisted.len() / shortlist.len() * head.vocab_size, f32::NEG_INFINITY);
+        let rows = shortlisted.chunks_exact(shortlist.len());
         for (found, logits) in rows.zip(logits.chunks_exact_mut(head.vocab_size)) {
             for (&token, &logit) in shortlist.iter().zip(found) {
                 logits[token as usize] = logit;
@@ -131,7 +135,7 @@ impl Source for Rows<'_> {
         Ok(self.head.format())
     }
 
-    fn values(&mut self, _spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+    fn values(&self, _spec: &TensorSpec) -> Result<Box<Values<'_>>> {
         let (head, tokens, width) = (self.head, self.tokens, self.head.in_features());
         Ok(Box::new(move |first, out| {
             let mut row = Vec::with_capacity(width);

@@ -1,7 +1,7 @@
 //! Everything that can go wrong in this room, each in one line that says what to do about it.
 
-use crate::config::TensorSpec;
 use crate::format::Format;
+use crate::tensor::TensorSpec;
 use offramp_files::legible;
 use std::fs::{self, File};
 use std::io;
@@ -121,6 +121,19 @@ pub enum Error {
         /// Positions that would stand in the cache.
         positions: usize,
         /// Positions that fit.
+        capacity: usize,
+    },
+    /// More positions than a pool has blocks for.
+    #[error(
+        "{wanted} positions do not fit the {left} that are left of a cache of {capacity}: wait until another text \
+             ends, or make a larger cache"
+    )]
+    PoolFull {
+        /// Positions that were asked for, in whole blocks.
+        wanted: usize,
+        /// Positions that nobody holds or was promised.
+        left: usize,
+        /// Positions of the whole pool.
         capacity: usize,
     },
     /// A cache for more positions than the machine has memory for.

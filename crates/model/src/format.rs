@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// How a matrix of weights is held; [`Linear`](crate::Linear) has a variant for each.
+/// How a matrix of weights is held; `crates/model/src/linear.rs` has a variant for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {

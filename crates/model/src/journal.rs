@@ -4,9 +4,8 @@
 //! torn. [`read`] forgives that line and no other. Losses are nats per token. A number that is not
 //! finite (a run that diverges has them) is written as `null` and read back as NaN.
 
-use crate::checkpoint::write_atomically;
 use crate::error::{Error, Result};
-use offramp_files::legible;
+use offramp_files::{legible, write_whole};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
@@ -195,11 +194,8 @@ pub fn truncate_after(path: &Path, step: u64) -> Result<()> {
         read => read.map_err(|error| Error::read(path, error))?,
     };
     let lines: Vec<_> = lines(&bytes, path).collect::<Result<_>>()?;
-    write_atomically(path, |file| {
-        let mut kept = lines.iter().filter(|(record, _)| record.step() <= step);
-        kept.try_for_each(|(_, line)| file.write_all(line))
-    })?;
-    Ok(())
+    let kept = lines.iter().filter(|(record, _)| record.step() <= step).map(|(_, line)| *line);
+    write_whole(path, &kept.collect::<Vec<_>>().concat()).map_err(|error| Error::write(path, error))
 }
 
 /// Each whole line as a record and as it stands, line feed included.

@@ -1,51 +1,55 @@
-//! Keys and values of the positions so far, layer by layer.
+//! Keys and values of one text's positions so far, layer by layer.
 
+use crate::block_pool::{Block, BlockPool, Promise};
 use crate::error::{Error, Result};
 use crate::format::CacheFormat;
-use offramp_kernels::attend::{BLOCK, Blocks, BlocksMut, block_len};
+use offramp_kernels::attend::{BLOCK, BlockMut, Blocks};
 use offramp_kernels::f16;
+use std::ops::Range;
+use std::sync::Arc;
 
-/// The cache that [`Llama::forward`](crate::Llama::forward) appends to.
+/// The cache that [`Llama::forward`](crate::Llama::forward) appends to: a table of blocks of a [`BlockPool`].
 ///
-/// Every layer has its own length: after an early exit the layers beyond it hold fewer positions. A
-/// layer's memory for `capacity` positions is reserved when it first runs, and touched only as they come.
-#[derive(Clone, Debug)]
+/// Every layer has its own length: after an early exit the layers beyond it hold fewer positions. Blocks come from the
+/// pool as positions need them. A block that other texts hold too is copied before it is written.
+#[derive(Debug)]
 pub struct KvCache {
     capacity: usize,
-    format: CacheFormat,
-    layers: Vec<LayerCache>,
-}
-
-/// One layer's share: whole blocks, of which `len` positions count. A head's blocks lie in one stream.
-#[derive(Clone, Debug)]
-pub(crate) struct LayerCache {
-    capacity: usize,
-    head_dim: usize,
-    len: usize,
-    heads: Heads,
-}
-
-/// Per head, `[blocks, block_len(head_dim)]`.
-#[derive(Clone, Debug)]
-enum Heads {
-    F32(Vec<Vec<f32>>),
-    F16(Vec<Vec<f16>>),
+    blocks: Vec<Arc<Block>>,
+    lens: Vec<usize>, // [layers]
+    promise: Promise,
 }
 
 impl KvCache {
-    pub(crate) fn new(
-        layers: usize,
-        kv_heads: usize,
-        head_dim: usize,
-        capacity: usize,
-        format: CacheFormat,
-    ) -> Self {
-        let heads = match format {
-            CacheFormat::F32 => Heads::F32(vec![Vec::new(); kv_heads]),
-            CacheFormat::F16 => Heads::F16(vec![Vec::new(); kv_heads]),
-        };
-        let layer = LayerCache { capacity, head_dim, len: 0, heads };
-        Self { capacity, format, layers: vec![layer; layers] }
+    /// An empty cache for `capacity` positions, whose blocks no other text can take.
+    ///
+    /// # Errors
+    /// [`Error::PoolFull`] if the pool has not so many left.
+    pub fn new(pool: &Arc<BlockPool>, capacity: usize) -> Result<Self> {
+        let promise = pool.promise(capacity.div_ceil(BLOCK))?;
+        Ok(Self { capacity, blocks: Vec::new(), lens: vec![0; pool.shape().layers], promise })
+    }
+
+    /// A cache for `capacity` positions that begins with the first `len` of this one, in blocks that both share.
+    ///
+    /// # Errors
+    /// [`Error::PoolFull`] if the pool has no blocks left for the rest; [`Error::CacheFull`] if `len` is above
+    /// `capacity`.
+    pub fn fork(&self, len: usize, capacity: usize) -> Result<Self> {
+        if len > capacity {
+            return Err(Error::CacheFull { positions: len, capacity });
+        }
+        let shared = len.div_ceil(BLOCK).min(self.blocks.len());
+        // The last shared block is copied when the text goes on within it.
+        let whole = shared.min(len / BLOCK);
+        let promise = self.pool().promise(capacity.div_ceil(BLOCK).saturating_sub(whole))?;
+        let lens = self.lens.iter().map(|&held| held.min(len)).collect();
+        Ok(Self { capacity, blocks: self.blocks[..shared].to_vec(), lens, promise })
+    }
+
+    /// The pool that its blocks are of.
+    pub fn pool(&self) -> &Arc<BlockPool> {
+        self.promise.pool()
     }
 
     /// Positions that fit.
@@ -55,7 +59,7 @@ impl KvCache {
 
     /// How keys and values are kept.
     pub fn format(&self) -> CacheFormat {
-        self.format
+        self.pool().shape().format
     }
 
     /// Positions that `layer` holds.
@@ -63,18 +67,18 @@ impl KvCache {
     /// # Panics
     /// If there is no such layer.
     pub fn len(&self, layer: usize) -> usize {
-        self.layers[layer].len()
+        self.lens[layer]
     }
 
     /// Whether no layer holds anything.
     pub fn is_empty(&self) -> bool {
-        self.layers.iter().all(|layer| layer.len() == 0)
+        self.lens.iter().all(|&len| len == 0)
     }
 
     /// Forgets every position from `len` on, in all layers; shorter layers stay as they are.
     pub fn truncate(&mut self, len: usize) {
         // What is behind the length is not read, and overwritten by the positions to come.
-        self.layers.iter_mut().for_each(|layer| layer.len = layer.len.min(len));
+        self.lens.iter_mut().for_each(|held| *held = len.min(*held));
     }
 
     /// Forgets everything.
@@ -84,109 +88,128 @@ impl KvCache {
 
     /// Bytes of keys and values held now: what attention reads for the next token at full depth.
     pub fn bytes(&self) -> u64 {
-        let elements = self.layers.iter().map(|layer| 2 * layer.len * layer.kv_heads() * layer.head_dim);
-        (elements.sum::<usize>() * self.format.bytes()) as u64
+        let shape = self.pool().shape();
+        let of_position = 2 * shape.kv_heads * shape.head_dim * shape.format.bytes();
+        (self.lens.iter().sum::<usize>() * of_position) as u64
     }
 
-    pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
-        &self.layers[layer]
-    }
-
-    pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut LayerCache {
-        &mut self.layers[layer]
-    }
-}
-
-impl LayerCache {
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(crate) fn kv_heads(&self) -> usize {
-        match &self.heads {
-            Heads::F32(heads) => heads.len(),
-            Heads::F16(heads) => heads.len(),
-        }
-    }
-
-    /// Elements that a head needs for all positions; none where they cannot be counted.
-    fn needed(&self) -> Option<usize> {
-        self.capacity.div_ceil(BLOCK).checked_mul(block_len(self.head_dim))
-    }
-
-    /// Bytes that [`reserve`](Self::reserve) would ask for.
-    pub(crate) fn unreserved(&self) -> u64 {
-        let Some(needed) = self.needed() else { return u64::MAX };
-        let bytes =
-            |held: usize, size: usize| (needed.saturating_sub(held) as u64).saturating_mul(size as u64);
-        let all = match &self.heads {
-            Heads::F32(heads) => heads.iter().map(|head| bytes(head.capacity(), size_of::<f32>())).max(),
-            Heads::F16(heads) => heads.iter().map(|head| bytes(head.capacity(), size_of::<f16>())).max(),
-        };
-        all.unwrap_or(0).saturating_mul(self.kv_heads() as u64)
-    }
-
-    /// Makes sure of the memory for all positions: [`append`](Self::append) could not refuse.
+    /// Checks that `rows` positions from `first` on fit.
     ///
     /// # Errors
-    /// If there is not so much.
-    pub(crate) fn reserve(&mut self) -> Result<()> {
-        let positions = self.capacity;
-        let too_much = || Error::CacheMemory { positions };
-        let needed = self.needed().ok_or_else(too_much)?;
-        let reserved = match &mut self.heads {
-            Heads::F32(heads) => reserve(heads, needed),
-            Heads::F16(heads) => reserve(heads, needed),
-        };
-        reserved.ok_or_else(too_much)
+    /// [`Error::CacheFull`].
+    pub(crate) fn check(&self, first: usize, rows: usize) -> Result<()> {
+        let (positions, capacity) = (first + rows, self.capacity);
+        if positions > capacity { Err(Error::CacheFull { positions, capacity }) } else { Ok(()) }
     }
 
-    /// Appends positions; `keys` and `values` are `[tokens, kv_heads, head_dim]`.
+    /// Bytes that [`reserve`](Self::reserve) may take. The first time it is all that the cache may come to need.
+    pub(crate) fn unreserved(&self, positions: Range<usize>) -> u64 {
+        let needed = if self.blocks.is_empty() { self.capacity } else { positions.end };
+        self.pool().unchecked(needed.div_ceil(BLOCK).saturating_sub(self.blocks.len()))
+    }
+
+    /// Makes sure of blocks for `positions` that this cache alone holds.
     ///
-    /// # Panics
-    /// If they do not fit: [`Llama::forward`](crate::Llama::forward) asks first.
-    pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
-        let (before, new) = (self.len, keys.len() / (self.kv_heads() * self.head_dim));
-        assert!(before + new <= self.capacity, "the cache is full");
-        let (head_dim, width) = (self.head_dim, self.kv_heads() * self.head_dim);
-        let held = (before + new).div_ceil(BLOCK) * block_len(head_dim);
-        let write = |head: usize, mut blocks: BlocksMut<'_>| {
-            let of_head = head * head_dim..(head + 1) * head_dim;
-            for (position, (keys, values)) in
-                (before..).zip(keys.chunks_exact(width).zip(values.chunks_exact(width)))
-            {
-                blocks.put(position, &keys[of_head.clone()], &values[of_head.clone()]);
+    /// # Errors
+    /// If the pool has none left, or there is no memory.
+    pub(crate) fn reserve(&mut self, positions: Range<usize>) -> Result<()> {
+        for index in positions.start / BLOCK..positions.end.div_ceil(BLOCK) {
+            if index == self.blocks.len() {
+                self.blocks.push(Arc::new(self.promise.take()?));
+            } else if Arc::get_mut(&mut self.blocks[index]).is_none() {
+                let mut copy = self.promise.take()?;
+                copy.bytes_mut().copy_from_slice(self.blocks[index].bytes());
+                self.blocks[index] = Arc::new(copy);
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks of `positions` in one layer, for writing: what [`reserve`](Self::reserve) has made sure of.
+    pub(crate) fn layer_mut(&mut self, layer: usize, positions: Range<usize>) -> Vec<LayerBlock<'_>> {
+        let shape = *self.pool().shape();
+        let bytes = shape.layer_len() * shape.format.bytes();
+        let range = positions.start / BLOCK..positions.end.div_ceil(BLOCK);
+        let blocks = self.blocks[range.clone()].iter_mut().zip(range);
+        blocks
+            .map(|(block, index)| {
+                let block = Arc::get_mut(block).expect("reserved blocks are of this cache alone");
+                let begin = positions.start.max(index * BLOCK);
+                LayerBlock {
+                    bytes: &mut block.bytes_mut()[layer * bytes..][..bytes],
+                    format: shape.format,
+                    head_len: shape.head_len(),
+                    lanes: begin - index * BLOCK..positions.end.min((index + 1) * BLOCK) - index * BLOCK,
+                    row: begin - positions.start,
+                }
+            })
+            .collect()
+    }
+
+    /// All blocks of one layer, for reading.
+    pub(crate) fn layer(&self, layer: usize) -> LayerBlocks<'_> {
+        let shape = self.pool().shape();
+        let bytes = shape.layer_len() * shape.format.bytes();
+        let blocks = self.blocks.iter().map(|block| &block.bytes()[layer * bytes..][..bytes]);
+        match shape.format {
+            CacheFormat::F32 => LayerBlocks::F32(blocks.map(bytemuck::cast_slice).collect()),
+            CacheFormat::F16 => LayerBlocks::F16(blocks.map(bytemuck::cast_slice).collect()),
+        }
+    }
+
+    /// Counts `rows` more positions of a layer, which have been written.
+    pub(crate) fn grow(&mut self, layer: usize, rows: usize) {
+        self.lens[layer] += rows;
+    }
+}
+
+/// One layer's part of each block.
+#[derive(Debug)]
+pub(crate) enum LayerBlocks<'a> {
+    F32(Vec<&'a [f32]>),
+    F16(Vec<&'a [f16]>),
+}
+
+impl LayerBlocks<'_> {
+    /// As the kernels take them.
+    pub(crate) fn as_blocks(&self) -> Blocks<'_> {
+        match self {
+            Self::F32(blocks) => Blocks::F32(blocks),
+            Self::F16(blocks) => Blocks::F16(blocks),
+        }
+    }
+}
+
+/// One layer's part of one block, and which rows of a call it is to hold.
+#[derive(Debug)]
+pub(crate) struct LayerBlock<'a> {
+    bytes: &'a mut [u8], // [kv_heads, block_len]
+    format: CacheFormat,
+    head_len: usize,
+    lanes: Range<usize>,
+    pub(crate) row: usize, // that the first lane holds
+}
+
+impl LayerBlock<'_> {
+    /// Writes its rows of `keys` and `values` `[rows, kv_heads, head_dim]`.
+    pub(crate) fn write(self, keys: &[f32], values: &[f32], head_dim: usize) {
+        let Self { bytes, format, head_len, lanes, row } = self;
+        let heads = bytes.len() / format.bytes() / head_len;
+        let write = |head: usize, mut block: BlockMut<'_>| {
+            for (lane, row) in lanes.clone().zip(row..) {
+                let at = (row * heads + head) * head_dim;
+                block.put(lane, &keys[at..][..head_dim], &values[at..][..head_dim]);
             }
         };
-        match &mut self.heads {
-            Heads::F32(heads) => heads.iter_mut().enumerate().for_each(|(index, head)| {
-                grow(head, held);
-                write(index, BlocksMut::F32(head));
-            }),
-            Heads::F16(heads) => heads.iter_mut().enumerate().for_each(|(index, head)| {
-                grow(head, held);
-                write(index, BlocksMut::F16(head));
-            }),
+        match format {
+            CacheFormat::F32 => {
+                let blocks = bytemuck::cast_slice_mut(bytes).chunks_exact_mut(head_len).enumerate();
+                blocks.for_each(|(head, block)| write(head, BlockMut::F32(block)));
+            }
+            CacheFormat::F16 => {
+                let blocks = bytemuck::cast_slice_mut(bytes).chunks_exact_mut(head_len).enumerate();
+                blocks.for_each(|(head, block)| write(head, BlockMut::F16(block)));
+            }
         }
-        self.len += new;
-    }
-
-    /// The blocks of one head.
-    pub(crate) fn head(&self, head: usize) -> Blocks<'_> {
-        match &self.heads {
-            Heads::F32(heads) => Blocks::F32(&heads[head]),
-            Heads::F16(heads) => Blocks::F16(&heads[head]),
-        }
-    }
-}
-
-fn reserve<T>(heads: &mut [Vec<T>], needed: usize) -> Option<()> {
-    heads.iter_mut().try_for_each(|head| head.try_reserve_exact(needed.saturating_sub(head.len()))).ok()
-}
-
-/// Blocks of zeros, until there are `len` elements.
-fn grow<T: Clone + Default>(head: &mut Vec<T>, len: usize) {
-    if head.len() < len {
-        head.resize(len, T::default());
     }
 }

@@ -1,29 +1,12 @@
 //! One decoder layer: attention and a gated feed-forward network, each on a normed residual stream.
 
 use crate::attention::Attention;
-use crate::hidden::{Hidden, Scratch};
-use crate::kv_cache::LayerCache;
+use crate::batch::Batch;
+use crate::hidden::Hidden;
 use crate::linear::{Linear, together};
-use crate::weights::Storage;
-use offramp_kernels::active;
-
-/// Root-mean-square norm with a weight.
-#[derive(Clone, Debug)]
-pub(crate) struct RmsNorm {
-    pub(crate) weight: Storage<f32>, // [width]
-    pub(crate) eps: f32,
-}
-
-impl RmsNorm {
-    /// Norms every row of `x` `[tokens, width]` into `out`, which is resized.
-    pub(crate) fn forward(&self, x: &[f32], out: &mut Vec<f32>) {
-        let weight = self.weight.as_slice();
-        out.resize(x.len(), 0.0);
-        for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
-            (active().rms_norm)(x, weight, self.eps, out);
-        }
-    }
-}
+use crate::norm::RmsNorm;
+use crate::scratch::Scratch;
+use offramp_kernels::rows;
 
 /// SwiGLU: `down(silu(gate(x)) · up(x))`.
 #[derive(Clone, Debug)]
@@ -44,39 +27,40 @@ pub(crate) struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    /// Moves the residual stream through this layer and appends to its cache.
-    pub(crate) fn forward(&self, hidden: &mut Hidden, cache: &mut LayerCache) {
-        let Hidden { stream, scratch, .. } = hidden;
+    /// Moves the residual stream through this layer, number `index`, and appends to the batch's caches.
+    pub(crate) fn forward(
+        &self,
+        index: usize,
+        hidden: &mut Hidden,
+        batch: &mut Batch<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let (stream, width) = (&mut hidden.stream, hidden.hidden_size);
         self.input_layernorm.forward(stream, &mut scratch.normed);
-        self.self_attn.forward(scratch, cache);
-        (active().axpy)(1.0, &scratch.residual, stream);
-
+        self.self_attn.forward(index, batch, scratch);
+        rows::add(&scratch.residual, width, stream);
         self.post_attention_layernorm.forward(stream, &mut scratch.normed);
-        let Scratch { normed, operand, gate, up, gated, residual, .. } = scratch;
-        together(normed, operand, [(&self.mlp.gate_proj, gate), (&self.mlp.up_proj, up)]);
-        gated.resize(gate.len(), 0.0);
-        (active().silu_mul)(gate, up, gated);
-        let inner = match &self.mlp.ffn_sub_norm {
-            None => gated,
-            Some(norm) => {
-                norm.forward(gated, normed);
-                normed
-            }
-        };
-        self.mlp.down_proj.forward(inner, operand, residual);
-        (active().axpy)(1.0, &scratch.residual, stream);
+        self.mlp.forward(scratch);
+        rows::add(&scratch.residual, width, stream);
     }
 
-    /// Appends to the cache what this layer would, had the residual stream reached it as it is.
-    pub(crate) fn fill(&self, hidden: &mut Hidden, cache: &mut LayerCache) {
-        let Hidden { stream, scratch, .. } = hidden;
-        self.input_layernorm.forward(stream, &mut scratch.normed);
-        self.self_attn.fill(scratch, cache);
+    /// Appends to the caches what this layer would, had the residual stream reached it as it is.
+    pub(crate) fn fill(&self, index: usize, hidden: &Hidden, batch: &mut Batch<'_>, scratch: &mut Scratch) {
+        self.input_layernorm.forward(&hidden.stream, &mut scratch.normed);
+        self.self_attn.fill(index, batch, scratch);
     }
 
-    /// The norms of a ternary model that a Llama has not.
-    pub(crate) fn sub_norms(&self) -> impl Iterator<Item = &RmsNorm> {
-        self.self_attn.attn_sub_norm.iter().chain(&self.mlp.ffn_sub_norm)
+    /// Bytes of its weights.
+    pub(crate) fn bytes(&self) -> u64 {
+        let linears: u64 = self.linears().into_iter().map(Linear::bytes).sum();
+        linears + self.norms().map(RmsNorm::bytes).sum::<u64>()
+    }
+
+    /// The layer's norms.
+    fn norms(&self) -> impl Iterator<Item = &RmsNorm> {
+        let Attention { q_norm, k_norm, attn_sub_norm, .. } = &self.self_attn;
+        let own = [&self.input_layernorm, &self.post_attention_layernorm];
+        own.into_iter().chain(q_norm).chain(k_norm).chain(attn_sub_norm).chain(&self.mlp.ffn_sub_norm)
     }
 
     /// The layer's matrices, in file order.
@@ -91,5 +75,23 @@ impl DecoderLayer {
             &mlp.up_proj,
             &mlp.down_proj,
         ]
+    }
+}
+
+impl Mlp {
+    /// From `scratch.normed` `[rows, hidden]` to `scratch.residual` `[rows, hidden]`.
+    fn forward(&self, scratch: &mut Scratch) {
+        let Scratch { normed, operand, gate, up, gated, residual, .. } = scratch;
+        together(normed, operand, [(&self.gate_proj, gate), (&self.up_proj, up)]);
+        gated.resize(gate.len(), 0.0);
+        rows::silu_mul(gate, up, self.gate_proj.out_features(), gated);
+        let inner = match &self.ffn_sub_norm {
+            None => gated,
+            Some(norm) => {
+                norm.forward(gated, normed);
+                normed
+            }
+        };
+        self.down_proj.forward(inner, operand, residual);
     }
 }

@@ -12,40 +12,54 @@
 compile_error!("safetensors are little-endian: this room would have to swap bytes to run here");
 
 mod attention;
+mod batch;
+mod block_pool;
 pub mod checkpoint;
 mod config;
 mod draft_head;
 mod error;
+mod foreign;
 mod format;
 mod hidden;
 pub mod journal;
 mod kv_cache;
 mod layer;
+mod layout;
 mod linear;
 mod llama;
 pub mod memory;
+mod norm;
 mod quoted;
 mod rope;
 pub mod run_folder;
+mod scratch;
 mod source;
+mod storage;
+mod tensor;
 mod ternary;
 mod text_file;
 mod weights;
 mod work;
 
+pub use batch::Batch;
+pub use block_pool::BlockPool;
 pub use config::{
-    BitLinear, Config, EarlyExit, Quantization, RopeParameters, RopeScaling, TensorSpec, WeightScale,
+    BitLinear, Config, EarlyExit, Family, LayerAttention, LayerTensor, ModelType, Quantization,
+    RopeParameters, RopeScaling, SlidingWindow, WeightScale, Yarn,
 };
 pub use draft_head::DraftHead;
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;
-pub use linear::{Linear, Matrix};
 pub use llama::Llama;
 pub use offramp_files::{legible, one_line};
 pub use quoted::quoted;
 pub use rope::Rope;
+pub use scratch::Scratch;
+pub use source::Damped;
+pub use storage::Storage;
+pub use tensor::{TensorKind, TensorSpec};
 pub use text_file::read_text;
-pub use weights::{Storage, Weights};
+pub use weights::Weights;
 pub use work::Work;

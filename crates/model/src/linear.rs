@@ -1,43 +1,50 @@
 //! A weight matrix and its number format: the one place where precision is chosen.
 
-use crate::config::TensorSpec;
 use crate::error::Result;
 use crate::format::Format;
 use crate::source::{Source, storage};
+use crate::storage::Storage;
+use crate::tensor::TensorSpec;
 use crate::ternary::TernaryMatrix;
-use crate::weights::Storage;
 use bytemuck::Pod;
 use offramp_kernels::strips::{Codes, STRIP, unpack};
 use offramp_kernels::ternary::Input;
-use offramp_kernels::{Job, Operand, Weight, bf16, linear};
+use offramp_kernels::{Job, Operand, Weight, bf16, linear, rows};
 
-/// A linear layer without bias, `y = W·x`.
+/// A linear layer, `y = W·x` or `y = W·x + b`.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    matrix: Matrix,
+    bias: Option<Storage<f32>>, // [out_features]
+}
+
+/// The weight of a linear layer.
 ///
 /// Narrower formats join here, as variants; no other file of the model knows which one it runs.
 #[derive(Clone, Debug)]
-pub enum Linear {
+enum Matrix {
     /// 32-bit floats.
-    F32(Matrix<f32>),
+    F32(Values<f32>),
     /// bfloat16.
-    Bf16(Matrix<bf16>),
+    Bf16(Values<bf16>),
     /// Strips of 8-bit codes.
-    Int8(Matrix<u8>),
+    Int8(Values<u8>),
     /// Strips of 4-bit codes.
-    Int4(Matrix<u8>),
+    Int4(Values<u8>),
     /// Strips of ternary codes, and how the input is rounded.
     Ternary(TernaryMatrix),
 }
 
 /// Where a matrix lies, possibly in the file, and its shape.
 #[derive(Clone, Debug)]
-pub struct Matrix<V> {
+struct Values<V> {
     weight: Storage<V>, // [out_features, in_features], or strips of them
     out_features: usize,
     in_features: usize,
 }
 
-impl<V: Pod> Matrix<V> {
-    fn take(source: &mut dyn Source, spec: &TensorSpec, format: Format) -> Result<Self> {
+impl<V: Pod> Values<V> {
+    fn take(source: &dyn Source, spec: &TensorSpec, format: Format) -> Result<Self> {
         let [out_features, in_features] = spec.shape[..] else { unreachable!("a matrix has two sizes") };
         Ok(Self { weight: storage(source, spec, format)?, out_features, in_features })
     }
@@ -45,66 +52,77 @@ impl<V: Pod> Matrix<V> {
 
 impl Linear {
     /// The matrix `spec` `[out_features, in_features]` of `source`, in the format it has there or `wanted`; where that
-    /// is ternary, `input` is what becomes of the other factor.
+    /// is ternary, `input` is what becomes of the other factor. There is no bias.
     pub(crate) fn take(
-        source: &mut dyn Source,
+        source: &dyn Source,
         spec: &TensorSpec,
         wanted: Option<Format>,
         input: Input,
     ) -> Result<Self> {
         let format = wanted.map_or_else(|| source.format(spec), Ok)?;
-        Ok(match format {
-            Format::F32 => Self::F32(Matrix::take(source, spec, format)?),
-            Format::Bf16 => Self::Bf16(Matrix::take(source, spec, format)?),
-            Format::Int8 => Self::Int8(Matrix::take(source, spec, format)?),
-            Format::Int4 => Self::Int4(Matrix::take(source, spec, format)?),
-            Format::Ternary => Self::Ternary(TernaryMatrix::take(source, spec, input)?),
-        })
+        let matrix = match format {
+            Format::F32 => Matrix::F32(Values::take(source, spec, format)?),
+            Format::Bf16 => Matrix::Bf16(Values::take(source, spec, format)?),
+            Format::Int8 => Matrix::Int8(Values::take(source, spec, format)?),
+            Format::Int4 => Matrix::Int4(Values::take(source, spec, format)?),
+            Format::Ternary => Matrix::Ternary(TernaryMatrix::pack(&source.ternary(spec)?, spec, input)?),
+        };
+        Ok(Self { matrix, bias: None })
+    }
+
+    /// The same with a bias `[out_features]`, which stays in `f32` whatever the format.
+    ///
+    /// # Panics
+    /// If it has another length.
+    pub(crate) fn with_bias(self, bias: Storage<f32>) -> Self {
+        assert_eq!(bias.as_slice().len(), self.out_features(), "a bias of an output's length");
+        Self { bias: Some(bias), ..self }
     }
 
     /// The number format.
-    pub fn format(&self) -> Format {
-        match self {
-            Self::F32(_) => Format::F32,
-            Self::Bf16(_) => Format::Bf16,
-            Self::Int8(_) => Format::Int8,
-            Self::Int4(_) => Format::Int4,
-            Self::Ternary(_) => Format::Ternary,
+    pub(crate) fn format(&self) -> Format {
+        match &self.matrix {
+            Matrix::F32(_) => Format::F32,
+            Matrix::Bf16(_) => Format::Bf16,
+            Matrix::Int8(_) => Format::Int8,
+            Matrix::Int4(_) => Format::Int4,
+            Matrix::Ternary(_) => Format::Ternary,
         }
     }
 
     /// Rows of the weight: the length of an output row.
-    pub fn out_features(&self) -> usize {
+    pub(crate) fn out_features(&self) -> usize {
         self.sizes().0
     }
 
     /// Length of an input row.
-    pub fn in_features(&self) -> usize {
+    pub(crate) fn in_features(&self) -> usize {
         self.sizes().1
     }
 
     fn sizes(&self) -> (usize, usize) {
-        match self {
-            Self::F32(matrix) => (matrix.out_features, matrix.in_features),
-            Self::Bf16(matrix) => (matrix.out_features, matrix.in_features),
-            Self::Int8(matrix) | Self::Int4(matrix) => (matrix.out_features, matrix.in_features),
-            Self::Ternary(matrix) => (matrix.out_features, matrix.in_features),
+        match &self.matrix {
+            Matrix::F32(matrix) => (matrix.out_features, matrix.in_features),
+            Matrix::Bf16(matrix) => (matrix.out_features, matrix.in_features),
+            Matrix::Int8(matrix) | Matrix::Int4(matrix) => (matrix.out_features, matrix.in_features),
+            Matrix::Ternary(matrix) => (matrix.out_features, matrix.in_features),
         }
     }
 
-    /// Bytes that one token makes the processor read: codes and scales, or floats.
-    pub fn bytes(&self) -> u64 {
-        self.weight().bytes() as u64
+    /// Bytes that one token makes the processor read: codes and scales, or floats, and the bias.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bias = self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()));
+        (self.weight().bytes() + bias) as u64
     }
 
     /// As the kernels take it.
     fn weight(&self) -> Weight<'_> {
-        match self {
-            Self::F32(matrix) => Weight::F32(matrix.weight.as_slice()),
-            Self::Bf16(matrix) => Weight::Bf16(matrix.weight.as_slice()),
-            Self::Int8(matrix) => Weight::Strips(Codes::Int8, matrix.weight.as_slice()),
-            Self::Int4(matrix) => Weight::Strips(Codes::Int4, matrix.weight.as_slice()),
-            Self::Ternary(matrix) => Weight::Ternary(matrix.weight()),
+        match &self.matrix {
+            Matrix::F32(matrix) => Weight::F32(matrix.weight.as_slice()),
+            Matrix::Bf16(matrix) => Weight::Bf16(matrix.weight.as_slice()),
+            Matrix::Int8(matrix) => Weight::Strips(Codes::Int8, matrix.weight.as_slice()),
+            Matrix::Int4(matrix) => Weight::Strips(Codes::Int4, matrix.weight.as_slice()),
+            Matrix::Ternary(matrix) => Weight::Ternary(matrix.weight()),
         }
     }
 
@@ -158,9 +176,60 @@ pub(crate) fn together<const N: usize>(
     products: [(&Linear, &mut Vec<f32>); N],
 ) {
     let in_features = products[0].0.in_features();
+    let biases = products.each_ref().map(|(layer, _)| layer.bias.as_ref());
     let mut jobs = products.map(|(layer, out)| {
         out.resize(x.len() / in_features * layer.out_features(), 0.0);
         Job { weight: layer.weight(), out: &mut out[..] }
     });
     linear(x, in_features, operand, &mut jobs);
+    for (job, bias) in jobs.into_iter().zip(biases) {
+        if let Some(bias) = bias {
+            rows::add_bias(bias.as_slice(), job.out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Given;
+    use crate::storage::Pages;
+
+    const OUT: usize = 70;
+    const INTO: usize = 65;
+
+    fn numbers(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    fn bias() -> Storage<f32> {
+        let mut pages = Pages::new(4 * OUT).unwrap();
+        bytemuck::cast_slice_mut(pages.bytes_mut()).copy_from_slice(&numbers(OUT, 3));
+        pages.into()
+    }
+
+    #[test]
+    fn a_bias_is_added_in_every_format_to_every_row_and_counted() {
+        let spec = TensorSpec::new("weight", &[OUT, INTO]);
+        for format in Format::ALL {
+            let source = Given::new(|spec: &TensorSpec| Ok(numbers(spec.len(), 1)));
+            let plain = Linear::take(&source, &spec, Some(format), Input::ALL[0]).unwrap();
+            let biased = plain.clone().with_bias(bias());
+            assert_eq!(biased.bytes(), plain.bytes() + 4 * OUT as u64);
+            for rows in [1, 3, 600] {
+                let (x, mut operand) = (numbers(rows * INTO, 2), Operand::default());
+                let (mut without, mut with, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+                plain.forward(&x, &mut operand, &mut without);
+                together(&x, &mut operand, [(&biased, &mut with), (&plain, &mut beside)]);
+                let expected = without.iter().enumerate().map(|(at, y)| y + bias().as_slice()[at % OUT]);
+                assert!(with == expected.collect::<Vec<_>>(), "{format}, {rows} rows");
+                assert!(beside == without, "{format}, {rows} rows: the layer without a bias");
+            }
+        }
+    }
 }

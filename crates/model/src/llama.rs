@@ -1,24 +1,26 @@
 //! A Llama whose depth is chosen at run time.
 
-use crate::attention::Attention;
-use crate::config::{BitLinear, Config, EMBEDDING, TensorSpec};
-use crate::error::{Error, Result};
-use crate::format::{CacheFormat, Format, Formats};
-use crate::hidden::{Angles, Hidden};
+mod build;
+
+use crate::batch::Batch;
+use crate::block_pool::{BlockPool, BlockShape};
+use crate::config::Config;
+use crate::error::Result;
+use crate::format::{CacheFormat, Formats};
+use crate::hidden::Hidden;
 use crate::kv_cache::KvCache;
-use crate::layer::{DecoderLayer, Mlp, RmsNorm};
+use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::memory;
-use crate::source::{Given, Random, Source, storage};
-use crate::weights::{Layout, Weights};
-use offramp_kernels::ternary::Input;
+use crate::norm::RmsNorm;
+use crate::scratch::{Angles, Scratch};
 use std::ops::Range;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The model: embedding, layers, and the one exit head that serves every depth.
 ///
-/// It is immutable; all state of a run is in a [`Hidden`] and a [`KvCache`].
+/// It is immutable; the state of a text is in a [`Hidden`] and a [`KvCache`], and a caller lends its [`Scratch`].
 #[derive(Clone, Debug)]
 pub struct Llama {
     id: u64,
@@ -32,100 +34,6 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Reads a Hugging Face folder: `config.json` and its safetensors. What is to have the format that it has
-    /// there is mapped, the rest converted, a few rows at a time.
-    ///
-    /// # Errors
-    /// If a file cannot be read, does not hold exactly the tensors that the config asks for, or holds other
-    /// integers than `formats` asks for; or if there is no memory for what is converted.
-    pub fn load(folder: &Path, formats: &Formats) -> Result<Self> {
-        let config = Config::read(&folder.join("config.json"))?;
-        config.check_formats(formats, folder)?;
-        let weights = Weights::open(folder, &config)?;
-        Self::build(config, &mut &weights, formats)
-    }
-
-    /// As [`Llama::load`], of the text of a `config.json` and the bytes of a `model.safetensors` that a program
-    /// carries; `origin` names them in errors. Nothing of the bytes is copied that has its format already.
-    ///
-    /// # Errors
-    /// As [`Llama::load`].
-    pub fn from_bytes(
-        (config, weights): (&str, &'static [u8]),
-        origin: &Path,
-        formats: &Formats,
-    ) -> Result<Self> {
-        let config = Config::from_json(config, origin)?;
-        config.check_formats(formats, origin)?;
-        let weights = Weights::from_bytes(weights, origin, &config)?;
-        Self::build(config, &mut &weights, formats)
-    }
-
-    /// A model of random weights in the shape of `config`, as good as any other to measure speed with: a float
-    /// model where `formats` does not say, with an embedding in `bf16` unless the layers are in `f32`.
-    ///
-    /// # Errors
-    /// If there can be no such model, or no memory for it.
-    pub fn random(config: Config, seed: u64, formats: &Formats) -> Result<Self> {
-        Self::made_up(config, seed, formats, None)
-    }
-
-    /// As [`Llama::random`], but what the layers from `exit_layer` on add to the residual stream is `scale` times as
-    /// much: the nearer it is to 0, the more often the exit before them says what the whole model says.
-    ///
-    /// # Errors
-    /// As [`Llama::random`].
-    pub fn random_agreeing(
-        config: Config,
-        seed: u64,
-        formats: &Formats,
-        (exit_layer, scale): (usize, f32),
-    ) -> Result<Self> {
-        Self::made_up(config, seed, formats, Some((exit_layer, scale)))
-    }
-
-    fn made_up(config: Config, seed: u64, formats: &Formats, damped: Option<(usize, f32)>) -> Result<Self> {
-        let config = Config { quantization: None, ..config };
-        config.validate(Path::new("config"))?;
-        let embedding = config.new_embedding(formats.layers, formats.of_head());
-        Self::build(config, &mut Random { seed, embedding, damped }, formats)
-    }
-
-    /// A model over the weights that `take` gives for each tensor of [`Config::tensors`], in `f32`.
-    ///
-    /// # Errors
-    /// What `take` returns, or a tensor of the wrong length.
-    pub fn from_weights(config: Config, take: impl FnMut(&TensorSpec) -> Result<Vec<f32>>) -> Result<Self> {
-        let config = Config { quantization: None, ..config };
-        config.validate(Path::new("config"))?;
-        Self::build(config, &mut Given(take), &Formats::default())
-    }
-
-    fn build(mut config: Config, source: &mut dyn Source, formats: &Formats) -> Result<Self> {
-        if formats.head == Some(Format::Ternary) {
-            return Err(Error::TernaryHead);
-        }
-        check_memory(&config, source, formats)?;
-        let spec = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
-        let embed_tokens = Linear::take(source, &spec, None, Input::ALL[0])?;
-        // Layers that were made to be ternary are, whatever holds them.
-        let format = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
-        let layers = (0..config.num_hidden_layers).map(|l| layer(&config, l, format, source));
-        let layers = layers.collect::<Result<_>>()?;
-        let norm = rms_norm(&config, "model.norm.weight", config.hidden_size, source)?;
-        let lm_head = match (config.head_source(formats.of_head()), formats.of_head()) {
-            (spec, None) if spec.is_embedding() => embed_tokens.clone(),
-            (spec, Some(format)) if spec.is_embedding() && format == embed_tokens.format() => {
-                embed_tokens.clone()
-            }
-            (spec, format) => Linear::take(source, &spec, format, Input::ALL[0])?,
-        };
-        let rope = crate::rope::Rope::new(&config);
-        config.quantization = None; // of the folder, not of the model
-        let (id, kv_cache) = (new_id(), formats.kv_cache);
-        Ok(Self { id, embed_tokens, layers, norm, lm_head, rope, config, kv_cache })
-    }
-
     /// A number that no other model of this process has: clones share it, models that were loaded or made apart do
     /// not, even if they are alike. What was learnt or made of one model is known by it.
     pub fn id(&self) -> u64 {
@@ -141,7 +49,8 @@ impl Llama {
     /// Bytes of all weights; a tied head in the format of its embedding counts once.
     pub fn bytes(&self) -> u64 {
         let head = if self.lm_head.shares(&self.embed_tokens) { 0 } else { self.lm_head.bytes() };
-        self.embed_tokens.bytes() + self.layer_bytes(self.layers.len()) + head
+        let layers: u64 = self.layers.iter().map(DecoderLayer::bytes).sum();
+        self.embed_tokens.bytes() + layers + self.norm.bytes() + head
     }
 
     /// What this model is.
@@ -154,10 +63,23 @@ impl Llama {
         Hidden::new(self.config.hidden_size)
     }
 
-    /// An empty cache for `capacity` positions; [`Llama::forward`] asks for their memory.
+    /// An empty cache for `capacity` positions, in a pool of its own; [`Llama::forward`] asks for the memory.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
-        KvCache::new(num_hidden_layers, num_key_value_heads, head_dim, capacity, self.kv_cache)
+        let pool = BlockPool::new(self.block_shape(), capacity);
+        KvCache::new(&pool, capacity).expect("a pool of as many blocks")
+    }
+
+    /// A pool of blocks for `positions` positions of all texts together.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] if the memory has no space for it once it is full.
+    pub fn new_pool(&self, positions: usize) -> Result<Arc<BlockPool>> {
+        BlockPool::checked(self.block_shape(), positions)
+    }
+
+    fn block_shape(&self) -> BlockShape {
+        let Config { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim, .. } = self.config;
+        BlockShape { layers, kv_heads, head_dim, format: self.kv_cache }
     }
 
     /// Checks that the memory has room for a cache of `capacity` positions, filled to the last.
@@ -169,66 +91,47 @@ impl Llama {
         memory::check(&format!("a cache of {capacity} positions"), bytes)
     }
 
-    /// Starts the residual stream of `tokens`; what `hidden` held before is gone. `hidden` stays with
-    /// the model that made it: it remembers that model's rotary angles.
+    /// Starts the residual streams of `tokens`; what `hidden` held before is gone.
     ///
     /// # Errors
     /// If a token id is not in the vocabulary.
     pub fn embed(&self, tokens: &[u32], hidden: &mut Hidden) -> Result<()> {
         tokens.iter().try_for_each(|&token| self.config.check_token(token))?;
         hidden.stream.clear();
+        hidden.hidden_size = self.config.hidden_size;
         for &token in tokens {
             self.embed_tokens.append_row(token as usize, &mut hidden.stream);
         }
         Ok(())
     }
 
-    /// Moves `hidden` in place through `layers` and appends their keys and values to `cache`.
+    /// Moves `hidden` in place through `layers` and appends their keys and values to the caches of `batch`, which says
+    /// which rows of `hidden` belong to which text. Rows follow the positions that the range's layers hold of their text.
     ///
-    /// Every depth in this project is one call: the whole model is `0..L`, an early exit and a draft
-    /// are `0..e`, and verification is `e..L` over the same hidden states. The tokens' positions
-    /// follow those that the range's layers hold.
+    /// Every depth in this project is one call: the whole model is `0..L`, an early exit and a draft are `0..e`, and
+    /// verification is `e..L` over the same hidden states. A row's bits depend on its own text alone.
     ///
     /// # Errors
-    /// If the cache has no room for the tokens, or the machine none for the cache; then nothing has changed.
+    /// If a cache has no room for its rows, its pool no blocks, or the machine no memory for them; then no cache holds
+    /// more than before.
     ///
     /// # Panics
-    /// If the range leaves the model, or its layers hold different numbers of positions: truncate the
-    /// cache to the shortest first.
-    pub fn forward(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<()> {
-        if self.prepare(layers.clone(), hidden, cache)? {
-            layers.for_each(|l| self.layers[l].forward(hidden, cache.layer_mut(l)));
+    /// If the range leaves the model, `batch` has another number of rows than `hidden`, or the layers of a cache hold
+    /// different numbers of positions: truncate it to the shortest first.
+    pub fn forward(
+        &self,
+        layers: Range<usize>,
+        hidden: &mut Hidden,
+        batch: &mut Batch<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        if self.prepare(layers.clone(), hidden, batch, scratch)? {
+            for index in layers.clone() {
+                self.layers[index].forward(index, hidden, batch, scratch);
+            }
+            scratch.work += self.forward_work(layers, batch);
         }
         Ok(())
-    }
-
-    /// Makes sure of room in the layers' cache, and of the angles of the tokens' positions; whether there is anything
-    /// to do.
-    fn prepare(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<bool> {
-        let tokens = hidden.tokens();
-        if layers.is_empty() || tokens == 0 {
-            return Ok(false);
-        }
-        let before = cache.len(layers.start);
-        assert!(layers.clone().all(|l| cache.len(l) == before), "layers {layers:?} hold different positions");
-        if before + tokens > cache.capacity() {
-            return Err(Error::CacheFull { positions: before + tokens, capacity: cache.capacity() });
-        }
-        let unreserved = layers.clone().map(|l| cache.layer(l).unreserved());
-        let needed = unreserved.fold(self.missing(hidden), u64::saturating_add);
-        memory::check(&format!("{tokens} tokens, in a cache of {} positions", cache.capacity()), needed)?;
-        layers.clone().try_for_each(|l| cache.layer_mut(l).reserve())?;
-        self.turn(before..before + tokens, &mut hidden.scratch.angles);
-        Ok(true)
-    }
-
-    /// Bytes that a layer needs for the tokens in flight beyond those that `hidden` holds.
-    fn missing(&self, hidden: &Hidden) -> u64 {
-        let Config { hidden_size, intermediate_size: inner, head_dim, .. } = self.config;
-        let heads = self.config.num_attention_heads.saturating_add(self.config.num_key_value_heads);
-        let width =
-            [hidden_size.saturating_mul(4), heads.saturating_mul(2 * head_dim), inner.saturating_mul(3)];
-        hidden.missing(width.into_iter().fold(0, usize::saturating_add), inner)
     }
 
     /// Appends keys and values of `layers` for tokens that left before them, each layer's own projections of the
@@ -240,31 +143,70 @@ impl Llama {
     ///
     /// # Panics
     /// As [`Llama::forward`].
-    pub fn fill(&self, layers: Range<usize>, hidden: &mut Hidden, cache: &mut KvCache) -> Result<()> {
-        if self.prepare(layers.clone(), hidden, cache)? {
-            layers.for_each(|l| self.layers[l].fill(hidden, cache.layer_mut(l)));
+    pub fn fill(
+        &self,
+        layers: Range<usize>,
+        hidden: &Hidden,
+        batch: &mut Batch<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        if self.prepare(layers.clone(), hidden, batch, scratch)? {
+            for index in layers.clone() {
+                self.layers[index].fill(index, hidden, batch, scratch);
+            }
+            scratch.work += self.fill_work(layers, hidden.tokens());
         }
         Ok(())
     }
 
-    /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared
-    /// norm and LM head.
+    /// Makes sure of blocks in the caches, and of the angles of the rows' positions; whether there is anything to do.
+    fn prepare(
+        &self,
+        layers: Range<usize>,
+        hidden: &Hidden,
+        batch: &mut Batch<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<bool> {
+        let rows = hidden.tokens();
+        batch.fit(rows);
+        if layers.is_empty() || rows == 0 {
+            return Ok(false);
+        }
+        batch.place(layers)?;
+        let needed = self.missing(rows, scratch).saturating_add(batch.unreserved());
+        memory::check(&format!("{rows} tokens, in a cache of {} positions", batch.capacity()), needed)?;
+        batch.reserve()?;
+        self.set_angles(batch, &mut scratch.angles);
+        Ok(true)
+    }
+
+    /// Bytes that a layer needs for so many rows beyond those that `scratch` holds.
+    fn missing(&self, rows: usize, scratch: &Scratch) -> u64 {
+        let Config { hidden_size, intermediate_size: inner, head_dim, .. } = self.config;
+        let heads = self.config.num_attention_heads.saturating_add(self.config.num_key_value_heads);
+        let width =
+            [hidden_size.saturating_mul(4), heads.saturating_mul(2 * head_dim), inner.saturating_mul(3)];
+        scratch.missing(rows, width.into_iter().fold(0, usize::saturating_add), inner)
+    }
+
+    /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared norm and LM head.
     ///
     /// # Shapes
     /// `logits`: resized to `[rows, vocab]`
     ///
     /// # Panics
     /// If `rows` leaves the tokens in flight.
-    pub fn head(&self, hidden: &mut Hidden, rows: Range<usize>, logits: &mut Vec<f32>) {
-        self.norm_rows(hidden, rows);
-        self.lm_head.forward(&hidden.scratch.normed, &mut hidden.scratch.operand, logits);
+    pub fn head(&self, hidden: &Hidden, rows: Range<usize>, logits: &mut Vec<f32>, scratch: &mut Scratch) {
+        scratch.work += self.head_work(None, rows.len());
+        self.norm_rows(hidden, rows, scratch);
+        self.lm_head.forward(&scratch.normed, &mut scratch.operand, logits);
     }
 
     /// The final norm of some of the tokens, left in the scratch.
-    pub(crate) fn norm_rows(&self, hidden: &mut Hidden, rows: Range<usize>) {
+    pub(crate) fn norm_rows(&self, hidden: &Hidden, rows: Range<usize>, scratch: &mut Scratch) {
         let width = self.config.hidden_size;
-        let Hidden { stream, scratch, .. } = hidden;
-        self.norm.forward(&stream[rows.start * width..rows.end * width], &mut scratch.normed);
+        let stream = &hidden.stream[rows.start * width..rows.end * width];
+        self.norm.forward(stream, &mut scratch.normed);
     }
 
     /// The layers, in order.
@@ -272,127 +214,46 @@ impl Llama {
         &self.layers
     }
 
+    /// The token embedding.
+    pub(crate) fn embed_tokens(&self) -> &Linear {
+        &self.embed_tokens
+    }
+
+    /// The norm before the head.
+    pub(crate) fn norm(&self) -> &RmsNorm {
+        &self.norm
+    }
+
+    /// How the cache is kept.
+    pub(crate) fn cache_format(&self) -> CacheFormat {
+        self.kv_cache
+    }
+
     /// The LM head.
     pub(crate) fn lm_head(&self) -> &Linear {
         &self.lm_head
     }
 
-    /// Bytes of weights that one token reads when it leaves after `exit_layer` layers, head included.
-    pub fn bytes_per_token(&self, exit_layer: usize) -> u64 {
-        let row = self.embed_tokens.bytes() / self.config.vocab_size as u64;
-        row + self.layer_bytes(exit_layer.min(self.layers.len())) + self.lm_head.bytes()
-    }
-
-    /// Bytes of the first `layers` layers, norms included, and of the final norm.
-    fn layer_bytes(&self, layers: usize) -> u64 {
-        let norm = size_of_val(self.norm.weight.as_slice()) as u64;
-        let matrices = self.layers[..layers].iter().flat_map(DecoderLayer::linears).map(Linear::bytes);
-        let sub_norms = self.layers[..layers].iter().flat_map(DecoderLayer::sub_norms);
-        let sub_norms: usize = sub_norms.map(|norm| size_of_val(norm.weight.as_slice())).sum();
-        matrices.sum::<u64>() + norm * (2 * layers as u64 + 1) + sub_norms as u64
-    }
-
-    /// Bytes of keys and values that one position adds to the first `exit_layer` layers.
-    pub fn kv_bytes_per_position(&self, exit_layer: usize) -> u64 {
-        let Config { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.config;
-        let layers = exit_layer.min(num_hidden_layers);
-        (2 * self.kv_cache.bytes() * num_key_value_heads * head_dim * layers) as u64
-    }
-
-    /// Rotary angles for `positions`, unless they are at hand from the layer range before.
-    fn turn(&self, positions: Range<usize>, angles: &mut Angles) {
-        if angles.positions == positions {
+    /// Rotary angles of the rows' positions, unless they are at hand from the layers before.
+    fn set_angles(&self, batch: &Batch<'_>, angles: &mut Angles) {
+        if angles.model == Some(self.id) && batch.positions().eq(angles.positions.iter().copied()) {
             return;
         }
         let half = self.config.head_dim / 2;
-        angles.cos.resize(positions.len() * half, 0.0);
-        angles.sin.resize(positions.len() * half, 0.0);
+        angles.model = Some(self.id);
+        angles.positions.clear();
+        angles.positions.extend(batch.positions());
+        angles.cos.resize(angles.positions.len() * half, 0.0);
+        angles.sin.resize(angles.positions.len() * half, 0.0);
         let rows = angles.cos.chunks_exact_mut(half).zip(angles.sin.chunks_exact_mut(half));
-        for (position, (cos, sin)) in positions.clone().zip(rows) {
+        for (&position, (cos, sin)) in angles.positions.iter().zip(rows) {
             self.rope.angles(position, cos, sin);
         }
-        angles.positions = positions;
     }
-}
-
-/// Checks that what is not read as it lies in a file fits the memory.
-fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Result<()> {
-    let layers = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
-    let mut needed = 0u64;
-    let mut add = |spec: &TensorSpec, wanted: Option<Format>| {
-        let held = source.format(spec)?;
-        let format = wanted.unwrap_or(held);
-        if !source.is_mapped() || format != held {
-            let bytes = Layout::new(spec, format).bytes().map_or(u64::MAX, |bytes| bytes as u64);
-            needed = needed.saturating_add(bytes);
-        }
-        Ok(())
-    };
-    let embedding = TensorSpec::new(EMBEDDING, &[config.vocab_size, config.hidden_size]);
-    add(&embedding, None)?;
-    for spec in config.tensors().iter().filter(|spec| spec.name.starts_with("model.layers.")) {
-        add(spec, if spec.shape.len() == 1 { Some(Format::F32) } else { layers })?;
-    }
-    let (head, wanted) = (config.head_source(formats.of_head()), formats.of_head());
-    if !head.is_embedding()
-        || wanted.is_some_and(|wanted| source.format(&head).is_ok_and(|held| held != wanted))
-    {
-        add(&head, wanted)?;
-    }
-    memory::check("the model's weights", needed)
 }
 
 /// Each number once.
 pub(crate) fn new_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn rms_norm(config: &Config, name: &str, width: usize, source: &mut dyn Source) -> Result<RmsNorm> {
-    let spec = TensorSpec::new(name, &[width]);
-    Ok(RmsNorm { weight: storage(source, &spec, Format::F32)?, eps: config.rms_norm_eps as f32 })
-}
-
-fn layer(
-    config: &Config,
-    index: usize,
-    format: Option<Format>,
-    source: &mut dyn Source,
-) -> Result<DecoderLayer> {
-    let Config { hidden_size: hidden, intermediate_size: inner, head_dim, .. } = *config;
-    let (queries, keys) = (config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim);
-    let prefix = format!("model.layers.{index}");
-    // Of a Llama that was not made for it: 8 bits and no rotation.
-    let bit_linear = config.bit_linear.unwrap_or(BitLinear::V1);
-    let mut linear = |name: &str, out: usize, into: usize| {
-        let hadamard = bit_linear.hadamard && ["self_attn.o_proj", "mlp.down_proj"].contains(&name);
-        let input = Input { activations: bit_linear.activations, hadamard };
-        Linear::take(source, &TensorSpec::new(format!("{prefix}.{name}.weight"), &[out, into]), format, input)
-    };
-    let mut self_attn = Attention {
-        q_proj: linear("self_attn.q_proj", queries, hidden)?,
-        k_proj: linear("self_attn.k_proj", keys, hidden)?,
-        v_proj: linear("self_attn.v_proj", keys, hidden)?,
-        attn_sub_norm: None,
-        o_proj: linear("self_attn.o_proj", hidden, queries)?,
-        head_dim,
-    };
-    let mut mlp = Mlp {
-        gate_proj: linear("mlp.gate_proj", inner, hidden)?,
-        up_proj: linear("mlp.up_proj", inner, hidden)?,
-        ffn_sub_norm: None,
-        down_proj: linear("mlp.down_proj", hidden, inner)?,
-    };
-    let mut norm =
-        |name: &str, width: usize| rms_norm(config, &format!("{prefix}.{name}.weight"), width, source);
-    if config.bit_linear.is_some() {
-        self_attn.attn_sub_norm = Some(norm("self_attn.attn_sub_norm", queries)?);
-        mlp.ffn_sub_norm = Some(norm("mlp.ffn_sub_norm", inner)?);
-    }
-    Ok(DecoderLayer {
-        input_layernorm: norm("input_layernorm", hidden)?,
-        self_attn,
-        post_attention_layernorm: norm("post_attention_layernorm", hidden)?,
-        mlp,
-    })
 }

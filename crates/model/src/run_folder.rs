@@ -42,6 +42,10 @@ const STEP: &str = "step-";
 pub const CONFIG: &str = "config.json";
 /// How a model folder is sampled from.
 pub const GENERATION: &str = "generation_config.json";
+/// The weights of a model, in one file.
+pub const WEIGHTS: &str = "model.safetensors";
+/// Which shard holds which tensor, beside weights in several files.
+pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 /// The tokenizer of a model folder.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// How `transformers` takes the tokenizer.
@@ -54,6 +58,11 @@ pub const STATE: &str = "state.json";
 /// Where a run folder keeps the checkpoint of `step`: `step-000120`.
 pub fn step_folder(run: &Path, step: u64) -> PathBuf {
     run.join(format!("{STEP}{step:06}"))
+}
+
+/// Whether a folder is a model's.
+pub(crate) fn is_model(folder: &Path) -> bool {
+    folder.join(CONFIG).is_file()
 }
 
 /// The checkpoints of a run folder and their steps, oldest first.

@@ -1,18 +1,17 @@
 //! Where a model's weights come from: a folder ([`Weights`](crate::Weights)), a caller, or a seed.
 
-use crate::config::TensorSpec;
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::layout::{Layout, Values};
+use crate::storage::{Mapped, Pages, Storage};
+use crate::tensor::{TensorKind, TensorSpec};
 use crate::ternary::Codes;
-use crate::weights::{Layout, Mapped, Pages, Storage};
 use bytemuck::Pod;
 use offramp_kernels::strips::STRIP;
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
+use std::cell::RefCell;
 use twox_hash::XxHash64;
-
-/// Writes the values of a tensor from an index on, which is that of a strip's first row; row-major.
-pub(crate) type Values<'a> = dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a;
 
 /// One way to the weights of a model, for every format that they are to have.
 pub(crate) trait Source {
@@ -39,13 +38,13 @@ pub(crate) trait Source {
     ///
     /// # Errors
     /// If the tensor is not what `spec` says.
-    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>>;
+    fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>>;
 
     /// A matrix in ternary codes: those that it has, or those of its values.
     ///
     /// # Errors
     /// As [`Source::values`], and what that returns; or if there is no memory for them.
-    fn ternary(&mut self, spec: &TensorSpec) -> Result<Codes> {
+    fn ternary(&self, spec: &TensorSpec) -> Result<Codes> {
         Codes::of(&*self.values(spec)?, spec)
     }
 }
@@ -54,11 +53,7 @@ pub(crate) trait Source {
 ///
 /// # Errors
 /// What the source returns, or if there is no memory for it.
-pub(crate) fn storage<V: Pod>(
-    source: &mut dyn Source,
-    spec: &TensorSpec,
-    format: Format,
-) -> Result<Storage<V>> {
+pub(crate) fn storage<V: Pod>(source: &dyn Source, spec: &TensorSpec, format: Format) -> Result<Storage<V>> {
     if source.format(spec)? == format
         && let Some(storage) = source.mapped(spec)?.and_then(Storage::mapped)
     {
@@ -72,15 +67,21 @@ pub(crate) fn storage<V: Pod>(
 }
 
 /// Values that a caller has.
-pub(crate) struct Given<F>(pub(crate) F);
+pub(crate) struct Given<F>(RefCell<F>);
+
+impl<F> Given<F> {
+    pub(crate) fn new(take: F) -> Self {
+        Self(RefCell::new(take))
+    }
+}
 
 impl<F: FnMut(&TensorSpec) -> Result<Vec<f32>>> Source for Given<F> {
     fn format(&self, _spec: &TensorSpec) -> Result<Format> {
         Ok(Format::F32)
     }
 
-    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
-        let values = (self.0)(spec)?;
+    fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        let values = (self.0.borrow_mut())(spec)?;
         if values.len() != spec.len() {
             return Err(Error::wrong_length(spec, values.len()));
         }
@@ -91,12 +92,21 @@ impl<F: FnMut(&TensorSpec) -> Result<Vec<f32>>> Source for Given<F> {
     }
 }
 
-/// Weights of standard deviation 0.02, evenly spread, and norms of 1: the same for a seed whatever the threads.
+/// Weights and biases of standard deviation 0.02, evenly spread, and norms of 1: the same for a seed whatever the threads.
 pub(crate) struct Random {
     pub(crate) seed: u64,
     pub(crate) embedding: Format,
-    /// From this layer on, what is added to the residual stream is so many times as much.
-    pub(crate) damped: Option<(usize, f32)>,
+    pub(crate) damped: Option<Damped>,
+}
+
+/// Layers that add less to the residual stream: the nearer `scale` is to 0, the more often the exit before them says
+/// what the whole model says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Damped {
+    /// The exit before them.
+    pub exit_layer: usize,
+    /// What they add is so many times as much.
+    pub scale: f32,
 }
 
 impl Random {
@@ -108,7 +118,9 @@ impl Random {
         let adds = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
         let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
         match (self.damped, layer) {
-            (Some((from, scale)), Some(layer)) if adds && from <= layer => scale * Self::LARGEST,
+            (Some(Damped { exit_layer, scale }), Some(layer)) if adds && exit_layer <= layer => {
+                scale * Self::LARGEST
+            }
             _ => Self::LARGEST,
         }
     }
@@ -119,9 +131,9 @@ impl Source for Random {
         Ok(if spec.is_embedding() { self.embedding } else { Format::F32 })
     }
 
-    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
-        let [rows @ .., in_features] = &spec.shape[..] else { unreachable!("a tensor has a shape") };
-        if rows.is_empty() {
+    fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        let in_features = spec.shape.last().expect("a tensor has a shape");
+        if spec.kind() == TensorKind::Norm {
             return Ok(Box::new(|_, out| {
                 out.fill(1.0);
                 Ok(())

@@ -1,10 +1,10 @@
 //! A matrix of ternary weights: made of floats, or of the codes that a folder holds.
 
-use crate::config::TensorSpec;
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::source::{Source, Values};
-use crate::weights::{Layout, Pages, Storage};
+use crate::layout::{Layout, Values};
+use crate::storage::{Pages, Storage};
+use crate::tensor::TensorSpec;
 use offramp_kernels::TernaryWeight;
 use offramp_kernels::bit_linear::{absmean, ternary};
 use offramp_kernels::rayon::prelude::*;
@@ -13,7 +13,7 @@ use offramp_kernels::ternary::{self as strips, Input};
 
 /// Strips of codes −1, 0 and 1, and what one counts.
 #[derive(Clone, Debug)]
-pub struct TernaryMatrix {
+pub(crate) struct TernaryMatrix {
     strips: Storage<u8>,
     step: f32,
     input: Input,
@@ -28,20 +28,21 @@ pub(crate) struct Codes {
 }
 
 impl TernaryMatrix {
-    /// The matrix `spec` `[out_features, in_features]` of `source`: the codes that it holds, or those of its floats.
+    /// The matrix `spec` `[out_features, in_features]`, whose codes these are; `input` is what becomes of the other
+    /// factor.
     ///
     /// # Errors
-    /// What the source returns, or if the matrix is too large or there is no memory for it.
-    pub(crate) fn take(source: &mut dyn Source, spec: &TensorSpec, input: Input) -> Result<Self> {
+    /// If the matrix is too large or there is no memory for it.
+    pub(crate) fn pack(codes: &Codes, spec: &TensorSpec, input: Input) -> Result<Self> {
         let [out_features, in_features] = spec.shape[..] else { unreachable!("a matrix has two sizes") };
         let bytes = strips::bytes(out_features, in_features).filter(|_| in_features <= strips::MAX_FEATURES);
         let bytes = bytes.ok_or_else(|| Error::memory(spec, u64::MAX))?;
         let mut pages = Pages::new(bytes).map_err(|_| Error::memory(spec, bytes as u64))?;
-        let Codes { codes, step } = source.ternary(spec)?;
+        let Codes { codes, step } = codes;
         let each = pages.bytes_mut().par_chunks_exact_mut(strips::strip_bytes(in_features));
         each.zip(codes.par_chunks(STRIP * in_features))
             .for_each(|(strip, codes)| strips::pack(codes, in_features, strip));
-        Ok(Self { strips: pages.into(), step, input, out_features, in_features })
+        Ok(Self { strips: pages.into(), step: *step, input, out_features, in_features })
     }
 
     /// As the kernels take it.

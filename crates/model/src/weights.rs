@@ -5,23 +5,19 @@ mod file;
 mod finite;
 mod header;
 mod index;
-mod layout;
-mod map;
 mod names;
-mod storage;
+mod ternary;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use layout::Layout;
-pub(crate) use map::Pages;
-pub(crate) use storage::Mapped;
-pub use storage::Storage;
-
-use crate::config::{Config, EMBEDDING, HEAD, TensorSpec, WeightScale, blamed};
+use crate::config::{Config, WeightScale, blamed};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::run_folder::CONFIG;
-use crate::source::{Source, Values, storage};
+use crate::layout::Values;
+use crate::run_folder::{CONFIG, WEIGHTS};
+use crate::source::{Source, storage};
+use crate::storage::{Mapped, Storage};
+use crate::tensor::{EMBEDDING, HEAD, TensorSpec};
 use crate::ternary::Codes;
 use file::TensorFile;
 use names::Names;
@@ -30,10 +26,6 @@ use offramp_kernels::rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The one-file form of a model's weights.
-pub(crate) const SINGLE: &str = "model.safetensors";
-/// What stands beside shards.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Values that one thread reads before it asks for more.
 const PIECE: usize = 1 << 16;
 
@@ -61,7 +53,7 @@ impl Weights {
     /// misshapen, there twice, of another number format than F32, F16, BF16 or the strips that the config
     /// speaks of, or unexpected; or if a tied head is not the embedding.
     pub fn open(folder: &Path, config: &Config) -> Result<Self> {
-        let weights = match folder.join(SINGLE) {
+        let weights = match folder.join(WEIGHTS) {
             single if single.exists() => Self::single(&single)?,
             _ => Self::shards(folder, &Names::of(&Self::specs(config)))?,
         };
@@ -110,6 +102,7 @@ impl Weights {
         }
         self.check(&specs, &|name| names.ignores(name))?;
         if tied && self.places.contains_key(HEAD) {
+            self.check_one(&config.head_tensor())?;
             self.check_tied(config)?;
         }
         Ok(self)
@@ -120,8 +113,8 @@ impl Weights {
     fn check_tied(&self, config: &Config) -> Result<()> {
         let head = config.head_tensor();
         let embedding = TensorSpec { name: EMBEDDING.to_owned(), ..head.clone() };
-        let head_values = self.file_of(&head)?.values(&head, None)?;
-        let values = self.file_of(&embedding)?.values(&embedding, None)?;
+        let head_values = self.file_of(&head)?.values(&head)?;
+        let values = self.file_of(&embedding)?.values(&embedding)?;
         let same = |start: usize| {
             let count = PIECE.min(head.len() - start);
             let (mut one, mut other) = (vec![0.0; count], vec![0.0; count]);
@@ -138,7 +131,7 @@ impl Weights {
     /// # Errors
     /// As [`Weights::open`].
     pub fn open_file(path: &Path, specs: &[TensorSpec]) -> Result<Self> {
-        let weights = Self::single(path)?;
+        let mut weights = Self::single(path)?;
         weights.check(specs, &|_| false)?;
         Ok(weights)
     }
@@ -149,7 +142,7 @@ impl Weights {
     /// If there is no such tensor, it has another shape, is quantised, or one of its values is not finite.
     pub fn take(&self, spec: &TensorSpec) -> Result<Storage<f32>> {
         self.refuse_quantized(spec)?;
-        storage(&mut { self }, spec, Format::F32)
+        storage(self, spec, Format::F32)
     }
 
     /// The values of one tensor, into a buffer of its length. They are not mapped, so that no second copy of
@@ -163,7 +156,7 @@ impl Weights {
     pub fn read(&self, spec: &TensorSpec, values: &mut [f32]) -> Result<()> {
         assert_eq!(values.len(), spec.len(), "a buffer of the tensor's length");
         self.refuse_quantized(spec)?;
-        let file = self.file_of(spec)?.values(spec, None)?;
+        let file = self.file_of(spec)?.values(spec)?;
         let pieces = values.par_chunks_mut(PIECE).enumerate();
         let failed = pieces.map(|(index, values)| file(index * PIECE, values));
         failed.find_map_first(Result::err).map_or(Ok(()), Err)
@@ -256,10 +249,19 @@ impl Weights {
         (0..self.files.len()).try_for_each(|index| self.place(index))
     }
 
-    fn check(&self, specs: &[TensorSpec], ignored: &dyn Fn(&str) -> bool) -> Result<()> {
+    /// Checks that a tensor is there and what it should be.
+    fn check_one(&mut self, spec: &TensorSpec) -> Result<()> {
+        self.file_of(spec)?;
+        let (file, strips) = (self.places[&spec.name], self.strips(spec));
+        self.files[file].check(spec, strips)
+    }
+
+    /// Checks that these tensors are there and no others but those that are ignored. It is done once: what is read
+    /// later is what was checked here.
+    fn check(&mut self, specs: &[TensorSpec], ignored: &dyn Fn(&str) -> bool) -> Result<()> {
         let mut unmet = self.places.clone();
         for spec in specs {
-            self.file_of(spec)?.check(spec, self.strips(spec))?;
+            self.check_one(spec)?;
             unmet.remove(&spec.name);
         }
         match unmet.iter().find(|(name, _)| !ignored(name)) {
@@ -297,7 +299,7 @@ impl Weights {
     }
 }
 
-impl Source for &Weights {
+impl Source for Weights {
     fn format(&self, spec: &TensorSpec) -> Result<Format> {
         let file = self.file_of(spec)?;
         Ok(self.strips(spec).unwrap_or_else(|| file.float_format(spec)))
@@ -308,10 +310,10 @@ impl Source for &Weights {
     }
 
     fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {
-        self.file_of(spec)?.mapped(spec, self.strips(spec))
+        self.file_of(spec)?.mapped(spec)
     }
 
-    fn values(&mut self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+    fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
         if self.strips(spec) == Some(Format::Ternary) {
             // Floats that give these codes and this step again.
             let codes = self.ternary(spec)?;
@@ -322,17 +324,17 @@ impl Source for &Weights {
                 Ok(())
             }));
         }
-        self.file_of(spec)?.values(spec, self.strips(spec))
+        self.file_of(spec)?.values(spec)
     }
 
-    fn ternary(&mut self, spec: &TensorSpec) -> Result<Codes> {
+    fn ternary(&self, spec: &TensorSpec) -> Result<Codes> {
         match (self.strips(spec), self.weight_scale) {
             (Some(Format::Ternary), Some(meaning)) => {
                 let scale = bitnet::scale(spec);
                 let step = self.file_of(&scale)?.step(&scale, meaning)?;
                 Ok(Codes { codes: self.file_of(spec)?.codes(spec)?, step })
             }
-            _ => Codes::of(&*self.file_of(spec)?.values(spec, self.strips(spec))?, spec),
+            _ => Codes::of(&*self.file_of(spec)?.values(spec)?, spec),
         }
     }
 }

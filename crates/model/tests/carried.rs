@@ -1,6 +1,6 @@
 //! A model whose files a program carries is that of the folder.
 
-use offramp_model::{Config, Format, Formats, Llama, TensorSpec, checkpoint};
+use offramp_model::{Batch, Config, Format, Formats, Llama, Scratch, TensorSpec, checkpoint};
 use std::fs;
 use std::path::Path;
 
@@ -27,8 +27,8 @@ fn carried(to: Option<Format>) -> (String, &'static [u8], tempfile::TempDir) {
 fn logits(model: &Llama) -> Vec<f32> {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(8), Vec::new());
     model.embed(&[1, 39, 7], &mut hidden).expect("ids of the vocabulary");
-    model.forward(0..2, &mut hidden, &mut cache).expect("room");
-    model.head(&mut hidden, 0..3, &mut logits);
+    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).expect("room");
+    model.head(&hidden, 0..3, &mut logits, &mut Scratch::new());
     logits
 }
 
@@ -41,7 +41,7 @@ fn it_computes_what_the_folder_does_in_every_format() {
         let float = matches!(to, Format::F32 | Format::Bf16);
         for formats in given.into_iter().filter(|formats| float || formats.layers.is_none()) {
             let here =
-                Llama::from_bytes((&config, weights), Path::new("carried"), &formats).expect("good bytes");
+                Llama::from_bytes(&config, weights, Path::new("carried"), &formats).expect("good bytes");
             let there = Llama::load(&place.path().join("model"), &formats).expect("a good folder");
             assert_eq!(logits(&here), logits(&there), "{to} as {:?}", formats.layers);
         }
@@ -52,11 +52,11 @@ fn it_computes_what_the_folder_does_in_every_format() {
 fn bytes_are_trusted_no_more_than_a_file() {
     let (config, weights, _place) = carried(Some(Format::Bf16));
     for end in [0, 7, 100, weights.len() - 1] {
-        let found = Llama::from_bytes((&config, &weights[..end]), Path::new("carried"), &Formats::default());
+        let found = Llama::from_bytes(&config, &weights[..end], Path::new("carried"), &Formats::default());
         let message = found.expect_err("they are cut off").to_string();
         assert!(message.contains("carried") && !message.contains('\n'), "{message}");
     }
     let other = config.replace("\"vocab_size\": 40", "\"vocab_size\": 41");
-    let found = Llama::from_bytes((&other, weights), Path::new("carried"), &Formats::default());
+    let found = Llama::from_bytes(&other, weights, Path::new("carried"), &Formats::default());
     assert!(found.expect_err("another model").to_string().contains("embed_tokens"));
 }

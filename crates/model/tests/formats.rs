@@ -1,7 +1,7 @@
 //! Number formats: what a model computes in each, and what a quantised folder is.
 
 use offramp_kernels::strips::Codes;
-use offramp_model::{Config, Format, Formats, Llama, TensorSpec, Weights, checkpoint};
+use offramp_model::{Batch, Config, Format, Formats, Llama, Scratch, TensorSpec, Weights, checkpoint};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,8 +75,8 @@ fn formats(layers: Format, head: Format) -> Formats {
 fn logits(model: &Llama) -> Vec<f32> {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(16), Vec::new());
     model.embed(&[1, 74, 33, 0, 64, 31, 32], &mut hidden).expect("ids of the vocabulary");
-    model.forward(0..2, &mut hidden, &mut cache).expect("room");
-    model.head(&mut hidden, 0..7, &mut logits);
+    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).expect("room");
+    model.head(&hidden, 0..7, &mut logits, &mut Scratch::new());
     logits
 }
 
@@ -329,9 +329,9 @@ fn random_weights_depend_on_the_seed_alone() {
     let model = Llama::random(config(false), 1, &Formats::default()).expect("memory");
     let mut hidden = model.new_hidden();
     model.embed(&(0..75).collect::<Vec<_>>(), &mut hidden).expect("ids of the vocabulary");
-    let mean_square = hidden.data().iter().map(|x| x * x).sum::<f32>() / hidden.data().len() as f32;
+    let mean_square = hidden.as_slice().iter().map(|x| x * x).sum::<f32>() / hidden.as_slice().len() as f32;
     assert!((mean_square.sqrt() / 0.02 - 1.0).abs() < 0.03, "{mean_square}");
-    assert!(hidden.data().iter().sum::<f32>().abs() / 5400.0 < 0.001);
+    assert!(hidden.as_slice().iter().sum::<f32>().abs() / 5400.0 < 0.001);
 
     let most = (1usize << 31) - 4;
     let huge = Config { hidden_size: most, vocab_size: 1 << 8, num_hidden_layers: 1, ..config(false) };

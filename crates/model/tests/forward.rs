@@ -1,6 +1,6 @@
 //! One forward for every depth and every split of the tokens, bit for bit.
 
-use offramp_model::{BitLinear, Config, Error, Format, Formats, KvCache, Llama, checkpoint};
+use offramp_model::{Batch, BitLinear, Config, Error, Format, Formats, KvCache, Llama, Scratch, checkpoint};
 use std::path::Path;
 
 const CONFIG: &str = r#"{
@@ -69,10 +69,12 @@ fn logits(model: &Llama, tokens: &[u32], piece: usize, cuts: &[usize], cache: &m
         model.embed(tokens, &mut hidden).expect("ids within the vocabulary");
         let mut depth = 0;
         for &cut in cuts {
-            model.forward(depth..cut, &mut hidden, cache).expect("room in the cache");
+            model
+                .forward(depth..cut, &mut hidden, &mut Batch::one(cache), &mut Scratch::new())
+                .expect("room in the cache");
             depth = cut;
         }
-        model.head(&mut hidden, 0..tokens.len(), &mut logits);
+        model.head(&hidden, 0..tokens.len(), &mut logits, &mut Scratch::new());
         all.extend_from_slice(&logits);
     }
     all
@@ -156,10 +158,12 @@ fn a_full_cache_is_an_error_and_changes_nothing() {
     logits(&model, &tokens[..6], 6, &[LAYERS], &mut cache);
     let mut hidden = model.new_hidden();
     model.embed(&tokens[6..], &mut hidden).expect("ids within the vocabulary");
-    let before = hidden.data().to_vec();
-    let error = model.forward(0..LAYERS, &mut hidden, &mut cache).expect_err("10 positions in 8");
+    let before = hidden.clone();
+    let error = model
+        .forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new())
+        .expect_err("10 positions in 8");
     assert!(matches!(error, Error::CacheFull { positions: 10, capacity: 8 }), "{error}");
-    assert_eq!((hidden.data(), cache.len(0)), (&before[..], 6));
+    assert_eq!((hidden, cache.len(0)), (before, 6));
 }
 
 #[test]
@@ -169,11 +173,13 @@ fn a_cache_beyond_the_memory_is_an_error_and_changes_nothing() {
         let mut cache = model.new_cache(capacity);
         let mut hidden = model.new_hidden();
         model.embed(&[1, 2], &mut hidden).expect("ids within the vocabulary");
-        let before = hidden.data().to_vec();
-        let error = model.forward(0..LAYERS, &mut hidden, &mut cache).expect_err("more than any machine has");
+        let before = hidden.clone();
+        let error = model
+            .forward(0..LAYERS, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new())
+            .expect_err("more than any machine has");
         let message = error.to_string();
         assert!(message.contains(&format!("{capacity} positions")) && !message.contains('\n'), "{message}");
-        assert_eq!((hidden.data(), cache.len(0), cache.bytes()), (&before[..], 0, 0));
+        assert_eq!((hidden, cache.len(0), cache.bytes()), (before, 0, 0));
     }
 }
 
@@ -203,11 +209,13 @@ fn any_rows_of_the_head_are_rows_of_the_whole() {
     let (model, tokens) = (model(), tokens(9));
     let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(9));
     model.embed(&tokens, &mut hidden).expect("ids within the vocabulary");
-    model.forward(0..3, &mut hidden, &mut cache).expect("room in the cache");
+    model
+        .forward(0..3, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new())
+        .expect("room in the cache");
     let (mut whole, mut some) = (Vec::new(), Vec::new());
-    model.head(&mut hidden, 0..9, &mut whole);
+    model.head(&hidden, 0..9, &mut whole, &mut Scratch::new());
     for range in [0..1, 4..7, 8..9] {
-        model.head(&mut hidden, range.clone(), &mut some);
+        model.head(&hidden, range.clone(), &mut some, &mut Scratch::new());
         assert_eq!(some, whole[range.start * 31..range.end * 31]);
     }
 }

@@ -1,7 +1,9 @@
 //! Ternary models: what they compute, what their folders hold, and which folders are refused.
 
 use offramp_kernels::bit_linear::{absmean, ternary};
-use offramp_model::{BitLinear, Config, Error, Format, Formats, Llama, TensorSpec, Weights, checkpoint};
+use offramp_model::{
+    Batch, BitLinear, Config, Error, Format, Formats, Llama, Scratch, TensorSpec, Weights, checkpoint,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -79,8 +81,8 @@ fn ternary_formats(head: Option<Format>) -> Formats {
 fn logits(model: &Llama) -> Vec<f32> {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(16), Vec::new());
     model.embed(&[1, 74, 33, 0, 64, 31, 32], &mut hidden).expect("ids of the vocabulary");
-    model.forward(0..2, &mut hidden, &mut cache).expect("room");
-    model.head(&mut hidden, 0..7, &mut logits);
+    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).expect("room");
+    model.head(&hidden, 0..7, &mut logits, &mut Scratch::new());
     logits
 }
 

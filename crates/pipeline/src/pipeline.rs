@@ -1,15 +1,16 @@
 //! A model with its tokenizer: prompts in, and the rules for what comes out.
 
 use crate::source::ends_of_text;
-use crate::{Asked, Error, GenerationConfig, Request, Result, Sampling, Telling};
+use crate::{Asked, Error, GenerationConfig, Request, Result, Sampling, TextGeneration};
 use offramp_engine::{GenerateOptions, SamplingOptions, Session, Speculation};
 use offramp_model::Llama;
 use offramp_text::{PromptOptions, Tokenizer};
+use std::sync::Arc;
 
 /// A model, its tokenizer, and what its folder says of prompts, ends and sampling.
 #[derive(Debug)]
 pub struct Pipeline {
-    model: Llama,
+    model: Arc<Llama>,
     tokenizer: Tokenizer,
     generation: GenerationConfig,
     stop_tokens: Vec<u32>,
@@ -22,16 +23,16 @@ impl Pipeline {
         if stop_tokens.is_empty() {
             stop_tokens.extend(tokenizer.end_of_text());
         }
-        Self { model, tokenizer, generation, stop_tokens }
+        Self { model: Arc::new(model), tokenizer, generation, stop_tokens }
     }
 
     /// The model.
-    pub fn model(&self) -> &Llama {
+    pub fn model(&self) -> &Arc<Llama> {
         &self.model
     }
 
     /// The model, without the rest.
-    pub fn into_model(self) -> Llama {
+    pub fn into_model(self) -> Arc<Llama> {
         self.model
     }
 
@@ -87,9 +88,9 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the memory has no room for so many. What does not fit the context is refused by [`Pipeline::begin`].
-    pub fn session(&self, prompt_tokens: usize, max_new_tokens: usize) -> Result<Session<'_>> {
+    pub fn session(&self, prompt_tokens: usize, max_new_tokens: usize) -> Result<Session> {
         let wanted = prompt_tokens.saturating_add(max_new_tokens);
-        Ok(Session::new(&self.model, wanted.min(self.model.config().max_position_embeddings))?)
+        Ok(Session::new(&self.model, wanted.min(self.model.config().context()))?)
     }
 
     /// A session that holds a longer prompt and what follows it: `session` where it has the room, else a new one with
@@ -97,15 +98,14 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Pipeline::session`].
-    pub fn longer_session<'p>(
-        &'p self,
-        session: Option<Session<'p>>,
+    pub fn longer_session(
+        &self,
+        session: Option<Session>,
         prompt_tokens: usize,
         max_new_tokens: usize,
-    ) -> Result<Session<'p>> {
+    ) -> Result<Session> {
         const FEW_TURNS: usize = 1024;
-        let wanted =
-            prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().max_position_embeddings);
+        let wanted = prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().context());
         match session {
             Some(session) if session.capacity() >= wanted => Ok(session),
             _ => self.session((2 * wanted).max(FEW_TURNS), 0),
@@ -117,12 +117,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// If an option is out of range, or the prompt does not fit.
-    pub fn begin<'a, 'p>(
-        &'p self,
-        session: &'a mut Session<'p>,
-        request: Request<'_>,
-        speculation: &'a mut Speculation,
-    ) -> Result<Telling<'a, 'p>> {
-        Telling::new(self, session, request, speculation)
+    pub fn begin(
+        &self,
+        session: Session,
+        request: &Request<'_>,
+        speculation: Speculation,
+    ) -> Result<TextGeneration<'_>> {
+        TextGeneration::new(self, session, request, speculation)
     }
 }

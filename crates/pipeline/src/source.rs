@@ -126,7 +126,7 @@ impl Source {
         Ok(match self {
             Self::Folder(folder) => Llama::load(folder, formats)?,
             Self::Carried(carried) => {
-                Llama::from_bytes((carried.config, carried.weights), self.path(), formats)?
+                Llama::from_bytes(carried.config, carried.weights, self.path(), formats)?
             }
         })
     }

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_engine::{Draft, SamplingOptions, Speculation};
+use offramp_engine::{Draft, SamplingOptions, Speculation, Workspace};
 use offramp_model::{Config, Formats, checkpoint};
-use offramp_pipeline::{Asked, Chat, Finish, Pipeline, PromptOptions, Request, Source};
+use offramp_pipeline::{Asked, Chat, Finish, Piece, Pipeline, PromptOptions, Request, Source};
 use serde_json::{Value, json};
 use std::fs;
 use std::ops::ControlFlow;
@@ -111,24 +111,24 @@ fn request<'a>(prompt: &'a [u32], stop: &'a [String]) -> Request<'a> {
     Request { prompt, max_new_tokens: 48, exit_layer: LAYERS, confidence: None, sampling, stop }
 }
 
-/// What is told, and the pieces in which it came.
-fn tell(
+/// A text; the pieces in which it comes are all of it.
+fn generate(
     pipeline: &Pipeline,
     request: Request<'_>,
-    mut speculation: Speculation,
+    speculation: Speculation,
 ) -> (String, Finish, Vec<u32>) {
-    let mut session = pipeline.session(request.prompt.len(), request.max_new_tokens).unwrap();
-    let telling = pipeline.begin(&mut session, request, &mut speculation).unwrap();
+    let session = pipeline.session(request.prompt.len(), request.max_new_tokens).unwrap();
+    let mut generation = pipeline.begin(session, &request, speculation).unwrap();
     let mut shown = String::new();
-    let told = telling
-        .run(&mut |piece| {
-            assert!(!piece.text.is_empty());
-            shown.push_str(piece.text);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert_eq!(shown, told.text);
-    (told.text, told.finish, told.tokens)
+    let mut show = |piece: Piece| {
+        assert!(!piece.text.is_empty());
+        shown.push_str(&piece.text);
+        ControlFlow::Continue(())
+    };
+    generation.run(&mut Workspace::new(), &mut show).unwrap();
+    let (found, _, _) = generation.into_parts();
+    assert_eq!(shown, found.text);
+    (found.text, found.finish, found.tokens)
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn the_text_is_what_the_prompt_lacks_of_the_whole() {
         let pipeline = open(&folder(kind, json!({"eos_token_id": 599}), json!({})));
         for prompt in ["Once upon a time", "tea and 🐢", " the end "] {
             let ids = encode(&pipeline, prompt);
-            let (text, _, tokens) = tell(&pipeline, request(&ids, &[]), Speculation::off());
+            let (text, _, tokens) = generate(&pipeline, request(&ids, &[]), Speculation::off());
             let decode = |ids: &[u32]| pipeline.tokenizer().decode(ids).unwrap();
             let (known, whole) = (decode(&ids), decode(&[ids.clone(), tokens].concat()));
             // A byte that follows may unmake the character with which a prompt ends.
@@ -154,19 +154,19 @@ fn a_stop_string_ends_the_text_before_it_however_it_is_drafted() {
     for kind in ["llama-2", "llama-3"] {
         let pipeline = open(&folder(kind, json!({"eos_token_id": 599}), json!({})));
         let ids = encode(&pipeline, "Once upon a time");
-        let (whole, _, _) = tell(&pipeline, request(&ids, &[]), Speculation::off());
+        let (whole, _, _) = generate(&pipeline, request(&ids, &[]), Speculation::off());
         let letters: Vec<char> = whole.chars().collect();
         for (from, to) in [(3, 4), (5, 12), (letters.len() - 3, letters.len())] {
             let stop = [letters[from..to].iter().collect::<String>()];
             let place = whole.find(&stop[0]).unwrap();
             for draft in [None, Some(Draft { exit_layer: 2, num_speculations: 3 })] {
                 let speculation = draft.map_or(Speculation::off(), Speculation::fixed);
-                let (text, finish, _) = tell(&pipeline, request(&ids, &stop), speculation);
+                let (text, finish, _) = generate(&pipeline, request(&ids, &stop), speculation);
                 assert_eq!((text.as_str(), &finish), (&whole[..place], &Finish::StopString(stop[0].clone())));
             }
         }
         let never = ["\u{1}never".to_owned(), whole[whole.len() - 1..].to_owned() + "\u{1}"];
-        let (text, finish, _) = tell(&pipeline, request(&ids, &never), Speculation::off());
+        let (text, finish, _) = generate(&pipeline, request(&ids, &never), Speculation::off());
         assert_eq!((text, finish), (whole, Finish::Length), "what was held back in vain is shown");
     }
 }
@@ -177,20 +177,20 @@ fn what_a_session_holds_of_a_prompt_is_not_run_again() {
     let first = encode(&pipeline, "Once upon a time there was a snail");
     let second = encode(&pipeline, "Once upon a time there was a fox");
     let alone: Vec<_> =
-        [&first, &second].map(|ids| tell(&pipeline, request(ids, &[]), Speculation::off())).into();
-    let mut session = pipeline.session(90, 0).unwrap();
+        [&first, &second].map(|ids| generate(&pipeline, request(ids, &[]), Speculation::off())).into();
+    let (mut session, mut workspace) = (pipeline.session(90, 0).unwrap(), Workspace::new());
     for (ids, (text, _, _)) in
         [&first, &second, &second, &first].into_iter().zip(alone.iter().chain(alone.iter().rev()))
     {
-        let off = &mut Speculation::off();
-        let told = pipeline.begin(&mut session, request(ids, &[]), off).unwrap();
-        let told = told.run(&mut |_| ControlFlow::Continue(())).unwrap();
-        assert_eq!(&told.text, text);
+        let mut generation = pipeline.begin(session, &request(ids, &[]), Speculation::off()).unwrap();
+        generation.run(&mut workspace, &mut |_| ControlFlow::Continue(())).unwrap();
+        let (found, used, _) = generation.into_parts();
+        assert_eq!(&found.text, text);
+        session = used;
     }
-    let mut off = Speculation::off();
-    let again = pipeline.begin(&mut session, request(&first, &[]), &mut off).unwrap();
-    let again = again.run(&mut |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!(again.statistics.prompt_tokens, 1, "something has to be run, and no more is");
+    let mut again = pipeline.begin(session, &request(&first, &[]), Speculation::off()).unwrap();
+    again.run(&mut workspace, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(again.into_parts().0.statistics.prompt_tokens, 1, "something has to be run, and no more is");
 }
 
 #[test]
@@ -218,11 +218,10 @@ fn a_request_is_checked_before_anything_is_computed() {
         ),
         (base.clone(), Speculation::fixed(Draft { exit_layer: 9, num_speculations: 2 }), "exit"),
     ];
-    for (request, mut speculation, word) in bad {
-        let mut session = pipeline.session(request.prompt.len(), request.max_new_tokens).unwrap();
-        let message = pipeline.begin(&mut session, request, &mut speculation).unwrap_err().to_string();
+    for (request, speculation, word) in bad {
+        let session = pipeline.session(request.prompt.len(), request.max_new_tokens).unwrap();
+        let message = pipeline.begin(session, &request, speculation).unwrap_err().to_string();
         assert!(message.contains(word) && !message.contains('\n'), "{message}");
-        assert_eq!(session.work().bytes, 0, "{message}");
     }
 }
 

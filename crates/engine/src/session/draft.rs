@@ -1,122 +1,79 @@
-//! Drafts within a session: the first layers run ahead over a few tokens, and the rest follows in one call.
+//! Drafts within a session: the first layers run over one token after another, and the rest follows in one call.
 
 use super::Session;
+use crate::climb::Climber;
 use crate::{Error, Result};
-use offramp_model::{DraftHead, Hidden};
+use offramp_model::Hidden;
 
-/// The tokens of a draft, at the depth that all of them have reached.
-#[derive(Debug)]
+/// What a draft needs beside the tokens in flight, which are those that have reached the depth that drafts.
+#[derive(Debug, Default)]
 pub(super) struct Ahead {
-    hidden: Hidden,
-    depth: usize,
-    probe: Option<usize>, // a depth at which they are kept too
-    probed: Hidden,
+    newest: Hidden, // the token that has yet to reach that depth
+    depth: usize,   // where it stands
+    probe: Option<usize>,
+    probed: Hidden, // the tokens in flight, as they were at the depth that is probed
 }
 
-impl Ahead {
-    pub(super) fn new(hidden: Hidden) -> Self {
-        Self { probed: hidden.clone(), hidden, depth: 0, probe: None }
-    }
-}
-
-impl Session<'_> {
-    /// Begins a draft by the first `draft_layer` layers, at most as many as the session runs; `probe` is a depth above
-    /// 0 at which somebody wants to see its tokens. All tokens so far must have been run at the session's depth.
-    pub(crate) fn begin_draft(&mut self, draft_layer: usize, probe: Option<usize>) -> Result<()> {
-        self.model.config().check_exit_layer(draft_layer)?;
-        let ahead = &mut self.ahead;
-        ahead.depth = draft_layer.min(self.exit_layer);
-        ahead.probe = probe.filter(|&probe| probe <= self.exit_layer);
-        ahead.hidden.clear();
+impl Session {
+    /// Begins a draft by the first `draft_layer` layers, at most as many as the session runs, with the one token that
+    /// was put into flight; `probe` is a depth above 0 at which the draft's tokens are to be read too.
+    pub(crate) fn begin_draft(&mut self, draft_layer: usize, probe: Option<usize>) {
+        let Self { ahead, flight, exit_layer, .. } = self;
+        debug_assert_eq!((flight.hidden.tokens(), flight.depth), (1, 0));
+        std::mem::swap(&mut ahead.newest, &mut flight.hidden);
+        flight.hidden.clear();
+        flight.depth = draft_layer.min(*exit_layer);
+        ahead.depth = 0;
+        ahead.probe = probe.filter(|probe| probe <= exit_layer);
         ahead.probed.clear();
-        Ok(())
     }
 
-    /// Appends a token to the draft and runs it through the layers that draft. Where that fails, the token is none of
-    /// the session's, and the draft is of no more use.
+    /// Appends a token to the draft. If it fails, nothing has changed.
     pub(crate) fn extend_draft(&mut self, token: u32) -> Result<()> {
         let before = self.tokens.len();
         if before == self.capacity() {
             return Err(Error::ContextFull { tokens: before + 1, context: self.capacity() });
         }
-        if let Err(error) = self.run_ahead(token) {
-            self.cut(before); // the layers below the one that failed have seen it
-            return Err(error);
-        }
-        self.work += self.model.forward_work(0..self.ahead.depth, 1, before);
+        self.model.embed(&[token], &mut self.ahead.newest)?;
+        self.ahead.depth = 0;
         self.tokens.push(token);
         Ok(())
     }
 
-    fn run_ahead(&mut self, token: u32) -> Result<()> {
-        let Self { model, hidden, cache, ahead, .. } = self;
-        model.embed(&[token], hidden)?;
-        let below = ahead.probe.filter(|&probe| probe <= ahead.depth).unwrap_or(0);
-        model.forward(0..below, hidden, cache)?;
-        if below > 0 {
-            ahead.probed.append(hidden);
+    /// The draft's newest token on its way to the depth that is probed, if that is the nearer one, or to the depth that
+    /// drafts.
+    pub(crate) fn newest_climber(&mut self) -> Climber<'_> {
+        let Self { cache, ahead: Ahead { newest, depth, probe, .. }, flight, .. } = self;
+        let to = probe.filter(|probe| *depth < *probe).map_or(flight.depth, |probe| probe.min(flight.depth));
+        Climber { cache, hidden: newest, depth, to, exits: None }
+    }
+
+    /// Notes the newest token where it stands: it may have reached the depth that is probed, or the one that drafts.
+    /// Whether it has reached the latter.
+    pub(crate) fn newest_arrived(&mut self) -> bool {
+        let Self { ahead, flight, .. } = self;
+        if ahead.probe == Some(ahead.depth) {
+            ahead.probed.append(&ahead.newest, 0..1);
         }
-        model.forward(below..ahead.depth, hidden, cache)?;
-        ahead.hidden.append(hidden);
-        Ok(())
-    }
-
-    /// Computes the logits after the draft's newest token at the depth that drafts, `[vocab]`.
-    pub(crate) fn draft_logits(&mut self, head: Option<&DraftHead>) {
-        match head {
-            Some(head) => self.model.draft_logits(head, &mut self.hidden, 0..1, &mut self.logits),
-            None => self.model.head(&mut self.hidden, 0..1, &mut self.logits),
+        let arrived = ahead.depth == flight.depth;
+        if arrived {
+            flight.hidden.append(&ahead.newest, 0..1);
         }
-        self.work += self.model.head_work(head, 1);
+        arrived
     }
 
-    /// Runs all tokens of the draft up to `depth`.
-    fn raise(&mut self, depth: usize) -> Result<()> {
-        let (rows, ahead) = (self.draft_len(), &mut self.ahead);
-        let layers = ahead.depth..depth.max(ahead.depth);
-        self.model.forward(layers.clone(), &mut ahead.hidden, &mut self.cache)?;
-        ahead.depth = layers.end;
-        self.work += self.model.forward_work(layers, rows, self.tokens.len() - rows);
-        Ok(())
+    /// The draft's tokens on their way to the depth that is probed, if they have not been there.
+    pub(crate) fn probe_climber(&mut self) -> Option<Climber<'_>> {
+        let probe = self.ahead.probe.filter(|&probe| probe > self.flight.depth)?;
+        Some(self.climber(probe))
     }
 
-    /// Computes the logits after each of the draft's tokens at the depth that was to be probed, `[tokens, vocab]`, by the
-    /// head that drafts; the tokens are run up to there if they have not been.
-    pub(crate) fn probe_logits(&mut self, head: Option<&DraftHead>) -> Result<()> {
-        if self.ahead.probed.tokens() == 0
-            && let Some(probe) = self.ahead.probe
-        {
-            self.raise(probe)?;
-            self.ahead.probed.append(&self.ahead.hidden);
+    /// The draft's tokens as they were at the depth that is probed: after [`Session::probe_climber`] was there.
+    pub(crate) fn probed(&mut self) -> &Hidden {
+        let Self { ahead, flight, .. } = self;
+        if ahead.probed.tokens() == 0 && ahead.probe == Some(flight.depth) {
+            ahead.probed.assign(&flight.hidden, 0..flight.hidden.tokens());
         }
-        let (rows, probed) = (self.draft_len(), &mut self.ahead.probed);
-        match head {
-            Some(head) => self.model.draft_logits(head, probed, 0..rows, &mut self.logits),
-            None => self.model.head(probed, 0..rows, &mut self.logits),
-        }
-        self.work += self.model.head_work(head, rows);
-        Ok(())
-    }
-
-    /// Runs the remaining layers over the whole draft.
-    pub(crate) fn verify_layers(&mut self) -> Result<()> {
-        self.raise(self.exit_layer)
-    }
-
-    /// Computes the full model's logits after each of the draft's tokens, `[tokens, vocab]`.
-    pub(crate) fn verify_logits(&mut self) {
-        let rows = self.draft_len();
-        self.model.head(&mut self.ahead.hidden, 0..rows, &mut self.logits);
-        self.work += self.model.head_work(None, rows);
-    }
-
-    /// Layers that the draft has yet to go through.
-    pub(crate) fn layers_above(&self) -> usize {
-        self.exit_layer - self.ahead.depth
-    }
-
-    /// Tokens in the draft.
-    pub(crate) fn draft_len(&self) -> usize {
-        self.ahead.hidden.tokens()
+        &ahead.probed
     }
 }

@@ -92,7 +92,7 @@ impl Chances {
 
     /// An exit's choice of `margin` was or was not the full model's; `beside` is another exit's at the same token, that
     /// was told of before.
-    pub(crate) fn saw(&mut self, layer: usize, (margin, equal): (f32, bool), beside: Option<(usize, bool)>) {
+    pub(crate) fn saw(&mut self, layer: usize, margin: f32, equal: bool, beside: Option<(usize, bool)>) {
         let residual = |layer: usize, equal: bool| f64::from(u8::from(equal)) - self.of(layer);
         let mut residual_here = residual(layer, equal);
         let chance = self.of(layer);
@@ -130,10 +130,10 @@ mod tests {
     #[test]
     fn it_converges_to_what_is_seen() {
         let mut chances = Chances::new(&[2, 4, 6, 12], 24);
-        (0..2000).for_each(|i| chances.saw(4, (1.0, i % 5 != 0), None));
+        (0..2000).for_each(|i| chances.saw(4, 1.0, i % 5 != 0, None));
         assert!((chances.of(4) - 0.8).abs() < 0.06, "{}", chances.of(4));
         assert!(chances.of(6) >= chances.of(4), "a deeper exit is as good");
-        (0..2000).for_each(|_| chances.saw(4, (1.0, false), None));
+        (0..2000).for_each(|_| chances.saw(4, 1.0, false, None));
         assert!(chances.of(12) < 0.1, "a text that is hard is so for all: {}", chances.of(12));
     }
 
@@ -145,8 +145,8 @@ mod tests {
             let hard = (i / 7) % 2 == 0 && i % 3 != 0;
             let better = !hard;
             let worse = better && i % 20 != 1;
-            chances.saw(6, (1.0, better), None);
-            chances.saw(4, (1.0, worse), Some((6, better)));
+            chances.saw(6, 1.0, better, None);
+            chances.saw(4, 1.0, worse, Some((6, better)));
         }
         let (worse, better) = (chances.of(4), chances.of(6));
         assert!(better > worse + 0.005 && better < worse + 0.12, "{worse}, {better}");

@@ -21,12 +21,14 @@ pub(crate) struct Shape {
     pub(crate) rows: usize,
     /// How often the head that drafts was asked.
     pub(crate) heads: usize,
+    /// How many plain tokens share a call for each text that shares this round's.
+    pub(crate) spread: f64,
 }
 
 impl Load {
     pub(crate) fn new(model: &Llama, draft_head: Option<&DraftHead>, depth: usize) -> Self {
         Self {
-            layer: model.forward_work(0..1, 1, 0),
+            layer: model.layer_work(),
             head: model.head_work(None, 1),
             draft_head: model.head_work(draft_head, 1),
             depth,
@@ -35,7 +37,7 @@ impl Load {
 
     /// What a round of that shape takes beyond `tokens` plain tokens, one token's work being 1.
     pub(crate) fn extra(&self, shape: Shape, tokens: usize) -> f64 {
-        let Shape { exit_layer, rows, heads } = shape;
+        let Shape { exit_layer, rows, heads, spread } = shape;
         let [rows, heads, tokens] = [rows, heads, tokens].map(|count| count as f64);
         let (exit, depth) = (exit_layer as f64, self.depth as f64);
         let of = |what: fn(&Work) -> u64| {
@@ -46,7 +48,7 @@ impl Load {
         let bytes = (rows * exit + depth - exit) * layer + head + heads * draft - tokens * plain;
         let (_, _, draft, plain_operations) = of(|work| work.operations);
         let operations = (rows - tokens) * plain_operations + heads * draft;
-        (bytes / plain).max(operations / plain_operations).max(0.0)
+        (spread * bytes / plain).max(operations / plain_operations).max(0.0)
     }
 
     /// What a probe of `rows` tokens takes.

@@ -2,11 +2,12 @@
 
 use crate::{fixed, model, options, samplings, told};
 use offramp_engine::{
-    Adaptive, GenerateOptions, SamplingOptions, Session, Speculation, Statistics, generate,
+    Adaptive, GenerateOptions, SamplingOptions, Session, Speculation, Statistics, Workspace, generate,
 };
-use offramp_model::{Config, Format, Formats, Llama};
+use offramp_model::{Config, Damped, Format, Formats, Llama};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Deep enough for exits to differ; the head costs as much as three layers, as in the card.
 const DEEP: &str = r#"{
@@ -16,22 +17,25 @@ const DEEP: &str = r#"{
 }"#;
 
 /// What the layers from `exit_layer` on add is `scale` times as much.
-fn deep(exit_layer: usize, scale: f32) -> Llama {
+fn deep(exit_layer: usize, scale: f32) -> Arc<Llama> {
     let config = Config::from_json(DEEP, Path::new("config.json")).expect("a valid config");
-    Llama::random_agreeing(config, 3, &Formats::all(Format::F32), (exit_layer, scale)).expect("a small model")
+    let damped = Damped { exit_layer, scale };
+    let model = Llama::random_agreeing(config, 3, &Formats::all(Format::F32), damped);
+    Arc::new(model.expect("a small model"))
 }
 
 /// 256 tokens.
 fn statistics(
-    model: &Llama,
+    model: &Arc<Llama>,
     mut speculation: Speculation,
     sampling: SamplingOptions,
 ) -> (Vec<u32>, Statistics) {
     let mut session = Session::new(model, 320).expect("within the context");
     let options =
         GenerateOptions { max_new_tokens: 257, stop_tokens: Vec::new(), token_limit: None, sampling };
-    let go_on = &mut |_, _| ControlFlow::Continue(());
-    let found = generate(&mut session, &[5, 9, 2], &options, &mut speculation, go_on).expect("a good prompt");
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let found = generate(&mut session, &[5, 9, 2], &options, &mut speculation, &mut Workspace::new(), go_on)
+        .expect("a good prompt");
     (found.tokens, found.statistics)
 }
 
@@ -97,9 +101,10 @@ fn below_an_exit_of_the_session_it_drafts_with_less_than_that() {
         let mut session = Session::new(&model, 320).expect("within the context");
         session.set_exit_layer(12).expect("24 layers");
         let options = GenerateOptions { max_new_tokens: 100, ..options(hot()) };
-        let go_on = &mut |_, _| ControlFlow::Continue(());
+        let go_on = &mut |_| ControlFlow::Continue(());
         let found =
-            generate(&mut session, &[5, 9, 2], &options, &mut speculation, go_on).expect("a good prompt");
+            generate(&mut session, &[5, 9, 2], &options, &mut speculation, &mut Workspace::new(), go_on)
+                .expect("a good prompt");
         (found.tokens, found.statistics.accepted)
     };
     let (plain, auto) = (text(Speculation::off()), text(Speculation::auto(Adaptive::by_bytes())));
@@ -111,17 +116,17 @@ fn below_an_exit_of_the_session_it_drafts_with_less_than_that() {
 #[test]
 fn what_it_learnt_of_one_model_or_head_it_forgets_with_another() {
     let (agrees, differs) = (deep(4, 0.0), deep(23, 1e3));
-    let work = |model: &Llama, speculation: &mut Speculation| {
+    let work = |model: &Arc<Llama>, speculation: &mut Speculation| {
         let mut session = Session::new(model, 320).expect("within the context");
         let options = GenerateOptions { max_new_tokens: 60, ..options(hot()) };
-        let go_on = &mut |_, _| ControlFlow::Continue(());
-        generate(&mut session, &[5, 9, 2], &options, speculation, go_on)
+        let go_on = &mut |_| ControlFlow::Continue(());
+        generate(&mut session, &[5, 9, 2], &options, speculation, &mut Workspace::new(), go_on)
             .expect("a good prompt")
             .statistics
             .work
     };
     let auto = || Speculation::auto(Adaptive::by_bytes());
-    let head = |model: &Llama| Some(model.draft_head(Some(Format::Int4), None).expect("a head"));
+    let head = |model: &Arc<Llama>| Some(model.draft_head(Some(Format::Int4), None).expect("a head"));
     let (mut carried, fresh) = (auto(), work(&differs, &mut auto()));
     let first = work(&agrees, &mut carried);
     assert_ne!(work(&agrees, &mut carried), first, "in another text it knows what it learnt");

@@ -1,10 +1,13 @@
 //! One exit and one length throughout: every one of them, in every format, at every end.
 
 use crate::{CONFIG, LAYERS, fixed, model, options, samplings, told};
-use offramp_engine::{GenerateOptions, SamplingOptions, Session, Speculation, StopReason, generate};
+use offramp_engine::{
+    GenerateOptions, SamplingOptions, Session, Speculation, StopReason, Workspace, generate,
+};
 use offramp_model::{CacheFormat, Config, Format, Formats, Llama};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 #[test]
 fn it_is_the_plain_text_at_every_exit_and_length() {
@@ -35,7 +38,7 @@ fn it_is_the_plain_text_in_every_format() {
     for layers in Format::ALL {
         for kv_cache in [CacheFormat::F32, CacheFormat::F16] {
             let formats = Formats { layers: Some(layers), head: Some(Format::Int8), kv_cache };
-            let model = Llama::random(config.clone(), 5, &formats).expect("a small model");
+            let model = Arc::new(Llama::random(config.clone(), 5, &formats).expect("a small model"));
             let options = options(samplings()[2]);
             let (plain, _) = told(&model, &options, &mut Speculation::off(), &[1, 2, 3, 4]);
             for exit_layer in [1, 3] {
@@ -54,8 +57,9 @@ fn a_full_context_and_an_early_end_are_the_plain_ones() {
         let options = GenerateOptions { max_new_tokens, ..endless.clone() };
         let text = |mut speculation: Speculation| {
             let mut session = Session::new(&model, 40).expect("within the context");
-            let go_on = &mut |_, _| ControlFlow::Continue(());
-            let found = generate(&mut session, &[3, 1], &options, &mut speculation, go_on);
+            let go_on = &mut |_| ControlFlow::Continue(());
+            let found =
+                generate(&mut session, &[3, 1], &options, &mut speculation, &mut Workspace::new(), go_on);
             let found = found.expect("a good prompt");
             (found.tokens, found.reason, session.tokens().to_vec())
         };
@@ -68,13 +72,14 @@ fn a_full_context_and_an_early_end_are_the_plain_ones() {
     for mut speculation in [Speculation::off(), fixed(2, 5)] {
         let mut session = Session::new(&model, 40).expect("within the context");
         let mut heard = 0;
-        let mut leave = |_, _| {
+        let mut leave = |_| {
             heard += 1;
             if heard == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let found = generate(&mut session, &[3, 1], &endless, &mut speculation, &mut leave);
+        let found =
+            generate(&mut session, &[3, 1], &endless, &mut speculation, &mut Workspace::new(), &mut leave);
         let found = found.expect("a good prompt");
-        assert_eq!((found.tokens.len(), found.reason), (3, StopReason::Callback));
+        assert_eq!((found.tokens.len(), found.reason), (3, StopReason::Stopped));
         assert_eq!(session.tokens(), [&[3, 1], &found.tokens[..2]].concat());
     }
 }
@@ -99,7 +104,8 @@ fn an_exit_that_is_not_there_is_refused() {
     let model = model(0.0);
     let mut session = Session::new(&model, 40).expect("within the context");
     let options = options(SamplingOptions::default());
-    let go_on = &mut |_, _| ControlFlow::Continue(());
-    let found = generate(&mut session, &[1], &options, &mut fixed(LAYERS + 1, 2), go_on);
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let found =
+        generate(&mut session, &[1], &options, &mut fixed(LAYERS + 1, 2), &mut Workspace::new(), go_on);
     assert!(found.expect_err("five layers").to_string().contains('6'));
 }

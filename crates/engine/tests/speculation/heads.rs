@@ -1,10 +1,11 @@
 //! Cheaper heads for drafts: another format, a shortlist, both; the text is the plain one.
 
 use crate::{fixed, model, options, samplings, told};
-use offramp_engine::{Adaptive, Error, Session, Speculation, generate};
+use offramp_engine::{Adaptive, Error, Session, Speculation, Workspace, generate};
 use offramp_model::{DraftHead, Format, Llama};
+use std::sync::Arc;
 
-fn heads(model: &Llama) -> Vec<DraftHead> {
+fn heads(model: &Arc<Llama>) -> Vec<DraftHead> {
     let shortlist: Vec<u32> = (0..37).step_by(3).collect();
     let mut heads = Vec::new();
     for format in [None, Some(Format::F32), Some(Format::Bf16), Some(Format::Int8), Some(Format::Int4)] {
@@ -64,10 +65,14 @@ fn a_head_of_another_model_is_refused() {
     for mut speculation in [Speculation::off(), fixed(2, 4), Speculation::auto(Adaptive::by_bytes())] {
         speculation = speculation.with_head(Some(head.clone()));
         let mut session = Session::new(&alike, 90).expect("within the context");
-        let refused =
-            generate(&mut session, &[5, 9, 2], &options(samplings()[0]), &mut speculation, &mut |_, _| {
-                panic!("nothing is said")
-            });
+        let refused = generate(
+            &mut session,
+            &[5, 9, 2],
+            &options(samplings()[0]),
+            &mut speculation,
+            &mut Workspace::new(),
+            &mut |_| panic!("nothing is said"),
+        );
         assert!(matches!(refused, Err(Error::ForeignDraftHead)));
         assert!(session.tokens().is_empty());
         told(&model.clone(), &options(samplings()[0]), &mut speculation, &[5, 9, 2]); // the same model

@@ -72,7 +72,7 @@ pub(super) fn limitations(card: &Card<'_>) -> String {
     let mut lines = vec![
         format!("{learnt}: it continues text of that kind, and takes no instructions."),
         "What it says is made up, may contradict itself, and was not checked for harm.".to_owned(),
-        format!("Its context is {} tokens; beyond that it cannot see.", config.max_position_embeddings),
+        format!("Its context is {} tokens; beyond that it cannot see.", config.context()),
         "An earlier exit is another, worse text, not the same text sooner: the table says how much worse."
             .to_owned(),
     ];

@@ -4,7 +4,7 @@ use super::Heard;
 use crate::Result;
 use crate::perplexity::rows_at_once;
 use offramp_engine::{argmax, gap};
-use offramp_model::{Hidden, KvCache, Llama};
+use offramp_model::{Batch, Hidden, KvCache, Llama, Scratch};
 use offramp_text::{TokenStream, Windows};
 
 /// One window, and what the full model says after each of its tokens.
@@ -30,8 +30,8 @@ pub(super) fn read(
     heard: &mut Heard<'_>,
 ) -> Result<Reference> {
     let text = Windows::new(stream, context)?;
-    let (hidden, cache) = (model.new_hidden(), model.new_cache(context));
-    let mut reader = Reader { model, hidden, cache, logits: Vec::new() };
+    let (hidden, cache, scratch) = (model.new_hidden(), model.new_cache(context), Scratch::new());
+    let mut reader = Reader { model, hidden, cache, scratch, logits: Vec::new() };
     let (mut passages, mut thresholds) = ([Vec::new(), Vec::new()], vec![0.0]);
     for index in 0..windows {
         let (tokens, half) = (text.get(index)?.inputs().to_vec(), (index % 2) as usize);
@@ -56,6 +56,7 @@ struct Reader<'m> {
     model: &'m Llama,
     hidden: Hidden,
     cache: KvCache,
+    scratch: Scratch,
     logits: Vec<f32>, // [rows, vocab]
 }
 
@@ -66,7 +67,8 @@ impl Reader<'_> {
     }
 
     fn rise(&mut self, layers: std::ops::Range<usize>) -> Result<()> {
-        Ok(self.model.forward(layers, &mut self.hidden, &mut self.cache)?)
+        let mut batch = Batch::one(&mut self.cache);
+        Ok(self.model.forward(layers, &mut self.hidden, &mut batch, &mut self.scratch)?)
     }
 
     /// What `of` says of the logits of every token, from the depth at which they stand.
@@ -75,7 +77,8 @@ impl Reader<'_> {
             (rows_at_once(self.model), self.model.config().vocab_size, self.hidden.tokens());
         let mut all = Vec::with_capacity(tokens);
         for first in (0..tokens).step_by(rows) {
-            self.model.head(&mut self.hidden, first..(first + rows).min(tokens), &mut self.logits);
+            let rows = first..(first + rows).min(tokens);
+            self.model.head(&self.hidden, rows, &mut self.logits, &mut self.scratch);
             all.extend(self.logits.chunks_exact(vocab).map(&of));
         }
         all

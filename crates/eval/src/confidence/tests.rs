@@ -1,6 +1,7 @@
 use super::*;
-use offramp_model::{Config, Format, Formats};
+use offramp_model::{Config, Damped, Format, Formats};
 use std::path::Path;
+use std::sync::Arc;
 
 const LAYERS: usize = 5;
 const VOCAB: usize = 47;
@@ -16,8 +17,11 @@ fn config() -> Config {
 }
 
 /// Its deeper layers add so many times as much as they would: the less, the more the exits agree with the end.
-fn model(scale: f32) -> Llama {
-    Llama::random_agreeing(config(), 3, &Formats::all(Format::F32), (2, scale)).unwrap()
+fn model(scale: f32) -> Arc<Llama> {
+    Arc::new(
+        Llama::random_agreeing(config(), 3, &Formats::all(Format::F32), Damped { exit_layer: 2, scale })
+            .unwrap(),
+    )
 }
 
 fn text(len: usize) -> Vec<u32> {
@@ -36,20 +40,20 @@ fn asking(agreement: f64) -> CalibrationOptions {
     CalibrationOptions { exits: vec![2, 3], agreement, context: None, max_tokens: None }
 }
 
-fn calibrated(model: &Llama, tokens: &[u32], options: &CalibrationOptions) -> Result<Calibration> {
+fn calibrated(model: &Arc<Llama>, tokens: &[u32], options: &CalibrationOptions) -> Result<Calibration> {
     let stream = TokenStream::from_tokens(tokens.to_vec(), VOCAB).unwrap();
     calibrate(model, &stream, options, &mut |_, _| ())
 }
 
 /// Agreement and mean depth over some windows, by their definition.
-fn measured(model: &Llama, windows: &[&[u32]], policy: &ConfidenceExit) -> (f64, f64) {
+fn measured(model: &Arc<Llama>, windows: &[&[u32]], policy: &ConfidenceExit) -> (f64, f64) {
     let (mut equal, mut layers, mut tokens) = (0, 0, 0);
     for window in windows {
         let [mut early, mut full] = [(); 2].map(|()| Session::new(model, CONTEXT).unwrap());
         early.set_confidence_exit(Some(policy.clone())).unwrap();
         for &token in *window {
-            let said = argmax(early.feed(&[token]).unwrap());
-            equal += u64::from(said == argmax(full.feed(&[token]).unwrap()));
+            let said = argmax(early.feed(&[token], &mut Workspace::new()).unwrap());
+            equal += u64::from(said == argmax(full.feed(&[token], &mut Workspace::new()).unwrap()));
             layers += early.left_at();
             tokens += 1;
         }

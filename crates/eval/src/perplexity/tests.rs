@@ -42,8 +42,15 @@ fn in_context(context: usize) -> PerplexityOptions {
 fn nats(model: &Llama, tokens: &[u32], start: usize, at: usize, exit: usize) -> f64 {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(LIMIT), Vec::new());
     model.embed(&tokens[start..at], &mut hidden).unwrap();
-    model.forward(0..exit, &mut hidden, &mut cache).unwrap();
-    model.head(&mut hidden, at - start - 1..at - start, &mut logits);
+    model
+        .forward(
+            0..exit,
+            &mut hidden,
+            &mut offramp_model::Batch::one(&mut cache),
+            &mut offramp_model::Scratch::new(),
+        )
+        .unwrap();
+    model.head(&hidden, at - start - 1..at - start, &mut logits, &mut offramp_model::Scratch::new());
     let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
     total.ln() - f64::from(logits[tokens[at] as usize])
 }

@@ -3,8 +3,9 @@
 
 use super::verify::decode;
 use crate::{Error, Result};
-use offramp_engine::{Draft, GenerateOptions, SamplingOptions, Session, Speculation, argmax};
-use offramp_model::{Config, DraftHead, Formats, Llama};
+use offramp_engine::{Draft, GenerateOptions, SamplingOptions, Session, Speculation, Workspace, argmax};
+use offramp_model::{Config, Damped, DraftHead, Formats, Llama};
+use std::sync::Arc;
 
 /// Tokens that the scale is first looked for on; they are as random as the weights.
 const TOKENS: usize = 256;
@@ -24,7 +25,7 @@ const DRAFTED: usize = 4;
 #[derive(Debug)]
 pub struct Agreeing {
     /// It.
-    pub model: Llama,
+    pub model: Arc<Llama>,
     /// How much what the layers after the exit add was scaled.
     pub scale: f32,
     /// The chance that a token which the exit drafts is accepted if all before it in the draft were, over the texts.
@@ -59,7 +60,9 @@ pub fn agreeing(
     if !(acceptance > 0.0 && acceptance < 1.0) {
         return Err(Error::Options(format!("an acceptance of {acceptance}: it must lie between 0 and 1")));
     }
-    let make = |scale| Llama::random_agreeing(config.clone(), seed, formats, (exit_layer, scale));
+    let make = |scale| {
+        Llama::random_agreeing(config.clone(), seed, formats, Damped { exit_layer, scale }).map(Arc::new)
+    };
     let mut done = 0;
     let mut step = || {
         done += 1;
@@ -102,7 +105,12 @@ fn halve((low, high): &mut (f32, f32), scale: f32, larger: bool) {
 }
 
 /// How often a drafted token is accepted if all before it were.
-fn accepted(model: &Llama, exit_layer: usize, texts: Texts<'_>, make_head: &MakeHead<'_>) -> Result<f64> {
+fn accepted(
+    model: &Arc<Llama>,
+    exit_layer: usize,
+    texts: Texts<'_>,
+    make_head: &MakeHead<'_>,
+) -> Result<f64> {
     let draft = Draft { exit_layer, num_speculations: DRAFTED };
     let mut speculation = Speculation::fixed(draft).with_head(make_head(model)?);
     let options = GenerateOptions {
@@ -121,9 +129,9 @@ fn accepted(model: &Llama, exit_layer: usize, texts: Texts<'_>, make_head: &Make
 }
 
 /// The share of positions of random tokens at which the exit's most likely token is the whole's.
-fn measure(model: &Llama, exit_layer: usize) -> Result<f64> {
+fn measure(model: &Arc<Llama>, exit_layer: usize) -> Result<f64> {
     let config = model.config();
-    let count = TOKENS.min(config.max_position_embeddings);
+    let count = TOKENS.min(config.prompt_context());
     let mut state = 1u64;
     let mut token = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -131,9 +139,9 @@ fn measure(model: &Llama, exit_layer: usize) -> Result<f64> {
     };
     let tokens: Vec<u32> = (0..count).map(|_| token()).collect();
     let choices = |exit: usize| -> Result<Vec<u32>> {
-        let mut session = Session::new(model, count)?;
+        let (mut session, mut workspace) = (Session::new(model, count)?, Workspace::new());
         session.set_exit_layer(exit)?;
-        Ok(session.feed_each(&tokens)?.chunks_exact(config.vocab_size).map(argmax).collect())
+        Ok(session.feed_each(&tokens, &mut workspace)?.chunks_exact(config.vocab_size).map(argmax).collect())
     };
     let (exit, whole) = (choices(exit_layer)?, choices(config.num_hidden_layers)?);
     let equal = exit.iter().zip(&whole).filter(|(a, b)| a == b).count();

@@ -11,6 +11,7 @@ use crate::{Error, Result, Spread};
 use offramp_engine::{Adaptive, Draft, GenerateOptions, SamplingOptions, Speculation, Statistics};
 use offramp_model::{DraftHead, Llama};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -102,7 +103,7 @@ pub struct SweepReport {
 /// # Errors
 /// If an exit does not exist, there is nothing to measure, or a prompt leaves no room for the new tokens.
 pub fn sweep(
-    model: &Llama,
+    model: &Arc<Llama>,
     prompts: &[Vec<u32>],
     options: &SweepOptions,
     progress: &mut dyn FnMut(usize, usize),
@@ -155,7 +156,7 @@ pub fn sweep(
 /// not.
 const REMATCH: usize = 3;
 
-fn check(model: &Llama, prompts: &[Vec<u32>], options: &SweepOptions) -> Result<()> {
+fn check(model: &Arc<Llama>, prompts: &[Vec<u32>], options: &SweepOptions) -> Result<()> {
     let config = model.config();
     options.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
     let nothing =
@@ -164,7 +165,7 @@ fn check(model: &Llama, prompts: &[Vec<u32>], options: &SweepOptions) -> Result<
         let message = "a sweep needs an exit, a draft length of 1 or more, 2 new tokens and a run, at least";
         return Err(Error::Options(message.into()));
     }
-    let (longest, limit) = (prompts.iter().map(Vec::len).max().unwrap_or(0), config.max_position_embeddings);
+    let (longest, limit) = (prompts.iter().map(Vec::len).max().unwrap_or(0), config.context());
     if longest.saturating_add(options.new_tokens) > limit {
         let message = format!(
             "{longest} prompt and {} new tokens do not fit the model's context of {limit}: ask for fewer",
@@ -181,7 +182,7 @@ fn rate(statistics: &Statistics) -> f64 {
 
 /// What decodes, and how many texts it has.
 struct Bench<'a> {
-    model: &'a Llama,
+    model: &'a Arc<Llama>,
     options: &'a SweepOptions,
     done: usize,
     all: usize,
@@ -321,14 +322,17 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use offramp_model::{Config, Formats};
+    use offramp_model::{Config, Damped, Formats};
     use std::path::Path;
 
-    fn model() -> Llama {
+    fn model() -> Arc<Llama> {
         let config = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "vocab_size": 30,
             "num_hidden_layers": 4, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
         let config = Config::from_json(config, Path::new("config.json")).unwrap();
-        Llama::random_agreeing(config, 1, &Formats::default(), (2, 0.0)).unwrap()
+        Arc::new(
+            Llama::random_agreeing(config, 1, &Formats::default(), Damped { exit_layer: 2, scale: 0.0 })
+                .unwrap(),
+        )
     }
 
     fn options() -> SweepOptions {

@@ -1,10 +1,11 @@
 //! Plain against speculative decoding over many prompts: equal or not, counted.
 
 use crate::Result;
-use offramp_engine::{GenerateOptions, Generation, Session, Speculation, Statistics, generate};
+use offramp_engine::{Completion, GenerateOptions, Session, Speculation, Statistics, Workspace, generate};
 use offramp_model::Llama;
 use serde::Serialize;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// A way to decode, by a name that a reader understands.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ pub struct VerifyReport {
 /// # Errors
 /// If a prompt does not fit, or an exit does not exist.
 pub fn verify(
-    model: &Llama,
+    model: &Arc<Llama>,
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
     ways: &mut [Way],
@@ -87,21 +88,23 @@ pub fn verify(
 
 /// A text in a session of its own.
 pub(super) fn decode(
-    model: &Llama,
+    model: &Arc<Llama>,
     prompt: &[u32],
     options: &GenerateOptions,
     speculation: &mut Speculation,
-) -> Result<Generation> {
-    let context = model.config().max_position_embeddings;
+) -> Result<Completion> {
+    let context = model.config().context();
     let mut session = Session::new(model, prompt.len().saturating_add(options.max_new_tokens).min(context))?;
-    Ok(generate(&mut session, prompt, options, speculation, &mut |_, _| ControlFlow::Continue(()))?)
+    Ok(generate(&mut session, prompt, options, speculation, &mut Workspace::new(), &mut |_| {
+        ControlFlow::Continue(())
+    })?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use offramp_engine::{Adaptive, Draft, SamplingOptions};
-    use offramp_model::{Config, Formats};
+    use offramp_model::{Config, Damped, Formats};
     use std::path::Path;
 
     #[test]
@@ -109,7 +112,10 @@ mod tests {
         let config = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "vocab_size": 30,
             "num_hidden_layers": 4, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
         let config = Config::from_json(config, Path::new("config.json")).unwrap();
-        let model = Llama::random_agreeing(config, 1, &Formats::default(), (2, 0.1)).unwrap();
+        let model = Arc::new(
+            Llama::random_agreeing(config, 1, &Formats::default(), Damped { exit_layer: 2, scale: 0.1 })
+                .unwrap(),
+        );
         let options = GenerateOptions {
             max_new_tokens: 12,
             stop_tokens: Vec::new(),

@@ -3,9 +3,10 @@
 use super::MemoryProbe;
 use super::{DecodeSample, ExitSpeed, SpeedOptions, Spread, VerifySample};
 use crate::Result;
-use offramp_engine::{Session, argmax};
+use offramp_engine::{Session, Workspace, argmax};
 use offramp_model::Llama;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// New tokens of the warm-up.
@@ -14,8 +15,9 @@ const WARM_UP: usize = 2;
 const PAIRS: usize = 2;
 
 /// A session, and what it took so far.
-pub(super) struct Timed<'m> {
-    session: Session<'m>,
+pub(super) struct Timed {
+    session: Session,
+    workspace: Workspace,
     /// The prompt, and what is decoded after it.
     tokens: Vec<u32>,
     options: SpeedOptions,
@@ -32,8 +34,8 @@ pub(super) struct Samples {
     verify: Vec<VerifySample>,
 }
 
-impl<'m> Timed<'m> {
-    pub(super) fn new(model: &'m Llama, options: &SpeedOptions, exits: &[usize]) -> Result<Self> {
+impl Timed {
+    pub(super) fn new(model: &Arc<Llama>, options: &SpeedOptions, exits: &[usize]) -> Result<Self> {
         let vocab = model.config().vocab_size;
         // Speed does not depend on which tokens they are; these are spread over the vocabulary.
         let tokens =
@@ -44,6 +46,7 @@ impl<'m> Timed<'m> {
             |&exit_layer| Samples { exit_layer, prefill: Vec::new(), decode: Vec::new(), verify: Vec::new() };
         Ok(Self {
             session: Session::new(model, options.positions())?,
+            workspace: Workspace::new(),
             tokens,
             options: options.clone(),
             exits: exits.iter().map(samples).collect(),
@@ -113,7 +116,9 @@ impl<'m> Timed<'m> {
             self.session.truncate(0);
             self.session.set_exit_layer(self.exits[e].exit_layer)?;
             let start = Instant::now();
-            black_box(argmax(self.session.feed(&self.tokens[..self.options.prompt_tokens])?));
+            black_box(argmax(
+                self.session.feed(&self.tokens[..self.options.prompt_tokens], &mut self.workspace)?,
+            ));
             seconds[e] = start.elapsed().as_secs_f64();
         }
         Ok(seconds)
@@ -128,7 +133,7 @@ impl<'m> Timed<'m> {
                 self.session.truncate(position);
                 self.session.set_exit_layer(self.exits[e].exit_layer)?;
                 let start = Instant::now();
-                black_box(argmax(self.session.feed(&self.tokens[position..=position])?));
+                black_box(argmax(self.session.feed(&self.tokens[position..=position], &mut self.workspace)?));
                 seconds[e] += start.elapsed().as_secs_f64();
             }
             progress(done + 1);
@@ -142,7 +147,7 @@ impl<'m> Timed<'m> {
             self.session.truncate(self.options.prompt_tokens);
             let tokens = vec![self.tokens[0]; count];
             let start = Instant::now();
-            self.session.feed_each(&tokens)?;
+            self.session.feed_each(&tokens, &mut self.workspace)?;
             Ok(start.elapsed().as_secs_f64())
         };
         Ok(VerifySample { one: time(1)?, all: time(self.options.verify)? })

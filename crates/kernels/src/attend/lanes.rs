@@ -4,6 +4,7 @@ use super::vector::{LANES, Vector};
 use super::{Attend, BLOCK, Blocks, padded};
 use crate::columns::ColumnsMut;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Vectors of a block's scores.
 const VECTORS: usize = BLOCK / LANES;
@@ -17,7 +18,7 @@ const LINE: usize = 64;
 #[derive(Default)]
 struct Scratch {
     floats: Vec<f32>,
-    seen: Vec<usize>, // [rows]: positions that a row sees
+    seen: Vec<Range<usize>>, // [rows]: positions that a row sees
 }
 
 thread_local! {
@@ -42,12 +43,13 @@ pub(crate) fn attend<V: Vector, const R: usize, const W: usize>(
         let tokens = token..out.rows().min(token + step);
         let Scratch { floats, seen } = &mut scratch;
         seen.clear();
-        seen.extend(tokens.clone().flat_map(|t| std::iter::repeat_n(job.first + t + 1, heads)));
+        let positions = tokens.clone().map(|t| job.first + t);
+        seen.extend(positions.flat_map(|p| std::iter::repeat_n(job.first_seen(p)..p + 1, heads)));
         let mut rows = Rows::new(floats, seen, job.head_dim);
         for (t, queries) in tokens.clone().zip(rows.queries.chunks_exact_mut(heads * job.head_dim)) {
             queries.copy_from_slice(&job.queries[t * job.stride..][..heads * job.head_dim]);
         }
-        rows.through_blocks::<V, R, W>(like, job.cache);
+        rows.through_blocks::<V, R, W>(like, job);
         for (t, first) in tokens.zip((0..).step_by(heads)) {
             for (row, out) in (first..).zip(out.row(t).chunks_exact_mut(job.head_dim)) {
                 let scale = 1.0 / like.load(&rows.sums[row]).sum();
@@ -90,7 +92,7 @@ impl Ahead {
 /// Rows on their way through the blocks.
 struct Rows<'a> {
     head_dim: usize,
-    seen: &'a [usize],
+    seen: &'a [Range<usize>],
     queries: &'a mut [f32],       // [rows, head_dim]
     largest: &'a mut [f32],       // [rows]: the largest score so far
     sums: &'a mut [[f32; LANES]], // [rows]: weights, relative to it
@@ -100,7 +102,7 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     #[inline(always)]
-    fn new(floats: &'a mut Vec<f32>, seen: &'a [usize], head_dim: usize) -> Self {
+    fn new(floats: &'a mut Vec<f32>, seen: &'a [Range<usize>], head_dim: usize) -> Self {
         let (rows, wide) = (seen.len(), padded(head_dim));
         let needed = rows * (wide + LANES + 1 + head_dim) + BLOCK * (wide + head_dim);
         if floats.len() < needed {
@@ -119,24 +121,31 @@ impl<'a> Rows<'a> {
     }
 
     #[inline(always)]
-    fn through_blocks<V: Vector, const R: usize, const W: usize>(&mut self, like: V, cache: Blocks<'_>) {
-        let len = self.widened.len();
-        let most = self.seen.last().map_or(0, |&seen| seen);
+    fn through_blocks<V: Vector, const R: usize, const W: usize>(&mut self, like: V, job: &Attend<'_>) {
+        let (Some(first), Some(last)) = (self.seen.first(), self.seen.last()) else { return };
+        let (first, end) = (first.start / BLOCK, last.end.div_ceil(BLOCK));
         // With many rows there is more to compute than to wait for.
         let few = self.seen.len() <= R;
+        let ahead_of = |index: usize| if few { index } else { usize::MAX };
         let columns = padded(self.head_dim).div_ceil(W * LANES);
         let steps = self.head_dim.div_ceil(STRETCH) * VECTORS / W + columns * BLOCK / STRETCH;
-        for index in 0..most.div_ceil(BLOCK) {
-            match cache {
+        let (kv_head, len) = (job.kv_head, self.widened.len());
+        for index in first..end {
+            match job.cache {
                 Blocks::F32(blocks) => {
-                    let mut ahead = Ahead::of(if few { block(blocks, index + 1, len) } else { &[] }, steps);
-                    self.through_block::<V, R, W>(like, index, block(blocks, index, len), &mut ahead);
+                    let mut ahead = Ahead::of(block(blocks, ahead_of(index + 1), kv_head, len), steps);
+                    self.through_block::<V, R, W>(
+                        like,
+                        index,
+                        block(blocks, index, kv_head, len),
+                        &mut ahead,
+                    );
                 }
                 Blocks::F16(blocks) => {
                     let steps = steps + len / (LANES * STRETCH);
-                    let mut ahead = Ahead::of(if few { block(blocks, index + 1, len) } else { &[] }, steps);
+                    let mut ahead = Ahead::of(block(blocks, ahead_of(index + 1), kv_head, len), steps);
                     let widened = std::mem::take(&mut self.widened);
-                    let narrow = block(blocks, index, len).as_chunks().0;
+                    let narrow = block(blocks, index, kv_head, len).as_chunks().0;
                     for (i, (wide, narrow)) in widened.as_chunks_mut().0.iter_mut().zip(narrow).enumerate() {
                         if i % STRETCH == 0 {
                             ahead.ask::<V>();
@@ -160,9 +169,10 @@ impl<'a> Rows<'a> {
         ahead: &mut Ahead,
     ) {
         let before = index * BLOCK;
-        let mut row = self.seen.partition_point(|&seen| seen <= before);
-        while row < self.seen.len() {
-            let left = self.seen.len() - row;
+        let mut row = self.seen.partition_point(|seen| seen.end <= before);
+        let end = self.seen.partition_point(|seen| seen.start < before + BLOCK);
+        while row < end {
+            let left = end - row;
             row += match left {
                 _ if left >= R => self.tile::<V, R, W>(like, row, before, block, ahead),
                 4.. => self.tile::<V, 4, W>(like, row, before, block, ahead),
@@ -195,9 +205,12 @@ impl<'a> Rows<'a> {
         let (mut seen, mut factors) = ([BLOCK; R], [1.0; R]);
         let mut least = BLOCK;
         for r in 0..R {
-            seen[r] = (self.seen[row + r] - before).min(BLOCK);
+            let Range { start, end } = self.seen[row + r];
+            seen[r] = (end - before).min(BLOCK);
             least = least.min(seen[r]);
             weights[r][seen[r]..].fill(f32::NEG_INFINITY);
+            // Positions before the window weigh nothing.
+            weights[r][..start.saturating_sub(before)].fill(f32::NEG_INFINITY);
             let (largest, sums) = (&mut self.largest[row + r], &mut self.sums[row + r]);
             factors[r] = weigh(like, &mut weights[r], largest, sums);
         }
@@ -222,10 +235,10 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A block, or nothing if there are not so many.
+/// One head's part of a block, or nothing if there are not so many blocks.
 #[inline(always)]
-fn block<T>(blocks: &[T], index: usize, len: usize) -> &[T] {
-    blocks.get(index * len..(index + 1) * len).unwrap_or(&[])
+fn block<'a, T>(blocks: &[&'a [T]], index: usize, kv_head: usize, len: usize) -> &'a [T] {
+    blocks.get(index).and_then(|block| block.get(kv_head * len..(kv_head + 1) * len)).unwrap_or(&[])
 }
 
 /// `out[r, p] = Σ_d queries[r, d] · keys[d, p]`, in increasing d.

@@ -1,12 +1,16 @@
 //! A checkpoint folder in other number formats, made piece by piece.
 
-use super::{CONFIG, GENERATION, Unfinished, header, replace_folder, write_atomically};
-use crate::config::{Config, EMBEDDING, Quantization, TensorSpec};
+use super::replace::{Unfinished, replace_folder, write_atomically};
+use super::tensors::header;
+use crate::config::{Config, Quantization};
 use crate::error::{Error, Result, open_regular};
 use crate::format::{Format, Formats};
-use crate::run_folder::JOURNAL;
-use crate::source::{Source, Values};
-use crate::weights::{Layout, Pages, SINGLE, Weights, bitnet};
+use crate::layout::{Layout, Values};
+use crate::run_folder::{CONFIG, GENERATION, JOURNAL, WEIGHTS};
+use crate::source::Source;
+use crate::storage::Pages;
+use crate::tensor::{EMBEDDING, TensorKind, TensorSpec};
+use crate::weights::{Weights, bitnet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -84,7 +88,7 @@ pub fn quantize(
         fs::create_dir_all(parent).map_err(|error| Error::write(to, error))?;
     }
     replace_folder(to, |folder| {
-        write_parts(&folder.join(SINGLE), &weights, &parts, progress)?;
+        write_parts(&folder.join(WEIGHTS), &weights, &parts, progress)?;
         COMPANIONS.iter().try_for_each(|name| copy(&from.join(name), &folder.join(name)))?;
         let floats = if layers == Format::Ternary { head } else { layers };
         let json = config.to_json_of(if floats == Format::F32 { Format::F32 } else { Format::Bf16 });
@@ -100,10 +104,9 @@ pub fn quantize(
 /// The formats of layers and head, where need be those that they have.
 fn held(config: &Config, weights: &Weights, formats: &Formats) -> Result<(Format, Format)> {
     let specs = config.tensors();
-    let is_matrix = |spec: &&TensorSpec| spec.shape.len() == 2 && !spec.is_embedding();
+    let is_matrix = |spec: &&TensorSpec| spec.kind() == TensorKind::Matrix && !spec.is_embedding();
     let layer = specs.iter().find(is_matrix).expect("a valid config has a layer");
-    let format =
-        |wanted: Option<Format>, spec: &TensorSpec| wanted.map_or_else(|| (&weights).format(spec), Ok);
+    let format = |wanted: Option<Format>, spec: &TensorSpec| wanted.map_or_else(|| weights.format(spec), Ok);
     // A head that is not asked for stays as it is beside packed layers.
     let wanted = if formats.layers == Some(Format::Ternary) { formats.head } else { formats.of_head() };
     let head = config.head_source(wanted);
@@ -124,7 +127,7 @@ fn parts(config: &Config, layers: Format, head: Format, weights: &Weights) -> Re
             let format = match &spec.name[..] {
                 EMBEDDING => config.new_embedding(Some(layers), Some(head)),
                 _ if spec.name == config.head_tensor().name => head,
-                _ if spec.shape.len() == 1 => Format::F32,
+                _ if spec.kind() != TensorKind::Matrix => Format::F32,
                 _ => layers,
             };
             let made = if format == Format::Ternary { Made::Packed } else { Made::Encoded };
@@ -168,8 +171,7 @@ fn write_parts(
     for part in parts {
         let Part { spec, from, layout, .. } = part;
         if part.made != Made::Encoded {
-            let mut source = weights;
-            let codes = source.ternary(from)?;
+            let codes = weights.ternary(from)?;
             let bytes = match part.made {
                 Made::Scale => (1.0 / codes.step).to_le_bytes().to_vec(),
                 _ => bitnet::pack(&codes.codes),
@@ -179,12 +181,11 @@ fn write_parts(
             progress(done, total);
             continue;
         }
-        let copied = layout.format.codes().is_some() && (&weights).format(from)? == layout.format;
+        let copied = layout.format.codes().is_some() && weights.format(from)? == layout.format;
         let piece = layout.strip_bytes() * (PIECE / layout.strip_values().max(1)).max(1);
         let bytes = layout.checked_bytes(spec)?;
         let mut pages = Pages::new(piece.min(bytes)).map_err(|_| Error::memory(spec, piece as u64))?;
-        let mut source = weights;
-        let values: Box<Values<'_>> = source.values(from)?;
+        let values: Box<Values<'_>> = weights.values(from)?;
         for start in (0..bytes).step_by(piece.max(1)) {
             let out = &mut pages.bytes_mut()[..piece.min(bytes - start)];
             match copied {

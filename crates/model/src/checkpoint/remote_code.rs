@@ -1,7 +1,8 @@
 //! A model folder that brings its own Python class for `transformers`.
 
-use super::{CONFIG, write_atomically};
+use super::replace::write_atomically;
 use crate::error::{Error, Result};
+use crate::run_folder::CONFIG;
 use crate::text_file::read_text;
 use serde_json::{Value, json};
 use std::path::Path;

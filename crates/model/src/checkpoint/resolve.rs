@@ -1,8 +1,8 @@
 //! Which folder a path means.
 
-use super::{foreign, hub, is_model, steps};
 use crate::error::Result;
-use crate::run_folder::MODEL;
+use crate::foreign;
+use crate::run_folder::{MODEL, is_model, steps};
 use std::path::{Path, PathBuf};
 
 /// The model folder that `path` means: itself; for a run folder its `model/` or else its newest `step-NNNNNN/`; for a
@@ -24,8 +24,8 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     if let Some((_, newest)) = steps(path)?.pop() {
         return Ok(newest);
     }
-    match hub::snapshot(path) {
+    match foreign::snapshot(path) {
         Some(snapshot) => Ok(snapshot),
-        None => Err(hub::without_snapshot(path).unwrap_or_else(|| foreign::no_config(path))),
+        None => Err(foreign::without_snapshot(path).unwrap_or_else(|| foreign::no_config(path))),
     }
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::{Batch, Scratch};
+use crate::{Error, Weights};
 use crate::{Formats, Llama};
 use serde_json::json;
 use std::io;
@@ -31,8 +33,8 @@ fn names(folder: &Path) -> Vec<String> {
 fn logits(model: &Llama) -> Vec<f32> {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(4), Vec::new());
     model.embed(&[1, 2, 6, 0], &mut hidden).unwrap();
-    model.forward(0..2, &mut hidden, &mut cache).unwrap();
-    model.head(&mut hidden, 0..4, &mut logits);
+    model.forward(0..2, &mut hidden, &mut Batch::one(&mut cache), &mut Scratch::new()).unwrap();
+    model.head(&hidden, 0..4, &mut logits, &mut Scratch::new());
     logits
 }
 

@@ -16,11 +16,14 @@ pub(super) struct Defaults {
     pub(super) num_hidden_layers: usize,
     pub(super) num_attention_heads: usize,
     pub(super) num_key_value_heads: Option<usize>, // none: as many as there are query heads
+    pub(super) head_dim: Option<usize>,            // none: hidden_size / num_attention_heads
     pub(super) vocab_size: usize,
+    pub(super) max_position_embeddings: usize,
     pub(super) rms_norm_eps: f64,
     pub(super) rope_theta: f64,
-    pub(super) bos_token_id: u32,
-    pub(super) eos_token_id: u32,
+    pub(super) tie_word_embeddings: bool,
+    pub(super) bos_token_id: Option<u32>,
+    pub(super) eos_token_id: Option<u32>,
 }
 
 /// Its `LlamaConfig`.
@@ -30,11 +33,53 @@ const LLAMA: Defaults = Defaults {
     num_hidden_layers: 32,
     num_attention_heads: 32,
     num_key_value_heads: None,
+    head_dim: None,
     vocab_size: 32000,
+    max_position_embeddings: 2048,
     rms_norm_eps: 1e-6,
     rope_theta: 10_000.0,
-    bos_token_id: 1,
-    eos_token_id: 2,
+    tie_word_embeddings: false,
+    bos_token_id: Some(1),
+    eos_token_id: Some(2),
+};
+
+/// Its `MistralConfig`.
+const MISTRAL: Defaults = Defaults {
+    intermediate_size: 14336,
+    num_key_value_heads: Some(8),
+    max_position_embeddings: 131_072,
+    ..LLAMA
+};
+
+/// Its `Qwen2Config`.
+const QWEN2: Defaults = Defaults {
+    intermediate_size: 22016,
+    num_key_value_heads: Some(32),
+    vocab_size: 151_936,
+    max_position_embeddings: 32768,
+    bos_token_id: None,
+    eos_token_id: None,
+    ..LLAMA
+};
+
+/// Its `Qwen3Config`.
+const QWEN3: Defaults = Defaults { head_dim: Some(128), ..QWEN2 };
+
+/// Its `SmolLM3Config`.
+const SMOLLM3: Defaults = Defaults {
+    hidden_size: 2048,
+    intermediate_size: 11008,
+    num_hidden_layers: 36,
+    num_attention_heads: 16,
+    num_key_value_heads: Some(4),
+    head_dim: None,
+    vocab_size: 128_256,
+    max_position_embeddings: 32768,
+    rms_norm_eps: 1e-6,
+    rope_theta: 2_000_000.0,
+    tie_word_embeddings: true,
+    bos_token_id: Some(128_000),
+    eos_token_id: Some(128_001),
 };
 
 /// Its `BitNetConfig`.
@@ -44,11 +89,14 @@ const BITNET: Defaults = Defaults {
     num_hidden_layers: 30,
     num_attention_heads: 20,
     num_key_value_heads: Some(5),
+    head_dim: None,
     vocab_size: 128_256,
+    max_position_embeddings: 2048,
     rms_norm_eps: 1e-5,
     rope_theta: 500_000.0,
-    bos_token_id: 128_000,
-    eos_token_id: 128_001,
+    tie_word_embeddings: false,
+    bos_token_id: Some(128_000),
+    eos_token_id: Some(128_001),
 };
 
 /// What each key is called elsewhere: transformers passes over such a key, and takes its own default.
@@ -65,7 +113,14 @@ const ELSEWHERE: [(&str, &[&str]); 8] = [
 
 impl Defaults {
     pub(super) fn of(model_type: Option<&str>) -> &'static Self {
-        if model_type == Some(super::bit_linear::BITNET) { &BITNET } else { &LLAMA }
+        match model_type {
+            Some(super::bit_linear::BITNET) => &BITNET,
+            Some("mistral") => &MISTRAL,
+            Some("qwen2") => &QWEN2,
+            Some("qwen3") => &QWEN3,
+            Some("smollm3") => &SMOLLM3,
+            _ => &LLAMA,
+        }
     }
 
     /// Sizes that a file does not give, and what is assumed: those of every model, and those that `tensor` depends on.
@@ -83,7 +138,8 @@ impl Defaults {
             all.push(("num_key_value_heads", heads.unwrap_or_else(|| "that of all heads".to_owned())));
         }
         if tensor.contains("q_proj") || tensor.contains("o_proj") {
-            all.push(("head_dim", "hidden_size / num_attention_heads".to_owned()));
+            let width = this.head_dim.map(|width| width.to_string());
+            all.push(("head_dim", width.unwrap_or_else(|| "hidden_size / num_attention_heads".to_owned())));
         }
         all.retain(|(key, _)| !file.contains_key(*key));
         all

@@ -1,12 +1,12 @@
 //! Which configs describe a model that can exist.
 
-use super::{Config, RopeScaling};
+use super::{Config, Family, ModelType, RopeScaling, Yarn};
 use offramp_kernels::bit_linear::Activations;
 
 /// More layers than any model has: each costs a few names before its weights are looked for.
-const MAX_LAYERS: usize = 10_000;
+pub(super) const MAX_LAYERS: usize = 10_000;
 /// Far above any context, and exact in the `f32` that angles are computed in only up to 2^24.
-const MAX_POSITIONS: usize = 1 << 30;
+pub(super) const MAX_POSITIONS: usize = 1 << 30;
 /// Four trillion values.
 const MAX_PARAMETERS: u64 = 1 << 42;
 /// No single size needs more; products of two then fit 64 bits.
@@ -33,10 +33,11 @@ pub(super) fn check(config: &Config) -> Checked {
     heads(config)?;
     bit_linear(config)?;
     constants(config)?;
-    scaling(&config.rope.scaling)?;
+    scaling(config)?;
+    family(config)?;
     early_exit(config)?;
     let expected = format!("such that the model has at most {MAX_PARAMETERS} parameters");
-    let count = parameter_count(config);
+    let count = config.checked_parameter_count();
     ensure(count.is_some_and(|count| count <= MAX_PARAMETERS), "hidden_size", config.hidden_size, expected)
 }
 
@@ -60,11 +61,12 @@ fn heads(config: &Config) -> Checked {
     let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
     let even = format!("a divisor of num_attention_heads, {heads}");
     ensure(heads.is_multiple_of(kv_heads), "num_key_value_heads", kv_heads, even)?;
-    // transformers refuses such a config even where head_dim is given.
+    // transformers refuses such a Llama even where head_dim is given, and no other family.
     let whole = format!("a multiple of num_attention_heads, {heads}");
-    ensure(config.hidden_size.is_multiple_of(heads), "hidden_size", config.hidden_size, whole)?;
+    let fits = config.hidden_size.is_multiple_of(heads) || config.family.model_type != ModelType::Llama;
+    ensure(fits, "hidden_size", config.hidden_size, whole)?;
     let head_dim = config.head_dim;
-    let even = "even: rotary positions turn its elements in pairs";
+    let even = "even: rotary positions rotate its elements in pairs";
     ensure(head_dim.is_multiple_of(2), "head_dim", head_dim, even)
 }
 
@@ -102,12 +104,23 @@ fn constants(config: &Config) -> Checked {
     ensure((1.0..=f64::from(f32::MAX)).contains(&theta), "rope_theta", theta, "1 or more, as an f32")
 }
 
-fn scaling(scaling: &RopeScaling) -> Checked {
+fn scaling(config: &Config) -> Checked {
     let at_least_one =
         |factor: f64| ensure((1.0..=1e6).contains(&factor), "rope_parameters.factor", factor, "1 to 1e6");
-    match *scaling {
+    match config.rope.scaling {
         RopeScaling::Default => Ok(()),
         RopeScaling::Linear { factor } => at_least_one(factor),
+        RopeScaling::Dynamic { factor } => {
+            at_least_one(factor)?;
+            let expected = "4 or more: dynamic scaling divides by head_dim - 2";
+            ensure(config.head_dim >= 4, "head_dim", config.head_dim, expected)
+        }
+        RopeScaling::Yarn(parameters) => {
+            at_least_one(parameters.factor)?;
+            let theta = config.rope.theta;
+            ensure(theta > 1.0, "rope_theta", theta, "above 1: yarn divides by its logarithm")?;
+            yarn(&parameters)
+        }
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
@@ -126,11 +139,60 @@ fn scaling(scaling: &RopeScaling) -> Checked {
             // As f32, in which their difference divides.
             let ordered = high_freq_factor as f32 > low_freq_factor as f32 && high_freq_factor <= 1e6;
             ensure(ordered, "rope_parameters.high_freq_factor", high_freq_factor, above)?;
-            let (key, found) =
-                ("rope_parameters.original_max_position_embeddings", original_max_position_embeddings);
-            ensure((1..=MAX_POSITIONS).contains(&found), key, found, format!("1 to {MAX_POSITIONS}"))
+            original_context(original_max_position_embeddings)
         }
     }
+}
+
+fn original_context(found: usize) -> Checked {
+    let key = "rope_parameters.original_max_position_embeddings";
+    ensure((1..=MAX_POSITIONS).contains(&found), key, found, format!("1 to {MAX_POSITIONS}"))
+}
+
+fn yarn(yarn: &Yarn) -> Checked {
+    original_context(yarn.original_max_position_embeddings)?;
+    for (key, found) in [
+        ("rope_parameters.beta_slow", Some(yarn.beta_slow)),
+        ("rope_parameters.beta_fast", Some(yarn.beta_fast)),
+        ("rope_parameters.attention_factor", yarn.attention_factor),
+        ("rope_parameters.mscale", yarn.mscale),
+        ("rope_parameters.mscale_all_dim", yarn.mscale_all_dim),
+    ] {
+        let Some(found) = found else { continue };
+        ensure((1e-6..=1e6).contains(&found), key, found, "1e-6 to 1e6")?;
+    }
+    let expected = format!("at least beta_slow, {}", yarn.beta_slow);
+    ensure(yarn.beta_fast >= yarn.beta_slow, "rope_parameters.beta_fast", yarn.beta_fast, expected)
+}
+
+/// What only some families have.
+fn family(config: &Config) -> Checked {
+    let Family { model_type, attention_bias, mlp_bias, no_rope_layers, sliding_window } = &config.family;
+    let (name, layers) = (model_type.name(), config.num_hidden_layers);
+    if let Some(bit_linear) = config.bit_linear {
+        let name = bit_linear.name();
+        ensure(!attention_bias, "attention_bias", "true", format!("false: a {name} has no biases"))?;
+        ensure(!mlp_bias, "mlp_bias", "true", format!("false: a {name} has no biases"))?;
+        let plain = config.family == Family::default();
+        ensure(plain, "model_type", model_type.name(), format!("a llama's: a {name} is one"))?;
+    }
+    let bias = format!("false: a {name} has no such biases");
+    ensure(!attention_bias || model_type.knows_attention_bias(), "attention_bias", "true", &bias)?;
+    ensure(!mlp_bias || model_type.knows_mlp_bias(), "mlp_bias", "true", &bias)?;
+    let within = |set: &std::collections::BTreeSet<usize>| set.last().is_none_or(|&last| last < layers);
+    let known = no_rope_layers.is_empty() || *model_type == ModelType::SmolLm3;
+    let expected = format!("layers of a smollm3, below {layers}");
+    ensure(known && within(no_rope_layers), "no_rope_layers", format!("{no_rope_layers:?}"), expected)?;
+    let Some(window) = sliding_window else { return Ok(()) };
+    let sizes = 1..=MAX_POSITIONS;
+    ensure(sizes.contains(&window.size), "sliding_window", window.size, format!("1 to {MAX_POSITIONS}"))?;
+    let known = match model_type {
+        ModelType::Llama => false,
+        ModelType::Mistral => window.layers.len() == layers,
+        _ => !window.layers.is_empty(),
+    };
+    let expected = format!("layers that may have a window in a {name}, below {layers}");
+    ensure(known && within(&window.layers), "layer_types", format!("{:?}", window.layers), expected)
 }
 
 fn early_exit(config: &Config) -> Checked {
@@ -139,23 +201,4 @@ fn early_exit(config: &Config) -> Checked {
     let fine = scale >= 0.0 && scale.is_finite();
     ensure(fine, "early_exit.early_exit_loss_scale", scale, "0 or more")?;
     ensure((0.0..1.0).contains(&most), "early_exit.layer_dropout_max", most, "0 or more and below 1")
-}
-
-/// Values of all tensors; `None` if they cannot be counted.
-pub(super) fn parameter_count(config: &Config) -> Option<u64> {
-    let product = |a: usize, b: usize| (a as u64).checked_mul(b as u64);
-    let hidden = config.hidden_size;
-    let attention = product(config.num_attention_heads, config.head_dim)?
-        .checked_add(product(config.num_key_value_heads, config.head_dim)?)?
-        .checked_mul(2)?
-        .checked_mul(hidden as u64)?;
-    let feed_forward = product(config.intermediate_size, hidden)?.checked_mul(3)?;
-    let mut norms = 2 * hidden as u64;
-    if config.bit_linear.is_some() {
-        norms += product(config.num_attention_heads, config.head_dim)? + config.intermediate_size as u64;
-    }
-    let layer = attention.checked_add(feed_forward)?.checked_add(norms)?;
-    let tables =
-        product(config.vocab_size, hidden)?.checked_mul(if config.tie_word_embeddings { 1 } else { 2 })?;
-    layer.checked_mul(config.num_hidden_layers as u64)?.checked_add(tables)?.checked_add(hidden as u64)
 }

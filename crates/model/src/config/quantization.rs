@@ -4,9 +4,10 @@
 //! `quant_method` is one that stock `transformers` does not know and so refuses. Ternary layers are packed as its
 //! `bitnet` packs them.
 
-use super::{Config, EMBEDDING, HEAD, TensorSpec};
+use super::Config;
 use crate::error::{Error, Result};
 use crate::format::{Format, Formats};
+use crate::tensor::{EMBEDDING, HEAD, TensorKind, TensorSpec};
 use offramp_kernels::strips::STRIP;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -41,10 +42,10 @@ impl Quantization {
         (!layers.is_float() || !head.is_float()).then_some(Self { layers, head, weight_scale })
     }
 
-    /// The format of a tensor, if it is quantised. Norms and embeddings never are.
+    /// The format of a tensor, if it is quantized. Biases, norms and embeddings never are.
     pub(crate) fn format(&self, spec: &TensorSpec) -> Option<Format> {
         let format = if spec.name == HEAD { self.head } else { self.layers };
-        (spec.shape.len() == 2 && !spec.is_embedding() && !format.is_float()).then_some(format)
+        (spec.kind() == TensorKind::Matrix && !spec.is_embedding() && !format.is_float()).then_some(format)
     }
 
     pub(super) fn json(&self) -> Value {

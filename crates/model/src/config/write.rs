@@ -5,17 +5,19 @@
 //! Both sets are written and say the same, so that each version, and each one's idea of precedence,
 //! arrives at one model.
 
-use super::{Config, RopeScaling, WeightScale};
+use super::{Config, Family, ModelType, RopeScaling, WeightScale, Yarn};
 use crate::format::Format;
 use serde_json::{Map, Value, json};
 
 pub(super) fn config_json(config: &Config, floats: Format) -> String {
-    let (architecture, model_type) =
-        config.bit_linear.map_or(("LlamaForCausalLM", "llama"), |bit_linear| bit_linear.model_type());
+    let family = config.family.model_type;
+    let (architecture, model_type) = match config.bit_linear {
+        Some(bit_linear) => bit_linear.model_type(),
+        None => (family.architecture(), family.name()),
+    };
     let dtype = if floats == Format::F32 { "float32" } else { "bfloat16" };
     let mut json = json!({
         "architectures": [architecture],
-        "attention_bias": false,
         "attention_dropout": 0.0,
         "bos_token_id": config.bos_token_id,
         "dtype": dtype,
@@ -26,7 +28,6 @@ pub(super) fn config_json(config: &Config, floats: Format) -> String {
         "initializer_range": 0.02,
         "intermediate_size": config.intermediate_size,
         "max_position_embeddings": config.max_position_embeddings,
-        "mlp_bias": false,
         "model_type": model_type,
         "num_attention_heads": config.num_attention_heads,
         "num_hidden_layers": config.num_hidden_layers,
@@ -40,6 +41,7 @@ pub(super) fn config_json(config: &Config, floats: Format) -> String {
         "use_cache": true,
         "vocab_size": config.vocab_size,
     });
+    add_family(config, &mut json);
     if let Some(early_exit) = &config.early_exit {
         json["early_exit"] = json!(early_exit);
     }
@@ -54,6 +56,36 @@ pub(super) fn config_json(config: &Config, floats: Format) -> String {
         json["quantization_config"] = block;
     }
     pretty(&json)
+}
+
+/// Adds the keys that the family's config has beside those of all.
+fn add_family(config: &Config, json: &mut Value) {
+    let Family { model_type, attention_bias, mlp_bias, no_rope_layers, sliding_window } = &config.family;
+    if model_type.knows_attention_bias() {
+        json["attention_bias"] = json!(attention_bias);
+    }
+    if model_type.knows_mlp_bias() {
+        json["mlp_bias"] = json!(mlp_bias);
+    }
+    let layers = 0..config.num_hidden_layers;
+    if *model_type == ModelType::SmolLm3 {
+        let rotates = layers.clone().map(|layer| u8::from(!no_rope_layers.contains(&layer)));
+        json["no_rope_layers"] = json!(rotates.collect::<Vec<_>>());
+        // The one that transformers assumes is in no small vocabulary.
+        json["pad_token_id"] = Value::Null;
+    }
+    if *model_type != ModelType::Llama {
+        json["sliding_window"] = json!(sliding_window.as_ref().map(|window| window.size));
+    }
+    if model_type.knows_layer_types() {
+        let slides = |layer| sliding_window.as_ref().is_some_and(|window| window.layers.contains(&layer));
+        let name = |layer| if slides(layer) { "sliding_attention" } else { "full_attention" };
+        json["layer_types"] = json!(layers.clone().map(name).collect::<Vec<_>>());
+        json["use_sliding_window"] = json!(sliding_window.is_some());
+        // What transformers before layer_types reads: the layers from here on have the window.
+        let first = layers.clone().rev().take_while(|&layer| slides(layer)).count();
+        json["max_window_layers"] = json!(config.num_hidden_layers - first);
+    }
 }
 
 pub(super) fn generation_json(config: &Config) -> String {
@@ -87,6 +119,8 @@ fn rope_scaling(config: &Config) -> Value {
     match config.rope.scaling {
         RopeScaling::Default => Value::Null,
         RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+        RopeScaling::Dynamic { factor } => json!({ "rope_type": "dynamic", "factor": factor }),
+        RopeScaling::Yarn(yarn) => yarn_scaling(&yarn),
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
@@ -102,4 +136,28 @@ fn rope_scaling(config: &Config) -> Value {
             })
         }
     }
+}
+
+/// The keys that are not what transformers assumes, so that no version warns of one that it does not know.
+fn yarn_scaling(yarn: &Yarn) -> Value {
+    let mut json = json!({
+        "rope_type": "yarn",
+        "factor": yarn.factor,
+        "original_max_position_embeddings": yarn.original_max_position_embeddings,
+    });
+    for (key, value) in [
+        ("beta_fast", Some(yarn.beta_fast).filter(|&beta| beta != Yarn::BETA_FAST)),
+        ("beta_slow", Some(yarn.beta_slow).filter(|&beta| beta != Yarn::BETA_SLOW)),
+        ("attention_factor", yarn.attention_factor),
+        ("mscale", yarn.mscale),
+        ("mscale_all_dim", yarn.mscale_all_dim),
+    ] {
+        if let Some(value) = value {
+            json[key] = json!(value);
+        }
+    }
+    if !yarn.truncate {
+        json["truncate"] = json!(false);
+    }
+    json
 }

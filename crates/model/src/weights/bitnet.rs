@@ -4,9 +4,8 @@
 //! `[rows / 4, in_features]` holds in its bits, from the lowest on, the rows r, r + rows / 4, r + rows / 2 and
 //! r + 3 · rows / 4. Beside it stands a `weight_scale` `[1]`, whose meaning the config tells.
 
-use super::file::TensorFile;
-use crate::config::{TensorSpec, WeightScale};
-use crate::error::{Error, Result};
+use crate::error::Error;
+use crate::tensor::TensorSpec;
 use offramp_kernels::rayon::prelude::*;
 use std::path::Path;
 
@@ -39,7 +38,7 @@ pub(crate) fn pack(codes: &[i8]) -> Vec<u8> {
 }
 
 /// The codes of a packed matrix, or the index of the first that is none.
-fn unpack(packed: &[u8]) -> std::result::Result<Vec<i8>, usize> {
+pub(super) fn unpack(packed: &[u8]) -> std::result::Result<Vec<i8>, usize> {
     let mut codes = vec![0i8; QUARTERS * packed.len()];
     let quarters = codes.chunks_exact_mut(packed.len().max(1)).enumerate();
     let fault = quarters.filter_map(|(quarter, codes)| {
@@ -51,42 +50,6 @@ fn unpack(packed: &[u8]) -> std::result::Result<Vec<i8>, usize> {
     match fault.min() {
         None => Ok(codes),
         Some(index) => Err(index),
-    }
-}
-
-impl TensorFile {
-    /// What a code counts, from the scale beside its tensor.
-    pub(super) fn step(&self, scale: &TensorSpec, meaning: WeightScale) -> Result<f32> {
-        let mut found = [0.0];
-        self.values(scale, None)?(0, &mut found)?;
-        let step = match meaning {
-            WeightScale::Divides => 1.0 / found[0],
-            WeightScale::Multiplies => found[0],
-        };
-        if found[0] > 0.0 && step.is_finite() {
-            return Ok(step);
-        }
-        let reason = format!("is {:e}: a scale is above 0, export the model again", found[0]);
-        Err(Error::Packed { path: self.path().to_owned(), tensor: scale.name.clone(), reason })
-    }
-
-    /// The codes of a ternary tensor that is there: packed, or floats that are −1, 0 or 1.
-    pub(super) fn codes(&self, spec: &TensorSpec) -> Result<Vec<i8>> {
-        let fault = |index: usize, found: String| {
-            let reason = format!(
-                "has {found} at index {index}: ternary weights are −1, 0 or 1, export the model again"
-            );
-            Error::Packed { path: self.path().to_owned(), tensor: spec.name.clone(), reason }
-        };
-        if let Some(packed) = self.packed(spec) {
-            return unpack(packed).map_err(|index| fault(index, "the code 3".to_owned()));
-        }
-        let mut floats = vec![0.0; spec.len()];
-        self.values(spec, None)?(0, &mut floats)?;
-        match floats.iter().position(|value| ![-1.0, 0.0, 1.0].contains(value)) {
-            None => Ok(floats.into_iter().map(|value| value as i8).collect()),
-            Some(index) => Err(fault(index, floats[index].to_string())),
-        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! One safetensors file, mapped.
 
-use super::map::Map;
-use super::storage::Mapped;
-use super::{Layout, bitnet, finite, header};
-use crate::config::TensorSpec;
+use super::{bitnet, finite, header};
 use crate::error::{Error, Result, open_regular};
 use crate::format::Format;
-use crate::source::Values;
+use crate::layout::{Layout, Values};
+use crate::storage::{Map, Mapped};
+use crate::tensor::TensorSpec;
 use crate::text_file::is_pointer;
 use offramp_kernels::convert::{bf16_to_f32, f16_to_f32};
 use offramp_kernels::strips::{self, Codes, STRIP};
@@ -31,6 +30,14 @@ struct Entry {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Range<usize>, // in the file; as many as dtype and shape ask for
+    checked: Option<Checked>,
+}
+
+/// What a tensor was found to be, once it was held against what it should be.
+#[derive(Debug)]
+struct Checked {
+    shape: Vec<usize>,      // of the model's tensor, which may be packed in the file
+    strips: Option<Format>, // none: floats
 }
 
 impl TensorFile {
@@ -58,6 +65,7 @@ impl TensorFile {
             dtype: info.dtype,
             shape: info.shape.clone(),
             bytes: start + info.data_offsets.0..start + info.data_offsets.1,
+            checked: None,
         };
         let entries = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
         Ok(Self { path: path.to_owned(), file, map: Arc::new(map), entries })
@@ -104,8 +112,29 @@ impl TensorFile {
         self.entries.iter().map(move |(name, entry)| (&name[..], entry.dtype.to_string(), values(entry)))
     }
 
-    /// Checks shape and number format of a tensor that is there: floats, or strips of `codes`.
-    pub(super) fn check(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<()> {
+    /// Checks shape and number format of a tensor that is there, floats or strips, and remembers that they are right.
+    pub(super) fn check(&mut self, spec: &TensorSpec, strips: Option<Format>) -> Result<()> {
+        self.compare(spec, strips)?;
+        let entry = self.entries.get_mut(&spec.name).expect("a tensor that is there");
+        entry.checked = Some(Checked { shape: spec.shape.clone(), strips });
+        Ok(())
+    }
+
+    /// The entry of a tensor that was checked to be this one.
+    fn checked(&self, spec: &TensorSpec) -> Result<(&Entry, Option<Format>)> {
+        let entry = &self.entries[&spec.name];
+        match &entry.checked {
+            Some(checked) if checked.shape == spec.shape => Ok((entry, checked.strips)),
+            _ => Err(Error::Shape {
+                path: self.path.clone(),
+                tensor: spec.name.clone(),
+                expected: spec.shape.clone(),
+                found: entry.shape.clone(),
+            }),
+        }
+    }
+
+    fn compare(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<()> {
         let Entry { dtype, shape, .. } = &self.entries[&spec.name];
         let (path, tensor) = (self.path.clone(), spec.name.clone());
         if strips == Some(Format::Ternary) {
@@ -132,9 +161,9 @@ impl TensorFile {
     }
 
     /// The bytes of a ternary tensor that is there and checked, if it is packed.
-    pub(super) fn packed(&self, spec: &TensorSpec) -> Option<&[u8]> {
-        let Entry { dtype, bytes, .. } = &self.entries[&spec.name];
-        (*dtype == Dtype::U8).then(|| &self.map.bytes()[bytes.clone()])
+    pub(super) fn packed(&self, spec: &TensorSpec) -> Result<Option<&[u8]>> {
+        let (Entry { dtype, bytes, .. }, _) = self.checked(spec)?;
+        Ok((*dtype == Dtype::U8).then(|| &self.map.bytes()[bytes.clone()]))
     }
 
     /// The format that a tensor of floats is at hand in.
@@ -147,9 +176,8 @@ impl TensorFile {
 
     /// A tensor that is there and checked, as it lies in the file, if the format is one to compute in; all
     /// its values, or their scales, are numbers.
-    pub(super) fn mapped(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<Option<Mapped>> {
-        self.check(spec, strips)?;
-        let Entry { dtype, bytes, .. } = &self.entries[&spec.name];
+    pub(super) fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {
+        let (Entry { dtype, bytes, .. }, strips) = self.checked(spec)?;
         let mapped = Mapped { map: Arc::clone(&self.map), bytes: bytes.clone() };
         let fault = match (strips.and_then(Format::codes), dtype) {
             (Some(codes), _) => finite::first_scale_not_finite(codes, mapped.bytes(), spec.shape[1]),
@@ -168,15 +196,14 @@ impl TensorFile {
 
     /// What reads the values of a tensor that is there and checked. They are read and not mapped, so that
     /// no second copy of them stays in memory.
-    pub(super) fn values(&self, spec: &TensorSpec, strips: Option<Format>) -> Result<Box<Values<'_>>> {
-        self.check(spec, strips)?;
-        let Entry { dtype, bytes, .. } = &self.entries[&spec.name];
+    pub(super) fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
+        let (Entry { dtype, bytes, .. }, strips) = self.checked(spec)?;
         let (dtype, start) = (*dtype, bytes.start);
         let (codes, in_features) = (strips.and_then(Format::codes), spec.shape.last().copied().unwrap_or(1));
         let spec = spec.clone();
         Ok(Box::new(move |first, out| {
             match (codes, dtype) {
-                (Some(codes), _) => self.unpack(codes, in_features, (start, first), out)?,
+                (Some(codes), _) => Strips { codes, in_features, start }.unpack(self, first, out)?,
                 (None, Dtype::F32) => self.read_at(bytemuck::cast_slice_mut(out), start + 4 * first)?,
                 (None, Dtype::F16) => self.widen(f16_to_f32, start + 2 * first, out)?,
                 (None, _) => self.widen(bf16_to_f32, start + 2 * first, out)?,
@@ -203,23 +230,6 @@ impl TensorFile {
         Ok(())
     }
 
-    /// Reads strips that begin at byte `start`, from the one of value `first` on.
-    fn unpack(
-        &self,
-        codes: Codes,
-        in_features: usize,
-        (start, first): (usize, usize),
-        out: &mut [f32],
-    ) -> Result<()> {
-        let (values, bytes) = (STRIP * in_features, codes.strip_bytes(in_features));
-        let mut strip = vec![0; bytes];
-        for (index, out) in out.chunks_mut(values).enumerate() {
-            self.read_at(&mut strip, start + (first / values + index) * bytes)?;
-            strips::unpack(codes, &strip, in_features, out);
-        }
-        Ok(())
-    }
-
     /// Bytes of the file, which are within its length, whatever else reads it.
     fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
         #[cfg(unix)]
@@ -234,5 +244,25 @@ impl TensorFile {
     fn finite(&self, spec: &TensorSpec, fault: Option<(usize, f32)>) -> Result<()> {
         let Some((index, found)) = fault else { return Ok(()) };
         Err(Error::NotFinite { path: self.path.clone(), tensor: spec.name.clone(), index, found })
+    }
+}
+
+/// Strips of a file.
+struct Strips {
+    codes: Codes,
+    in_features: usize,
+    start: usize, // the byte at which they begin
+}
+
+impl Strips {
+    /// Reads strips from the one of value `first` on.
+    fn unpack(&self, file: &TensorFile, first: usize, out: &mut [f32]) -> Result<()> {
+        let (values, bytes) = (STRIP * self.in_features, self.codes.strip_bytes(self.in_features));
+        let mut strip = vec![0; bytes];
+        for (index, out) in out.chunks_mut(values).enumerate() {
+            file.read_at(&mut strip, self.start + (first / values + index) * bytes)?;
+            strips::unpack(self.codes, &strip, self.in_features, out);
+        }
+        Ok(())
     }
 }

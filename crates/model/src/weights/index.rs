@@ -1,9 +1,9 @@
 //! `model.safetensors.index.json`: which shard holds which tensor.
 
-use super::INDEX;
 use super::file::TensorFile;
-use crate::checkpoint::no_weights;
 use crate::error::{Error, Result};
+use crate::foreign::no_weights;
+use crate::run_folder::WEIGHTS_INDEX;
 use crate::text_file;
 use offramp_files::legible;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ struct Json {
 }
 
 pub(super) fn read(folder: &Path) -> Result<Index> {
-    let path = folder.join(INDEX);
+    let path = folder.join(WEIGHTS_INDEX);
     if !path.exists() {
         return Err(no_weights(folder));
     }

@@ -1,6 +1,6 @@
 //! Which tensor of a file is which of the model: names that `transformers` takes for the same.
 
-use crate::config::{HEAD, TensorSpec};
+use crate::tensor::{HEAD, TensorSpec};
 use std::collections::BTreeSet;
 
 /// What stands before every tensor's name but the head's; files of a model without its head lack it.

@@ -2,6 +2,7 @@ mod bf16;
 mod names;
 
 use super::*;
+use crate::run_folder::WEIGHTS_INDEX;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -76,7 +77,7 @@ struct Folder(tempfile::TempDir);
 impl Folder {
     fn with(tensors: &[Tensor]) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        folder.write(SINGLE, &file(tensors, 0));
+        folder.write(WEIGHTS, &file(tensors, 0));
         folder
     }
 
@@ -127,7 +128,7 @@ fn values_off_their_alignment_are_copied() {
     let config = config(false);
     for padding in 1..4 {
         let folder = Folder::with(&[]);
-        folder.write(SINGLE, &file(&model(&config, "F32"), padding));
+        folder.write(WEIGHTS, &file(&model(&config, "F32"), padding));
         assert_holds(&folder.open(&config).unwrap(), &config, false);
     }
 }
@@ -138,7 +139,7 @@ fn values_are_read_into_a_buffer_as_they_are_taken() {
     let config = config(false);
     for (dtype, padding) in [("F32", 0), ("F32", 3), ("F16", 0), ("BF16", 1)] {
         let folder = Folder::with(&[]);
-        folder.write(SINGLE, &file(&model(&config, dtype), padding));
+        folder.write(WEIGHTS, &file(&model(&config, dtype), padding));
         let weights = folder.open(&config).unwrap();
         let mut all: Vec<_> =
             config.tensors().into_iter().map(|spec| (vec![7.0; spec.len()], spec)).collect();
@@ -188,15 +189,15 @@ fn a_name_that_would_spoil_the_line_is_escaped_and_cut() {
         // A shape that its bytes belie, which the parser finds.
         refuses(&[&good[..], &[Tensor { shape: vec![2], ..stranger }]].concat());
         let index = sharded(&config, &|index| index["weight_map"][name] = json!("../x"));
-        let message = index.refuses(&config, &[INDEX]);
+        let message = index.refuses(&config, &[WEIGHTS_INDEX]);
         assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
         let index = sharded(&config, &|index| index["weight_map"][name] = json!("a\nb"));
-        let message = index.refuses(&config, &[INDEX]);
+        let message = index.refuses(&config, &[WEIGHTS_INDEX]);
         assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
         let index = sharded(&config, &|index| {
             index["weight_map"][name] = json!("model-00001-of-00002.safetensors");
         });
-        let message = index.refuses(&config, &[INDEX]);
+        let message = index.refuses(&config, &[WEIGHTS_INDEX]);
         assert!(message.len() < 500 && !message.contains(char::is_control), "{message}");
     }
 }
@@ -226,10 +227,10 @@ fn a_file_cut_anywhere_is_refused() {
     let folder = Folder::with(&[]);
     let whole = file(&model(&config, "F32"), 0);
     for len in 0..whole.len() {
-        folder.write(SINGLE, &whole[..len]);
+        folder.write(WEIGHTS, &whole[..len]);
         folder.refuses(&config, &["model.safetensors", "damaged"]);
     }
-    folder.write(SINGLE, &[&whole[..], &[0; 4]].concat());
+    folder.write(WEIGHTS, &[&whole[..], &[0; 4]].concat());
     folder.refuses(&config, &["model.safetensors", "its tensors do not end where the file does"]);
 }
 
@@ -239,11 +240,11 @@ fn a_header_that_lies_is_refused() {
     let folder = Folder::with(&[]);
     let lies = |header: &str, data: usize| {
         let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat();
-        folder.write(SINGLE, &bytes);
+        folder.write(WEIGHTS, &bytes);
         folder.refuses(&config, &["model.safetensors"])
     };
     for length in [1 << 20, 1 << 40, u64::MAX] {
-        folder.write(SINGLE, &[&length.to_le_bytes()[..], b"{}"].concat());
+        folder.write(WEIGHTS, &[&length.to_le_bytes()[..], b"{}"].concat());
         folder.refuses(&config, &[&format!("the header should be {length} bytes long, but only 2 follow")]);
     }
     let one = |shape: &str, offsets: &str| {
@@ -276,7 +277,7 @@ fn sharded(config: &Config, change: &dyn Fn(&mut Value)) -> Folder {
     }
     let mut index = json!({ "metadata": { "total_size": 1 }, "weight_map": map });
     change(&mut index);
-    folder.write(INDEX, index.to_string().as_bytes());
+    folder.write(WEIGHTS_INDEX, index.to_string().as_bytes());
     folder
 }
 
@@ -306,20 +307,26 @@ fn an_index_that_lies_is_refused() {
         "C:\\x",
     ];
     for path in escapes {
-        refuses(&|index| index["weight_map"][norm] = json!(path), &[INDEX, norm, "files within this folder"]);
+        refuses(
+            &|index| index["weight_map"][norm] = json!(path),
+            &[WEIGHTS_INDEX, norm, "files within this folder"],
+        );
     }
     // A fuzzer's: the line that names it stays one that somebody reads.
     let long = "n".repeat(3000);
-    refuses(&|index| index["weight_map"][norm] = json!(long), &[INDEX, norm, "files within this folder"]);
+    refuses(
+        &|index| index["weight_map"][norm] = json!(long),
+        &[WEIGHTS_INDEX, norm, "files within this folder"],
+    );
     let folder = sharded(&config, &|index| index["weight_map"][norm] = json!(long));
     assert!(folder.open(&config).unwrap_err().to_string().len() < 600);
     let first = "model-00001-of-00002.safetensors";
-    refuses(&|index| index["weight_map"][norm] = json!(first), &[INDEX, norm, first, "is not"]);
+    refuses(&|index| index["weight_map"][norm] = json!(first), &[WEIGHTS_INDEX, norm, first, "is not"]);
     refuses(&|index| index["weight_map"][norm] = json!("absent.safetensors"), &["absent.safetensors"]);
-    refuses(&|index| drop(index["weight_map"].as_object_mut().unwrap().remove(norm)), &[INDEX, norm]);
-    refuses(&|index| index["weight_map"] = json!({}), &[INDEX, "no tensor"]);
-    refuses(&|index| index["weight_map"] = json!([]), &[INDEX, "not an index"]);
-    refuses(&|index| index["weight_map"][norm] = json!(3), &[INDEX, "not an index"]);
+    refuses(&|index| drop(index["weight_map"].as_object_mut().unwrap().remove(norm)), &[WEIGHTS_INDEX, norm]);
+    refuses(&|index| index["weight_map"] = json!({}), &[WEIGHTS_INDEX, "no tensor"]);
+    refuses(&|index| index["weight_map"] = json!([]), &[WEIGHTS_INDEX, "not an index"]);
+    refuses(&|index| index["weight_map"][norm] = json!(3), &[WEIGHTS_INDEX, "not an index"]);
 }
 
 #[test]
@@ -328,15 +335,15 @@ fn a_tensor_in_two_shards_is_refused() {
     let folder = sharded(&config, &|_| ());
     let tensors = model(&config, "F32");
     folder.write("model-00001-of-00002.safetensors", &file(&tensors, 0));
-    folder.refuses(&config, &[INDEX, "does not place there"]);
+    folder.refuses(&config, &[WEIGHTS_INDEX, "does not place there"]);
 }
 
 #[test]
 fn a_folder_without_weights_says_what_was_looked_for() {
     let folder = Folder(tempfile::tempdir().unwrap());
-    folder.refuses(&config(false), &[SINGLE, INDEX]);
-    fs::create_dir(folder.0.path().join(SINGLE)).unwrap();
-    folder.refuses(&config(false), &[SINGLE, "not a regular file"]);
+    folder.refuses(&config(false), &[WEIGHTS, WEIGHTS_INDEX]);
+    fs::create_dir(folder.0.path().join(WEIGHTS)).unwrap();
+    folder.refuses(&config(false), &[WEIGHTS, "not a regular file"]);
 }
 
 #[test]
@@ -358,7 +365,7 @@ fn a_shape_of_many_sizes_is_cut() {
 #[test]
 fn a_pipe_is_refused_and_not_waited_for() {
     let config = config(false);
-    for name in [SINGLE, INDEX] {
+    for name in [WEIGHTS, WEIGHTS_INDEX] {
         let folder = Folder(tempfile::tempdir().unwrap());
         let made = std::process::Command::new("mkfifo").arg(folder.0.path().join(name)).status();
         assert!(made.unwrap().success());
@@ -374,7 +381,7 @@ fn a_pipe_is_refused_and_not_waited_for() {
 fn a_file_of_other_tensors_is_read_by_its_specs() {
     let specs = [TensorSpec::new("moment", &[2, 3]), TensorSpec::new("empty", &[0, 3])];
     let folder = Folder::with(&[encoded(&specs[0], "F32"), encoded(&specs[1], "F32")]);
-    let path = folder.0.path().join(SINGLE);
+    let path = folder.0.path().join(WEIGHTS);
     let weights = Weights::open_file(&path, &specs).unwrap();
     assert_eq!(weights.take(&specs[0]).unwrap().as_slice(), values(&specs[0]));
     assert!(weights.take(&specs[1]).unwrap().as_slice().is_empty());

@@ -14,6 +14,12 @@ pub struct StreamDecoder<'t> {
     shown: String,
 }
 
+impl std::fmt::Debug for StreamDecoder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamDecoder").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
 enum State<'t> {
     Exact(Exact<'t>),
     /// Decodes all again at every token and gives what is new: slow, but right for any decoder that does not

@@ -146,8 +146,15 @@ fn logits_at_every_exit_are_the_models() {
             let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(LENGTH));
             let mut expected = Vec::new();
             model.embed(sample, &mut hidden).unwrap();
-            model.forward(0..exit_layer, &mut hidden, &mut cache).unwrap();
-            model.head(&mut hidden, 0..LENGTH, &mut expected);
+            model
+                .forward(
+                    0..exit_layer,
+                    &mut hidden,
+                    &mut offramp_model::Batch::one(&mut cache),
+                    &mut offramp_model::Scratch::new(),
+                )
+                .unwrap();
+            model.head(&hidden, 0..LENGTH, &mut expected, &mut offramp_model::Scratch::new());
             let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
             assert!(worst < 1e-4, "exit {exit_layer}: {worst}");
         }

@@ -2,7 +2,7 @@
 
 use super::whole::Recipe;
 use crate::error::{Error, Result};
-use offramp_model::{BitLinear, Config, EarlyExit, RopeParameters, RopeScaling};
+use offramp_model::{BitLinear, Config, EarlyExit, Family, RopeParameters, RopeScaling};
 
 impl Recipe {
     /// The model that the recipe makes with a tokenizer of `tokenizer_vocab_size` ids, whose end of text
@@ -32,6 +32,7 @@ impl Recipe {
             max_position_embeddings: model.max_position_embeddings,
             rms_norm_eps: model.rms_norm_eps,
             rope: RopeParameters { theta: model.rope_theta, scaling: RopeScaling::Default },
+            family: Family::default(),
             tie_word_embeddings: model.tie_word_embeddings,
             bos_token_id: end_of_text,
             eos_token_ids: end_of_text.into_iter().collect(),

@@ -2,6 +2,9 @@
 //! token on.
 
 use super::*;
+use crate::chooser::Choice;
+use crate::progress::Round;
+use crate::workspace::{Call, Timed};
 use offramp_model::{Config, Formats};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -81,44 +84,49 @@ fn reached(machine: &Machine, chances: &[f64; 6], telling: bool, seed: u64) -> f
             let margin = if !telling { sure } else { sure * if right { 1.0 + chance - u } else { 0.6 } };
             (right, margin as f32)
         };
-        let plan = adaptive.plan((&model, None), 24, TOKENS);
-        let mut took = |what: f64, adaptive: &mut Adaptive, saw: &dyn Fn(&mut Costs, f64)| {
+        adaptive.know(&model, None, 24);
+        let plan = super::plan(&mut [&mut Asking { adaptive: &mut adaptive, space: TOKENS }], 0)[0];
+        let mut took = |what: f64, adaptive: &mut Adaptive, call: Option<Call>, rows: usize| {
             let time = what * noise();
             seconds += time;
-            saw(adaptive.costs(), time);
+            let times = call.map(|call| Timed { call, rows, seconds: time });
+            adaptive.known().costs.learn(times.as_slice());
         };
-        let (exit, mut chance, mut seen) = (plan.exit_layer, 1.0, Vec::new());
-        let (mut rows, mut heads, mut accepted, mut alive) = (1, 0, 0, true);
-        let layers =
-            |exit: usize, rows: usize| move |costs: &mut Costs, time| costs.saw_layers(exit, rows, time);
-        took(exit as f64, &mut adaptive, &layers(exit, 1));
-        while rows <= plan.num_speculations && adaptive.goes_on(exit, rows, chance) {
+        let (exit, mut chance) = (plan.exit_layer, 1.0);
+        let (mut draft, mut dropped, mut probed) = (Vec::new(), None, Vec::new());
+        let (mut rows, mut accepted, mut alive) = (1, 0, true);
+        took(exit as f64, &mut adaptive, Some(Call::Layers(exit)), 1);
+        while rows <= plan.num_speculations && adaptive.goes_on(exit, rows, chance, 1) {
             let (right, margin) = choice(exit, position + rows - 1);
-            took(machine.draft_head, &mut adaptive, &|costs, time| costs.saw_draft_head(time));
-            heads += 1;
-            if alive {
-                seen.push(Seen { exit_layer: exit, margin, equal: right });
-            }
+            took(machine.draft_head, &mut adaptive, Some(Call::DraftHead), 1);
+            let choice = Choice { token: u32::from(!right), margin };
             chance *= adaptive.chance(exit, margin);
-            if !adaptive.keeps(exit, rows, chance) {
+            if !adaptive.keeps(exit, rows, chance, 1) {
+                dropped = Some(choice);
                 break;
             }
+            draft.push(choice);
             alive &= right;
             accepted += usize::from(alive);
-            took(exit as f64, &mut adaptive, &layers(exit, 1));
+            took(exit as f64, &mut adaptive, Some(Call::Layers(exit)), 1);
             rows += 1;
         }
         if let Some(probe) = plan.probe {
-            took(machine.draft_head * machine.rows(rows), &mut adaptive, &|_, _| ());
-            seen.extend((0..=accepted).map(|row| {
-                let (equal, margin) = choice(probe, position + row);
-                Seen { exit_layer: probe, margin, equal }
+            took(machine.draft_head * machine.rows(rows), &mut adaptive, None, rows);
+            probed.extend((0..rows).map(|row| {
+                let (right, margin) = choice(probe, position + row);
+                Choice { token: u32::from(!right), margin }
             }));
         }
         let above = 24 - exit;
-        took(above as f64 * machine.rows(rows), &mut adaptive, &layers(above, rows));
-        took(machine.head * machine.rows(rows), &mut adaptive, &|costs, time| costs.saw_head(rows, time));
-        adaptive.learn(plan, (rows, heads), &seen, accepted + 1);
+        if above > 0 {
+            took(above as f64 * machine.rows(rows), &mut adaptive, Some(Call::Layers(above)), rows);
+        }
+        took(machine.head * machine.rows(rows), &mut adaptive, Some(Call::Head), rows);
+        // The full model's tokens are zeros.
+        let round = &Round { tokens: vec![0; accepted + 1], drafted: draft.len(), accepted };
+        let (draft, probed) = (&draft[..], &probed[..]);
+        adaptive.learn(&Lesson { plan, draft, dropped, probed, round, rows, times: &[] });
         position += accepted + 1;
     }
     position as f64 * machine.plain() * 1.1 / seconds

@@ -13,8 +13,15 @@ fn measured(place: &Place, exit: usize, length: usize, windows: usize) -> (f64, 
         let window = window.unwrap();
         let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(length), Vec::new());
         model.embed(window.inputs(), &mut hidden).unwrap();
-        model.forward(0..exit, &mut hidden, &mut cache).unwrap();
-        model.head(&mut hidden, 0..window.inputs().len(), &mut logits);
+        model
+            .forward(
+                0..exit,
+                &mut hidden,
+                &mut offramp_model::Batch::one(&mut cache),
+                &mut offramp_model::Scratch::new(),
+            )
+            .unwrap();
+        model.head(&hidden, 0..window.inputs().len(), &mut logits, &mut offramp_model::Scratch::new());
         for (row, &label) in logits.chunks(logits.len() / window.labels().len()).zip(window.labels()) {
             let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
             nats += total.ln() - f64::from(row[label as usize]);

@@ -1,0 +1,89 @@
+//! How a text is to be generated: what `generate` and `chat` are asked for alike.
+
+use crate::speculate::{self, Speculate};
+use crate::{formats, sampling, stories};
+use anyhow::Result;
+use offramp_engine::Speculation;
+use offramp_model::Formats;
+use offramp_pipeline::{Finish, Pipeline, Request, Sampling};
+
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "generation_arguments")]
+pub(crate) struct Arguments {
+    /// Leave after so many layers [default: all]
+    #[arg(long, value_name = "E")]
+    exit_layer: Option<usize>,
+    /// Draft with the first layers: auto, off, or an exit layer and a draft length, as 6:4
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off")]
+    speculate: Speculate,
+    #[command(flatten)]
+    head: speculate::Head,
+    #[command(flatten)]
+    reading: stories::Reading,
+    #[command(flatten)]
+    formats: formats::Arguments,
+    /// Stop before this text, which is not printed; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    #[command(flatten)]
+    sampling: sampling::Arguments,
+}
+
+impl Arguments {
+    pub(crate) fn formats(&self) -> Formats {
+        self.formats.formats()
+    }
+
+    /// How the text is read that tokens are counted or thresholds calibrated on.
+    pub(crate) fn reading(&self) -> &stories::Reading {
+        &self.reading
+    }
+
+    /// Layers that a token takes.
+    pub(crate) fn exit_layer(&self, pipeline: &Pipeline) -> usize {
+        self.exit_layer.unwrap_or(pipeline.model().config().num_hidden_layers)
+    }
+
+    pub(crate) fn sampling(&self, pipeline: &Pipeline) -> Sampling {
+        pipeline.sampling(&self.sampling.asked())
+    }
+
+    pub(crate) fn request<'a>(
+        &'a self,
+        pipeline: &Pipeline,
+        prompt: &'a [u32],
+        max_new_tokens: usize,
+    ) -> Request<'a> {
+        Request {
+            prompt,
+            max_new_tokens,
+            exit_layer: self.exit_layer(pipeline),
+            confidence: None,
+            sampling: self.sampling(pipeline).options,
+            stop: &self.stop,
+        }
+    }
+
+    pub(crate) fn speculates(&self) -> bool {
+        self.speculate != Speculate::Off
+    }
+
+    /// What drafts; counting tokens for its head may take time.
+    pub(crate) fn speculation(&self, pipeline: &Pipeline) -> Result<Speculation> {
+        match self.speculate {
+            Speculate::Off => Ok(Speculation::off()),
+            how => Ok(how.speculation(self.head.make(pipeline, &self.reading)?)),
+        }
+    }
+}
+
+/// Why a text ended, as JSON says it: the reason, and the stop string.
+pub(crate) fn finish(finish: Finish) -> (&'static str, Option<String>) {
+    match finish {
+        Finish::StopToken => ("stop_token", None),
+        Finish::StopString(stop) => ("stop_string", Some(stop)),
+        Finish::Length => ("length", None),
+        Finish::ContextFull => ("context_full", None),
+        Finish::Reader => ("reader_gone", None),
+    }
+}

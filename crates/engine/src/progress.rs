@@ -1,0 +1,215 @@
+//! How far a generation has come, beside its session.
+
+use crate::chooser::Chooser;
+use crate::confidence::Depths;
+use crate::generate::{Completion, GenerateOptions, NewToken, Origin, Statistics, StopReason, check};
+use crate::sampler::Sampler;
+use crate::session::Session;
+use crate::speculate::Speculation;
+use crate::{Error, Result};
+use offramp_model::Work;
+use std::time::{Duration, Instant};
+
+/// A prompt that is fed, then a text that grows.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) chooser: Chooser,
+    prompt: Vec<u32>,
+    fed: usize, // tokens of the prompt
+    max_new_tokens: usize,
+    tokens: Vec<u32>, // new ones
+    came: Vec<NewToken>,
+    reason: Option<StopReason>,
+    failed: bool,
+    failure: Option<Error>,
+    before: usize, // tokens that the session held before the prompt
+    start: Option<Instant>,
+    statistics: Statistics,
+}
+
+/// What came of one text in one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// How the text goes on: the accepted part of the draft, then one token that only the full model chose, unless a
+    /// stop token ended the draft before.
+    pub(crate) tokens: Vec<u32>,
+    /// Tokens that were drafted and verified.
+    pub(crate) drafted: usize,
+    /// Those of them that the full model chose too, up to the first that it did not.
+    pub(crate) accepted: usize,
+}
+
+impl Round {
+    /// How its token at `index` came about.
+    fn origin(&self, index: usize) -> Origin {
+        match index {
+            _ if index < self.accepted => Origin::Accepted,
+            _ if index < self.drafted => Origin::Corrected,
+            _ => Origin::Chosen,
+        }
+    }
+}
+
+impl Progress {
+    /// # Errors
+    /// As [`check`].
+    pub(crate) fn new(
+        session: &Session,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        speculation: &Speculation,
+    ) -> Result<Self> {
+        check(session, prompt, options, speculation)?;
+        let sampler = Sampler::new(options.sampling)?;
+        let stop_tokens = options.stop_tokens.clone();
+        Ok(Self {
+            chooser: Chooser { sampler, token_limit: options.token_limit, stop_tokens },
+            prompt: prompt.to_vec(),
+            fed: 0,
+            max_new_tokens: options.max_new_tokens,
+            tokens: Vec::new(),
+            came: Vec::new(),
+            reason: None,
+            failed: false,
+            failure: None,
+            before: session.tokens().len(),
+            start: None,
+            statistics: Statistics { prompt_tokens: prompt.len(), ..Statistics::default() },
+        })
+    }
+
+    /// Whether nothing more will come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.reason.is_some() || self.failed
+    }
+
+    pub(crate) fn reason(&self) -> Option<StopReason> {
+        self.reason
+    }
+
+    pub(crate) fn failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// Tokens of the prompt that have yet to be fed.
+    pub(crate) fn unfed(&self) -> &[u32] {
+        &self.prompt[self.fed..]
+    }
+
+    /// The tokens that came in the last step.
+    pub(crate) fn came(&self) -> &[NewToken] {
+        &self.came
+    }
+
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The newest token, which the session does not hold yet.
+    pub(crate) fn newest(&self) -> Option<u32> {
+        self.tokens.last().copied()
+    }
+
+    /// How many tokens may be drafted beside the one that every step gives: none is computed in vain. The session
+    /// holds the newest token.
+    pub(crate) fn space_for_drafts(&self, session: &Session) -> usize {
+        let wanted = self.max_new_tokens.saturating_sub(self.tokens.len() + 1);
+        wanted.min(session.capacity() - session.tokens().len())
+    }
+
+    /// A step begins.
+    pub(crate) fn begin_step(&mut self) {
+        self.came.clear();
+        self.start.get_or_insert_with(Instant::now);
+    }
+
+    /// The session has taken so many tokens of the prompt; whether that was the last of them.
+    pub(crate) fn fed(&mut self, tokens: usize) -> bool {
+        self.fed += tokens;
+        self.fed == self.prompt.len()
+    }
+
+    /// The prompt's logits are there; whether a token is to be chosen from them.
+    pub(crate) fn prompt_is_done(&mut self, session: &mut Session) -> bool {
+        self.statistics.prefill = self.elapsed();
+        if self.max_new_tokens == 0 {
+            self.end(session, StopReason::Length);
+        }
+        !self.is_over()
+    }
+
+    /// What a step brought. The session holds all tokens but the newest.
+    pub(crate) fn receive(&mut self, session: &mut Session, round: &Round) {
+        if self.tokens.is_empty() {
+            self.statistics.time_to_first_token = self.elapsed();
+        } else {
+            self.statistics.rounds += 1;
+            self.statistics.drafted += round.drafted;
+            self.statistics.accepted += round.accepted;
+            self.statistics.rejected += usize::from(round.accepted < round.drafted);
+        }
+        for (index, &id) in round.tokens.iter().enumerate() {
+            self.statistics.decoded_tokens += usize::from(!self.tokens.is_empty());
+            if self.chooser.stops_at(id) {
+                return self.end(session, StopReason::StopToken);
+            }
+            self.tokens.push(id);
+            self.came.push(NewToken { id, origin: round.origin(index) });
+        }
+        if self.tokens.len() == self.max_new_tokens {
+            self.end(session, StopReason::Length);
+        } else if session.tokens().len() == session.capacity() {
+            self.end(session, StopReason::ContextFull);
+        }
+    }
+
+    /// Ends the text after the first `heard` tokens of the last step.
+    pub(crate) fn stop(&mut self, session: &mut Session, heard: usize) {
+        let unheard = self.came.len().saturating_sub(heard);
+        // A stop token counts among the decoded ones, too.
+        let stop_token = usize::from(self.reason == Some(StopReason::StopToken));
+        let uncounted = (unheard + stop_token).min(self.statistics.decoded_tokens);
+        self.statistics.decoded_tokens -= uncounted;
+        self.tokens.truncate(self.tokens.len() - unheard);
+        self.came.truncate(heard);
+        self.end(session, StopReason::Stopped);
+    }
+
+    fn end(&mut self, session: &mut Session, reason: StopReason) {
+        // The newest token is not in the session, unless a stop token was chosen after it.
+        let newest = usize::from(reason != StopReason::StopToken && !self.tokens.is_empty());
+        session.truncate(self.before + self.fed + self.tokens.len() - newest);
+        self.reason = Some(reason);
+        self.statistics.new_tokens = self.tokens.len();
+        self.statistics.mean_depth = session.depths().and_then(Depths::mean);
+        self.statistics.decode = self.elapsed().saturating_sub(self.statistics.time_to_first_token);
+    }
+
+    /// The text cannot go on; the session holds what it held before the prompt.
+    pub(crate) fn fail(&mut self, session: &mut Session, error: Error) {
+        self.give_up(session);
+        self.failure = Some(error);
+    }
+
+    /// As [`Progress::fail`], where the error is reported for all texts of a step.
+    pub(crate) fn give_up(&mut self, session: &mut Session) {
+        session.truncate(self.before);
+        self.came.clear();
+        self.failed = true;
+    }
+
+    /// This text's part of a step's work.
+    pub(crate) fn worked(&mut self, work: Work) {
+        self.statistics.work += work;
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.map_or(Duration::ZERO, |start| start.elapsed())
+    }
+
+    /// What has come so far.
+    pub(crate) fn completion(&self) -> Completion {
+        let reason = self.reason.unwrap_or(StopReason::Stopped);
+        Completion { tokens: self.tokens.clone(), reason, statistics: self.statistics }
+    }
+}

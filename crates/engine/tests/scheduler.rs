@@ -1,0 +1,210 @@
+//! Many texts at once: each has the tokens that it has alone, whoever joins and leaves beside it and however it is drafted;
+//! and no text waits for ever, or takes more memory than there is.
+
+use offramp_engine::{
+    Adaptive, Completion, ConfidenceExit, Draft, Error, GenerateOptions, NewToken, Request, SamplingOptions,
+    Scheduler, SchedulerOptions, Session, Speculation, StopReason, TextId, Workspace, generate,
+};
+use offramp_model::{CacheFormat, Config, Damped, Format, Formats, Llama};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+const LAYERS: usize = 6;
+const VOCAB: u32 = 61;
+
+fn model(formats: &Formats) -> Arc<Llama> {
+    let config = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "vocab_size": 61,
+        "num_hidden_layers": 6, "num_attention_heads": 2, "max_position_embeddings": 512}"#;
+    let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
+    let damped = Damped { exit_layer: 2, scale: 0.3 };
+    Arc::new(Llama::random_agreeing(config, 5, formats, damped).expect("a small model"))
+}
+
+/// A request of any kind.
+fn request(random: &mut ChaCha8Rng) -> Request {
+    let len = if random.random_range(0..4) == 0 {
+        random.random_range(30..200)
+    } else {
+        1 + random.random_range(0..9)
+    };
+    // Some begin alike.
+    let start = random.random_range(0..3u32);
+    let prompt =
+        (0..len).map(|i| if i < 40 { (i * 7 + start) % VOCAB } else { random.random_range(0..VOCAB) });
+    let prompt: Vec<u32> = prompt.collect();
+    let exit_layer = if random.random_range(0..3) == 0 { random.random_range(3..=LAYERS) } else { LAYERS };
+    let speculation = match random.random_range(0..5) {
+        0 => Speculation::fixed(Draft { exit_layer: random.random_range(1..=2), num_speculations: 4 }),
+        1 => Speculation::fixed(Draft { exit_layer: 2, num_speculations: random.random_range(0..9) }),
+        2 => Speculation::auto(Adaptive::by_bytes()),
+        _ => Speculation::off(),
+    };
+    let confidence = (random.random_range(0..3) == 0)
+        .then(|| ConfidenceExit { exits: vec![1, 2], threshold: random.random_range(0..3) as f32 * 0.02 });
+    let speculation = if confidence.is_some() { Speculation::off() } else { speculation };
+    let sampling = SamplingOptions {
+        temperature: random.random_range(0..3) as f32 / 2.0,
+        top_k: random.random_range(0..2) * 20,
+        top_p: if random.random_range(0..2) == 0 { 1.0 } else { 0.9 },
+        repetition_penalty: if random.random_range(0..3) == 0 { 1.2 } else { 1.0 },
+        seed: random.random_range(0..100),
+    };
+    let options = GenerateOptions {
+        max_new_tokens: random.random_range(0..30),
+        stop_tokens: vec![random.random_range(0..VOCAB)],
+        token_limit: None,
+        sampling,
+    };
+    Request { prompt, exit_layer, confidence, speculation, options }
+}
+
+/// What comes of a request in a session of its own.
+fn alone(model: &Arc<Llama>, request: &Request) -> Completion {
+    let mut session = Session::new(model, 300).expect("memory");
+    session.set_exit_layer(request.exit_layer).expect("an exit");
+    session.set_confidence_exit(request.confidence.clone()).expect("exits");
+    let Request { prompt, options, .. } = request;
+    let mut go_on = |_| ControlFlow::Continue(());
+    // Drafts change nothing, so that they are left out here.
+    let mut off = Speculation::off();
+    generate(&mut session, prompt, options, &mut off, &mut Workspace::new(), &mut go_on)
+        .expect("a good request")
+}
+
+/// Runs requests that join at random; what came of each.
+fn together(
+    scheduler: &mut Scheduler,
+    requests: &[Request],
+    random: &mut ChaCha8Rng,
+) -> Vec<(Completion, Vec<NewToken>)> {
+    let mut ids: BTreeMap<TextId, usize> = BTreeMap::new();
+    let mut found: Vec<Option<Completion>> = vec![None; requests.len()];
+    let mut heard = vec![Vec::new(); requests.len()];
+    let mut next = 0;
+    while next < requests.len() || !scheduler.is_idle() {
+        while next < requests.len() && random.random_range(0..3) > 0 {
+            ids.insert(scheduler.add(requests[next].clone()).expect("a good request"), next);
+            next += 1;
+        }
+        for progressed in scheduler.step() {
+            let index = ids[&progressed.id];
+            heard[index].extend(progressed.tokens);
+            if let Some(ended) = progressed.ended {
+                assert!(found[index].is_none(), "a text ends once");
+                found[index] = Some(ended.expect("finite logits"));
+            }
+        }
+        assert!(scheduler.pool().used() <= scheduler.pool().capacity());
+    }
+    assert_eq!((scheduler.pool().used(), scheduler.texts()), (0, (0, 0)), "who leaves takes nothing along");
+    found.into_iter().map(|one| one.expect("every text ends")).zip(heard).collect()
+}
+
+#[test]
+fn a_texts_tokens_do_not_depend_on_who_runs_beside_it() {
+    let cases = Format::ALL.map(|format| (format, CacheFormat::F32));
+    for (case, (format, kv_cache)) in cases.into_iter().chain([(Format::Int8, CacheFormat::F16)]).enumerate()
+    {
+        let model = model(&Formats { kv_cache, ..Formats::all(format) });
+        let mut random = ChaCha8Rng::seed_from_u64(case as u64);
+        let requests: Vec<Request> = (0..40).map(|_| request(&mut random)).collect();
+        for (kv_positions, max_num_batched_tokens, max_num_seqs) in [(20_000, 64, 64), (600, 16, 5)] {
+            let options = SchedulerOptions { kv_positions, max_num_batched_tokens, max_num_seqs };
+            let mut scheduler = Scheduler::new(&model, options).expect("memory");
+            let found = together(&mut scheduler, &requests, &mut random);
+            for ((request, (completion, heard)), index) in requests.iter().zip(found).zip(0..) {
+                let expected = alone(&model, request);
+                assert_eq!(completion.tokens, expected.tokens, "{format}, text {index}: {request:?}");
+                assert_eq!(completion.reason, expected.reason, "{format}, text {index}: {request:?}");
+                let heard: Vec<u32> = heard.iter().map(|token| token.id).collect();
+                assert_eq!(heard, completion.tokens, "each token is handed out once, in order");
+            }
+        }
+    }
+}
+
+fn plain(prompt: &[u32], max_new_tokens: usize) -> Request {
+    let sampling = SamplingOptions::default();
+    let options = GenerateOptions { max_new_tokens, stop_tokens: Vec::new(), token_limit: None, sampling };
+    let speculation = Speculation::off();
+    Request { prompt: prompt.to_vec(), exit_layer: LAYERS, confidence: None, speculation, options }
+}
+
+#[test]
+fn a_long_prompt_does_not_stop_the_others() {
+    let model = model(&Formats::default());
+    let options = SchedulerOptions { kv_positions: 2000, max_num_batched_tokens: 32, max_num_seqs: 8 };
+    let mut scheduler = Scheduler::new(&model, options).expect("memory");
+    let short = scheduler.add(plain(&[1, 2], 40)).expect("a good request");
+    scheduler.step();
+    let long: Vec<u32> = (0..400).map(|i| i % VOCAB).collect();
+    let long = scheduler.add(plain(&long, 5)).expect("a good request");
+    let mut steps = 0;
+    loop {
+        let progressed = scheduler.step();
+        assert_eq!(progressed.iter().filter(|one| one.id == short).count(), 1, "a token in every step");
+        steps += 1;
+        if progressed.iter().any(|one| one.id == long) {
+            break;
+        }
+    }
+    assert_eq!(steps, 400usize.div_ceil(31), "pieces that fill the budget beside the other text's row");
+}
+
+#[test]
+fn texts_that_begin_alike_share_blocks() {
+    let model = model(&Formats::default());
+    let options = SchedulerOptions { kv_positions: 320, max_num_batched_tokens: 512, max_num_seqs: 64 };
+    let mut scheduler = Scheduler::new(&model, options).expect("memory");
+    let system: Vec<u32> = (0..100).map(|i| (i * 7) % VOCAB).collect();
+    let first = [&system[..], &[1]].concat();
+    scheduler.add(plain(&first, 27)).expect("a good request");
+    scheduler.step();
+    // Each alone needs 128 positions, and 320 are not enough for three of them.
+    for token in 2..4 {
+        scheduler.add(plain(&[&system[..], &[token]].concat(), 27)).expect("a good request");
+    }
+    scheduler.step();
+    assert_eq!(scheduler.texts(), (3, 0), "three blocks are shared: 128 + 2 · 32 + 2 · 32 fit");
+    assert!(scheduler.pool().used() <= 320);
+    while !scheduler.is_idle() {
+        scheduler.step();
+    }
+    assert_eq!(scheduler.pool().available(), 320);
+}
+
+#[test]
+fn what_can_never_run_is_refused_at_once_and_who_leaves_leaves_nothing() {
+    let model = model(&Formats::default());
+    let options = SchedulerOptions { kv_positions: 96, max_num_batched_tokens: 16, max_num_seqs: 2 };
+    let mut scheduler = Scheduler::new(&model, options).expect("memory");
+    let refused = |request: Request, scheduler: &mut Scheduler| scheduler.add(request).expect_err("refused");
+    assert!(matches!(
+        refused(plain(&[1; 90], 7), &mut scheduler),
+        Error::ContextFull { tokens: 97, context: 96 }
+    ));
+    assert!(matches!(refused(plain(&[], 7), &mut scheduler), Error::NoTokens));
+    refused(plain(&[VOCAB], 7), &mut scheduler);
+    refused(Request { exit_layer: LAYERS + 1, ..plain(&[1], 7) }, &mut scheduler);
+    let both = Request {
+        confidence: Some(ConfidenceExit { exits: vec![1], threshold: 1.0 }),
+        speculation: Speculation::fixed(Draft { exit_layer: 1, num_speculations: 2 }),
+        ..plain(&[1], 7)
+    };
+    assert!(matches!(refused(both, &mut scheduler), Error::ConfidenceWithDrafts));
+    assert!(scheduler.is_idle());
+    let runs = scheduler.add(plain(&[1, 2, 3], 61)).expect("two of three blocks");
+    let waits = scheduler.add(plain(&[4, 5], 60)).expect("two of three blocks, later");
+    (0..3).for_each(|_| drop(scheduler.step()));
+    assert_eq!(scheduler.texts(), (1, 1));
+    assert!(scheduler.remove(waits).is_none());
+    let left = scheduler.remove(runs).expect("it ran");
+    assert_eq!((left.tokens.len(), left.reason), (3, StopReason::Stopped));
+    assert_eq!(left.tokens, alone(&model, &plain(&[1, 2, 3], 61)).tokens[..3]);
+    assert!(scheduler.is_idle() && scheduler.pool().available() == 96);
+    assert!(scheduler.step().is_empty());
+}

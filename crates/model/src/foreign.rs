@@ -1,0 +1,121 @@
+//! What people have in place of a model folder, told apart by its files; and the next step for each.
+//!
+//! None of it is guessed at or converted here. Each step was tried: it ends in a folder that loads.
+
+mod hub;
+
+pub(crate) use hub::{snapshot, without_snapshot};
+
+use crate::error::{Error, Result, open_regular};
+use crate::run_folder::{WEIGHTS, WEIGHTS_INDEX};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+const SHARDS: &str =
+    "copy model.safetensors.index.json from where they come from: it says which shard holds what";
+const PICKLE: &str = "in that folder run `python -c \"from transformers import AutoModelForCausalLM as M; \
+    M.from_pretrained('.', torch_dtype='auto').save_pretrained('.')\"`, which writes model.safetensors beside it";
+const GGUF: &str = "download the folder of safetensors that it was made from (the page that it comes from names the \
+    model), and narrow that with `offramp quantize`";
+const ADAPTER: &str = "merge it, in that folder, with `python -c \"from peft import AutoPeftModelForCausalLM as M; \
+    M.from_pretrained('.').merge_and_unload().save_pretrained('merged')\"`, and copy the tokenizer.json of the model \
+    that it adapts into merged";
+const ORIGINAL: &str = "download the model in Hugging Face's layout: a repository with config.json and \
+    model.safetensors, often of the same name with -hf";
+
+/// What stands at a path that is no folder.
+///
+/// # Errors
+/// Always: what it is, and what to do.
+pub(crate) fn no_folder(path: &Path) -> Result<()> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Err(hub::absent(path)) };
+    let fault = |found, advice| Err(fault(path, found, advice));
+    if found.is_symlink() && !path.exists() {
+        return fault("it is a link to something that is not there", "download or copy the folder again");
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    if name.ends_with(".gguf") || begins(path, b"GGUF") {
+        return fault("GGUF files are not read", GGUF);
+    }
+    let advice = "give the folder that it lies in, which is the model";
+    if [".safetensors", ".json", ".bin", ".pth", ".pt"].iter().any(|end| name.ends_with(end)) {
+        return fault("it is one file of a model", advice);
+    }
+    Err(Error::NoModel { path: path.to_owned(), reason: "it is not a folder".to_owned() })
+}
+
+/// What is wrong with a folder in which there is no `config.json`.
+pub(crate) fn no_config(folder: &Path) -> Error {
+    let names = names(folder);
+    let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
+    let fault = |found, advice| fault(folder, found, advice);
+    if any(&|name| name == "adapter_config.json") {
+        return fault("it holds an adapter, not a model", ADAPTER);
+    }
+    if any(&|name| name.ends_with(".pth") || name == "params.json") {
+        return fault("it holds a model in its makers' own layout", ORIGINAL);
+    }
+    if any(&|name| name.ends_with(".gguf")) {
+        return fault("it holds GGUF, which is not read", GGUF);
+    }
+    if any(&|name| name == WEIGHTS || name == WEIGHTS_INDEX || name == "pytorch_model.bin") {
+        return fault("it holds weights and no config.json", "copy config.json from where they come from");
+    }
+    let reason = "there is no config.json, no model/ and no step-NNNNNN/ with one in it".to_owned();
+    Error::NoModel { path: folder.to_owned(), reason }
+}
+
+/// What is wrong with a folder in which there are no weights that can be read.
+pub(crate) fn no_weights(folder: &Path) -> Error {
+    let names = names(folder);
+    let find = |wanted: &dyn Fn(&str) -> bool| names.iter().find(|name| wanted(name));
+    let fault = |found: String, advice| fault(folder, found, advice);
+    let lost = |name: &&str| !folder.join(name).exists() && folder.join(name).is_symlink();
+    if let Some(name) = [WEIGHTS, WEIGHTS_INDEX].iter().find(|name| lost(name)) {
+        let again = "the download is not whole, do it again";
+        return fault(format!("{name} is a link to a file that is not there"), again);
+    }
+    if find(&|name| name == "adapter_config.json").is_some() {
+        return fault("it holds an adapter, not a model".to_owned(), ADAPTER);
+    }
+    let is_shard = |name: &str| name.ends_with(".safetensors") && name.contains("-of-");
+    if let Some(name) = find(&is_shard) {
+        return fault(format!("{name} is there, and {WEIGHTS_INDEX} is not"), SHARDS);
+    }
+    if let Some(name) = find(&|name| name.ends_with(".safetensors")) {
+        return fault(
+            format!("{name} is there, and {WEIGHTS} is not"),
+            "rename it, if it holds the whole model",
+        );
+    }
+    if let Some(name) = find(&|name| name.ends_with(".bin") || name.ends_with(".bin.index.json")) {
+        return fault(format!("its weights are PyTorch's ({name}), which are not read"), PICKLE);
+    }
+    if find(&|name| name.ends_with(".pth")).is_some() {
+        return fault("its weights are in their makers' own layout".to_owned(), ORIGINAL);
+    }
+    if find(&|name| name.ends_with(".gguf")).is_some() {
+        return fault("its weights are GGUF, which is not read".to_owned(), GGUF);
+    }
+    let reason = format!("there is neither {WEIGHTS} nor {WEIGHTS_INDEX} in it");
+    Error::NoModel { path: folder.to_owned(), reason }
+}
+
+fn fault(path: &Path, found: impl Into<String>, advice: &str) -> Error {
+    Error::Foreign { path: path.to_owned(), found: found.into(), advice: advice.to_owned() }
+}
+
+/// The names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Whether a file begins with these bytes.
+fn begins(path: &Path, with: &[u8]) -> bool {
+    let mut found = vec![0; with.len()];
+    open_regular(path).and_then(|mut file| file.read_exact(&mut found)).is_ok() && found == with
+}

@@ -1,0 +1,86 @@
+//! Hugging Face's hub, of which nothing is asked here: its names, and what its own tools left in their cache.
+
+use crate::error::Error;
+use crate::quoted::quoted;
+use crate::run_folder::is_model;
+use offramp_files::legible;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// Where addresses of the hub begin, beside bare names.
+const ADDRESSES: [&str; 4] =
+    ["https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "hf://"];
+/// What a model's folder in the cache begins with: `models--ORG--NAME`.
+const MODELS: &str = "models--";
+
+/// The error of a path at which there is nothing, which may be a name on the hub.
+pub(super) fn absent(path: &Path) -> Error {
+    let Some((organisation, name)) = path.to_str().and_then(id) else {
+        return Error::NoModel { path: path.to_owned(), reason: "there is nothing there".to_owned() };
+    };
+    let cached = caches().into_iter().map(|cache| cache.join(format!("{MODELS}{organisation}--{name}")));
+    let (found, advice) = match cached.filter_map(|root| snapshot(&root)).next() {
+        Some(snapshot) => {
+            let place = snapshot.display().to_string();
+            let advice = format!("a copy lies in the hub's cache, give its folder: {}", quoted(&place));
+            ("there is no such folder", advice)
+        }
+        None => (
+            "there is no such folder, and nothing is downloaded",
+            format!("get it with `hf download {organisation}/{name} --local-dir {name}`, then give {name}"),
+        ),
+    };
+    Error::Foreign { path: path.to_owned(), found: found.to_owned(), advice }
+}
+
+/// Organisation and name, if a path looks like a model's name on the hub, or its address, and like nothing here.
+fn id(path: &str) -> Option<(&str, &str)> {
+    let address = ADDRESSES.iter().find_map(|address| path.strip_prefix(address));
+    let (organisation, name) = address.unwrap_or(path).trim_end_matches('/').split_once('/')?;
+    let plain = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        part.bytes().all(allowed) && part.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+    };
+    // Within a folder that is there, it is a name that was misspelt.
+    let elsewhere = address.is_some() || !Path::new(organisation).exists();
+    (plain(organisation) && plain(name) && elsewhere).then_some((organisation, name))
+}
+
+/// Where the hub's tools keep what they have downloaded, the most particular setting first.
+fn caches() -> Vec<PathBuf> {
+    let of = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+    let places = [
+        of("HF_HUB_CACHE"),
+        of("HUGGINGFACE_HUB_CACHE"),
+        of("HF_HOME").map(|home| home.join("hub")),
+        of("XDG_CACHE_HOME").map(|home| home.join("huggingface/hub")),
+        of("HOME").map(|home| home.join(".cache/huggingface/hub")),
+    ];
+    places.into_iter().flatten().collect()
+}
+
+/// The model folder of a `models--ORG--NAME`: what its `main` points to, or else its newest.
+pub(crate) fn snapshot(root: &Path) -> Option<PathBuf> {
+    let snapshots = root.join("snapshots");
+    let commit = fs::read_to_string(root.join("refs/main")).unwrap_or_default();
+    let mut parts = Path::new(commit.trim()).components();
+    if let (Some(Component::Normal(commit)), None) = (parts.next(), parts.next())
+        && is_model(&snapshots.join(commit))
+    {
+        return Some(snapshots.join(commit));
+    }
+    let all = fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path());
+    let written = |path: &PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
+    all.filter(|path| is_model(path)).max_by_key(|path| (written(path), path.clone()))
+}
+
+/// The error of a `models--ORG--NAME` without a model in it; none if that is not what the folder is.
+pub(crate) fn without_snapshot(root: &Path) -> Option<Error> {
+    let name = root.file_name()?.to_str()?.strip_prefix(MODELS)?;
+    let id = legible(&name.replacen("--", "/", 1));
+    let advice = format!("download it again with `hf download {}`", quoted(&id));
+    let found = "none of the snapshots in this folder of the hub's cache holds a config.json".to_owned();
+    Some(Error::Foreign { path: root.to_owned(), found, advice })
+}
