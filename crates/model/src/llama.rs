@@ -1,7 +1,6 @@
 //! A Llama whose depth is chosen at run time.
 
 mod build;
-mod cost;
 
 use crate::batch::Batch;
 use crate::block_pool::{BlockPool, BlockShape};

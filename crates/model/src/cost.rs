@@ -1,4 +1,4 @@
-//! What a model's calls cost, counted from shapes, in this one place.
+//! What a model's calls cost, from its shapes: counted in one place for every call.
 
 use crate::batch::Batch;
 use crate::config::Config;
@@ -9,18 +9,6 @@ use crate::llama::Llama;
 use crate::norm::RmsNorm;
 use crate::work::Work;
 use std::ops::Range;
-
-fn product(linear: &Linear, rows: usize) -> Work {
-    let weights = linear.in_features() as u64 * linear.out_features() as u64;
-    Work { bytes: linear.bytes(), operations: 2 * weights * rows as u64 }
-}
-
-/// Positions that rows attend to: as each row sees them, and each text's once.
-#[derive(Clone, Copy, Debug)]
-struct Positions {
-    seen: u64,
-    read: u64,
-}
 
 impl Llama {
     /// Bytes of weights that one token reads when it leaves after `exit_layer` layers, head included.
@@ -106,4 +94,10 @@ impl Llama {
         work.bytes += self.norm().bytes();
         work
     }
+}
+
+/// A product of a layer with so many rows.
+fn product(linear: &Linear, rows: usize) -> Work {
+    let weights = linear.in_features() as u64 * linear.out_features() as u64;
+    Work { bytes: linear.bytes(), operations: 2 * weights * rows as u64 }
 }
