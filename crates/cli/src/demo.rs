@@ -2,7 +2,7 @@
 
 use crate::bench::describe;
 use crate::eval;
-use crate::generate::{self, Voice};
+use crate::generate::{self, Printing};
 use crate::number::{grouped, rate};
 use crate::output::{self, Table};
 use crate::progress::counted;
@@ -73,9 +73,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         let max_new_tokens = arguments.max_new_tokens;
         let request =
             Request { prompt: &prompt, max_new_tokens, exit_layer, sampling, confidence: None, stop: &[] };
-        let voice = if json { Voice::Silent } else { Voice::Plain };
+        let printing = if json { Printing::Silent } else { Printing::Plain };
         let off = Speculation::off();
-        let (found, _) = generate::generate(&pipeline, &request, &arguments.prompt, off, voice)?;
+        let (found, _) = generate::generate(&pipeline, &request, &arguments.prompt, off, printing)?;
         continuations.push(Continuation { exit_layer, text: found.text });
     }
     match json {

@@ -1,6 +1,6 @@
 //! The sampling arguments of a command. The model's folder decides what is not given.
 
-use offramp_pipeline::{Asked, Sampling};
+use offramp_pipeline::{Sampling, UserSampling};
 use serde::Serialize;
 
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -26,15 +26,15 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> UserSampling {
         let Self { temperature, top_k, top_p, repetition_penalty, seed } = *self;
-        Asked { temperature, top_k, top_p, repetition_penalty, seed }
+        UserSampling { temperature, top_k, top_p, repetition_penalty, seed }
     }
 }
 
 /// The sampling options in a JSON result.
 #[derive(Serialize)]
-pub(crate) struct Said {
+pub(crate) struct SamplingAnswer {
     temperature: f32,
     top_k: usize,
     top_p: f32,
@@ -43,7 +43,7 @@ pub(crate) struct Said {
     from_generation_config: bool,
 }
 
-impl From<&Sampling> for Said {
+impl From<&Sampling> for SamplingAnswer {
     fn from(sampling: &Sampling) -> Self {
         let options = sampling.options;
         Self {

@@ -1,6 +1,6 @@
 //! `offramp train`: trains the model of a recipe, then measures every exit and generates a story.
 
-use crate::generate::{self, Voice};
+use crate::generate::{self, Printing};
 use crate::live::Live;
 use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::{Formats, quoted, run_folder};
-use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
+use offramp_pipeline::{Pipeline, PromptOptions, Request, Source, UserSampling};
 use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
@@ -234,17 +234,17 @@ fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
 }
 
 /// Generates a story with the new model.
-fn generate_story(pipeline: &Pipeline, voice: Voice) -> Result<String> {
+fn generate_story(pipeline: &Pipeline, printing: Printing) -> Result<String> {
     let prompt = pipeline.encode(OPENING, PromptOptions::default())?;
     let request = Request {
         prompt: &prompt,
         max_new_tokens: 160,
         exit_layer: pipeline.model().config().num_hidden_layers,
         confidence: None,
-        sampling: pipeline.sampling(&Asked::default()).options,
+        sampling: pipeline.sampling(&UserSampling::default()).options,
         stop: &[],
     };
-    let (found, _) = generate::generate(pipeline, &request, OPENING, Speculation::off(), voice)?;
+    let (found, _) = generate::generate(pipeline, &request, OPENING, Speculation::off(), printing)?;
     Ok(format!("{OPENING}{}", found.text))
 }
 
@@ -269,7 +269,7 @@ fn finish(
         if !json && !exits.is_empty() {
             output::text(&(eval::table(&exits) + "\n"))?;
         }
-        story = Some(generate_story(&pipeline, if json { Voice::Silent } else { Voice::Plain })?);
+        story = Some(generate_story(&pipeline, if json { Printing::Silent } else { Printing::Plain })?);
     }
     if json {
         let &Summary { step, stopped, seconds, ref model, .. } = summary;

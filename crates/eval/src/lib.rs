@@ -22,8 +22,8 @@ pub use many_texts::{ManyTextsOptions, ManyTextsReport, ManyTextsSpeed, many_tex
 pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, evaluate, perplexity};
 pub use speculation::{
-    Agreeing, AutoPoint, ChosenExit, Difference, MakeHead, SweepOptions, SweepPoint, SweepReport, Texts,
-    VerifyReport, Way, agreeing, openings, sweep, verify,
+    Agreeing, AgreeingOptions, AutoPoint, ChosenExit, Difference, MakeHead, NamedSpeculation, SweepOptions,
+    SweepPoint, SweepReport, Texts, VerifyReport, agreeing, openings, sweep, verify,
 };
 pub use speed::{
     DecodeSample, ExitSpeed, MemoryProbe, MemoryUse, SpeedOptions, SpeedReport, Spread, VerifySample,

@@ -24,7 +24,7 @@ pub use chat_template::{ChatTemplate, ChatTemplateError, Clock, Json, Message, R
 pub use error::{Error, Result};
 pub use generation_config::GenerationConfig;
 pub use pipeline::Pipeline;
-pub use sampling::{Asked, Sampling};
+pub use sampling::{Sampling, UserSampling};
 pub use source::{Carried, Source};
 pub use text_generation::{Added, Finish, GeneratedText, Piece, Request, TextGeneration, Transcript};
 

@@ -5,7 +5,7 @@
 
 use offramp_engine::{Draft, SamplingOptions, Speculation, Workspace};
 use offramp_model::{Config, Formats, checkpoint};
-use offramp_pipeline::{Asked, Chat, Finish, Piece, Pipeline, PromptOptions, Request, Source};
+use offramp_pipeline::{Chat, Finish, Piece, Pipeline, PromptOptions, Request, Source, UserSampling};
 use serde_json::{Value, json};
 use std::fs;
 use std::ops::ControlFlow;
@@ -229,7 +229,7 @@ fn a_request_is_checked_before_anything_is_computed() {
 fn sampling_is_the_folders() {
     let generation = json!({"do_sample": true, "temperature": 0.7, "top_k": 20});
     let pipeline = open(&folder("gpt-2", json!({}), generation));
-    let sampling = pipeline.sampling(&Asked { temperature: Some(0.2), ..Asked::default() });
+    let sampling = pipeline.sampling(&UserSampling { temperature: Some(0.2), ..UserSampling::default() });
     assert_eq!((sampling.options.temperature, sampling.options.top_k), (0.2, 20));
     let broken = folder("gpt-2", json!({}), json!({"top_p": 7}));
     let error = Source::resolve(broken.path()).unwrap().open(&Formats::default()).unwrap_err().to_string();
