@@ -29,6 +29,7 @@ mod columns;
 pub mod convert;
 mod dispatch;
 mod elementwise;
+mod exponential;
 mod factors;
 pub mod gemm;
 mod linear;
@@ -53,4 +54,4 @@ pub use half::{bf16, f16};
 pub use linear::{Job, Operand, TernaryWeight, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
-pub use table::{TILE_TOKENS, Table};
+pub use table::Table;

@@ -83,15 +83,15 @@ impl<S: Simd> RowFormat<S> for WidenedBf16 {
     }
 }
 
-/// Up to so many tokens wait for memory; more are multiplied by rows that stay in the second-level cache.
+/// Up to so many tokens, memory is the limit. More are multiplied by rows that stay in the second-level cache.
 const FEW_TOKENS: usize = 16;
-/// Bytes of a row that are multiplied before the next rows have their turn, so that the tokens' share of them
-/// stays in the first-level cache.
+/// Bytes of a row that are multiplied before the next rows, so that the same stretch of the tokens stays in the
+/// first-level cache.
 const STRETCH: usize = 3 << 10;
 /// Groups of rows whose sums wait for the next stretch: with 2048 features of 4 bytes, 512 KiB of weights.
 const GROUPS: usize = 16;
 const LINE: usize = 64;
-/// Bytes by which a lone token asks for its row before.
+/// Bytes by which a row is prefetched ahead for one token.
 const NEAR: usize = 1 << 10;
 
 /// The factors of a tile: from one row, one token and one k on.
@@ -128,7 +128,7 @@ impl Out {
 /// See [`Table::product`](crate::Table::product).
 ///
 /// # Safety
-/// The processor must have the instructions of `V`.
+/// The processor must have the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     factors: RowFactors<'_, F::Value>,
@@ -149,9 +149,10 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     }
 }
 
-/// Reads each row once, so that memory sees one stream: a lone token row by row, more of them four rows at a
-/// time, while the next four are asked for one after the other. Vectors of half a line also take four rows for
-/// a lone token: one sum alone would wait for itself longer than for memory.
+/// Reads each row once, so that memory is read as one stream. One token is multiplied row by row. Several tokens are
+/// multiplied by four rows at a time, while the next four rows are prefetched one after the other. If a vector is
+/// shorter than a cache line, one token takes four rows at a time too: with one sum, each addition would wait for the
+/// one before it, which takes longer than memory.
 ///
 /// # Safety
 /// Of this and what follows: `part` must have the tokens and rows, `out` their elements.
@@ -162,7 +163,7 @@ unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, tokens
     let whole = if row_by_row { 0 } else { rows - rows % ROWS };
     for row in (0..whole).step_by(ROWS).chain(whole..rows) {
         for tile in 0..tiles {
-            // Tiles of like sizes: 8 tokens are 4 and 4.
+            // Tiles of similar sizes: 8 tokens are 4 and 4.
             let [first, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
             let (part, out) = (part.at(first, row, 0, k), out.at(first, row));
             // SAFETY: these tokens and rows exist.
@@ -214,7 +215,7 @@ unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const A
     }
 }
 
-/// The rows after a block, of which each tile of tokens asks for a part, a few lines at a time.
+/// The rows after a block. Each tile of tokens prefetches a part of them, a few lines at a time.
 struct Next {
     from: *const u8,
     lines: usize, // at a time
@@ -233,14 +234,14 @@ impl Next {
     #[inline(always)]
     fn ask<S: Simd>(&mut self) {
         for _ in 0..self.lines {
-            // SAFETY: what is asked for need not exist.
+            // SAFETY: what is prefetched need not exist.
             unsafe { S::prefetch_l2(self.from) };
             self.from = self.from.wrapping_add(LINE);
         }
     }
 }
 
-/// Blocks of rows stay in the second-level cache while all tokens go by.
+/// A block of rows stays in the second-level cache while all tokens are multiplied by it.
 ///
 /// # Safety
 /// As [`few`].
@@ -303,7 +304,7 @@ unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
     }
 }
 
-/// Adds the products of `R` rows and `T` tokens to `sums`; `AHEAD` asks for what comes later.
+/// Adds the products of `R` rows and `T` tokens to `sums`; `AHEAD` prefetches what comes later.
 ///
 /// # Safety
 /// As [`few`].
@@ -315,7 +316,7 @@ unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, con
     let Window { x, weight, stride, len } = *part;
     let whole = len - len % F::LANES;
     for i in (0..whole).step_by(F::LANES) {
-        // SAFETY: `i + LANES ≤ len`, and each row and token has so many values; what is asked for need not
+        // SAFETY: `i + LANES ≤ len`, and each row and token has so many values; what is prefetched need not
         // exist.
         unsafe {
             if AHEAD {

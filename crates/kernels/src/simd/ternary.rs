@@ -60,7 +60,7 @@ struct Tile<'a> {
     out: StripOut,
 }
 
-/// Independent sums of each element: alone they would wait for themselves.
+/// Independent sums of each element. With one sum, each addition would wait for the one before it.
 const fn chains<S: Dot>(tokens: usize) -> usize {
     match tokens {
         _ if !S::SMALL_IS_WIDE => 1,
@@ -80,8 +80,7 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
     let chains = chains::<S>(T);
     // As in `strip`: the sums and the codes of a vector of rows.
     let at_once = if T + 1 > FEW_REGISTERS { S::VECTORS_AT_ONCE } else { VECTORS };
-    // SAFETY: the strip has so many blocks, and each token `BLOCK` codes of each; what is asked for ahead need not
-    // exist.
+    // SAFETY: the strip has so many blocks, and each token `BLOCK` codes of each.
     unsafe {
         let mut sums = [[[S::splat_i32(0); VECTORS]; QUADS]; T]; // the first `chains` of each token
         for block in 0..x.blocks {
@@ -90,9 +89,7 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
                 let mut small = [[[S::open(S::splat_i32(0)); VECTORS]; QUADS]; T];
                 for t in 0..T {
                     for chain in 0..chains {
-                        for v in 0..at_once {
-                            small[t][chain][v] = S::open(sums[t][chain][first + v]);
-                        }
+                        (0..at_once).for_each(|v| small[t][chain][v] = S::open(sums[t][chain][first + v]));
                     }
                 }
                 for step in 0..BLOCK / STEP {
@@ -102,28 +99,12 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
                             S::prefetch_l1(here.wrapping_add(S::TERNARY_AHEAD + line));
                         }
                     }
-                    for quad in 0..QUADS {
-                        let mut ready =
-                            [S::bits(S::load_stored(here.add(first * 4 * S::LANES)), 2 * quad, 3); VECTORS];
-                        for v in 1..at_once {
-                            let stored = S::load_stored(here.add((first + v) * 4 * S::LANES));
-                            ready[v] = S::bits(stored, 2 * quad, 3);
-                        }
-                        for t in 0..T {
-                            let four = S::repeat(codes.add(t * BLOCK + step * STEP + quad * QUAD));
-                            for v in 0..at_once {
-                                let sum = &mut small[t][quad % chains][v];
-                                *sum = S::dot_small(*sum, ready[v], four);
-                            }
-                        }
-                    }
+                    let here = here.add(first * 4 * S::LANES);
+                    add_line::<S, VECTORS, T>(here, codes.add(step * STEP), at_once, &mut small);
                 }
                 for t in 0..T {
-                    for chain in 0..chains {
-                        for v in 0..at_once {
-                            let sum = &mut sums[t][chain][first + v];
-                            *sum = S::close(*sum, small[t][chain][v]);
-                        }
+                    for (sums, small) in sums[t].iter_mut().zip(&small[t]).take(chains) {
+                        (0..at_once).for_each(|v| sums[first + v] = S::close(sums[first + v], small[v]));
                     }
                 }
             }
@@ -136,6 +117,38 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
                 scaled[v] = S::mul(S::to_f32(whole), S::splat(scale));
             }
             tile.out.put::<S, VECTORS>(t, scaled);
+        }
+    }
+}
+
+/// Sums under way: of each token, in chains, and of each vector of rows.
+type Sums<S, const VECTORS: usize, const T: usize> = [[[<S as Dot>::Small; VECTORS]; QUADS]; T];
+
+/// Adds the products of one line: `codes` are those of the first token, `line` begins at the first vector of rows.
+///
+/// # Safety
+/// The line must have `at_once` vectors, each token its codes; the processor must have the instructions of `S`.
+#[inline(always)]
+unsafe fn add_line<S: Dot, const VECTORS: usize, const T: usize>(
+    line: *const u8,
+    codes: *const i8,
+    at_once: usize,
+    sums: &mut Sums<S, VECTORS, T>,
+) {
+    for quad in 0..QUADS {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut ready = [S::bits(S::load_stored(line), 2 * quad, 3); VECTORS];
+            for v in 1..at_once {
+                ready[v] = S::bits(S::load_stored(line.add(v * 4 * S::LANES)), 2 * quad, 3);
+            }
+            for t in 0..T {
+                let four = S::repeat(codes.add(t * BLOCK + quad * QUAD));
+                for v in 0..at_once {
+                    let sum = &mut sums[t][quad % chains::<S>(T)][v];
+                    *sum = S::dot_small(*sum, ready[v], four);
+                }
+            }
         }
     }
 }

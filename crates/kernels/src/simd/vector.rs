@@ -62,9 +62,9 @@ pub(crate) trait Simd: Copy {
     /// `LANES` values, widened.
     unsafe fn load_widened(from: *const bf16) -> Self::F32;
 
-    /// Asks for the line at an address, for the first-level cache. The address need not exist.
+    /// Prefetches a line into the first-level cache. The address need not exist.
     unsafe fn prefetch_l1(address: *const u8);
-    /// Asks for the line at an address, for the second-level cache. The address need not exist.
+    /// Prefetches a line into the second-level cache. The address need not exist.
     unsafe fn prefetch_l2(address: *const u8);
 }
 
@@ -97,7 +97,7 @@ pub(crate) trait Dot: Simd {
     const VECTORS_AT_ONCE: usize;
     /// Whether `Small` is as wide as `I32`, so that such a sum may stay open from block to block.
     const SMALL_IS_WIDE: bool;
-    /// Bytes by which ternary codes are asked for ahead.
+    /// Bytes by which ternary codes are prefetched ahead.
     const TERNARY_AHEAD: usize;
 
     /// `4 · LANES` bytes.

@@ -28,7 +28,7 @@ impl<'a> BlockQuantized<'a> {
         assert!(self.scales.len() == blocks * places && self.offsets.len() == blocks * places, "scales");
     }
 
-    /// The codes of a block from a token on, those of the next ones following.
+    /// The codes of a block, from a token on. Those of the next tokens follow.
     pub(crate) fn codes(&self, block: usize, token: usize) -> &'a [i8] {
         &self.codes[(block * self.places + token) * self.block..]
     }

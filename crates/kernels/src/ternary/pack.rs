@@ -1,4 +1,4 @@
-//! Codes become strips, and strips codes again.
+//! Packs ternary codes into strips, and unpacks them.
 
 use super::layout::{BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP, ZEROS, strip_bytes};
 

@@ -22,7 +22,7 @@ impl RowStream {
     /// Adds the products of 16 rows and the tokens to the first tile that holds sums.
     ///
     /// # Safety
-    /// Both factors must have `steps` tiles; the shapes must be set.
+    /// Both factors must have `steps` tiles; the tiles must be configured.
     pub(super) unsafe fn multiply(&self) {
         if self.steps == 0 {
             return;
@@ -130,7 +130,7 @@ impl TileSteps {
     /// tiles that hold sums.
     ///
     /// # Safety
-    /// Both factors must have `steps` tiles; the shapes must be set.
+    /// Both factors must have `steps` tiles; the tiles must be configured.
     pub(super) unsafe fn multiply(&self, lines: usize, columns: usize) {
         if self.steps == 0 {
             return;
@@ -189,7 +189,7 @@ impl FourTiles {
     /// Clears the tiles that hold sums.
     ///
     /// # Safety
-    /// The shapes must be set.
+    /// The tiles must be configured.
     pub(super) unsafe fn clear() {
         // SAFETY: the caller's promise.
         unsafe {

@@ -16,7 +16,7 @@ use half::bf16;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-/// Rows that stay in the second-level cache while all tokens go by, if there are many.
+/// Rows that stay in the second-level cache while many tokens are multiplied by them.
 const BLOCK: usize = 64;
 
 thread_local! {

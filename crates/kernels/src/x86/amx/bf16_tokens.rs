@@ -1,4 +1,4 @@
-//! Tokens in `bf16`, written so that tiles read them.
+//! Tokens in `bf16`, in the order in which tiles read them.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
 use super::tile::SIDE;
@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 /// k of a tile.
 pub(super) const STEP: usize = 2 * SIDE;
 
-/// Tokens of a group, which share a tile, and groups. Fewer than 16 are a narrower tile.
+/// Tokens of a group, which share a tile, and the number of groups. Fewer than 16 tokens make the tile narrower.
 pub(super) fn groups(tokens: usize) -> (usize, usize) {
     (tokens.min(SIDE), tokens.div_ceil(SIDE))
 }

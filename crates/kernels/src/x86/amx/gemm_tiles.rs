@@ -71,7 +71,7 @@ unsafe fn one(tile: GemmTile<'_>, out: *mut f32) {
     }
 }
 
-/// Sums on their way to the output.
+/// Sums between the tiles and the output.
 #[repr(align(64))]
 struct SumsOnTheWay([std::mem::MaybeUninit<f32>; PAIR * PAIR]);
 

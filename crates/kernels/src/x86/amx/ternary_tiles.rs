@@ -18,7 +18,7 @@ use std::cell::RefCell;
 const WIDE: usize = BLOCK * STRIP;
 /// Bytes of four k of a strip's rows, one byte each.
 const CODES: usize = STRIP * QUAD;
-/// Bytes of tokens that stay in the second-level cache while strips go by.
+/// Bytes of tokens that stay in the second-level cache while they are multiplied by one strip after the other.
 const CACHED: usize = 1 << 20;
 
 thread_local! {
@@ -30,7 +30,7 @@ thread_local! {
 pub(super) fn product(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
     let (tokens, rows) = (out.rows(), out.columns());
     if tokens <= SIDE {
-        // Two tiles of tokens take as long whether they are full or not.
+        // A tile that is not full takes as long as a full one.
         return crate::x86::avx512::product_ternary(factors, out);
     }
     let bytes = factors.check(tokens, rows);
@@ -86,7 +86,7 @@ unsafe fn widen(strip: &[u8], wide: &mut [u8]) {
     }
 }
 
-/// The first token of up to 32 by a strip, what is left from there on, and where their sums go.
+/// Up to 32 tokens by the rows of a strip, and where their sums go.
 #[derive(Clone, Copy)]
 struct Square {
     token: usize,
@@ -96,7 +96,7 @@ struct Square {
     stride: usize,
 }
 
-/// Two tiles of tokens by two of rows, over all k; of a last lone tile of tokens nothing but its own.
+/// Two tiles of tokens by two tiles of rows, over all k. If one tile of tokens is left, the second is not written.
 ///
 /// # Safety
 /// Tokens and strip must have their blocks, the output its elements; the tiles must be configured.
@@ -176,7 +176,7 @@ unsafe fn square_sums(left: [*const i8; 2], right: *const u8, blocks: usize, sum
 mod tests {
     use super::*;
 
-    /// Whatever the processor: it is how a product is cut, not how it is made.
+    /// Needs no tiles: only the cut of a product is tested.
     #[test]
     fn rows_of_any_width_take_whole_pairs_of_tiles() {
         for in_features in [1, BLOCK, 2048, CACHED / 64, CACHED - 1, CACHED, CACHED + 1, layout::MAX_FEATURES]
