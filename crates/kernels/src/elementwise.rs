@@ -10,7 +10,7 @@ use half::bf16;
 /// Partial sums kept side by side: one AVX-512 register, two of AVX2, four of SSE.
 const LANES: usize = 16;
 
-type Sums = [f32; LANES];
+type LaneSums = [f32; LANES];
 
 /// One row of `rms_norm`: its input, and the gradient of its output.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Adds the lanes in a fixed tree: 16 → 8 → 4 → 2 → 1.
 #[inline(always)]
-fn sum(mut lanes: Sums) -> f32 {
+fn sum(mut lanes: LaneSums) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -67,7 +67,12 @@ fn sum(mut lanes: Sums) -> f32 {
 
 /// Reduces `(a, b)` pairwise into lanes by `step(accumulator, a, b)`, in increasing index.
 #[inline(always)]
-fn reduce<const FMA: bool>(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32) -> Sums {
+fn reduce<const FMA: bool>(
+    a: &[f32],
+    b: &[f32],
+    start: f32,
+    step: impl Fn(f32, f32, f32) -> f32,
+) -> LaneSums {
     assert_eq!(a.len(), b.len(), "two vectors of one length");
     let mut lanes = [start; LANES];
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();

@@ -113,12 +113,12 @@ impl<V> Window<V> {
 
 /// Where the sums of some tokens and rows go.
 #[derive(Clone, Copy)]
-struct Out {
+struct RowOut {
     start: *mut f32,
     stride: usize,
 }
 
-impl Out {
+impl RowOut {
     #[inline(always)]
     fn at(self, token: usize, row: usize) -> Self {
         Self { start: self.start.wrapping_add(token * self.stride + row), ..self }
@@ -138,7 +138,7 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     factors.check(tokens, rows);
     let RowFactors { x, weight, in_features: k } = factors;
     let part = Window { x: x.as_ptr(), weight: weight.as_ptr(), stride: k, len: k };
-    let out = Out { start: out.as_mut_ptr(), stride: out.stride() };
+    let out = RowOut { start: out.as_mut_ptr(), stride: out.stride() };
     // SAFETY: the shapes were checked; the caller promises the instructions.
     unsafe {
         if tokens <= FEW_TOKENS {
@@ -157,7 +157,7 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
 /// # Safety
 /// Of this and what follows: `part` must have the tokens and rows, `out` their elements.
 #[inline(always)]
-unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, tokens: usize, rows: usize) {
+unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, tokens: usize, rows: usize) {
     let (k, tiles) = (part.len, tokens.div_ceil(S::TILE_TOKENS));
     let row_by_row = tokens == 1 && size_of::<S::F32>() == LINE;
     let whole = if row_by_row { 0 } else { rows - rows % ROWS };
@@ -184,7 +184,7 @@ unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, tokens
 #[inline(always)]
 unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: bool>(
     part: &Window<F::Value>,
-    out: Out,
+    out: RowOut,
     tokens: usize,
 ) {
     // SAFETY: the caller's promise.
@@ -205,7 +205,7 @@ unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: boo
 #[inline(always)]
 unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: bool>(
     part: &Window<F::Value>,
-    out: Out,
+    out: RowOut,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -216,12 +216,12 @@ unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const A
 }
 
 /// The rows after a block. Each tile of tokens prefetches a part of them, a few lines at a time.
-struct Next {
+struct NextRows {
     from: *const u8,
     lines: usize, // at a time
 }
 
-impl Next {
+impl NextRows {
     /// The part of `tile` out of `tiles`, of as many rows from `row` on as a block has.
     #[inline(always)]
     fn part<V>(part: &Window<V>, row: usize, [tile, tiles]: [usize; 2]) -> Self {
@@ -246,13 +246,13 @@ impl Next {
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, tokens: usize, rows: usize) {
+unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, tokens: usize, rows: usize) {
     let tiles = tokens.div_ceil(S::TILE_TOKENS);
     for row in (0..rows).step_by(ROWS * GROUPS) {
         let here = (rows - row).min(ROWS * GROUPS);
         for tile in 0..tiles {
             let [first, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
-            let next = Next::part(&part, row + here, [tile, tiles]);
+            let next = NextRows::part(&part, row + here, [tile, tiles]);
             let (part, out) = (part.at(first, row, 0, part.len), out.at(first, row));
             // SAFETY: these tokens and rows exist.
             unsafe {
@@ -274,9 +274,9 @@ unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, token
 #[inline(always)]
 unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
     part: &Window<F::Value>,
-    out: Out,
+    out: RowOut,
     rows: usize,
-    mut next: Next,
+    mut next: NextRows,
 ) {
     let (k, groups) = (part.len, rows / ROWS);
     let stretch = STRETCH / size_of::<F::Value>() / F::LANES * F::LANES;
@@ -359,7 +359,7 @@ unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, con
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn finish<S: Simd, const R: usize, const T: usize>(sums: &[[S::F32; T]; R], out: Out) {
+unsafe fn finish<S: Simd, const R: usize, const T: usize>(sums: &[[S::F32; T]; R], out: RowOut) {
     for t in 0..T {
         let to = out.at(t, 0).start;
         // SAFETY: the caller's promise.

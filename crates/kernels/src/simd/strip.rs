@@ -37,7 +37,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
             // Tiles of similar sizes: 8 tokens are 4 and 4.
             let [token, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
             let out = StripOut::new(&mut out, token, first);
-            let tokens = Tokens { x, first: token, count: end - token };
+            let tokens = TileTokens { x, first: token, count: end - token };
             // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements.
             unsafe {
                 match codes {
@@ -51,7 +51,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
 
 /// Some tokens of a product.
 #[derive(Clone, Copy)]
-struct Tokens<'a> {
+struct TileTokens<'a> {
     x: BlockQuantized<'a>,
     first: usize,
     count: usize,
@@ -102,7 +102,7 @@ impl StripOut {
 ///
 /// # Safety
 /// Of all functions: the processor must have the instructions of `S`.
-trait Format<S: Dot> {
+trait StripArithmetic<S: Dot> {
     const CODES: Codes;
     /// Quads of k in a stored vector.
     const QUADS: usize;
@@ -118,7 +118,7 @@ trait Format<S: Dot> {
 struct Int8;
 struct Int4;
 
-impl<S: Dot> Format<S> for Int8 {
+impl<S: Dot> StripArithmetic<S> for Int8 {
     const CODES: Codes = Codes::Int8;
     const QUADS: usize = 1;
     type Ready = S::Bytes;
@@ -151,7 +151,7 @@ impl<S: Dot> Format<S> for Int8 {
 // A block's quads are few enough for one sum of small codes.
 const _: () = assert!(Codes::Int4.block() / QUAD <= FOUR_BIT_STEPS);
 
-impl<S: Dot> Format<S> for Int4 {
+impl<S: Dot> StripArithmetic<S> for Int4 {
     const CODES: Codes = Codes::Int4;
     const QUADS: usize = 2;
     type Ready = S::Stored;
@@ -186,8 +186,8 @@ impl<S: Dot> Format<S> for Int4 {
 /// Of this and what follows: the strip must have the blocks of the tokens, the output their elements; the processor must
 /// have the instructions of `S`.
 #[inline(always)]
-unsafe fn with_tokens<S: Dot, F: Format<S>, const VECTORS: usize>(
-    tokens: Tokens<'_>,
+unsafe fn with_tokens<S: Dot, F: StripArithmetic<S>, const VECTORS: usize>(
+    tokens: TileTokens<'_>,
     strip: &[u8],
     out: StripOut,
 ) {
@@ -210,8 +210,8 @@ unsafe fn with_tokens<S: Dot, F: Format<S>, const VECTORS: usize>(
 /// # Safety
 /// As [`with_tokens`].
 #[inline(always)]
-unsafe fn multiply<S: Dot, F: Format<S>, const VECTORS: usize, const T: usize>(
-    tokens: Tokens<'_>,
+unsafe fn multiply<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T: usize>(
+    tokens: TileTokens<'_>,
     strip: &[u8],
     out: StripOut,
 ) {
@@ -264,7 +264,7 @@ impl Block<'_> {
     /// The block must have these vectors, and the codes and offsets of so many tokens; the processor must have the
     /// instructions of `S`.
     #[inline(always)]
-    unsafe fn sums<S: Dot, F: Format<S>, const VECTORS: usize, const T: usize>(
+    unsafe fn sums<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T: usize>(
         &self,
         first: usize,
         at_once: usize,

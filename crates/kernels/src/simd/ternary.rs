@@ -30,7 +30,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
     let TernaryFactors { x, weight, step } = factors;
     for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
         for token in (0..tokens).step_by(S::TERNARY_TOKENS) {
-            let tile = Tile { x, token, step, out: StripOut::new(&mut out, token, first) };
+            let tile = TernaryTile { x, token, step, out: StripOut::new(&mut out, token, first) };
             // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements. Groups
             // of more than 8 tokens are whole multiples of a tile, and smaller ones begin at 0 and end where the
             // tokens do, so that a tile lies within one.
@@ -53,7 +53,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
 
 /// Some tokens of a product, and where their sums with one strip go.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct TernaryTile<'a> {
     x: RowQuantized<'a>,
     token: usize,
     step: f32,
@@ -75,8 +75,8 @@ const fn chains<S: Dot>(tokens: usize) -> usize {
 /// # Safety
 /// The strip must have the tokens' blocks, the tokens stand in one group, the output have its elements.
 #[inline(always)]
-unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>, strip: &[u8]) {
-    let Tile { x, token, .. } = tile;
+unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: TernaryTile<'_>, strip: &[u8]) {
+    let TernaryTile { x, token, .. } = tile;
     let chains = chains::<S>(T);
     // As in `strip`: the sums and the codes of a vector of rows.
     let at_once = if T + 1 > FEW_REGISTERS { S::VECTORS_AT_ONCE } else { VECTORS };
@@ -122,7 +122,7 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
 }
 
 /// Sums under way: of each token, in chains, and of each vector of rows.
-type Sums<S, const VECTORS: usize, const T: usize> = [[[<S as Dot>::Small; VECTORS]; QUADS]; T];
+type SmallSums<S, const VECTORS: usize, const T: usize> = [[[<S as Dot>::Small; VECTORS]; QUADS]; T];
 
 /// Adds the products of one line: `codes` are those of the first token, `line` begins at the first vector of rows.
 ///
@@ -133,7 +133,7 @@ unsafe fn add_line<S: Dot, const VECTORS: usize, const T: usize>(
     line: *const u8,
     codes: *const i8,
     at_once: usize,
-    sums: &mut Sums<S, VECTORS, T>,
+    sums: &mut SmallSums<S, VECTORS, T>,
 ) {
     for quad in 0..QUADS {
         // SAFETY: the caller's promise.

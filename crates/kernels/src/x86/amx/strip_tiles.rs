@@ -53,10 +53,10 @@ pub(super) fn product(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
                     let row = first + half * SIDE;
                     let (tokens, rows) = (SIDE.min(tokens - token), SIDE.min(rows - row));
                     let out = start.wrapping_add(token * stride + row);
-                    let square = Square { token, tokens, half, rows, out, stride };
+                    let tile = OneTile { token, tokens, half, rows, out, stride };
                     // SAFETY: strip and tokens have their blocks, the output these elements; this table has
                     // the instructions, and the tiles are configured.
-                    unsafe { multiply(codes, x, right, square) };
+                    unsafe { multiply(codes, x, right, tile) };
                 }
             }
         }
@@ -73,7 +73,7 @@ struct StripCodes<'a> {
 
 /// Up to 16 tokens and 16 rows of a strip, and where their sums go.
 #[derive(Clone, Copy)]
-struct Square {
+struct OneTile {
     token: usize, // the first
     tokens: usize,
     half: usize, // of the strip
@@ -106,13 +106,13 @@ unsafe fn widen(strip: &[u8], out: &mut [u8]) {
     }
 }
 
-/// The products of a square.
+/// The products of one tile.
 ///
 /// # Safety
 /// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for `codes`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, square: Square) {
-    let Square { token, tokens, half, rows, out, stride } = square;
+unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, tile: OneTile) {
+    let OneTile { token, tokens, half, rows, out, stride } = tile;
     // A block is multiplied before the block before it is added, because what a tile has stored cannot be loaded at
     // once.
     let mut whole = [const { TileSums([0; SIDE * SIDE]) }; 2]; // [tokens, rows]

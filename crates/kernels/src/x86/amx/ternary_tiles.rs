@@ -49,10 +49,10 @@ pub(super) fn product(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
                 unsafe { widen(strip, wide) };
                 for token in (of_tokens..tokens.min(of_tokens + some)).step_by(2 * SIDE) {
                     let out = start.wrapping_add(token * stride + first);
-                    let square = Square { token, tokens: tokens - token, rows: rows - first, out, stride };
+                    let tiles = TwoByTwo { token, tokens: tokens - token, rows: rows - first, out, stride };
                     // SAFETY: strip and tokens have their blocks, the output these elements; this table has the
                     // instructions, and the tiles are configured.
-                    unsafe { multiply(x, wide, step, square) };
+                    unsafe { multiply(x, wide, step, tiles) };
                 }
             }
         }
@@ -88,7 +88,7 @@ unsafe fn widen(strip: &[u8], wide: &mut [u8]) {
 
 /// Up to 32 tokens by the rows of a strip, and where their sums go.
 #[derive(Clone, Copy)]
-struct Square {
+struct TwoByTwo {
     token: usize,
     tokens: usize,
     rows: usize,
@@ -101,18 +101,18 @@ struct Square {
 /// # Safety
 /// Tokens and strip must have their blocks, the output its elements; the tiles must be configured.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, square: Square) {
+unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, tiles: TwoByTwo) {
     let mut sums = [const { TileSums([0; SIDE * SIDE]) }; 4]; // [tokens, rows] of each tile
-    let tiles = if square.tokens > SIDE { 2 } else { 1 };
-    let left: [_; 2] = std::array::from_fn(|i| x.codes(0, square.token + i.min(tiles - 1) * SIDE).as_ptr());
+    let groups = if tiles.tokens > SIDE { 2 } else { 1 };
+    let left: [_; 2] = std::array::from_fn(|i| x.codes(0, tiles.token + i.min(groups - 1) * SIDE).as_ptr());
     // SAFETY: the caller's promise; the blocks of a group of tokens follow one another.
     unsafe { square_sums(left, wide.as_ptr(), x.blocks, &mut sums) };
-    for (i, sums) in sums.iter().enumerate().take(2 * tiles) {
+    for (i, sums) in sums.iter().enumerate().take(2 * groups) {
         let (token, row) = (i / 2 * SIDE, i % 2 * SIDE);
-        let rows = square.rows.saturating_sub(row).min(SIDE);
-        let of_tokens = x.steps(square.token + token).iter().zip(x.offsets(square.token + token));
-        for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(square.tokens - token)) {
-            let at = square.out.wrapping_add((token + t) * square.stride + row);
+        let rows = tiles.rows.saturating_sub(row).min(SIDE);
+        let of_tokens = x.steps(tiles.token + token).iter().zip(x.offsets(tiles.token + token));
+        for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(tiles.tokens - token)) {
+            let at = tiles.out.wrapping_add((token + t) * tiles.stride + row);
             // SAFETY: `sums` has 16 vectors; masked lanes are not written, and the others lie within the output.
             unsafe {
                 let whole = _mm512_load_si512(sums.0.as_ptr().add(t * SIDE).cast());
