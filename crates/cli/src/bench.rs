@@ -1,10 +1,12 @@
 //! `offramp bench`: tokens per second at every exit, in every number format.
 
 pub(crate) mod describe;
+mod many_texts;
 
 use crate::formats::Parts;
 use crate::number::rate;
 use crate::progress::Progress;
+use crate::speculate::Speculate;
 use crate::{output, shape, source};
 use anyhow::Result;
 use offramp_eval::{SpeedOptions, SpeedReport, Spread, speed};
@@ -26,6 +28,7 @@ const SEED: u64 = 0;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp bench runs/first-light --exits 6,12,18,24\n  \
                   offramp bench --config recipes/llama3-earlyexit.toml --format bf16,int8,int4 --threads 1\n  \
+                  offramp bench --texts 1,4,16 --new-tokens 64\n  \
                   offramp bench --probe")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -54,6 +57,14 @@ pub(crate) struct Arguments {
     /// Counted samples of each exit
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
+    /// So many texts at once, separated by commas: how many tokens per second they give together, at the deepest of the
+    /// exit layers, in place of each exit's speed for one text
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "probe")]
+    texts: Vec<usize>,
+    /// With --texts, draft with the first layers: auto, off, or an exit layer and a draft length, as 6:4
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off",
+        requires = "texts")]
+    speculate: Speculate,
     /// Time a call for so many tokens after the prompt too, against one token; 0 for none
     #[arg(long, value_name = "N", default_value_t = 6)]
     verify: usize,
@@ -87,16 +98,21 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         }
     };
     let options = options(arguments, &config);
-    let mut reports = Vec::new();
-    for formats in formats(arguments) {
-        let load = || match &source {
-            Some(source) => source.load(&formats),
+    let load = |formats: &Formats| -> offramp_eval::Result<Llama> {
+        match &source {
+            Some(source) => Ok(source.load(formats)?),
             None => {
                 let needed = options.positions().max(config.max_position_embeddings);
                 let config = Config { max_position_embeddings: needed, ..config.clone() };
-                Ok(Llama::random(config, SEED, &formats)?)
+                Ok(Llama::random(config, SEED, formats)?)
             }
-        };
+        }
+    };
+    if !arguments.texts.is_empty() {
+        return many_texts::run(arguments, path, &options, &load, json);
+    }
+    let mut reports = Vec::new();
+    for formats in formats(arguments) {
         let mut progress = Progress::new(1);
         let mut show = |done: usize, total: usize| {
             progress.set_total(total as u64);
@@ -104,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             let name = formats.layers.map_or("", Format::name);
             progress.set(done as u64, || format!("{name} {done} of {total} samples, {remaining} left"));
         };
-        reports.push(speed(|| Ok(load()?), &options, &mut show)?);
+        reports.push(speed(|| load(&formats), &options, &mut show)?);
     }
     match json {
         true => output::json(&Answer { model: path, reports: &reports })?,

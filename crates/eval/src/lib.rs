@@ -6,6 +6,7 @@
 pub mod card;
 mod confidence;
 mod data;
+mod many_texts;
 mod memory;
 mod others;
 mod perplexity;
@@ -17,6 +18,7 @@ mod training;
 
 pub use confidence::{Calibration, CalibrationOptions, ConfidenceScore, ExitShare, calibrate};
 pub use data::open_data;
+pub use many_texts::{ManyTextsOptions, ManyTextsReport, ManyTextsSpeed, many_texts};
 pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, evaluate, perplexity};
 pub use smoothed::Smoothed;
