@@ -44,9 +44,9 @@ impl<F: AsRef<[f32]> + Sync> Probe<F> {
 
     /// Bytes per second that the memory gives to all threads together.
     ///
-    /// The buffer is read twice by a product, which prefetches, and twice by plain sums over several streams, which
-    /// leave prefetching to the processor. Which is faster depends on the machine. The best pass counts, because other
-    /// work on the machine can only slow a pass down.
+    /// The buffer is read twice by a product, which prefetches, and twice by plain sums over several streams,
+    /// which leave prefetching to the processor. Which is faster depends on the machine. The best pass
+    /// counts, because other work on the machine can only slow a pass down.
     pub fn read(&self) -> f64 {
         let (x, mut out) = ([1.0; ROW], vec![0.0; FLOATS / ROW]);
         let mut operand = Operand::default();

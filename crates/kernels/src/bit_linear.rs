@@ -1,12 +1,14 @@
-//! The arithmetic of a `BitLinear` layer: ternary weights, activations of 8 or 4 bits, and the rotation before them.
+//! The arithmetic of a `BitLinear` layer: ternary weights, activations of 8 or 4 bits, and the rotation
+//! before them.
 //!
-//! This is the definition, in plain Rust. Training calls it, and the engine's faster kernels are tested against it.
-//! With codes `c` and steps `s` (scales), a product is `y = (Σ c_x · c_w) · (s_x · s_w)`: the sum is an exact whole
-//! number, which is scaled once. A value that is not finite makes its step not finite, so that no product hides it.
+//! This is the definition, in plain Rust. Training calls it, and the engine's faster kernels are tested
+//! against it. With codes `c` and steps `s` (scales), a product is `y = (Σ c_x · c_w) · (s_x · s_w)`: the sum
+//! is an exact whole number, which is scaled once. A value that is not finite makes its step not finite, so
+//! that no product hides it.
 //!
-//! Sources: BitNet b1.58 (Ma et al. 2024, arXiv:2402.17764) for weights and 8 bits, in the form of its training tips
-//! and of Hugging Face's `bitnet`; BitNet a4.8 (Wang et al. 2024, arXiv:2411.04965) for 4 bits; BitNet v2 (Wang et al.
-//! 2025, arXiv:2504.18415) for the rotation.
+//! Sources: BitNet b1.58 (Ma et al. 2024, arXiv:2402.17764) for weights and 8 bits, in the form of its
+//! training tips and of Hugging Face's `bitnet`; BitNet a4.8 (Wang et al. 2024, arXiv:2411.04965) for 4 bits;
+//! BitNet v2 (Wang et al. 2025, arXiv:2504.18415) for the rotation.
 
 pub(crate) mod row_kernels;
 
@@ -75,9 +77,9 @@ pub fn ternary<C: From<i8>>(weights: &[f32], step: f32, codes: &mut [C]) {
     round(weights, 1.0 / step, (-1.0, 1.0), codes);
 }
 
-/// The codes of one token's activations; returns their step. `c = clamp(round(x · 127 / max|x|), −128, 127)` of step
-/// `max|x| / 127`, or `c = clamp(round(√7 · x / β), −8, 7)` of step `β / √7`, where `β = mean|x|`; ties to even, and
-/// neither maximum nor mean below 1e-5.
+/// The codes of one token's activations; returns their step. `c = clamp(round(x · 127 / max|x|), −128, 127)`
+/// of step `max|x| / 127`, or `c = clamp(round(√7 · x / β), −8, 7)` of step `β / √7`, where `β = mean|x|`;
+/// ties to even, and neither maximum nor mean below 1e-5.
 ///
 /// # Panics
 /// If `codes` is not as long as `x`.
@@ -88,8 +90,9 @@ pub fn quantise<C: From<i8>>(activations: Activations, x: &[f32], codes: &mut [C
     step
 }
 
-/// Multiplies a row by the orthonormal Hadamard matrix of its length (Sylvester's order), in place: its own inverse
-/// and transpose. Butterflies over neighbours come first, those over halves last, then one product with `1 / √n`.
+/// Multiplies a row by the orthonormal Hadamard matrix of its length (Sylvester's order), in place: its own
+/// inverse and transpose. Butterflies over neighbours come first, those over halves last, then one product
+/// with `1 / √n`.
 ///
 /// # Panics
 /// If the length is no power of two.
@@ -110,8 +113,8 @@ pub fn hadamard(row: &mut [f32]) {
     row.iter_mut().for_each(|value| *value *= scale);
 }
 
-/// Clamps before it rounds, so that values are small enough for [`nearest_i32`]. The bounds are whole numbers, so
-/// that the order does not matter.
+/// Clamps before it rounds, so that values are small enough for [`nearest_i32`]. The bounds are whole
+/// numbers, so that the order does not matter.
 #[inline(always)]
 fn round<C: From<i8>>(values: &[f32], inverse: f32, (least, most): (f32, f32), codes: &mut [C]) {
     assert_eq!(values.len(), codes.len(), "one code for each value");
@@ -133,8 +136,8 @@ fn max_magnitude(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |most, value| most.max(value.abs().to_bits())))
 }
 
-/// `mean|x|`, summed in `f64`: lane `j` of eight takes the values `k ≡ j` in increasing `k`, then lanes are added in
-/// their order.
+/// `mean|x|`, summed in `f64`: lane `j` of eight takes the values `k ≡ j` in increasing `k`, then lanes are
+/// added in their order.
 #[inline(always)]
 fn mean_magnitude(values: &[f32]) -> f32 {
     let mut lanes = [0.0f64; LANES];
@@ -184,7 +187,8 @@ mod tests {
                 prop_assert!((step / exact - 1.0).abs() < 1e-6, "{} instead of {}", step, exact);
                 for (&code, &x) in codes.iter().zip(&x) {
                     let (found, wanted) = (f32::from(code), expected(x, inverse, bounds));
-                    // The mean here is summed in another order. Its last bit may move a value that lies half-way.
+                    // The mean here is summed in another order. Its last bit may move a value that lies
+                    // half-way.
                     let half_way = ((x * inverse).fract().abs() - 0.5).abs() < 1e-4;
                     prop_assert!(found == wanted || half_way && (found - wanted).abs() == 1.0);
                 }

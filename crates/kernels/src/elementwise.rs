@@ -1,7 +1,7 @@
 //! Element-wise arithmetic and reductions, written once over arrays of lanes.
 //!
-//! Each function is `#[inline(always)]` and has no branch inside its loops. Each table compiles it for its own
-//! instruction set. `FMA` says whether `a·b + c` is rounded once.
+//! Each function is `#[inline(always)]` and has no branch inside its loops. Each table compiles it for its
+//! own instruction set. `FMA` says whether `a·b + c` is rounded once.
 
 use crate::exponential::{self, Lanes, Split};
 use crate::rounding::ROUND;
@@ -82,8 +82,8 @@ fn reduce<const FMA: bool>(
             lanes[i] = step(lanes[i], a[i], b[i]);
         }
     }
-    // Without FMA vectors are narrow. The compiler then makes the loop scalar to suit the code after it, unless the
-    // lanes pass through memory.
+    // Without FMA vectors are narrow. The compiler then makes the loop scalar to suit the code after it,
+    // unless the lanes pass through memory.
     lanes = if FMA { lanes } else { std::hint::black_box(lanes) };
     for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[i] = step(lanes[i], a, b);

@@ -1,13 +1,14 @@
 //! Training's large products, in `f32` or in `bf16` with sums in `f32`.
 //!
-//! The method is that of Goto and van de Geijn (2008). The right operand is cut into blocks that fit the last-level
-//! cache and packed there. Each thread packs rows of the left operand into its own second-level cache, and multiplies
-//! them in tiles that fit the registers, or AMX's tiles.
+//! The method is that of Goto and van de Geijn (2008). The right operand is cut into blocks that fit the
+//! last-level cache and packed there. Each thread packs rows of the left operand into its own second-level
+//! cache, and multiplies them in tiles that fit the registers, or AMX's tiles.
 //!
-//! Every element of the output is summed in increasing k, in stretches of 256 words. So a product has the same bits
-//! for any number of threads and any number of rows.
+//! Every element of the output is summed in increasing k, in stretches of 256 words. So a product has the
+//! same bits for any number of threads and any number of rows.
 //!
-//! For `bf16` operands are rounded while they are packed, to nearest and ties to even. Two values share a word.
+//! For `bf16` operands are rounded while they are packed, to nearest and ties to even. Two values share a
+//! word.
 
 pub(crate) mod matrix;
 pub(crate) mod micro;
@@ -140,7 +141,8 @@ pub(crate) fn gemm_with(
     RIGHT.set(packed);
 }
 
-/// The product of a block with all rows of the left operand, into rows `stride` apart; a task takes `rows` of them.
+/// The product of a block with all rows of the left operand, into rows `stride` apart; a task takes `rows` of
+/// them.
 fn all_rows(
     rows: usize,
     threads: Threads,

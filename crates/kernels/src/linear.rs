@@ -14,10 +14,12 @@ use half::bf16;
 const WORTH_A_THREAD: usize = 32 << 10;
 /// Values of the input below which it is not worth calling threads to convert them.
 const CONVERTED_ALONE: usize = 32 << 10;
-/// Bytes of weights that a thread takes at a time: enough for a long stream, and less than its second-level cache.
+/// Bytes of weights that a thread takes at a time: enough for a long stream, and less than its second-level
+/// cache.
 const CHUNK: usize = 256 << 10;
 
-/// More tokens than this are many. They are multiplied by a block of rows that stays in the second-level cache.
+/// More tokens than this are many. They are multiplied by a block of rows that stays in the second-level
+/// cache.
 const MANY: usize = 16;
 /// Rows of such a block.
 const BLOCK: usize = 64;

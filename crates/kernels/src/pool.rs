@@ -25,8 +25,8 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Physical cores that this process may use. Two threads on one core share its memory access and its arithmetic
-/// units, for which decoding waits, so that a second one brings nothing.
+/// Physical cores that this process may use. Two threads on one core share its memory access and its
+/// arithmetic units, for which decoding waits, so that a second one brings nothing.
 pub fn physical_cores() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // If the system does not say, every processor counts as a core.

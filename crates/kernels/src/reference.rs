@@ -12,8 +12,8 @@ use crate::table::Table;
 use crate::ternary::portable_ternary;
 use half::bf16;
 
-/// Written with arrays of lanes, which the compiler vectorizes for any target. Nothing is fused: a fused multiply-add
-/// would be a library call on targets that lack it.
+/// Written with arrays of lanes, which the compiler vectorizes for any target. Nothing is fused: a fused
+/// multiply-add would be a library call on targets that lack it.
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,

@@ -35,8 +35,8 @@ pub struct Table {
     pub product_strips: fn(StripFactors<'_>, ColumnsMut<'_>),
     /// As `product`, of quantized tokens and ternary weights; an element is one sum in `i32`.
     pub product_ternary: fn(TernaryFactors<'_>, ColumnsMut<'_>),
-    /// Quantizes one row as [`bit_linear::quantise`](crate::bit_linear::quantize) does. Returns its step and the sum
-    /// of its codes.
+    /// Quantizes one row as [`bit_linear::quantise`](crate::bit_linear::quantize) does. Returns its step and
+    /// the sum of its codes.
     pub quantise_row: QuantiseRow,
     /// Rotates one row in place; see [`bit_linear::hadamard`](crate::bit_linear::hadamard).
     pub hadamard: fn(&mut [f32]),
@@ -63,8 +63,8 @@ pub struct Table {
     pub softmax_backward: fn(&[f32], &mut [f32]),
     /// Rounds to the nearest `bf16`, ties to even.
     pub narrow: fn(&[f32], &mut [bf16]),
-    /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some of
-    /// its columns.
+    /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some
+    /// of its columns.
     pub attend: fn(&Attend<'_>, ColumnsMut<'_>),
     /// `out = silu(gate) · up`, `silu(z) = z / (1 + e^−z)`. Arguments: `gate`, `up`, `out`.
     pub silu_mul: fn(&[f32], &[f32], &mut [f32]),

@@ -1,8 +1,8 @@
 //! A product of row-major factors, cut into tiles that fit the registers.
 //!
-//! A tile is `R` rows by `T` tokens, with one vector of sums for each element. Lane j adds up the terms k ≡ j in
-//! increasing k, then the lanes are added in a fixed tree. Every element is summed alike in every tile, which is the
-//! batch invariance of this crate's head.
+//! A tile is `R` rows by `T` tokens, with one vector of sums for each element. Lane j adds up the terms k ≡ j
+//! in increasing k, then the lanes are added in a fixed tree. Every element is summed alike in every tile,
+//! which is the batch invariance of this crate's head.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 #![allow(clippy::needless_range_loop, reason = "counts of registers, fixed for the compiler")]
 
@@ -14,7 +14,8 @@ use half::bf16;
 /// How the factors of a format are loaded and multiplied.
 ///
 /// # Safety
-/// Of all functions: the processor must have the instructions of `S`; of the loads: the values must be readable.
+/// Of all functions: the processor must have the instructions of `S`; of the loads: the values must be
+/// readable.
 pub(crate) trait RowFormat<S: Simd> {
     /// What a factor is made of.
     type Value: Copy;
@@ -83,10 +84,11 @@ impl<S: Simd> RowFormat<S> for WidenedBf16 {
     }
 }
 
-/// Up to so many tokens, memory is the limit. More are multiplied by rows that stay in the second-level cache.
+/// Up to so many tokens, memory is the limit. More are multiplied by rows that stay in the second-level
+/// cache.
 const FEW_TOKENS: usize = 16;
-/// Bytes of a row that are multiplied before the next rows, so that the same stretch of the tokens stays in the
-/// first-level cache.
+/// Bytes of a row that are multiplied before the next rows, so that the same stretch of the tokens stays in
+/// the first-level cache.
 const STRETCH: usize = 3 << 10;
 /// Groups of rows whose sums wait for the next stretch: with 2048 features of 4 bytes, 512 KiB of weights.
 const GROUPS: usize = 16;
@@ -149,10 +151,10 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     }
 }
 
-/// Reads each row once, so that memory is read as one stream. One token is multiplied row by row. Several tokens are
-/// multiplied by four rows at a time, while the next four rows are prefetched one after the other. If a vector is
-/// shorter than a cache line, one token takes four rows at a time too: with one sum, each addition would wait for the
-/// one before it, which takes longer than memory.
+/// Reads each row once, so that memory is read as one stream. One token is multiplied row by row. Several
+/// tokens are multiplied by four rows at a time, while the next four rows are prefetched one after the other.
+/// If a vector is shorter than a cache line, one token takes four rows at a time too: with one sum, each
+/// addition would wait for the one before it, which takes longer than memory.
 ///
 /// # Safety
 /// Of this and what follows: `part` must have the tokens and rows, `out` their elements.

@@ -183,8 +183,8 @@ impl<S: Dot> StripArithmetic<S> for Int4 {
 }
 
 /// # Safety
-/// Of this and what follows: the strip must have the blocks of the tokens, the output their elements; the processor must
-/// have the instructions of `S`.
+/// Of this and what follows: the strip must have the blocks of the tokens, the output their elements; the
+/// processor must have the instructions of `S`.
 #[inline(always)]
 unsafe fn with_tokens<S: Dot, F: StripArithmetic<S>, const VECTORS: usize>(
     tokens: TileTokens<'_>,
@@ -217,8 +217,8 @@ unsafe fn multiply<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T:
 ) {
     let x = tokens.x;
     let bytes = F::CODES.block_bytes();
-    // Registers that a vector of rows takes for its sums and its codes. If the whole strip takes too many, a block is
-    // read more than once, for some of the vectors each time.
+    // Registers that a vector of rows takes for its sums and its codes. If the whole strip takes too many, a
+    // block is read more than once, for some of the vectors each time.
     let registers = T + size_of::<F::Ready>() / size_of::<S::I32>();
     let at_once = if registers > FEW_REGISTERS { S::VECTORS_AT_ONCE } else { VECTORS };
     // SAFETY: the strip has so many blocks, and the tokens have their codes.
@@ -261,8 +261,8 @@ impl Block<'_> {
     /// The sums of `T` tokens and of `at_once` vectors of rows, from the vector `first` on.
     ///
     /// # Safety
-    /// The block must have these vectors, and the codes and offsets of so many tokens; the processor must have the
-    /// instructions of `S`.
+    /// The block must have these vectors, and the codes and offsets of so many tokens; the processor must
+    /// have the instructions of `S`.
     #[inline(always)]
     unsafe fn sums<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T: usize>(
         &self,

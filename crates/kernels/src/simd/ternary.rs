@@ -31,9 +31,9 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
     for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
         for token in (0..tokens).step_by(S::TERNARY_TOKENS) {
             let tile = TernaryTile { x, token, step, out: StripOut::new(&mut out, token, first) };
-            // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements. Groups
-            // of more than 8 tokens are whole multiples of a tile, and smaller ones begin at 0 and end where the
-            // tokens do, so that a tile lies within one.
+            // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements.
+            // Groups of more than 8 tokens are whole multiples of a tile, and smaller ones begin at 0 and end
+            // where the tokens do, so that a tile lies within one.
             unsafe {
                 match tokens - token {
                     1 => multiply::<S, VECTORS, 1>(tile, strip),
@@ -124,10 +124,12 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: TernaryTi
 /// Sums under way: of each token, in chains, and of each vector of rows.
 type SmallSums<S, const VECTORS: usize, const T: usize> = [[[<S as Dot>::Small; VECTORS]; QUADS]; T];
 
-/// Adds the products of one line: `codes` are those of the first token, `line` begins at the first vector of rows.
+/// Adds the products of one line: `codes` are those of the first token, `line` begins at the first vector of
+/// rows.
 ///
 /// # Safety
-/// The line must have `at_once` vectors, each token its codes; the processor must have the instructions of `S`.
+/// The line must have `at_once` vectors, each token its codes; the processor must have the instructions of
+/// `S`.
 #[inline(always)]
 unsafe fn add_line<S: Dot, const VECTORS: usize, const T: usize>(
     line: *const u8,

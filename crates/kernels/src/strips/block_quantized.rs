@@ -53,9 +53,9 @@ pub(crate) struct TokenMut<'a> {
     pub(crate) places: usize,
 }
 
-/// Quantizes one token `x` `[in_features]` as the other factor of weights in `codes`: for each block
-/// `codes = round(127 · x / max|x|)` and `scale = max|x| / 127`. A value that is not finite makes the scale of its
-/// block not finite.
+/// Quantizes one token `x` `[in_features]` as the other factor of weights in `codes`. For each block
+/// `codes = round(127 · x / max|x|)` and `scale = max|x| / 127`. A value that is not finite makes the scale
+/// of its block not finite.
 #[inline(always)]
 pub(crate) fn quantize_token<const FMA: bool>(x: &[f32], codes: Codes, out: TokenMut<'_>) {
     match codes.block() {

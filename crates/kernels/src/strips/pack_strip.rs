@@ -110,8 +110,8 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
             best = (explained, along / square);
         }
     }
-    // Rounding to `bf16` moves a scale by up to a 512th part. If the fit gains less than that, the plain scale may be
-    // better.
+    // Rounding to `bf16` moves a scale by up to a 512th part. If the fit gains less than that, the plain
+    // scale may be better.
     let [fitted, plain] = [best.1, -0.125].map(|share| bf16::from_f32(share * largest));
     let error = |scale: bf16| -> f32 {
         let scale = scale.to_f32() / largest;

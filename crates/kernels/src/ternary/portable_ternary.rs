@@ -43,7 +43,8 @@ fn strip_sums(factors: &TernaryFactors<'_>, strip: &[u8], token: usize) -> [i32;
                     multiply(&stored.map(|byte| byte >> (2 * quad) & 3), x, &mut lanes);
                 }
             }
-            // Unless the lanes pass through memory, the compiler makes the loop scalar to suit the sums below.
+            // Unless the lanes pass through memory, the compiler makes the loop scalar to suit the sums
+            // below.
             let lanes = std::hint::black_box(lanes);
             for (sum, lanes) in sums.iter_mut().zip(lanes.as_chunks::<QUAD>().0) {
                 *sum += lanes.iter().map(|&lane| i32::from(lane)).sum::<i32>();

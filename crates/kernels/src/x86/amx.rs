@@ -1,7 +1,7 @@
 //! The table for processors with tiles (AMX): products of many `bf16` or int8 at once, the rest AVX-512's.
 //!
-//! A tile is a register of up to 16 rows of 64 bytes, and one instruction multiplies two of them. The compiler has no
-//! stable types for tiles, so that all code that touches them is assembly.
+//! A tile is a register of up to 16 rows of 64 bytes, and one instruction multiplies two of them. The
+//! compiler has no stable types for tiles, so that all code that touches them is assembly.
 #![allow(unsafe_code, reason = "tiles are reached through assembly alone")]
 
 mod bf16_loops;

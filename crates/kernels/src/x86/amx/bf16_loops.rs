@@ -29,7 +29,8 @@ impl RowStream {
         }
         let Self { a, stride, ahead, b, width, steps } = *self;
         let p = a.cast::<u8>().wrapping_add(ahead);
-        // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one assembly block to the next.
+        // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one
+        // assembly block to the next.
         unsafe {
             asm!(
                 "2:",
@@ -96,7 +97,8 @@ macro_rules! steps {
         #[inline]
         unsafe fn $name(&self) {
             let Self { a, a_next, b, b_stride, b_next, steps } = *self;
-            // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one assembly block to the next.
+            // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one
+            // assembly block to the next.
             unsafe {
                 asm!(
                     "2:",

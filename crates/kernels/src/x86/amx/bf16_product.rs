@@ -40,8 +40,8 @@ pub(super) fn product(factors: RowFactors<'_, bf16>, mut out: ColumnsMut<'_>) {
     let narrow = TileShape::tall(4 * width);
     // SAFETY: this table is handed out only where there are tiles.
     let _config = unsafe { TileConfig::set(narrow, TileShape::tall(LINE), narrow) };
-    // SAFETY: this table has AVX-512 and tiles, the tiles are configured, and both factors and the output are as long
-    // as they were checked to be.
+    // SAFETY: this table has AVX-512 and tiles, the tiles are configured, and both factors and the output are
+    // as long as they were checked to be.
     unsafe {
         // Rows that tiles can read where they lie.
         let whole = if groups == 1 && k.is_multiple_of(STEP) { rows / SIDE * SIDE } else { 0 };
@@ -70,8 +70,8 @@ impl SumsOut {
 /// Few tokens read the rows where they lie, 16 at a time, and prefetch what comes [`AHEAD`] steps later.
 ///
 /// # Safety
-/// The factors must belong together and `out` be `[tokens, rows]`; the tiles must be configured, `k` must be a
-/// multiple of 32, and the number of rows one of 16.
+/// The factors must belong together and `out` be `[tokens, rows]`; the tiles must be configured, `k` must be
+/// a multiple of 32, and the number of rows one of 16.
 unsafe fn few(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: SumsOut) {
     let steps = k / STEP;
     for (index, rows) in weight.chunks_exact(SIDE * k).enumerate() {
@@ -124,7 +124,8 @@ unsafe fn many(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: SumsOut) 
     });
 }
 
-/// Copies a row into its place in the tiles of its group, `[steps, 16 rows, 32 k]`, and prefetches what follows.
+/// Copies a row into its place in the tiles of its group, `[steps, 16 rows, 32 k]`, and prefetches what
+/// follows.
 ///
 /// # Safety
 /// The processor must have the instructions.

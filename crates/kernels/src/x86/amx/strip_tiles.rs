@@ -109,12 +109,13 @@ unsafe fn widen(strip: &[u8], out: &mut [u8]) {
 /// The products of one tile.
 ///
 /// # Safety
-/// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for `codes`.
+/// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for
+/// `codes`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, tile: OneTile) {
     let OneTile { token, tokens, half, rows, out, stride } = tile;
-    // A block is multiplied before the block before it is added, because what a tile has stored cannot be loaded at
-    // once.
+    // A block is multiplied before the block before it is added, because what a tile has stored cannot be
+    // loaded at once.
     let mut whole = [const { TileSums([0; SIDE * SIDE]) }; 2]; // [tokens, rows]
     let multiply = |block: usize, whole: &mut TileSums| {
         let b = right.codes[block * right.step + half * LINE..].as_ptr();
@@ -151,7 +152,8 @@ unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, t
 /// 16 tokens by 16 rows at one block.
 ///
 /// # Safety
-/// `left` must have 16 tokens, `width` bytes each, and `right` 16 rows of a block; the tiles must be configured.
+/// `left` must have 16 tokens, `width` bytes each, and `right` 16 rows of a block; the tiles must be
+/// configured.
 #[inline(always)]
 unsafe fn block_sums(left: *const i8, width: usize, right: *const u8, sums: &mut TileSums) {
     // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing after it.

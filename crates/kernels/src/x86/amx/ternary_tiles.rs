@@ -1,7 +1,7 @@
 //! Products of ternary strips in tiles, for many tokens; few are multiplied by VNNI.
 //!
-//! A strip is widened to a byte a code, which gives a right factor for each half of its rows: a row of the tile is
-//! four k of 16 rows. Sums are exact whole numbers, so that they stay in tiles over all k.
+//! A strip is widened to a byte a code, which gives a right factor for each half of its rows: a row of the
+//! tile is four k of 16 rows. Sums are exact whole numbers, so that they stay in tiles over all k.
 #![allow(unsafe_code, reason = "tiles are reached through assembly, vectors through pointers")]
 
 use super::tile::{LINE, SIDE, TileConfig, TileShape, TileSums};
@@ -18,7 +18,8 @@ use std::cell::RefCell;
 const WIDE: usize = BLOCK * STRIP;
 /// Bytes of four k of a strip's rows, one byte each.
 const CODES: usize = STRIP * QUAD;
-/// Bytes of tokens that stay in the second-level cache while they are multiplied by one strip after the other.
+/// Bytes of tokens that stay in the second-level cache while they are multiplied by one strip after the
+/// other.
 const CACHED: usize = 1 << 20;
 
 thread_local! {
@@ -50,8 +51,8 @@ pub(super) fn product(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
                 for token in (of_tokens..tokens.min(of_tokens + some)).step_by(2 * SIDE) {
                     let out = start.wrapping_add(token * stride + first);
                     let tiles = TwoByTwo { token, tokens: tokens - token, rows: rows - first, out, stride };
-                    // SAFETY: strip and tokens have their blocks, the output these elements; this table has the
-                    // instructions, and the tiles are configured.
+                    // SAFETY: strip and tokens have their blocks, the output these elements; this table has
+                    // the instructions, and the tiles are configured.
                     unsafe { multiply(x, wide, step, tiles) };
                 }
             }
@@ -59,7 +60,8 @@ pub(super) fn product(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
     });
 }
 
-/// Tokens that are multiplied by a strip before the next strip is widened: whole pairs of tiles, one at the least.
+/// Tokens that are multiplied by a strip before the next strip is widened: whole pairs of tiles, one at the
+/// least.
 fn tokens_at_once(blocks: usize) -> usize {
     (CACHED / (blocks * BLOCK)).max(1).next_multiple_of(2 * SIDE)
 }
@@ -96,7 +98,8 @@ struct TwoByTwo {
     stride: usize,
 }
 
-/// Two tiles of tokens by two tiles of rows, over all k. If one tile of tokens is left, the second is not written.
+/// Two tiles of tokens by two tiles of rows, over all k. If one tile of tokens is left, the second is not
+/// written.
 ///
 /// # Safety
 /// Tokens and strip must have their blocks, the output its elements; the tiles must be configured.
@@ -113,7 +116,8 @@ unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, tiles: TwoByTwo)
         let of_tokens = x.steps(tiles.token + token).iter().zip(x.offsets(tiles.token + token));
         for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(tiles.tokens - token)) {
             let at = tiles.out.wrapping_add((token + t) * tiles.stride + row);
-            // SAFETY: `sums` has 16 vectors; masked lanes are not written, and the others lie within the output.
+            // SAFETY: `sums` has 16 vectors; masked lanes are not written, and the others lie within the
+            // output.
             unsafe {
                 let whole = _mm512_load_si512(sums.0.as_ptr().add(t * SIDE).cast());
                 let whole = _mm512_cvtepi32_ps(_mm512_add_epi32(whole, _mm512_set1_epi32(offset)));
@@ -127,8 +131,8 @@ unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, tiles: TwoByTwo)
 /// 32 tokens by 32 rows.
 ///
 /// # Safety
-/// Each of `left` must have `blocks` tiles of 16 tokens, and `right` as many pairs of tiles of 16 rows; the tiles
-/// must be configured.
+/// Each of `left` must have `blocks` tiles of 16 tokens, and `right` as many pairs of tiles of 16 rows; the
+/// tiles must be configured.
 #[inline(always)]
 unsafe fn square_sums(left: [*const i8; 2], right: *const u8, blocks: usize, sums: &mut [TileSums; 4]) {
     // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing after it.
