@@ -66,7 +66,7 @@ mod tests {
     fn a_table_that_is_not_there_is_one_line_that_names_those_that_are() {
         let mut unknown: Vec<OsString> = ["", "AVX2", "neon", " avx2", "avx2\n"].map(OsString::from).into();
         #[cfg(unix)]
-        unknown.push(std::os::unix::ffi::OsStringExt::from_vec(vec![0xff])); // no UTF-8, and so no name
+        unknown.push(std::os::unix::ffi::OsStringExt::from_vec(vec![0xff])); // not UTF-8
         for wanted in unknown {
             let message = named(Some(wanted.clone())).expect_err("no such table").to_string();
             assert!(message.starts_with(&format!("OFFRAMP_KERNELS is {wanted:?}: ")), "{message}");

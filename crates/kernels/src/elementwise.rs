@@ -1,26 +1,27 @@
 //! Element-wise arithmetic and reductions, written once over arrays of lanes.
 //!
-//! Each function is `#[inline(always)]` and has no branch inside its loops. Each table compiles it for its own
-//! instruction set. `FMA` says whether `a·b + c` is rounded once.
+//! Each function is `#[inline(always)]` and has no branch inside its loops. Each table compiles it for its
+//! own instruction set. `FMA` says whether `a·b + c` is rounded once.
 
+use crate::exponential::{self, Lanes, Split};
 use crate::rounding::ROUND;
 use half::bf16;
 
 /// Partial sums kept side by side: one AVX-512 register, two of AVX2, four of SSE.
 const LANES: usize = 16;
 
-type Lanes = [f32; LANES];
+type LaneSums = [f32; LANES];
 
-/// One row that went through `rms_norm`, and the gradient that came back.
+/// One row of `rms_norm`: its input, and the gradient of its output.
 #[derive(Clone, Copy, Debug)]
 pub struct NormRow<'a> {
-    /// What went in, `[hidden]`.
+    /// The input, `[hidden]`.
     pub x: &'a [f32],
     /// The norm's weight, `[hidden]`.
     pub weight: &'a [f32],
     /// What `rms_norm` returned.
     pub inv_rms: f32,
-    /// Gradient of what came out, `[hidden]`.
+    /// Gradient of the output, `[hidden]`.
     pub d_out: &'a [f32],
 }
 
@@ -42,7 +43,7 @@ pub struct AdamWStep {
     pub bias1: f32,
     /// `1 − beta2^t`.
     pub bias2: f32,
-    /// What every gradient is multiplied by first: the clipping factor.
+    /// The clipping factor, by which every gradient is multiplied first.
     pub grad_scale: f32,
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Adds the lanes in a fixed tree: 16 → 8 → 4 → 2 → 1.
 #[inline(always)]
-fn sum(mut lanes: Lanes) -> f32 {
+fn sum(mut lanes: LaneSums) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -66,7 +67,12 @@ fn sum(mut lanes: Lanes) -> f32 {
 
 /// Reduces `(a, b)` pairwise into lanes by `step(accumulator, a, b)`, in increasing index.
 #[inline(always)]
-fn reduce<const FMA: bool>(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, f32, f32) -> f32) -> Lanes {
+fn reduce<const FMA: bool>(
+    a: &[f32],
+    b: &[f32],
+    start: f32,
+    step: impl Fn(f32, f32, f32) -> f32,
+) -> LaneSums {
     assert_eq!(a.len(), b.len(), "two vectors of one length");
     let mut lanes = [start; LANES];
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
@@ -76,8 +82,8 @@ fn reduce<const FMA: bool>(a: &[f32], b: &[f32], start: f32, step: impl Fn(f32, 
             lanes[i] = step(lanes[i], a[i], b[i]);
         }
     }
-    // Without FMA vectors are narrow. The compiler then makes the loop scalar to suit the code after it, unless the
-    // lanes pass through memory.
+    // Without FMA vectors are narrow. The compiler then makes the loop scalar to suit the code after it,
+    // unless the lanes pass through memory.
     lanes = if FMA { lanes } else { std::hint::black_box(lanes) };
     for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[i] = step(lanes[i], a, b);
@@ -133,7 +139,7 @@ pub(crate) fn rms_norm_backward<const FMA: bool>(row: NormRow<'_>, d_x: &mut [f3
     let mut lanes = [0f32; LANES];
     let whole = len / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
-        // Slices of a known length, or the loop stays scalar.
+        // Slices of a known length, without which the compiler leaves the loop scalar.
         let [w, d, x] = [weight, d_out, x].map(|row| &row[start..start + LANES]);
         for i in 0..LANES {
             lanes[i] = fma::<FMA>(w[i] * d[i], x[i], lanes[i]);
@@ -149,28 +155,49 @@ pub(crate) fn rms_norm_backward<const FMA: bool>(row: NormRow<'_>, d_x: &mut [f3
     }
 }
 
-/// `e^x` to about 1 ulp of `f32` (Cephes' polynomial after reduction by powers of two). Results below
-/// 2^−125 are flushed to zero; overflow gives infinity, NaN stays NaN.
+/// One float, with or without fused multiply-add.
+#[derive(Clone, Copy)]
+struct Float<const FMA: bool>(f32);
+
+impl<const FMA: bool> Lanes for Float<FMA> {
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self {
+        Self(x)
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(self.0 * other.0)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        Self(fma::<FMA>(self.0, factor.0, term.0))
+    }
+}
+
+/// `e^x` to about 1 ulp. Results below 2^−125 are flushed to zero; overflow gives infinity, NaN stays NaN.
 #[inline(always)]
 fn exp<const FMA: bool>(x: f32) -> f32 {
     const LOWEST: f32 = -86.6;
     const HIGHEST: f32 = 88.722_84;
     let clamped = if x < LOWEST { LOWEST } else { x };
     let clamped = if clamped > HIGHEST { HIGHEST } else { clamped };
-    let shifted = fma::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
-    let power = shifted - ROUND;
-    // ln 2 in two parts, so that the remainder is exact.
-    let rest = fma::<FMA>(power, -0.693_359_4, clamped);
-    let rest = fma::<FMA>(power, 2.121_944_4e-4, rest);
-    let mut poly = 1.987_569_1e-4;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        poly = fma::<FMA>(poly, rest, coefficient);
-    }
-    let value = fma::<FMA>(poly * rest, rest, rest) + 1.0;
-    // 2^(power − 1), doubled at the end: 2^128 has no float, its half has.
-    let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-    let scale = f32::from_bits((exponent.wrapping_add(126) << 23) as u32);
-    let value = value * scale * 2.0;
+    let Split { value, shifted } = exponential::split(Float::<FMA>(clamped));
+    // 2^(k − 1), doubled at the end, because 2^128 is no float.
+    let k = (shifted.0.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let scale = f32::from_bits((k.wrapping_add(126) << 23) as u32);
+    let value = value.0 * scale * 2.0;
     let value = if x < LOWEST { 0.0 } else { value };
     if x > HIGHEST { f32::INFINITY } else { value }
 }

@@ -34,7 +34,7 @@ impl<V> RowFactors<'_, V> {
 pub struct StripFactors<'a> {
     /// What the codes are.
     pub codes: Codes,
-    /// The tokens, quantised for these codes.
+    /// The tokens, quantized for these codes.
     pub x: BlockQuantized<'a>,
     /// Whole strips, [`Codes::strip_bytes`] each.
     pub weight: &'a [u8],

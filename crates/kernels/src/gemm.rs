@@ -1,12 +1,14 @@
 //! Training's large products, in `f32` or in `bf16` with sums in `f32`.
 //!
-//! The right operand is cut into blocks that fit the last cache and packed there, by all threads or by the one
-//! that computes; each thread then packs rows of the left operand into its own second-level cache and goes through
-//! tiles that fit the registers, or AMX's (Goto and van de Geijn 2008). Every element of the output is summed in increasing k,
-//! in stretches of 256 words, whatever the threads, the cut and the neighbours: a product has the
-//! same bits for any number of threads, and for any number of rows.
+//! The method is that of Goto and van de Geijn (2008). The right operand is cut into blocks that fit the
+//! last-level cache and packed there. Each thread packs rows of the left operand into its own second-level
+//! cache, and multiplies them in tiles that fit the registers, or AMX's tiles.
 //!
-//! In `bf16` operands are rounded as they are packed, to nearest and ties to even; two of them share a word.
+//! Every element of the output is summed in increasing k, in stretches of 256 words. So a product has the
+//! same bits for any number of threads and any number of rows.
+//!
+//! For `bf16` operands are rounded while they are packed, to nearest and ties to even. Two values share a
+//! word.
 
 pub(crate) mod matrix;
 pub(crate) mod micro;
@@ -31,7 +33,7 @@ const LEFT_WORDS: usize = 1 << 16;
 /// Who computes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// The calling thread: inside loops that are parallel already.
+    /// The calling thread, for loops that are parallel already.
     One,
     /// The whole pool.
     All,
@@ -47,7 +49,7 @@ pub enum Factors {
     Bf16,
 }
 
-/// How a product is made.
+/// How a product is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Product {
     /// What it is multiplied by.
@@ -64,7 +66,7 @@ thread_local! {
     static RIGHT: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }
 
-/// A thread's buffer, or one of `len` words, which the system gives when they are touched.
+/// The thread's buffer, or a new one of `len` words. The system provides its pages when they are touched.
 fn take(buffer: &'static std::thread::LocalKey<Cell<Vec<u32>>>, len: usize) -> Vec<u32> {
     let held = buffer.take();
     if held.is_empty() { vec![0; len] } else { held }
@@ -91,11 +93,11 @@ pub fn gemm(out: MatrixMut<'_>, write: Write, a: Matrix<'_>, b: Matrix<'_>, how:
     gemm_with(active(), out, write, a, b, how);
 }
 
-/// As [`gemm`], with a table of one's choice.
+/// As [`gemm`], with a given table.
 ///
 /// # Panics
 /// As [`gemm`].
-pub fn gemm_with(
+pub(crate) fn gemm_with(
     table: &Table,
     out: MatrixMut<'_>,
     write: Write,
@@ -139,7 +141,8 @@ pub fn gemm_with(
     RIGHT.set(packed);
 }
 
-/// The product of a block with all rows of the left operand, into rows `stride` apart; a task takes `rows` of them.
+/// The product of a block with all rows of the left operand, into rows `stride` apart; a task takes `rows` of
+/// them.
 fn all_rows(
     rows: usize,
     threads: Threads,
@@ -171,7 +174,7 @@ impl<'a> Blocking<'a> {
     fn new(micro: &'a Micro, [m, n, k]: [usize; 3], threads: Threads) -> Self {
         let per_word = micro.per_word;
         let sharing = if threads == Threads::All { crate::pool::threads() } else { 1 };
-        // Two tasks for each thread even out what the machine does beside them.
+        // Two tasks for each thread, so that a thread that is slowed down does less.
         let share = if sharing == 1 { m } else { m.div_ceil(2 * sharing) };
         let within =
             |wanted: usize, room: usize, tile: usize| wanted.next_multiple_of(tile).min(room / tile * tile);
@@ -182,7 +185,7 @@ impl<'a> Blocking<'a> {
         Self { micro, rows, columns, depth }
     }
 
-    /// Words of a packed block of the right operand, whose stretches have all the room of a whole one.
+    /// Words of a packed block of the right operand. Every stretch has the room of a whole one.
     fn right_words(&self, [depth, columns]: [usize; 2]) -> usize {
         let stretches = depth.div_ceil(DEPTH * self.micro.per_word);
         stretches * DEPTH * columns.next_multiple_of(self.micro.columns)
@@ -205,7 +208,7 @@ fn pack_right(micro: &Micro, b: Matrix<'_>, right: &mut [u32], threads: Threads)
     }
 }
 
-/// A packed block of the right operand, and what is to be done with it.
+/// A packed block of the right operand, and how its product is scaled and written.
 #[derive(Clone, Copy)]
 struct PackedBlock<'a> {
     micro: &'a Micro,

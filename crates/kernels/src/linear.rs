@@ -1,4 +1,4 @@
-//! The engine's products over its threads: one input, one or several weight matrices.
+//! The engine's products, over its threads: one input by one or several weight matrices.
 
 use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
@@ -10,14 +10,16 @@ use crate::ternary::{self, Input, RowQuantizer};
 use crate::{pool, team};
 use half::bf16;
 
-/// Bytes of weights below which a thread is not worth calling: it comes within a microsecond.
+/// Bytes of weights below which a thread is not worth calling. Calling one takes about a microsecond.
 const WORTH_A_THREAD: usize = 32 << 10;
 /// Values of the input below which it is not worth calling threads to convert them.
 const CONVERTED_ALONE: usize = 32 << 10;
-/// Bytes of weights that a thread takes at a time: long enough a stream, and a part of its second-level cache.
+/// Bytes of weights that a thread takes at a time: enough for a long stream, and less than its second-level
+/// cache.
 const CHUNK: usize = 256 << 10;
 
-/// More tokens than this are many: they go through a block of rows that stays in the second-level cache.
+/// More tokens than this are many. They are multiplied by a block of rows that stays in the second-level
+/// cache.
 const MANY: usize = 16;
 /// Rows of such a block.
 const BLOCK: usize = 64;
@@ -29,9 +31,9 @@ pub enum Weight<'a> {
     F32(&'a [f32]),
     /// Row after row; the input is rounded to `bf16` too, sums are `f32`.
     Bf16(&'a [bf16]),
-    /// Strip after strip; the input is quantised to int8.
+    /// Strip after strip; the input is quantized to int8.
     Strips(Codes, &'a [u8]),
-    /// Strip after strip of two-bit codes; the input is quantised row by row.
+    /// Strip after strip of two-bit codes; the input is quantized row by row.
     Ternary(TernaryWeight<'a>),
 }
 
@@ -40,14 +42,14 @@ pub enum Weight<'a> {
 pub struct TernaryWeight<'a> {
     /// Its strips; see [`ternary`](crate::ternary).
     pub strips: &'a [u8],
-    /// What a code counts.
+    /// The scale of the matrix: what a code of 1 stands for.
     pub step: f32,
-    /// What becomes of the input.
+    /// How the input is quantized.
     pub input: Input,
 }
 
 impl Weight<'_> {
-    /// Whether both ask for the input in one form.
+    /// Whether both need the input in the same format.
     fn shares_input(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::F32(_), Self::F32(_)) | (Self::Bf16(_), Self::Bf16(_)) => true,
@@ -77,10 +79,10 @@ pub struct Job<'a> {
     pub out: &'a mut [f32],
 }
 
-/// The input in the formats that weights ask for, in buffers kept from call to call.
+/// The input in each format that weights need, in buffers that are kept from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct Operand {
-    f32: Aligned<f32>, // of many tokens, which are read again and again
+    f32: Aligned<f32>, // a copy of many tokens, which are read again and again
     bf16: Aligned<bf16>,
     int8: BlockQuantizer,
     int4: BlockQuantizer,
@@ -130,7 +132,7 @@ pub fn linear(x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [
     linear_with(active(), x, in_features, operand, jobs);
 }
 
-/// As [`linear`], with a table of one's choice.
+/// As [`linear`], with a given table.
 ///
 /// # Panics
 /// As [`linear`].
@@ -166,7 +168,7 @@ pub fn linear_with(
     });
 }
 
-/// A job that threads share.
+/// A job whose rows threads claim.
 struct Shared<'a> {
     weight: Weight<'a>,
     claims: Claims<'a>,
@@ -186,7 +188,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// The input of a product.
+/// The input of a product, in all formats that its jobs need.
 struct PreparedInput<'a> {
     table: &'a Table,
     x: &'a [f32],

@@ -12,8 +12,8 @@ use crate::table::Table;
 use crate::ternary::portable_ternary;
 use half::bf16;
 
-/// Written with arrays of lanes, so that the compiler vectorises it for whatever target it has; no
-/// fused multiply-add, which would be a library call where the target lacks it.
+/// Written with arrays of lanes, which the compiler vectorizes for any target. Nothing is fused: a fused
+/// multiply-add would be a library call on targets that lack it.
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
@@ -69,7 +69,7 @@ fn product(factors: RowFactors<'_, f32>, mut out: ColumnsMut<'_>) {
     }
 }
 
-/// Widened first, which is exact: the products are those of `f32`.
+/// Widens first, which is exact, and multiplies as `f32`.
 fn product_bf16(factors: RowFactors<'_, bf16>, mut out: ColumnsMut<'_>) {
     factors.check(out.rows(), out.columns());
     let RowFactors { x, weight, in_features } = factors;
@@ -86,7 +86,7 @@ fn product_bf16(factors: RowFactors<'_, bf16>, mut out: ColumnsMut<'_>) {
     }
 }
 
-/// One row by all tokens.
+/// The products of one row and all tokens.
 fn by_all(x: &[f32], row: &[f32], r: usize, out: &mut ColumnsMut<'_>) {
     for (t, x) in x.chunks_exact(row.len()).enumerate() {
         out.row(t)[r] = elementwise::dot::<false>(x, row);

@@ -1,7 +1,7 @@
 //! Rounding to whole numbers without a call into a library.
 
-/// 1.5 · 2²³. A float below 2²² in magnitude that this is added to keeps no fraction: the sum is rounded to the
-/// nearest whole number, ties to even, and holds it in the lowest bits of its mantissa.
+/// 1.5 · 2²³. A float below 2²² in magnitude that this is added to keeps no fraction: the sum is rounded to
+/// the nearest whole number, ties to even, and holds it in the lowest bits of its mantissa.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// The nearest whole number, ties to even, of what is below 2²² in magnitude.

@@ -1,14 +1,14 @@
-//! Weights in a few bits, in the order in which a processor reads them: one stream.
+//! Weights of 8 or 4 bits, stored in the order in which a processor reads them.
 //!
-//! Rows are taken 32 at a time, as a *strip*, and a strip is written block by block: the codes of 32 rows at
-//! `block` consecutive k, four k of a row side by side, then the 32 scales. A product walks through the
-//! strip from its first byte to its last, multiplies four codes of a row by four codes of the input in one
-//! lane, and needs no sum across lanes. `docs/kernels.md` draws it.
+//! 32 rows are a *strip*. A strip is written block by block: the codes of 32 rows at `block` consecutive k,
+//! with four k of a row side by side, then the 32 scales. A product reads the strip from its first byte to
+//! its last. It multiplies four codes of a row by four codes of the input in one lane, so that it needs no
+//! sum across lanes. `docs/kernels.md` draws the layout.
 //!
-//! A weight is `(code − zero) · scale` with a scale per block of a row, in `bf16`: its range is that of
-//! `f32`, and the codes are chosen after it was rounded. The input is quantised to int8 with one scale per
-//! block of a token, so that a token's result depends on that token alone. A block is summed in `i32`,
-//! which is exact in any order; blocks are added in `f32`, in increasing k.
+//! A weight is `(code − zero) · scale`. Each block of a row has a scale in `bf16`, which has the range of
+//! `f32`; codes are chosen after the scale was rounded. The input is quantized to int8 with one scale for
+//! each block of a token, so that a token's result depends on that token alone. A block is summed in `i32`,
+//! which is exact in any order. Blocks are added in `f32`, in increasing k.
 
 pub(crate) mod block_quantized;
 mod block_quantizer;

@@ -10,34 +10,33 @@ use crate::strips::block_quantized::TokenMut;
 use crate::strips::layout::Codes;
 use half::bf16;
 
-/// Tokens that some tables keep together.
-pub const TILE_TOKENS: usize = 16;
+/// Tokens of a group: some tables multiply so many together.
+pub(crate) const TILE_TOKENS: usize = 16;
 
 /// The arithmetic of one instruction set. See the crate's head for what every table promises.
 ///
-/// The functions check the lengths of their slices and panic where they disagree: the callers own
-/// their shapes.
+/// The functions panic if the lengths of their slices do not agree: shapes are the caller's responsibility.
 #[derive(Debug)]
 pub struct Table {
-    /// What `OFFRAMP_KERNELS` calls it.
+    /// Its name in `OFFRAMP_KERNELS`.
     pub name: &'static str,
     /// `out[t, r] = Σ_k x[t, k] · weight[r, k]`, on one thread, each element in one fixed order. Here and
     /// below, `out` is `[tokens, rows]` or some of its columns.
     pub product: fn(RowFactors<'_, f32>, ColumnsMut<'_>),
-    /// Rounds tokens to `bf16` in the order in which this table's `product_bf16` reads them. Arguments: `x`
-    /// `[tokens, in_features]`, `in_features`, the number of tokens of the whole product, of which these may be
-    /// some groups of [`TILE_TOKENS`], and room for their [`Self::operand_len`] values.
+    /// Rounds tokens to `bf16`, in the order in which this table's `product_bf16` reads them. Arguments: `x`
+    /// `[tokens, in_features]`, `in_features`, the number of tokens of the whole product, and room for
+    /// [`Self::operand_len`] values. `x` may be some groups of `TILE_TOKENS` of the whole product.
     pub operand_bf16: fn(&[f32], usize, usize, &mut [bf16]),
-    /// Values of that order, for tokens and features: it may pad both.
+    /// Values that `operand_bf16` writes for so many tokens and features. Both may be padded.
     pub operand_len: fn(usize, usize) -> usize,
-    /// As `product`, of factors in `bf16`, `x` as `operand_bf16` made it; sums are `f32`.
+    /// As `product`, of factors in `bf16`. `operand_bf16` made `x`; sums are `f32`.
     pub product_bf16: fn(RowFactors<'_, bf16>, ColumnsMut<'_>),
-    /// As `product`, of quantised factors; a block is summed in `i32`.
+    /// As `product`, of quantized factors; a block is summed in `i32`.
     pub product_strips: fn(StripFactors<'_>, ColumnsMut<'_>),
-    /// As `product`, of quantised tokens and ternary weights; an element is one sum in `i32`.
+    /// As `product`, of quantized tokens and ternary weights; an element is one sum in `i32`.
     pub product_ternary: fn(TernaryFactors<'_>, ColumnsMut<'_>),
-    /// Quantises one row, as [`bit_linear::quantise`](crate::bit_linear::quantise) says: returns its step and the sum
-    /// of its codes.
+    /// Quantizes one row as [`bit_linear::quantise`](crate::bit_linear::quantize) does. Returns its step and
+    /// the sum of its codes.
     pub quantise_row: QuantiseRow,
     /// Rotates one row in place; see [`bit_linear::hadamard`](crate::bit_linear::hadamard).
     pub hadamard: fn(&mut [f32]),
@@ -57,15 +56,15 @@ pub struct Table {
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]) -> f32,
     /// Adds one row's gradients to `d_x` and `d_weight` (second and third argument).
     pub rms_norm_backward: fn(NormRow<'_>, &mut [f32], &mut [f32]),
-    /// Softmax in place; returns the log-sum-exp of what stood there.
+    /// Softmax in place; returns the log-sum-exp of the scores.
     pub softmax: fn(&mut [f32]) -> f32,
     /// Replaces `d` (second argument), the gradient of probabilities `p`, by that of their scores:
     /// `p · (d − Σ p · d)`.
     pub softmax_backward: fn(&[f32], &mut [f32]),
     /// Rounds to the nearest `bf16`, ties to even.
     pub narrow: fn(&[f32], &mut [bf16]),
-    /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some of
-    /// its columns.
+    /// Attention of a few heads over their cache, in one pass; `out` is `[tokens, heads · head_dim]` or some
+    /// of its columns.
     pub attend: fn(&Attend<'_>, ColumnsMut<'_>),
     /// `out = silu(gate) · up`, `silu(z) = z / (1 + e^−z)`. Arguments: `gate`, `up`, `out`.
     pub silu_mul: fn(&[f32], &[f32], &mut [f32]),

@@ -1,5 +1,5 @@
-//! Invariant 4: a token's result does not depend on how many tokens share the call, on the cut of the rows, nor
-//! on threads.
+//! Invariant 4: a token's result does not depend on how many tokens share the call, on the cut of the rows,
+//! nor on threads.
 
 use offramp_kernels::strips::{BlockQuantizer, Codes, STRIP, StripFactors, pack};
 use offramp_kernels::ternary::{self, Input, TernaryFactors};

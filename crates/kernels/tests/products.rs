@@ -1,4 +1,5 @@
-//! Every table's products are what their formulas say, in `f64`: in every format, on odd sizes, at the extremes.
+//! Every table's products are what their formulas say, in `f64`: in every format, on odd sizes, at the
+//! extremes.
 
 use offramp_kernels::strips::{BlockQuantizer, Codes, STRIP, StripFactors, pack, unpack};
 use offramp_kernels::{ColumnsMut, RowFactors, Table, available, bf16};

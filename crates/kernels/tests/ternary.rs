@@ -1,5 +1,5 @@
-//! Every table's ternary products are exact whole numbers times two steps, and its rows are quantised and rotated as
-//! `bit_linear` says: on odd sizes, at the extremes, and bit for bit.
+//! Every table's ternary products are exact whole numbers times two steps, and its rows are quantized and
+//! rotated as `bit_linear` says: on odd sizes, at the extremes, and bit for bit.
 
 use offramp_kernels::bit_linear::{self, Activations};
 use offramp_kernels::strips::STRIP;

@@ -2,7 +2,7 @@
 
 use super::Activations;
 
-/// Quantises a row; its step, and the sum of its codes.
+/// Quantizes a row. Returns its step and the sum of its codes.
 #[inline(always)]
 pub(crate) fn quantise_row<const FMA: bool>(
     activations: Activations,
@@ -13,10 +13,10 @@ pub(crate) fn quantise_row<const FMA: bool>(
     (step, codes.iter().map(|&code| i32::from(code)).sum())
 }
 
-/// Values whose first stages stay in registers.
+/// Values of a group whose first four stages stay in registers.
 const LANES: usize = 16;
 
-/// The rotation's butterflies in their order: neighbours first within vectors, then two stages at a time.
+/// As [`super::hadamard`], with the same bits: the first stages within vectors, the others two at a time.
 ///
 /// # Panics
 /// If the length is no power of two.

@@ -1,13 +1,13 @@
-//! Matrices over slices: what goes into a product, and what comes out.
+//! Matrices over slices: the operands of a product, and its output.
 
 use half::bf16;
 
 /// The values of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
-    /// Whole floats.
+    /// Floats.
     F32(&'a [f32]),
-    /// Rounded already.
+    /// Rounded to `bf16`.
     Bf16(&'a [bf16]),
 }
 

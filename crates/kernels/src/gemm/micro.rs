@@ -5,12 +5,12 @@ use super::matrix::PackSource;
 /// Words of k that are summed in registers before they reach the output.
 pub(crate) const DEPTH: usize = 256;
 
-/// What happens to what stood in the output.
+/// What happens to the old values of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// It is overwritten.
+    /// They are overwritten.
     Replace,
-    /// The product is added to it.
+    /// The product is added to them.
     Add,
 }
 
@@ -25,8 +25,8 @@ pub struct Micro {
     pub(crate) per_word: usize,
     /// Panels have a multiple of so many words of k, the last ones zero. It divides [`DEPTH`].
     pub(crate) step: usize,
-    /// Writes rows of the left operand as panels of `rows` (second argument), as many words each as `words`
-    /// times `rows`, in an order of its own; what pads the last panel counts for nothing.
+    /// Writes rows of the left operand as panels of `rows` (second argument) by so many words, in an order of
+    /// its own. The rows that pad the last panel may hold anything.
     pub(crate) pack_left: Pack,
     /// As `pack_left`, columns of the right operand as panels of `columns`.
     pub(crate) pack_right: Pack,
@@ -56,8 +56,8 @@ pub(crate) struct Panels<'a> {
 }
 
 impl Panels<'_> {
-    /// Calls `tile` for every tile of so many rows and columns. Columns outside: their panel stays in the first
-    /// cache while all rows go by.
+    /// Calls `tile` for every tile of so many rows and columns. Columns outside: their panel stays in the
+    /// first cache while all rows go by.
     #[inline(always)]
     pub(crate) fn each(
         self,

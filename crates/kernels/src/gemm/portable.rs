@@ -71,7 +71,7 @@ pub(crate) fn tile_bf16<const FMA: bool, const R: usize, const C: usize>(
     for (left, right) in left.iter().zip(right) {
         for (sums, &left) in sums.iter_mut().zip(left) {
             for (sum, &right) in sums.iter_mut().zip(right) {
-                // The odd one first, as `vdpbf16ps` has it.
+                // The odd one first, as in `vdpbf16ps`.
                 *sum = crate::elementwise::fma::<FMA>(high(left), high(right), *sum);
                 *sum = crate::elementwise::fma::<FMA>(low(left), low(right), *sum);
             }

@@ -1,8 +1,8 @@
 //! A product of row-major factors, cut into tiles that fit the registers.
 //!
-//! A tile is `R` rows by `T` tokens, with one vector of sums for each element. Lane j adds up the terms k ≡ j in
-//! increasing k, then the lanes are added in a fixed tree. Every element is summed alike in every tile, which is the
-//! batch invariance of this crate's head.
+//! A tile is `R` rows by `T` tokens, with one vector of sums for each element. Lane j adds up the terms k ≡ j
+//! in increasing k, then the lanes are added in a fixed tree. Every element is summed alike in every tile,
+//! which is the batch invariance of this crate's head.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 #![allow(clippy::needless_range_loop, reason = "counts of registers, fixed for the compiler")]
 
@@ -14,7 +14,8 @@ use half::bf16;
 /// How the factors of a format are loaded and multiplied.
 ///
 /// # Safety
-/// Of all functions: the processor must have the instructions of `S`; of the loads: the values must be readable.
+/// Of all functions: the processor must have the instructions of `S`; of the loads: the values must be
+/// readable.
 pub(crate) trait RowFormat<S: Simd> {
     /// What a factor is made of.
     type Value: Copy;
@@ -83,15 +84,16 @@ impl<S: Simd> RowFormat<S> for WidenedBf16 {
     }
 }
 
-/// Up to so many tokens wait for memory; more are multiplied by rows that stay in the second-level cache.
+/// Up to so many tokens, memory is the limit. More are multiplied by rows that stay in the second-level
+/// cache.
 const FEW_TOKENS: usize = 16;
-/// Bytes of a row that are multiplied before the next rows have their turn, so that the tokens' share of them
-/// stays in the first-level cache.
+/// Bytes of a row that are multiplied before the next rows, so that the same stretch of the tokens stays in
+/// the first-level cache.
 const STRETCH: usize = 3 << 10;
 /// Groups of rows whose sums wait for the next stretch: with 2048 features of 4 bytes, 512 KiB of weights.
 const GROUPS: usize = 16;
 const LINE: usize = 64;
-/// Bytes by which a lone token asks for its row before.
+/// Bytes by which a row is prefetched ahead for one token.
 const NEAR: usize = 1 << 10;
 
 /// The factors of a tile: from one row, one token and one k on.
@@ -113,12 +115,12 @@ impl<V> Window<V> {
 
 /// Where the sums of some tokens and rows go.
 #[derive(Clone, Copy)]
-struct Out {
+struct RowOut {
     start: *mut f32,
     stride: usize,
 }
 
-impl Out {
+impl RowOut {
     #[inline(always)]
     fn at(self, token: usize, row: usize) -> Self {
         Self { start: self.start.wrapping_add(token * self.stride + row), ..self }
@@ -128,7 +130,7 @@ impl Out {
 /// See [`Table::product`](crate::Table::product).
 ///
 /// # Safety
-/// The processor must have the instructions of `V`.
+/// The processor must have the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     factors: RowFactors<'_, F::Value>,
@@ -138,7 +140,7 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     factors.check(tokens, rows);
     let RowFactors { x, weight, in_features: k } = factors;
     let part = Window { x: x.as_ptr(), weight: weight.as_ptr(), stride: k, len: k };
-    let out = Out { start: out.as_mut_ptr(), stride: out.stride() };
+    let out = RowOut { start: out.as_mut_ptr(), stride: out.stride() };
     // SAFETY: the shapes were checked; the caller promises the instructions.
     unsafe {
         if tokens <= FEW_TOKENS {
@@ -149,20 +151,21 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     }
 }
 
-/// Reads each row once, so that memory sees one stream: a lone token row by row, more of them four rows at a
-/// time, while the next four are asked for one after the other. Vectors of half a line also take four rows for
-/// a lone token: one sum alone would wait for itself longer than for memory.
+/// Reads each row once, so that memory is read as one stream. One token is multiplied row by row. Several
+/// tokens are multiplied by four rows at a time, while the next four rows are prefetched one after the other.
+/// If a vector is shorter than a cache line, one token takes four rows at a time too: with one sum, each
+/// addition would wait for the one before it, which takes longer than memory.
 ///
 /// # Safety
 /// Of this and what follows: `part` must have the tokens and rows, `out` their elements.
 #[inline(always)]
-unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, tokens: usize, rows: usize) {
+unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, tokens: usize, rows: usize) {
     let (k, tiles) = (part.len, tokens.div_ceil(S::TILE_TOKENS));
     let row_by_row = tokens == 1 && size_of::<S::F32>() == LINE;
     let whole = if row_by_row { 0 } else { rows - rows % ROWS };
     for row in (0..whole).step_by(ROWS).chain(whole..rows) {
         for tile in 0..tiles {
-            // Tiles of like sizes: 8 tokens are 4 and 4.
+            // Tiles of similar sizes: 8 tokens are 4 and 4.
             let [first, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
             let (part, out) = (part.at(first, row, 0, k), out.at(first, row));
             // SAFETY: these tokens and rows exist.
@@ -183,7 +186,7 @@ unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, tokens
 #[inline(always)]
 unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: bool>(
     part: &Window<F::Value>,
-    out: Out,
+    out: RowOut,
     tokens: usize,
 ) {
     // SAFETY: the caller's promise.
@@ -204,7 +207,7 @@ unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: boo
 #[inline(always)]
 unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: bool>(
     part: &Window<F::Value>,
-    out: Out,
+    out: RowOut,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -214,13 +217,13 @@ unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const A
     }
 }
 
-/// The rows after a block, of which each tile of tokens asks for a part, a few lines at a time.
-struct Next {
+/// The rows after a block. Each tile of tokens prefetches a part of them, a few lines at a time.
+struct NextRows {
     from: *const u8,
     lines: usize, // at a time
 }
 
-impl Next {
+impl NextRows {
     /// The part of `tile` out of `tiles`, of as many rows from `row` on as a block has.
     #[inline(always)]
     fn part<V>(part: &Window<V>, row: usize, [tile, tiles]: [usize; 2]) -> Self {
@@ -233,25 +236,25 @@ impl Next {
     #[inline(always)]
     fn ask<S: Simd>(&mut self) {
         for _ in 0..self.lines {
-            // SAFETY: what is asked for need not exist.
+            // SAFETY: what is prefetched need not exist.
             unsafe { S::prefetch_l2(self.from) };
             self.from = self.from.wrapping_add(LINE);
         }
     }
 }
 
-/// Blocks of rows stay in the second-level cache while all tokens go by.
+/// A block of rows stays in the second-level cache while all tokens are multiplied by it.
 ///
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, tokens: usize, rows: usize) {
+unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, tokens: usize, rows: usize) {
     let tiles = tokens.div_ceil(S::TILE_TOKENS);
     for row in (0..rows).step_by(ROWS * GROUPS) {
         let here = (rows - row).min(ROWS * GROUPS);
         for tile in 0..tiles {
             let [first, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
-            let next = Next::part(&part, row + here, [tile, tiles]);
+            let next = NextRows::part(&part, row + here, [tile, tiles]);
             let (part, out) = (part.at(first, row, 0, part.len), out.at(first, row));
             // SAFETY: these tokens and rows exist.
             unsafe {
@@ -273,9 +276,9 @@ unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: Out, token
 #[inline(always)]
 unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
     part: &Window<F::Value>,
-    out: Out,
+    out: RowOut,
     rows: usize,
-    mut next: Next,
+    mut next: NextRows,
 ) {
     let (k, groups) = (part.len, rows / ROWS);
     let stretch = STRETCH / size_of::<F::Value>() / F::LANES * F::LANES;
@@ -303,7 +306,7 @@ unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
     }
 }
 
-/// Adds the products of `R` rows and `T` tokens to `sums`; `AHEAD` asks for what comes later.
+/// Adds the products of `R` rows and `T` tokens to `sums`; `AHEAD` prefetches what comes later.
 ///
 /// # Safety
 /// As [`few`].
@@ -315,7 +318,7 @@ unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, con
     let Window { x, weight, stride, len } = *part;
     let whole = len - len % F::LANES;
     for i in (0..whole).step_by(F::LANES) {
-        // SAFETY: `i + LANES ≤ len`, and each row and token has so many values; what is asked for need not
+        // SAFETY: `i + LANES ≤ len`, and each row and token has so many values; what is prefetched need not
         // exist.
         unsafe {
             if AHEAD {
@@ -358,7 +361,7 @@ unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, con
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn finish<S: Simd, const R: usize, const T: usize>(sums: &[[S::F32; T]; R], out: Out) {
+unsafe fn finish<S: Simd, const R: usize, const T: usize>(sums: &[[S::F32; T]; R], out: RowOut) {
     for t in 0..T {
         let to = out.at(t, 0).start;
         // SAFETY: the caller's promise.

@@ -8,14 +8,14 @@ use super::vector::{Dot, FEW_REGISTERS, FOUR_BIT_STEPS};
 use crate::columns::ColumnsMut;
 use crate::factors::StripFactors;
 use crate::strips::block_quantized::BlockQuantized;
-use crate::strips::layout::{Codes, QUAD, STRIP};
+use crate::strips::layout::{Codes, QUAD, SCALES, STRIP};
 use half::bf16;
 
 /// Bytes of a strip's rows at four k.
 const CODES: usize = STRIP * QUAD;
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// Bytes asked for ahead of those multiplied.
+/// Bytes by which codes are prefetched ahead.
 const AHEAD: usize = 2 << 10;
 
 /// See [`Table::product_strips`](crate::Table::product_strips). `VECTORS` are those of a strip's rows.
@@ -34,10 +34,10 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
     let tiles = tokens.div_ceil(S::STRIP_TOKENS);
     for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
         for tile in 0..tiles {
-            // Tiles of like sizes: 8 tokens are 4 and 4.
+            // Tiles of similar sizes: 8 tokens are 4 and 4.
             let [token, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
             let out = StripOut::new(&mut out, token, first);
-            let tokens = Tokens { x, first: token, count: end - token };
+            let tokens = TileTokens { x, first: token, count: end - token };
             // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements.
             unsafe {
                 match codes {
@@ -51,7 +51,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
 
 /// Some tokens of a product.
 #[derive(Clone, Copy)]
-struct Tokens<'a> {
+struct TileTokens<'a> {
     x: BlockQuantized<'a>,
     first: usize,
     count: usize,
@@ -102,7 +102,7 @@ impl StripOut {
 ///
 /// # Safety
 /// Of all functions: the processor must have the instructions of `S`.
-trait Format<S: Dot> {
+trait StripArithmetic<S: Dot> {
     const CODES: Codes;
     /// Quads of k in a stored vector.
     const QUADS: usize;
@@ -118,7 +118,7 @@ trait Format<S: Dot> {
 struct Int8;
 struct Int4;
 
-impl<S: Dot> Format<S> for Int8 {
+impl<S: Dot> StripArithmetic<S> for Int8 {
     const CODES: Codes = Codes::Int8;
     const QUADS: usize = 1;
     type Ready = S::Bytes;
@@ -151,7 +151,7 @@ impl<S: Dot> Format<S> for Int8 {
 // A block's quads are few enough for one sum of small codes.
 const _: () = assert!(Codes::Int4.block() / QUAD <= FOUR_BIT_STEPS);
 
-impl<S: Dot> Format<S> for Int4 {
+impl<S: Dot> StripArithmetic<S> for Int4 {
     const CODES: Codes = Codes::Int4;
     const QUADS: usize = 2;
     type Ready = S::Stored;
@@ -183,11 +183,11 @@ impl<S: Dot> Format<S> for Int4 {
 }
 
 /// # Safety
-/// Of this and what follows: the strip must have the blocks of the tokens, the output their elements; the processor must
-/// have the instructions of `S`.
+/// Of this and what follows: the strip must have the blocks of the tokens, the output their elements; the
+/// processor must have the instructions of `S`.
 #[inline(always)]
-unsafe fn with_tokens<S: Dot, F: Format<S>, const VECTORS: usize>(
-    tokens: Tokens<'_>,
+unsafe fn with_tokens<S: Dot, F: StripArithmetic<S>, const VECTORS: usize>(
+    tokens: TileTokens<'_>,
     strip: &[u8],
     out: StripOut,
 ) {
@@ -210,68 +210,95 @@ unsafe fn with_tokens<S: Dot, F: Format<S>, const VECTORS: usize>(
 /// # Safety
 /// As [`with_tokens`].
 #[inline(always)]
-unsafe fn multiply<S: Dot, F: Format<S>, const VECTORS: usize, const T: usize>(
-    tokens: Tokens<'_>,
+unsafe fn multiply<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T: usize>(
+    tokens: TileTokens<'_>,
     strip: &[u8],
     out: StripOut,
 ) {
     let x = tokens.x;
-    let block = F::CODES.block();
-    let steps = block / QUAD / F::QUADS;
-    // Registers of a vector of rows: its sums and its codes. If those of the whole strip are too many, a block is read
-    // more than once, for some vectors each time.
+    let bytes = F::CODES.block_bytes();
+    // Registers that a vector of rows takes for its sums and its codes. If the whole strip takes too many, a
+    // block is read more than once, for some of the vectors each time.
     let registers = T + size_of::<F::Ready>() / size_of::<S::I32>();
     let at_once = if registers > FEW_REGISTERS { S::VECTORS_AT_ONCE } else { VECTORS };
-    let mut stored = strip.as_ptr();
-    // SAFETY: the strip has `blocks` of `steps` times its vectors and of scales, the tokens have their codes; what is
-    // asked for ahead need not exist.
+    // SAFETY: the strip has so many blocks, and the tokens have their codes.
     unsafe {
         let mut sums = [[S::splat(0.0); VECTORS]; T];
         for b in 0..x.blocks {
-            let codes = x.codes(b, tokens.first).as_ptr();
-            let (scales, offsets) = (&x.scales(b, tokens.first)[..T], &x.offsets(b, tokens.first)[..T]);
-            let of_rows = stored.add(steps * CODES);
+            let block = Block {
+                codes: x.codes(b, tokens.first).as_ptr(),
+                offsets: &x.offsets(b, tokens.first)[..T],
+                stored: strip.as_ptr().add(b * bytes),
+            };
+            let scales = &x.scales(b, tokens.first)[..T];
+            let of_rows = block.stored.add(bytes - SCALES).cast::<bf16>();
             for first in (0..VECTORS).step_by(at_once) {
-                let mut whole = [[F::start(0); VECTORS]; T];
-                for t in 0..T {
-                    whole[t] = [F::start(offsets[t]); VECTORS];
-                }
-                for step in 0..steps {
-                    let here = stored.add(step * CODES);
-                    if first == 0 {
-                        for line in (0..CODES).step_by(LINE) {
-                            S::prefetch_l1(here.wrapping_add(AHEAD + line));
-                        }
-                    }
-                    for quad in 0..F::QUADS {
-                        let mut ready =
-                            [F::ready(S::load_stored(here.add(first * 4 * S::LANES)), quad); VECTORS];
-                        for v in 1..at_once {
-                            let from = here.add((first + v) * 4 * S::LANES);
-                            ready[v] = F::ready(S::load_stored(from), quad);
-                        }
-                        for t in 0..T {
-                            let at = t * block + (step * F::QUADS + quad) * QUAD;
-                            let four = S::repeat(codes.add(at));
-                            for v in 0..at_once {
-                                whole[t][v] = F::dot(whole[t][v], ready[v], four);
-                            }
-                        }
-                    }
-                }
+                let whole = block.sums::<S, F, VECTORS, T>(first, at_once);
                 for v in 0..at_once {
-                    let of_row = S::load_widened(of_rows.cast::<bf16>().add((first + v) * S::LANES));
+                    let of_row = S::load_widened(of_rows.add((first + v) * S::LANES));
                     for t in 0..T {
                         let scale = S::mul(of_row, S::splat(scales[t]));
-                        let total = S::to_f32(F::finish(whole[t][v], offsets[t]));
+                        let total = S::to_f32(F::finish(whole[t][v], block.offsets[t]));
                         sums[t][first + v] = S::mul_add(scale, total, sums[t][first + v]);
                     }
                 }
             }
-            stored = of_rows.add(2 * STRIP);
         }
         for t in 0..T {
             out.put::<S, VECTORS>(t, sums[t]);
+        }
+    }
+}
+
+/// A block of a strip, and of the tokens of a tile.
+struct Block<'a> {
+    codes: *const i8, // of the first token
+    offsets: &'a [i32],
+    stored: *const u8,
+}
+
+impl Block<'_> {
+    /// The sums of `T` tokens and of `at_once` vectors of rows, from the vector `first` on.
+    ///
+    /// # Safety
+    /// The block must have these vectors, and the codes and offsets of so many tokens; the processor must
+    /// have the instructions of `S`.
+    #[inline(always)]
+    unsafe fn sums<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T: usize>(
+        &self,
+        first: usize,
+        at_once: usize,
+    ) -> [[F::Sum; VECTORS]; T] {
+        let block = F::CODES.block();
+        // SAFETY: the caller's promise; what is prefetched need not exist.
+        unsafe {
+            let mut whole = [[F::start(0); VECTORS]; T];
+            for t in 0..T {
+                whole[t] = [F::start(self.offsets[t]); VECTORS];
+            }
+            for step in 0..block / QUAD / F::QUADS {
+                let here = self.stored.add(step * CODES);
+                if first == 0 {
+                    for line in (0..CODES).step_by(LINE) {
+                        S::prefetch_l1(here.wrapping_add(AHEAD + line));
+                    }
+                }
+                let here = here.add(first * 4 * S::LANES);
+                for quad in 0..F::QUADS {
+                    let mut ready = [F::ready(S::load_stored(here), quad); VECTORS];
+                    for v in 1..at_once {
+                        ready[v] = F::ready(S::load_stored(here.add(v * 4 * S::LANES)), quad);
+                    }
+                    for t in 0..T {
+                        let at = t * block + (step * F::QUADS + quad) * QUAD;
+                        let four = S::repeat(self.codes.add(at));
+                        for v in 0..at_once {
+                            whole[t][v] = F::dot(whole[t][v], ready[v], four);
+                        }
+                    }
+                }
+            }
+            whole
         }
     }
 }

@@ -30,10 +30,10 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
     let TernaryFactors { x, weight, step } = factors;
     for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
         for token in (0..tokens).step_by(S::TERNARY_TOKENS) {
-            let tile = Tile { x, token, step, out: StripOut::new(&mut out, token, first) };
-            // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements. Groups
-            // of more than 8 tokens are whole multiples of a tile, and smaller ones begin at 0 and end where the
-            // tokens do, so that a tile lies within one.
+            let tile = TernaryTile { x, token, step, out: StripOut::new(&mut out, token, first) };
+            // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements.
+            // Groups of more than 8 tokens are whole multiples of a tile, and smaller ones begin at 0 and end
+            // where the tokens do, so that a tile lies within one.
             unsafe {
                 match tokens - token {
                     1 => multiply::<S, VECTORS, 1>(tile, strip),
@@ -53,14 +53,14 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
 
 /// Some tokens of a product, and where their sums with one strip go.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct TernaryTile<'a> {
     x: RowQuantized<'a>,
     token: usize,
     step: f32,
     out: StripOut,
 }
 
-/// Independent sums of each element: alone they would wait for themselves.
+/// Independent sums of each element. With one sum, each addition would wait for the one before it.
 const fn chains<S: Dot>(tokens: usize) -> usize {
     match tokens {
         _ if !S::SMALL_IS_WIDE => 1,
@@ -75,13 +75,12 @@ const fn chains<S: Dot>(tokens: usize) -> usize {
 /// # Safety
 /// The strip must have the tokens' blocks, the tokens stand in one group, the output have its elements.
 #[inline(always)]
-unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>, strip: &[u8]) {
-    let Tile { x, token, .. } = tile;
+unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: TernaryTile<'_>, strip: &[u8]) {
+    let TernaryTile { x, token, .. } = tile;
     let chains = chains::<S>(T);
     // As in `strip`: the sums and the codes of a vector of rows.
     let at_once = if T + 1 > FEW_REGISTERS { S::VECTORS_AT_ONCE } else { VECTORS };
-    // SAFETY: the strip has so many blocks, and each token `BLOCK` codes of each; what is asked for ahead need not
-    // exist.
+    // SAFETY: the strip has so many blocks, and each token `BLOCK` codes of each.
     unsafe {
         let mut sums = [[[S::splat_i32(0); VECTORS]; QUADS]; T]; // the first `chains` of each token
         for block in 0..x.blocks {
@@ -90,9 +89,7 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
                 let mut small = [[[S::open(S::splat_i32(0)); VECTORS]; QUADS]; T];
                 for t in 0..T {
                     for chain in 0..chains {
-                        for v in 0..at_once {
-                            small[t][chain][v] = S::open(sums[t][chain][first + v]);
-                        }
+                        (0..at_once).for_each(|v| small[t][chain][v] = S::open(sums[t][chain][first + v]));
                     }
                 }
                 for step in 0..BLOCK / STEP {
@@ -102,28 +99,12 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
                             S::prefetch_l1(here.wrapping_add(S::TERNARY_AHEAD + line));
                         }
                     }
-                    for quad in 0..QUADS {
-                        let mut ready =
-                            [S::bits(S::load_stored(here.add(first * 4 * S::LANES)), 2 * quad, 3); VECTORS];
-                        for v in 1..at_once {
-                            let stored = S::load_stored(here.add((first + v) * 4 * S::LANES));
-                            ready[v] = S::bits(stored, 2 * quad, 3);
-                        }
-                        for t in 0..T {
-                            let four = S::repeat(codes.add(t * BLOCK + step * STEP + quad * QUAD));
-                            for v in 0..at_once {
-                                let sum = &mut small[t][quad % chains][v];
-                                *sum = S::dot_small(*sum, ready[v], four);
-                            }
-                        }
-                    }
+                    let here = here.add(first * 4 * S::LANES);
+                    add_line::<S, VECTORS, T>(here, codes.add(step * STEP), at_once, &mut small);
                 }
                 for t in 0..T {
-                    for chain in 0..chains {
-                        for v in 0..at_once {
-                            let sum = &mut sums[t][chain][first + v];
-                            *sum = S::close(*sum, small[t][chain][v]);
-                        }
+                    for (sums, small) in sums[t].iter_mut().zip(&small[t]).take(chains) {
+                        (0..at_once).for_each(|v| sums[first + v] = S::close(sums[first + v], small[v]));
                     }
                 }
             }
@@ -136,6 +117,40 @@ unsafe fn multiply<S: Dot, const VECTORS: usize, const T: usize>(tile: Tile<'_>,
                 scaled[v] = S::mul(S::to_f32(whole), S::splat(scale));
             }
             tile.out.put::<S, VECTORS>(t, scaled);
+        }
+    }
+}
+
+/// Sums under way: of each token, in chains, and of each vector of rows.
+type SmallSums<S, const VECTORS: usize, const T: usize> = [[[<S as Dot>::Small; VECTORS]; QUADS]; T];
+
+/// Adds the products of one line: `codes` are those of the first token, `line` begins at the first vector of
+/// rows.
+///
+/// # Safety
+/// The line must have `at_once` vectors, each token its codes; the processor must have the instructions of
+/// `S`.
+#[inline(always)]
+unsafe fn add_line<S: Dot, const VECTORS: usize, const T: usize>(
+    line: *const u8,
+    codes: *const i8,
+    at_once: usize,
+    sums: &mut SmallSums<S, VECTORS, T>,
+) {
+    for quad in 0..QUADS {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut ready = [S::bits(S::load_stored(line), 2 * quad, 3); VECTORS];
+            for v in 1..at_once {
+                ready[v] = S::bits(S::load_stored(line.add(v * 4 * S::LANES)), 2 * quad, 3);
+            }
+            for t in 0..T {
+                let four = S::repeat(codes.add(t * BLOCK + quad * QUAD));
+                for v in 0..at_once {
+                    let sum = &mut sums[t][quad % chains::<S>(T)][v];
+                    *sum = S::dot_small(*sum, ready[v], four);
+                }
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The generic bodies at shapes of vectors that this processor may lack: lanes in plain Rust take the place of AVX-512's,
-//! AVX2's and NEON's registers, and every element is compared with its formula.
+//! The generic bodies at shapes of vectors that this processor may lack: lanes in plain Rust take the place
+//! of AVX-512's, AVX2's and NEON's registers, and every element is compared with its formula.
 #![allow(unsafe_code, reason = "the trait's functions are unsafe to call, also in plain Rust")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "every function makes the traits' one demand of its caller")]
 
@@ -12,7 +12,8 @@ use crate::strips::{self, BlockQuantizer, Codes, STRIP};
 use crate::ternary::{Input, RowQuantizer};
 use half::bf16;
 
-/// `LANES` lanes. With `WIDE` its sums of small codes have 32 bits and it has 32 registers, as AVX-512 and NEON have.
+/// `LANES` lanes. With `WIDE` its sums of small codes have 32 bits and it has 32 registers, as AVX-512 and
+/// NEON have.
 #[derive(Clone, Copy)]
 struct Plain<const LANES: usize, const WIDE: bool>;
 

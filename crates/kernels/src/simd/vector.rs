@@ -6,19 +6,19 @@ use half::bf16;
 
 /// The vectors of one instruction set.
 ///
-/// The implementor is an empty type that names the instruction set; its registers are the associated types. Kernels
-/// are generic over it and `#[inline(always)]`, so that they are compiled with the features of the function that
-/// calls them.
+/// The implementor is an empty type that names the instruction set; its registers are the associated types.
+/// Kernels are generic over it and `#[inline(always)]`, so that they are compiled with the features of the
+/// function that calls them.
 ///
 /// # Safety
 /// Every function, here and in [`Dot`], runs instructions that the processor may lack. The caller must be:
 ///
-/// - a function with `#[target_feature]` for all features that the implementor lists, which a table calls only
-///   after the processor was asked for them; or
+/// - a function with `#[target_feature]` for all features that the implementor lists, which a table calls
+///   only after the processor was asked for them; or
 /// - an `#[inline(always)]` function that makes the same demand of its own caller.
 ///
-/// Pointers must be valid for what is read or written: `LANES` values, unless a function says otherwise. They need
-/// not be aligned. Nothing else is asked, and no function reads or writes anything else.
+/// Pointers must be valid for what is read or written: `LANES` values, unless a function says otherwise. They
+/// need not be aligned. Nothing else is asked, and no function reads or writes anything else.
 #[allow(clippy::missing_safety_doc, reason = "the trait's section holds for all of them")]
 pub(crate) trait Simd: Copy {
     /// `LANES` floats.
@@ -62,9 +62,9 @@ pub(crate) trait Simd: Copy {
     /// `LANES` values, widened.
     unsafe fn load_widened(from: *const bf16) -> Self::F32;
 
-    /// Asks for the line at an address, for the first-level cache. The address need not exist.
+    /// Prefetches a line into the first-level cache. The address need not exist.
     unsafe fn prefetch_l1(address: *const u8);
-    /// Asks for the line at an address, for the second-level cache. The address need not exist.
+    /// Prefetches a line into the second-level cache. The address need not exist.
     unsafe fn prefetch_l2(address: *const u8);
 }
 
@@ -73,8 +73,9 @@ pub(crate) const ROWS: usize = 4;
 
 /// Products of four codes of a row by four codes of a token, added up in the row's lane.
 ///
-/// Stored codes have no sign. An instruction set may add up products of small codes in fewer bits than 32 for a while:
-/// it `open`s such a sum, and `close`s it after at most [`FOUR_BIT_STEPS`] or [`TWO_BIT_STEPS`] additions.
+/// Stored codes have no sign. An instruction set may add up products of small codes in fewer bits than 32 for
+/// a while: it `open`s such a sum, and `close`s it after at most [`FOUR_BIT_STEPS`] or [`TWO_BIT_STEPS`]
+/// additions.
 ///
 /// # Safety
 /// As [`Simd`], with the features that the implementor lists for this trait.
@@ -93,11 +94,12 @@ pub(crate) trait Dot: Simd {
     const STRIP_TOKENS: usize;
     /// Tokens of a tile of ternary codes.
     const TERNARY_TOKENS: usize;
-    /// Vectors of a strip's rows that are multiplied together where each takes more than [`FEW_REGISTERS`]; else all are.
+    /// Vectors of a strip's rows that are multiplied together where each takes more than [`FEW_REGISTERS`];
+    /// else all are.
     const VECTORS_AT_ONCE: usize;
     /// Whether `Small` is as wide as `I32`, so that such a sum may stay open from block to block.
     const SMALL_IS_WIDE: bool;
-    /// Bytes by which ternary codes are asked for ahead.
+    /// Bytes by which ternary codes are prefetched ahead.
     const TERNARY_AHEAD: usize;
 
     /// `4 · LANES` bytes.
@@ -125,5 +127,6 @@ pub(crate) const FOUR_BIT_STEPS: usize = 8;
 /// Additions between [`Dot::open`] and [`Dot::close`], of products of codes of two bits.
 pub(crate) const TWO_BIT_STEPS: usize = 16;
 
-/// Registers of a vector of rows, for its codes and its sums, up to which a whole strip is multiplied together.
+/// Registers of a vector of rows, for its codes and its sums, up to which a whole strip is multiplied
+/// together.
 pub(crate) const FEW_REGISTERS: usize = 3;

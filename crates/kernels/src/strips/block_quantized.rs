@@ -28,7 +28,7 @@ impl<'a> BlockQuantized<'a> {
         assert!(self.scales.len() == blocks * places && self.offsets.len() == blocks * places, "scales");
     }
 
-    /// The codes of a block from a token on, those of the next ones following.
+    /// The codes of a block, from a token on. Those of the next tokens follow.
     pub(crate) fn codes(&self, block: usize, token: usize) -> &'a [i8] {
         &self.codes[(block * self.places + token) * self.block..]
     }
@@ -53,9 +53,9 @@ pub(crate) struct TokenMut<'a> {
     pub(crate) places: usize,
 }
 
-/// Quantizes one token `x` `[in_features]` as the other factor of weights in `codes`: for each block
-/// `codes = round(127 · x / max|x|)` and `scale = max|x| / 127`. A value that is not finite makes the scale of its
-/// block not finite.
+/// Quantizes one token `x` `[in_features]` as the other factor of weights in `codes`. For each block
+/// `codes = round(127 · x / max|x|)` and `scale = max|x| / 127`. A value that is not finite makes the scale
+/// of its block not finite.
 #[inline(always)]
 pub(crate) fn quantize_token<const FMA: bool>(x: &[f32], codes: Codes, out: TokenMut<'_>) {
     match codes.block() {

@@ -7,7 +7,7 @@ pub(crate) const SCALES: usize = STRIP * size_of::<half::bf16>();
 /// Consecutive k that share a lane.
 pub(crate) const QUAD: usize = 4;
 
-/// How wide the codes are.
+/// The number format of a strip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codes {
     /// −127 to 127 in a byte; with its scale 8.25 bits a weight.
@@ -33,7 +33,7 @@ impl Codes {
         }
     }
 
-    /// The stored code of 0: codes are stored without a sign.
+    /// The stored code of 0. Codes are stored without a sign.
     pub const fn zero(self) -> i32 {
         1 << (self.bits() - 1)
     }

@@ -1,4 +1,4 @@
-//! Floats become strips, and strips floats again.
+//! Packs floats into strips, and unpacks them.
 
 use super::layout::{Codes, SCALES, STRIP};
 use super::pack_strip::place;
@@ -7,10 +7,10 @@ use half::bf16;
 
 /// Quantizes up to [`STRIP`] rows, `[rows, in_features]`, into one strip; rows that are missing are zeros.
 ///
-/// int8 takes the largest weight of a block to ±127. int4 tries scales around that of its largest weight
-/// and keeps the one with the least squared error (its least-squares fit; llama.cpp's way); never one that is
-/// worse than the plain scale, which takes that weight to −8. A weight that is not finite makes its block's
-/// scale NaN, so that no product hides it.
+/// int8 takes the largest weight of a block to ±127. int4 tries several scales around that of its largest
+/// weight, fits each by least squares and keeps the one with the least squared error, as llama.cpp does. It
+/// is never worse than the plain scale, which takes the largest weight to −8. A weight that is not finite
+/// makes its block's scale NaN, so that no product hides it.
 ///
 /// # Panics
 /// If there are more rows, or `strip` is not [`Codes::strip_bytes`] long.

@@ -6,7 +6,7 @@ use half::bf16;
 
 /// Sums kept side by side.
 const LANES: usize = 16;
-/// Scales tried for a block of 4 bits: the largest weight becomes −8, give or take so many tenths.
+/// Scales that are tried for a block of 4 bits: the largest weight becomes −8 plus so many tenths.
 const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
 
 /// Nothing here is fused, so that the same weights give the same strips in every table.
@@ -52,17 +52,17 @@ fn put(codes: Codes, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
     block[scales + 2 * row..][..2].copy_from_slice(&scale.to_le_bytes());
 }
 
-/// Where a code stands in its block: the byte, and how far it is shifted up there.
+/// Where a code lies in its block: the byte, and its shift within the byte.
 pub(super) fn place(codes: Codes, row: usize, k: usize) -> (usize, usize) {
     let (quad, lane) = (k / QUAD, row * QUAD + k % QUAD);
     match codes {
         Codes::Int8 => (quad * STRIP * QUAD + lane, 0),
-        // The even quad low, the odd one high.
+        // The even quad in the low half, the odd one in the high half.
         Codes::Int4 => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
     }
 }
 
-/// The weight of the largest magnitude; of two such, the positive one.
+/// The weight of the largest magnitude; of two of them, the positive one.
 #[inline(always)]
 fn largest(weights: &[f32]) -> f32 {
     let mut ends = [[0f32; LANES]; 2];
@@ -89,7 +89,7 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
     if largest == 0.0 {
         return bf16::ZERO;
     }
-    // Whatever the magnitude, squares of shares neither vanish nor overflow.
+    // Relative to the largest, so that squares neither vanish nor overflow.
     let mut shares = *weights;
     shares.iter_mut().for_each(|share| *share /= largest);
     let mut best = (f32::NEG_INFINITY, 0.0);
@@ -110,7 +110,8 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
             best = (explained, along / square);
         }
     }
-    // `bf16` moves a scale by up to its 512th part: where the fit gains less, the plain scale may be better.
+    // Rounding to `bf16` moves a scale by up to a 512th part. If the fit gains less than that, the plain
+    // scale may be better.
     let [fitted, plain] = [best.1, -0.125].map(|share| bf16::from_f32(share * largest));
     let error = |scale: bf16| -> f32 {
         let scale = scale.to_f32() / largest;
@@ -136,7 +137,7 @@ fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: Code
     if scale == 0.0 {
         return [0; BLOCK];
     }
-    // Divided, because the smallest scales have no inverse.
+    // A division, because the smallest scales have no finite inverse.
     let mut codes = [0; BLOCK];
     for (code, weight) in codes.iter_mut().zip(weights) {
         *code = nearest_i32(nearest(weight / scale).clamp(least, most));

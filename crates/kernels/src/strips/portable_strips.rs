@@ -1,4 +1,4 @@
-//! The product of tokens and strips in plain Rust, written so that compilers vectorise it.
+//! The product of tokens and strips in plain Rust, written so that compilers vectorize it.
 
 use super::layout::{Codes, QUAD, SCALES, STRIP};
 use crate::columns::ColumnsMut;
@@ -9,7 +9,7 @@ use half::bf16;
 /// Rows whose sums stay in registers together, and their codes at four k.
 const ROWS: usize = 8;
 const CODES: usize = ROWS * QUAD;
-/// Steps of a block, which `i16` has room for.
+/// Steps of a block. The sum of so many products fits `i16`.
 const STEPS: usize = Codes::Int8.block() / QUAD;
 const _: () = assert!(STEPS * 15 * 128 < 1 << 15);
 /// Four inputs twice: what 8 codes are multiplied by.
@@ -48,7 +48,7 @@ fn strip_sums<const FMA: bool>(factors: &StripFactors<'_>, strip: &[u8], token: 
     sums
 }
 
-/// A code of 8 bits is 16 times its upper half and once its lower.
+/// A code of 8 bits is 16 times its upper half plus its lower half.
 #[inline(always)]
 fn int8(stored: &[u8], inputs: &[i8], offset: i32) -> [i32; STRIP] {
     let quads = inputs.as_chunks::<QUAD>().0;
@@ -81,7 +81,7 @@ fn halves<'a>(
             multiply(&codes.map(|code| code & 15), &x[0], &mut lows);
             multiply(&codes.map(|code| code >> 4), &x[1], &mut highs);
         }
-        // The compiler takes the lanes apart, for the sake of the sums below, unless they pass through memory.
+        // Unless the lanes pass through memory, the compiler makes the loop scalar to suit the sums below.
         let (lows, highs) = std::hint::black_box((lows, highs));
         for (r, sum) in sums.iter_mut().enumerate() {
             let of_row =

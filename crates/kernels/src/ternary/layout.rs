@@ -2,7 +2,7 @@
 
 pub(crate) use crate::strips::layout::STRIP;
 
-/// Consecutive k of a byte, and of a lane's four bytes.
+/// Consecutive k of a lane: the first codes of its four bytes.
 pub(crate) const QUAD: usize = 4;
 /// Codes of a byte: quads of k in a line.
 pub(crate) const QUADS: usize = 4;
@@ -10,14 +10,14 @@ pub(crate) const QUADS: usize = 4;
 pub(crate) const STEP: usize = QUAD * QUADS;
 /// Bytes of a line: 32 rows at [`STEP`] k.
 pub(crate) const LINE: usize = STRIP * QUAD;
-/// Rows are padded to whole blocks of so many k, which is a tile's width.
+/// Consecutive k of a block, which is the width of a tile. Rows are padded to whole blocks.
 pub(crate) const BLOCK: usize = 64;
 /// Bytes of a strip's block.
 pub(crate) const BLOCK_BYTES: usize = BLOCK / STEP * LINE;
 /// Four codes of zero.
 pub(crate) const ZEROS: u8 = 0b01_01_01_01;
 
-/// Widest rows: twice so many times 128 is a sum that `i32` holds.
+/// The widest rows: the sum of so many products of 2 and 128 fits `i32`.
 pub const MAX_FEATURES: usize = 1 << 22;
 const _: () = assert!(MAX_FEATURES * 2 * 128 < 1 << 31);
 

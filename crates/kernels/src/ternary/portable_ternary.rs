@@ -1,4 +1,4 @@
-//! The product of tokens and ternary strips in plain Rust, written so that compilers vectorise it.
+//! The product of tokens and ternary strips in plain Rust, written so that compilers vectorize it.
 
 use super::layout::{BLOCK, BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP};
 use crate::columns::ColumnsMut;
@@ -7,7 +7,7 @@ use crate::factors::TernaryFactors;
 /// Rows whose sums stay in registers together, and their bytes of a line.
 const ROWS: usize = 8;
 const BYTES: usize = ROWS * QUAD;
-/// Products that each lane of a block adds up, which `i16` has room for.
+// The products of a block that one lane adds up fit `i16`.
 const _: () = assert!(BLOCK / QUAD * 3 * 128 < 1 << 15);
 /// Four inputs twice: what the codes of two rows are multiplied by.
 type Inputs = [i16; 2 * QUAD];
@@ -43,7 +43,8 @@ fn strip_sums(factors: &TernaryFactors<'_>, strip: &[u8], token: usize) -> [i32;
                     multiply(&stored.map(|byte| byte >> (2 * quad) & 3), x, &mut lanes);
                 }
             }
-            // The compiler takes the lanes apart, for the sake of the sums below, unless they pass through memory.
+            // Unless the lanes pass through memory, the compiler makes the loop scalar to suit the sums
+            // below.
             let lanes = std::hint::black_box(lanes);
             for (sum, lanes) in sums.iter_mut().zip(lanes.as_chunks::<QUAD>().0) {
                 *sum += lanes.iter().map(|&lane| i32::from(lane)).sum::<i32>();

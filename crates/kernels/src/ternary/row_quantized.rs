@@ -2,7 +2,7 @@
 
 use super::layout::BLOCK;
 
-/// Tokens in whole numbers: what a product reads together lies together.
+/// Tokens in whole numbers. What a product reads together lies together.
 #[derive(Clone, Copy, Debug)]
 pub struct RowQuantized<'a> {
     pub(super) codes: &'a [i8],    // [groups, blocks, group, BLOCK]
@@ -26,7 +26,7 @@ impl<'a> RowQuantized<'a> {
         assert_eq!(self.offsets.len(), places, "offsets of {places} tokens");
     }
 
-    /// The codes of a block from a token on; those of the next ones of its group follow.
+    /// The codes of a block, from a token on. Those of the next tokens of its group follow.
     pub(crate) fn codes(&self, block: usize, token: usize) -> &'a [i8] {
         let (group, place) = (token / self.group, token % self.group);
         &self.codes[((group * self.blocks + block) * self.group + place) * BLOCK..]

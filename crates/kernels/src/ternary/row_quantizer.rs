@@ -14,17 +14,17 @@ thread_local! {
     static ROW: RefCell<(Vec<f32>, Vec<i8>)> = RefCell::default();
 }
 
-/// What becomes of a row before it is multiplied.
+/// How a row is quantized before it is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// How it is quantized.
+    /// The bits of its codes.
     pub activations: Activations,
-    /// Whether it is rotated before.
+    /// Whether it is rotated before that.
     pub hadamard: bool,
 }
 
 impl Input {
-    /// Each that there is.
+    /// All of them.
     pub const ALL: [Self; 4] = [
         Self { activations: Activations::Int8, hadamard: false },
         Self { activations: Activations::Int8, hadamard: true },
@@ -38,7 +38,7 @@ impl Input {
     }
 }
 
-/// Makes [`RowQuantized`], in buffers kept from call to call.
+/// Makes [`RowQuantized`] tokens in buffers that are kept from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct RowQuantizer {
     codes: Aligned<i8>,
@@ -52,7 +52,7 @@ impl RowQuantizer {
     /// Quantizes `x` `[tokens, in_features]`, each row by itself.
     ///
     /// # Panics
-    /// If `x` has not this shape, or rows to rotate are no power of two long.
+    /// If `x` has not this shape, or rows are rotated whose length is no power of two.
     pub fn quantize(&mut self, table: &Table, input: Input, x: &[f32], in_features: usize) {
         self.quantize_on(1, table, input, x, in_features);
     }

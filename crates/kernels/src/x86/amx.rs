@@ -1,7 +1,7 @@
 //! The table for processors with tiles (AMX): products of many `bf16` or int8 at once, the rest AVX-512's.
 //!
-//! A tile is a register of up to 16 rows of 64 bytes, and one instruction multiplies two of them. The compiler
-//! knows no types for them yet, so that what touches them is written in assembly, and nothing else does.
+//! A tile is a register of up to 16 rows of 64 bytes, and one instruction multiplies two of them. The
+//! compiler has no stable types for tiles, so that all code that touches them is assembly.
 #![allow(unsafe_code, reason = "tiles are reached through assembly alone")]
 
 mod bf16_loops;
@@ -39,7 +39,7 @@ pub(super) fn available() -> bool {
     [BF16, TILE, INT8].into_iter().all(has) && permitted()
 }
 
-/// Asks Linux for the tiles' state, which it gives a process when asked; once for all of its threads.
+/// Asks Linux for permission to use tiles. It is given to the process, for all of its threads.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
     const ARCH_PRCTL: i64 = 158;

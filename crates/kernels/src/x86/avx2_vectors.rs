@@ -118,7 +118,8 @@ impl Simd for Avx2 {
 // Pairs of products of small codes fit 16 bits: stored codes have no sign, a token's are at least −128.
 const _: () = assert!(FOUR_BIT_STEPS * 2 * 15 * 128 < 1 << 15 && TWO_BIT_STEPS * 2 * 3 * 128 < 1 << 15);
 
-/// Features: AVX2. It multiplies bytes with a sign by bytes without, and adds the products in pairs of 16 bits.
+/// Features: AVX2. It multiplies bytes with a sign by bytes without, and adds the products in pairs of 16
+/// bits.
 impl Dot for Avx2 {
     type Stored = __m256i;
     type Token = __m256i;

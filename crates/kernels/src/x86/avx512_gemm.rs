@@ -8,7 +8,7 @@ use crate::gemm::portable;
 use std::arch::x86_64::*;
 
 /// 12 × 32 sums, 2 vectors of the right panel, and left values broadcast from memory, fill 27 of the 32
-/// registers; two thirds of the loads' rate stay free. 8 × 48 is 10 % slower where operands come from memory.
+/// registers. 8 × 48 is 10 % slower if the operands come from memory.
 const ROWS: usize = 12;
 const VECTORS: usize = 2;
 const LANES: usize = 16;
@@ -58,7 +58,7 @@ fn run<const BF16: bool>(tile: GemmTile<'_>, out: &mut [f32]) {
     assert!(out.len() >= (tile.rows - 1) * tile.stride + tile.columns, "an output of the tile's shape");
     for row in 0..tile.rows {
         for v in 0..=VECTORS {
-            // Asked for now, there when the sums are done.
+            // Prefetched now, it is in the cache when the sums are done.
             // SAFETY: a prefetch of an address that does not exist is ignored.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T0>(out.as_ptr().wrapping_add(row * tile.stride + v * LANES).cast())

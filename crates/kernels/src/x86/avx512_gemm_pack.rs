@@ -5,13 +5,13 @@ use crate::gemm::matrix::{PackSource, Values};
 use std::arch::x86_64::*;
 
 const LANES: usize = 16;
-/// Rows that are turned together.
-const TURNED: usize = 4;
+/// Rows that are transposed together.
+const TRANSPOSED: usize = 4;
 
 /// Rows that are copied together: six cache lines of `f32`, and a multiple of both panels' widths.
 const ABREAST: usize = 96;
 
-/// Values by which reading along k asks ahead: the next stretch.
+/// Values of k by which a row is prefetched ahead: the next stretch.
 const AHEAD: usize = 256;
 
 /// A word is an `f32`.
@@ -28,7 +28,7 @@ pub(super) const BF16_VALUES: u8 = 2;
 pub(super) fn pack<const KIND: u8>(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
     let words = source.depth.div_ceil(per_word(KIND));
     assert!(source.stride == 1 || source.k_stride == 1, "values side by side");
-    assert!(source.count > 0 && source.depth > 0 && width.is_multiple_of(TURNED), "something to pack");
+    assert!(source.count > 0 && source.depth > 0 && width.is_multiple_of(TRANSPOSED), "something to pack");
     assert_eq!(panels.len(), source.count.div_ceil(width) * width * words, "panels of the source's shape");
     let last = (source.count - 1) * source.stride + (source.depth - 1) * source.k_stride;
     let (values, len) = match source.values {
@@ -41,7 +41,7 @@ pub(super) fn pack<const KIND: u8>(source: PackSource<'_>, width: usize, panels:
     // packing is handed out with the tiles, where the processor has the instructions.
     unsafe {
         if source.k_stride == 1 {
-            turn::<KIND>(values, source, panels);
+            transpose::<KIND>(values, source, panels);
         } else {
             copy::<KIND>(values, source, panels);
         }
@@ -66,22 +66,22 @@ fn mask(count: usize) -> u16 {
     ((1u32 << count.min(LANES)) - 1) as u16
 }
 
-/// Values of k lie side by side: four rows at a time are turned in registers.
+/// Values of k lie side by side: four rows at a time are transposed in registers.
 ///
 /// # Safety
 /// The source must lie within `values`, and fit the panels.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn turn<const KIND: u8>(values: *const u8, source: PackSource<'_>, panels: PanelsMut) {
+unsafe fn transpose<const KIND: u8>(values: *const u8, source: PackSource<'_>, panels: PanelsMut) {
     let PanelsMut { width, words, .. } = panels;
-    for first in (0..source.count.next_multiple_of(width)).step_by(TURNED) {
+    for first in (0..source.count.next_multiple_of(width)).step_by(TRANSPOSED) {
         let panel = panels.at.wrapping_add(first / width * width * words + first % width);
         for word in (0..words).step_by(LANES) {
             let k = word * per_word(KIND);
             if first + 3 < source.count {
                 // The next stretch of these rows: 1 KiB or more from here is another page's start.
-                (0..TURNED).for_each(|i| ahead::<KIND>(values, (first + i) * source.stride + k + AHEAD));
+                (0..TRANSPOSED).for_each(|i| ahead::<KIND>(values, (first + i) * source.stride + k + AHEAD));
             }
-            let rows: [__m512i; TURNED] = std::array::from_fn(|i| match first + i < source.count {
+            let rows: [__m512i; TRANSPOSED] = std::array::from_fn(|i| match first + i < source.count {
                 // SAFETY: the row exists, and is read up to its depth.
                 true => unsafe { along::<KIND>(values, (first + i) * source.stride + k, source.depth - k) },
                 false => _mm512_setzero_si512(),
@@ -167,7 +167,7 @@ fn round(x: __m512) -> __m512i {
 /// Rows lie side by side: every k is copied, `ABREAST` rows at a time so that cache lines are read whole.
 ///
 /// # Safety
-/// As [`turn`]; the source's rows must be one value apart, or it must have one.
+/// As [`transpose`]; the source's rows must be one value apart, or it must have one.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn copy<const KIND: u8>(values: *const u8, source: PackSource<'_>, panels: PanelsMut) {
     let PanelsMut { width, words, .. } = panels;
@@ -209,7 +209,7 @@ struct CopySpan {
     step: u16,     // lanes of the panel
 }
 
-/// Asks for an element that will be read soon, if it exists.
+/// Prefetches an element that is read soon, if it exists.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn ahead<const KIND: u8>(values: *const u8, index: usize) {

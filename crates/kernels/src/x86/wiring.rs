@@ -11,7 +11,8 @@ pub(super) mod plain {
     pub(in crate::x86) use crate::strips::pack_strip::pack_strip;
 }
 
-/// Defines a module's `TABLE`: the functions that are plain Rust compiled for `$features`, beside its products.
+/// Defines a module's `TABLE`: the functions that are plain Rust compiled for `$features`, beside its
+/// products.
 macro_rules! table {
     ($name:literal, $features:literal, $gemm:expr, $gemm_bf16:expr) => {
         /// Handed out by `super::tables` alone, which asks the processor first.

@@ -22,14 +22,15 @@ impl RowStream {
     /// Adds the products of 16 rows and the tokens to the first tile that holds sums.
     ///
     /// # Safety
-    /// Both factors must have `steps` tiles; the shapes must be set.
+    /// Both factors must have `steps` tiles; the tiles must be configured.
     pub(super) unsafe fn multiply(&self) {
         if self.steps == 0 {
             return;
         }
         let Self { a, stride, ahead, b, width, steps } = *self;
         let p = a.cast::<u8>().wrapping_add(ahead);
-        // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one assembly block to the next.
+        // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one
+        // assembly block to the next.
         unsafe {
             asm!(
                 "2:",
@@ -96,7 +97,8 @@ macro_rules! steps {
         #[inline]
         unsafe fn $name(&self) {
             let Self { a, a_next, b, b_stride, b_next, steps } = *self;
-            // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one assembly block to the next.
+            // SAFETY: the caller's promise. The compiler uses no tiles, so that sums stay in theirs from one
+            // assembly block to the next.
             unsafe {
                 asm!(
                     "2:",
@@ -130,7 +132,7 @@ impl TileSteps {
     /// tiles that hold sums.
     ///
     /// # Safety
-    /// Both factors must have `steps` tiles; the shapes must be set.
+    /// Both factors must have `steps` tiles; the tiles must be configured.
     pub(super) unsafe fn multiply(&self, lines: usize, columns: usize) {
         if self.steps == 0 {
             return;
@@ -189,7 +191,7 @@ impl FourTiles {
     /// Clears the tiles that hold sums.
     ///
     /// # Safety
-    /// The shapes must be set.
+    /// The tiles must be configured.
     pub(super) unsafe fn clear() {
         // SAFETY: the caller's promise.
         unsafe {

@@ -16,7 +16,7 @@ use half::bf16;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-/// Rows that stay in the second-level cache while all tokens go by, if there are many.
+/// Rows that stay in the second-level cache while many tokens are multiplied by them.
 const BLOCK: usize = 64;
 
 thread_local! {
@@ -36,12 +36,12 @@ pub(super) fn product(factors: RowFactors<'_, bf16>, mut out: ColumnsMut<'_>) {
         return;
     }
     let right = TokenTiles { x, group: steps * STEP * width, groups, width, tokens };
-    let out = Target { start: out.as_mut_ptr(), stride: out.stride() };
+    let out = SumsOut { start: out.as_mut_ptr(), stride: out.stride() };
     let narrow = TileShape::tall(4 * width);
     // SAFETY: this table is handed out only where there are tiles.
     let _config = unsafe { TileConfig::set(narrow, TileShape::tall(LINE), narrow) };
-    // SAFETY: this table has AVX-512 and tiles, the tiles are configured, and both factors and the output are as long
-    // as they were checked to be.
+    // SAFETY: this table has AVX-512 and tiles, the tiles are configured, and both factors and the output are
+    // as long as they were checked to be.
     unsafe {
         // Rows that tiles can read where they lie.
         let whole = if groups == 1 && k.is_multiple_of(STEP) { rows / SIDE * SIDE } else { 0 };
@@ -52,12 +52,12 @@ pub(super) fn product(factors: RowFactors<'_, bf16>, mut out: ColumnsMut<'_>) {
 
 /// Where the sums go.
 #[derive(Clone, Copy)]
-struct Target {
+struct SumsOut {
     start: *mut f32, // of the first token and row
     stride: usize,   // from token to token
 }
 
-impl Target {
+impl SumsOut {
     fn rows_from(self, row: usize) -> Self {
         Self { start: self.start.wrapping_add(row), ..self }
     }
@@ -70,9 +70,9 @@ impl Target {
 /// Few tokens read the rows where they lie, 16 at a time, and prefetch what comes [`AHEAD`] steps later.
 ///
 /// # Safety
-/// The factors must belong together and `out` be `[tokens, rows]`; the tiles must be configured, `k` must be a
-/// multiple of 32, and the number of rows one of 16.
-unsafe fn few(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: Target) {
+/// The factors must belong together and `out` be `[tokens, rows]`; the tiles must be configured, `k` must be
+/// a multiple of 32, and the number of rows one of 16.
+unsafe fn few(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: SumsOut) {
     let steps = k / STEP;
     for (index, rows) in weight.chunks_exact(SIDE * k).enumerate() {
         // SAFETY: the tiles are configured; both factors have these steps; what is prefetched need not exist.
@@ -95,7 +95,7 @@ unsafe fn few(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: Target) {
 ///
 /// # Safety
 /// As [`few`].
-unsafe fn many(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: Target) {
+unsafe fn many(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: SumsOut) {
     let steps = k.div_ceil(STEP);
     PACKED.with_borrow_mut(|packed| {
         for (index, rows) in weight.chunks(BLOCK * k).enumerate() {
@@ -124,7 +124,8 @@ unsafe fn many(weight: &[bf16], k: usize, right: &TokenTiles<'_>, out: Target) {
     });
 }
 
-/// Copies a row into its place in the tiles of its group, `[steps, 16 rows, 32 k]`, and prefetches what follows.
+/// Copies a row into its place in the tiles of its group, `[steps, 16 rows, 32 k]`, and prefetches what
+/// follows.
 ///
 /// # Safety
 /// The processor must have the instructions.
@@ -182,7 +183,7 @@ impl TokenTiles<'_> {
     ///
     /// # Safety
     /// The output must have its rows and tokens.
-    unsafe fn put(&self, sums: &FourTiles, square: Square, out: Target) {
+    unsafe fn put(&self, sums: &FourTiles, square: Square, out: SumsOut) {
         for (i, sums) in sums.0.chunks_exact(SIDE * SIDE).enumerate() {
             let (line, column) = (i / 2, i % 2);
             if line < square.lines() && column < self.columns(square) {
@@ -202,7 +203,7 @@ impl TokenTiles<'_> {
 /// # Safety
 /// `out` must have `tokens` of `rows`.
 #[inline]
-unsafe fn put(sums: &[f32], out: Target, tokens: usize, rows: usize) {
+unsafe fn put(sums: &[f32], out: SumsOut, tokens: usize, rows: usize) {
     let width = sums.len() / SIDE;
     if width == SIDE {
         // SAFETY: 16 vectors stand in `sums`; masked lanes are not written; this table has the instructions.
@@ -220,7 +221,7 @@ unsafe fn put(sums: &[f32], out: Target, tokens: usize, rows: usize) {
 /// # Safety
 /// As [`put`], for 16 × 16 sums.
 #[target_feature(enable = "avx512f")]
-unsafe fn put_transposed(sums: &[f32], out: Target, tokens: usize, rows: usize) {
+unsafe fn put_transposed(sums: &[f32], out: SumsOut, tokens: usize, rows: usize) {
     let mut lines = [_mm512_setzero_si512(); SIDE];
     for (line, sums) in lines.iter_mut().zip(sums.chunks_exact(SIDE)) {
         // SAFETY: 16 floats.

@@ -1,4 +1,4 @@
-//! Tokens in `bf16`, written so that tiles read them.
+//! Tokens in `bf16`, in the order in which tiles read them.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
 use super::tile::SIDE;
@@ -9,7 +9,8 @@ use std::arch::x86_64::*;
 /// k of a tile.
 pub(super) const STEP: usize = 2 * SIDE;
 
-/// Tokens of a group, which share a tile, and groups. Fewer than 16 are a narrower tile.
+/// Tokens of a group, which share a tile, and the number of groups. Fewer than 16 tokens make the tile
+/// narrower.
 pub(super) fn groups(tokens: usize) -> (usize, usize) {
     (tokens.min(SIDE), tokens.div_ceil(SIDE))
 }
@@ -20,8 +21,8 @@ pub(super) fn operand_len(tokens: usize, in_features: usize) -> usize {
     groups * in_features.div_ceil(STEP) * STEP * width
 }
 
-/// Rounds `x` `[tokens, in_features]` to `bf16` and writes it for [`product`]: `[groups, steps, pairs of k,
-/// tokens of a group, 2]`, padded with zeros.
+/// Rounds `x` `[tokens, in_features]` to `bf16`, in the order in which tiles read it:
+/// `[groups, steps, pairs of k, tokens of a group, 2]`, padded with zeros.
 pub(super) fn operand(x: &[f32], in_features: usize, all: usize, out: &mut [bf16]) {
     let tokens = x.len() / in_features;
     let (width, _) = groups(all);

@@ -1,7 +1,7 @@
 //! Packing of training's products for tiles.
 //!
-//! A block is 16 rows or columns by 16 words of k. A tile of the left operand has rows in its lines, one of the
-//! right operand has words: what does not lie like that is transposed.
+//! A block is 16 rows or columns by 16 words of k. A tile of the left operand has rows in its lines, one of
+//! the right operand has words: what does not lie like that is transposed.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 
 use super::tile::{PAIR, SIDE};

@@ -38,7 +38,8 @@ fn tiles(panels: Panels<'_>, out: &mut [f32]) {
 }
 
 /// # Safety
-/// The panels must have whole steps, as [`pack`] writes them; `out` must hold the tile; the tiles must be configured.
+/// The panels must have whole steps, as [`pack`] writes them; `out` must hold the tile; the tiles must be
+/// configured.
 unsafe fn one(tile: GemmTile<'_>, out: *mut f32) {
     let steps = tile.left.len() / (PAIR * SIDE);
     let steps_of_k = TileSteps {
@@ -71,7 +72,7 @@ unsafe fn one(tile: GemmTile<'_>, out: *mut f32) {
     }
 }
 
-/// Sums on their way to the output.
+/// Sums between the tiles and the output.
 #[repr(align(64))]
 struct SumsOnTheWay([std::mem::MaybeUninit<f32>; PAIR * PAIR]);
 

@@ -53,10 +53,10 @@ pub(super) fn product(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
                     let row = first + half * SIDE;
                     let (tokens, rows) = (SIDE.min(tokens - token), SIDE.min(rows - row));
                     let out = start.wrapping_add(token * stride + row);
-                    let square = Square { token, tokens, half, rows, out, stride };
+                    let tile = OneTile { token, tokens, half, rows, out, stride };
                     // SAFETY: strip and tokens have their blocks, the output these elements; this table has
                     // the instructions, and the tiles are configured.
-                    unsafe { multiply(codes, x, right, square) };
+                    unsafe { multiply(codes, x, right, tile) };
                 }
             }
         }
@@ -73,7 +73,7 @@ struct StripCodes<'a> {
 
 /// Up to 16 tokens and 16 rows of a strip, and where their sums go.
 #[derive(Clone, Copy)]
-struct Square {
+struct OneTile {
     token: usize, // the first
     tokens: usize,
     half: usize, // of the strip
@@ -106,15 +106,16 @@ unsafe fn widen(strip: &[u8], out: &mut [u8]) {
     }
 }
 
-/// The products of a square.
+/// The products of one tile.
 ///
 /// # Safety
-/// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for `codes`.
+/// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for
+/// `codes`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, square: Square) {
-    let Square { token, tokens, half, rows, out, stride } = square;
-    // A block is multiplied before the block before it is added, because what a tile has stored cannot be loaded at
-    // once.
+unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, tile: OneTile) {
+    let OneTile { token, tokens, half, rows, out, stride } = tile;
+    // A block is multiplied before the block before it is added, because what a tile has stored cannot be
+    // loaded at once.
     let mut whole = [const { TileSums([0; SIDE * SIDE]) }; 2]; // [tokens, rows]
     let multiply = |block: usize, whole: &mut TileSums| {
         let b = right.codes[block * right.step + half * LINE..].as_ptr();
@@ -151,7 +152,8 @@ unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, s
 /// 16 tokens by 16 rows at one block.
 ///
 /// # Safety
-/// `left` must have 16 tokens, `width` bytes each, and `right` 16 rows of a block; the tiles must be configured.
+/// `left` must have 16 tokens, `width` bytes each, and `right` 16 rows of a block; the tiles must be
+/// configured.
 #[inline(always)]
 unsafe fn block_sums(left: *const i8, width: usize, right: *const u8, sums: &mut TileSums) {
     // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing after it.

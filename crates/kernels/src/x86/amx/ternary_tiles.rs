@@ -1,7 +1,7 @@
 //! Products of ternary strips in tiles, for many tokens; few are multiplied by VNNI.
 //!
-//! A strip is widened to a byte a code, which gives a right factor for each half of its rows: a row of the tile is
-//! four k of 16 rows. Sums are exact whole numbers, so that they stay in tiles over all k.
+//! A strip is widened to a byte a code, which gives a right factor for each half of its rows: a row of the
+//! tile is four k of 16 rows. Sums are exact whole numbers, so that they stay in tiles over all k.
 #![allow(unsafe_code, reason = "tiles are reached through assembly, vectors through pointers")]
 
 use super::tile::{LINE, SIDE, TileConfig, TileShape, TileSums};
@@ -18,7 +18,8 @@ use std::cell::RefCell;
 const WIDE: usize = BLOCK * STRIP;
 /// Bytes of four k of a strip's rows, one byte each.
 const CODES: usize = STRIP * QUAD;
-/// Bytes of tokens that stay in the second-level cache while strips go by.
+/// Bytes of tokens that stay in the second-level cache while they are multiplied by one strip after the
+/// other.
 const CACHED: usize = 1 << 20;
 
 thread_local! {
@@ -30,7 +31,7 @@ thread_local! {
 pub(super) fn product(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
     let (tokens, rows) = (out.rows(), out.columns());
     if tokens <= SIDE {
-        // Two tiles of tokens take as long whether they are full or not.
+        // A tile that is not full takes as long as a full one.
         return crate::x86::avx512::product_ternary(factors, out);
     }
     let bytes = factors.check(tokens, rows);
@@ -49,17 +50,18 @@ pub(super) fn product(factors: TernaryFactors<'_>, mut out: ColumnsMut<'_>) {
                 unsafe { widen(strip, wide) };
                 for token in (of_tokens..tokens.min(of_tokens + some)).step_by(2 * SIDE) {
                     let out = start.wrapping_add(token * stride + first);
-                    let square = Square { token, tokens: tokens - token, rows: rows - first, out, stride };
-                    // SAFETY: strip and tokens have their blocks, the output these elements; this table has the
-                    // instructions, and the tiles are configured.
-                    unsafe { multiply(x, wide, step, square) };
+                    let tiles = TwoByTwo { token, tokens: tokens - token, rows: rows - first, out, stride };
+                    // SAFETY: strip and tokens have their blocks, the output these elements; this table has
+                    // the instructions, and the tiles are configured.
+                    unsafe { multiply(x, wide, step, tiles) };
                 }
             }
         }
     });
 }
 
-/// Tokens that are multiplied by a strip before the next strip is widened: whole pairs of tiles, one at the least.
+/// Tokens that are multiplied by a strip before the next strip is widened: whole pairs of tiles, one at the
+/// least.
 fn tokens_at_once(blocks: usize) -> usize {
     (CACHED / (blocks * BLOCK)).max(1).next_multiple_of(2 * SIDE)
 }
@@ -86,9 +88,9 @@ unsafe fn widen(strip: &[u8], wide: &mut [u8]) {
     }
 }
 
-/// The first token of up to 32 by a strip, what is left from there on, and where their sums go.
+/// Up to 32 tokens by the rows of a strip, and where their sums go.
 #[derive(Clone, Copy)]
-struct Square {
+struct TwoByTwo {
     token: usize,
     tokens: usize,
     rows: usize,
@@ -96,24 +98,26 @@ struct Square {
     stride: usize,
 }
 
-/// Two tiles of tokens by two of rows, over all k; of a last lone tile of tokens nothing but its own.
+/// Two tiles of tokens by two tiles of rows, over all k. If one tile of tokens is left, the second is not
+/// written.
 ///
 /// # Safety
 /// Tokens and strip must have their blocks, the output its elements; the tiles must be configured.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, square: Square) {
+unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, tiles: TwoByTwo) {
     let mut sums = [const { TileSums([0; SIDE * SIDE]) }; 4]; // [tokens, rows] of each tile
-    let tiles = if square.tokens > SIDE { 2 } else { 1 };
-    let left: [_; 2] = std::array::from_fn(|i| x.codes(0, square.token + i.min(tiles - 1) * SIDE).as_ptr());
+    let groups = if tiles.tokens > SIDE { 2 } else { 1 };
+    let left: [_; 2] = std::array::from_fn(|i| x.codes(0, tiles.token + i.min(groups - 1) * SIDE).as_ptr());
     // SAFETY: the caller's promise; the blocks of a group of tokens follow one another.
     unsafe { square_sums(left, wide.as_ptr(), x.blocks, &mut sums) };
-    for (i, sums) in sums.iter().enumerate().take(2 * tiles) {
+    for (i, sums) in sums.iter().enumerate().take(2 * groups) {
         let (token, row) = (i / 2 * SIDE, i % 2 * SIDE);
-        let rows = square.rows.saturating_sub(row).min(SIDE);
-        let of_tokens = x.steps(square.token + token).iter().zip(x.offsets(square.token + token));
-        for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(square.tokens - token)) {
-            let at = square.out.wrapping_add((token + t) * square.stride + row);
-            // SAFETY: `sums` has 16 vectors; masked lanes are not written, and the others lie within the output.
+        let rows = tiles.rows.saturating_sub(row).min(SIDE);
+        let of_tokens = x.steps(tiles.token + token).iter().zip(x.offsets(tiles.token + token));
+        for (t, (&of_token, &offset)) in of_tokens.enumerate().take(SIDE.min(tiles.tokens - token)) {
+            let at = tiles.out.wrapping_add((token + t) * tiles.stride + row);
+            // SAFETY: `sums` has 16 vectors; masked lanes are not written, and the others lie within the
+            // output.
             unsafe {
                 let whole = _mm512_load_si512(sums.0.as_ptr().add(t * SIDE).cast());
                 let whole = _mm512_cvtepi32_ps(_mm512_add_epi32(whole, _mm512_set1_epi32(offset)));
@@ -127,8 +131,8 @@ unsafe fn multiply(x: RowQuantized<'_>, wide: &[u8], step: f32, square: Square) 
 /// 32 tokens by 32 rows.
 ///
 /// # Safety
-/// Each of `left` must have `blocks` tiles of 16 tokens, and `right` as many pairs of tiles of 16 rows; the tiles
-/// must be configured.
+/// Each of `left` must have `blocks` tiles of 16 tokens, and `right` as many pairs of tiles of 16 rows; the
+/// tiles must be configured.
 #[inline(always)]
 unsafe fn square_sums(left: [*const i8; 2], right: *const u8, blocks: usize, sums: &mut [TileSums; 4]) {
     // SAFETY: the caller's promise; tiles are used by this file's assembly alone, and hold nothing after it.
@@ -176,7 +180,7 @@ unsafe fn square_sums(left: [*const i8; 2], right: *const u8, blocks: usize, sum
 mod tests {
     use super::*;
 
-    /// Whatever the processor: it is how a product is cut, not how it is made.
+    /// Needs no tiles: only the cut of a product is tested.
     #[test]
     fn rows_of_any_width_take_whole_pairs_of_tiles() {
         for in_features in [1, BLOCK, 2048, CACHED / 64, CACHED - 1, CACHED, CACHED + 1, layout::MAX_FEATURES]

@@ -10,8 +10,8 @@ pub(super) const PAIR: usize = 2 * SIDE;
 /// Bytes of a tile's row.
 pub(super) const LINE: usize = 64;
 
-/// The configuration of this thread's tiles, for as long as the value lives: tiles 0 to 3 hold sums, 4 and 5 left
-/// factors, 6 and 7 right ones.
+/// The configuration of this thread's tiles, for as long as the value lives: tiles 0 to 3 hold sums, 4 and 5
+/// left factors, 6 and 7 right ones.
 pub(super) struct TileConfig(());
 
 /// The shape of a tile.
