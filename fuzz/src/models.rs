@@ -10,7 +10,7 @@ const LEAST: &str = r#"{
   "max_position_embeddings": 8, "tie_word_embeddings": TIED EXTRA
 }"#;
 
-/// A block of offramp's own quantisation.
+/// A block of offramp's own quantization.
 fn strips(layers: &str, head: &str) -> String {
     let part = |format: &str| match format {
         "int8" => r#"{"format": "int8", "bits": 8, "block_size": 64, "scales": "bf16"}"#.to_owned(),

@@ -1,4 +1,4 @@
-//! Tokens per second of many texts at once.
+//! Measures the tokens per second of many texts at once.
 
 use crate::others::ProcessorTime;
 use crate::speed::Spread;
@@ -11,10 +11,10 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What to measure.
+/// The options of a measurement.
 #[derive(Clone, Debug)]
 pub struct ManyTextsOptions {
-    /// Numbers of texts, each measured for itself.
+    /// Numbers of texts at once, each measured separately.
     pub texts: Vec<usize>,
     /// Tokens of each text's prompt.
     pub prompt_tokens: usize,
@@ -22,13 +22,13 @@ pub struct ManyTextsOptions {
     pub new_tokens: usize,
     /// Samples of each number of texts; the numbers take turns.
     pub runs: usize,
-    /// Layers that a token takes.
+    /// The number of layers that run.
     pub exit_layer: usize,
-    /// Whether and how tokens are drafted.
+    /// The speculation of every text.
     pub speculation: Speculation,
 }
 
-/// What was measured.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub struct ManyTextsReport {
     /// The model's number formats.
@@ -37,7 +37,7 @@ pub struct ManyTextsReport {
     pub texts: Vec<ManyTextsSpeed>,
     /// The instruction set in use.
     pub kernels: &'static str,
-    /// Threads that shared the work.
+    /// The number of threads.
     pub threads: usize,
     /// Tokens of each prompt.
     pub prompt_tokens: usize,
@@ -45,14 +45,14 @@ pub struct ManyTextsReport {
     pub new_tokens: usize,
     /// Samples.
     pub runs: usize,
-    /// The share of the processors that other programs took meanwhile, where the system says.
+    /// The share of the processors that other programs used meanwhile, where the system reports it.
     pub taken_by_others: Option<f64>,
 }
 
-/// How fast so many texts are together.
+/// The speed of one number of texts.
 #[derive(Clone, Debug, Serialize)]
 pub struct ManyTextsSpeed {
-    /// Texts.
+    /// The number of texts.
     pub texts: usize,
     /// Tokens of all prompts per second.
     pub prefill: Spread,
@@ -60,7 +60,7 @@ pub struct ManyTextsSpeed {
     pub decode: Spread,
     /// New tokens of each text per second.
     pub decode_of_each: Spread,
-    /// How many times as many tokens as the first row's.
+    /// Its decoding speed over that of the first row.
     pub speed_up: f64,
     /// Share of the drafted tokens that were accepted; none if none was drafted.
     pub acceptance_rate: Option<f64>,
@@ -77,8 +77,9 @@ struct Sample {
     accepted: usize,
 }
 
-/// Runs texts together and times them; `progress` hears samples taken and to take. All prompts are fed in the first step,
-/// each different from the others, so that no blocks are shared; then every text decodes to its end.
+/// Runs texts together and times them. All prompts go through the model in the first step. They all differ,
+/// so no blocks are shared. Then every text decodes to its end. `progress` gets the samples taken and the
+/// total.
 ///
 /// # Errors
 /// If a number is 0, the tokens do not fit the model's context, or there is no memory for them.

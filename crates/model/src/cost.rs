@@ -10,6 +10,13 @@ use crate::norm::RmsNorm;
 use crate::work::Work;
 use std::ops::Range;
 
+/// Positions that rows attend to: as each row sees them, and each text's once.
+#[derive(Clone, Copy, Debug)]
+struct Positions {
+    seen: u64,
+    read: u64,
+}
+
 impl Llama {
     /// Bytes of weights that one token reads when it leaves after `exit_layer` layers, head included.
     pub fn bytes_per_token(&self, exit_layer: usize) -> u64 {

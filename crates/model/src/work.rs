@@ -1,4 +1,4 @@
-//! What a call costs, whatever the machine: the bytes it reads and the operations it takes.
+//! Bytes read and operations: what something costs, whatever the machine.
 
 use std::ops::{AddAssign, Sub};
 
@@ -18,13 +18,6 @@ impl Work {
         let bytes = self.bytes as f64 / whole.bytes.max(1) as f64;
         bytes.max(self.operations as f64 / whole.operations.max(1) as f64)
     }
-}
-
-/// Positions that rows attend to: as each row sees them, and each text's once.
-#[derive(Clone, Copy, Debug)]
-struct Positions {
-    seen: u64,
-    read: u64,
 }
 
 impl AddAssign for Work {

@@ -1,11 +1,12 @@
-//! `offramp bench --texts`: how many tokens per second many texts give together.
+//! `offramp bench --texts`: measures the tokens per second of many texts together.
 
+use super::describe::spread;
 use super::{Arguments, formats};
 use crate::number::{percent, rate, times};
 use crate::output::{self, Table};
-use crate::progress::Progress;
+use crate::progress::counted;
 use anyhow::Result;
-use offramp_eval::{ManyTextsOptions, ManyTextsReport, SpeedOptions, Spread, many_texts};
+use offramp_eval::{ManyTextsOptions, ManyTextsReport, SpeedOptions, many_texts};
 use offramp_model::{Formats, Llama};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ struct Answer<'a> {
     reports: &'a [ManyTextsReport],
 }
 
-/// Measures every format that is asked for; `load` gives the model in one.
+/// Measures every requested format; `load` returns the model in a format.
 pub(super) fn run(
     arguments: &Arguments,
     path: PathBuf,
@@ -29,12 +30,6 @@ pub(super) fn run(
     let mut reports = Vec::new();
     for formats in formats(arguments) {
         let model = Arc::new(load(&formats)?);
-        let mut progress = Progress::new(1);
-        let mut show = |done: usize, total: usize| {
-            progress.set_total(total as u64);
-            let remaining = progress.remaining(done as u64, total as u64);
-            progress.set(done as u64, || format!("{done} of {total} samples, {remaining} left"));
-        };
         let options = ManyTextsOptions {
             texts: arguments.texts.clone(),
             prompt_tokens: options.prompt_tokens,
@@ -43,7 +38,7 @@ pub(super) fn run(
             exit_layer: options.exits.iter().copied().max().unwrap_or(model.config().num_hidden_layers),
             speculation: arguments.speculate.speculation(None),
         };
-        reports.push(many_texts(&model, &options, &mut show)?);
+        reports.push(many_texts(&model, &options, &mut counted("timed", "samples"))?);
     }
     match json {
         true => output::json(&Answer { model: path, reports: &reports })?,
@@ -82,8 +77,4 @@ fn table(reports: &[ManyTextsReport]) -> String {
             "prompts {prompt_tokens}, new {new_tokens} of each text, all texts together, median of {runs} (least–most); \
              {kernels}, threads {threads}\n"
         )
-}
-
-fn spread(spread: &Spread) -> String {
-    format!("{} ({}–{})", rate(spread.median), rate(spread.min), rate(spread.max))
 }
