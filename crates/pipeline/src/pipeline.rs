@@ -48,7 +48,7 @@ impl Pipeline {
     }
 
     /// Makes one more token end texts.
-    pub fn add_stop_token(&mut self, id: u32) {
+    pub(crate) fn add_stop_token(&mut self, id: u32) {
         if !self.stop_tokens.contains(&id) {
             self.stop_tokens.push(id);
         }
