@@ -1,4 +1,5 @@
-//! A token that leaves where an exit is sure leaves what filling at once would have, and no trace once nobody may leave.
+//! A token that leaves where an exit is sure leaves what filling at once would have, and no trace once nobody
+//! may leave.
 
 use offramp_engine::{
     ConfidenceExit, Draft, Error, GenerateOptions, SamplingOptions, Session, Speculation, StopReason,
@@ -351,14 +352,10 @@ fn what_does_not_fit_leaves_the_session_as_it_was() {
     }
     assert!(session.feed(&[61], &mut Workspace::new()).is_err(), "61 tokens: 0 to 60");
     assert!(session.feed(&[1, 2], &mut Workspace::new()).is_err(), "9 in 8");
-    assert_eq!(
-        session.feed(&[8], &mut Workspace::new()).expect("room"),
-        plain(&model, 2, &[1, 2, 3, 4, 5, 6, 7, 8])
-    );
-    assert!(matches!(
-        session.feed(&[9], &mut Workspace::new()),
-        Err(Error::ContextFull { tokens: 9, context: 8 })
-    ));
+    let workspace = &mut Workspace::new();
+    assert_eq!(session.feed(&[8], workspace).expect("room"), plain(&model, 2, &[1, 2, 3, 4, 5, 6, 7, 8]));
+    let full = session.feed(&[9], workspace);
+    assert!(matches!(full, Err(Error::ContextFull { tokens: 9, context: 8 })));
     assert_eq!(session.depths().expect("a policy").tokens(), 8);
 }
 

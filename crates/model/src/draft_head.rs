@@ -30,8 +30,8 @@ impl DraftHead {
         self.id
     }
 
-    /// Whether it is a copy of this model's head. What another's says is no draft of this one's: it may be of another
-    /// width or vocabulary.
+    /// Whether it is a copy of this model's head. What another's says is no draft of this one's: it may be of
+    /// another width or vocabulary.
     pub fn is_of(&self, model: &Llama) -> bool {
         self.model == model.id()
     }
@@ -60,7 +60,8 @@ impl Llama {
     /// The LM head's rows of the tokens in `shortlist` (none: all) in `format` (none: its own).
     ///
     /// # Errors
-    /// If the shortlist is empty or names an unknown token, the format is ternary, or there is no memory for the copy.
+    /// If the shortlist is empty or names an unknown token, the format is ternary, or there is no memory for
+    /// the copy.
     pub fn draft_head(&self, format: Option<Format>, shortlist: Option<&[u32]>) -> Result<DraftHead> {
         let vocab_size = self.config().vocab_size;
         let shortlist = shortlist.map(|tokens| {

@@ -196,7 +196,8 @@ fn header(path: &Path) -> (BTreeMap<String, Value>, usize, Vec<u8>) {
     (serde_json::from_slice(&bytes[8..data]).expect("JSON"), data, bytes)
 }
 
-/// Both of transformers' classes, and weights that it has unpacked, are one model if their scales are read as meant.
+/// Both of transformers' classes, and weights that it has unpacked, are one model if their scales are read as
+/// meant.
 #[test]
 fn every_kind_of_bitnet_is_read() {
     let place = Place::new(Some(BitLinear::V1));

@@ -55,8 +55,8 @@ pub(crate) fn forward(
     clock.time(Op::Residual, Pass::Forward, 0.0, || residual::scatter(x, kept, hidden, output, out));
 }
 
-/// Replaces `d`, the gradient of the layer's output, by that of its input, and adds to `gradients`. Uses up the
-/// activations.
+/// Replaces `d`, the gradient of the layer's output, by that of its input, and adds to `gradients`. Uses up
+/// the activations.
 ///
 /// # Shapes
 /// `x`, `d`: `[samples · length, hidden]`; `x` as in the forward

@@ -1,5 +1,5 @@
-//! The optimizer: AdamW over the flat buffers, or Muon for the matrices of the layers, with the gradient clipped by its
-//! global norm.
+//! The optimizer: AdamW over the flat buffers, or Muon for the matrices of the layers, with the gradient
+//! clipped by its global norm.
 
 mod muon;
 

@@ -1,7 +1,7 @@
 //! All weights in one buffer, in the order of the checkpoint. Gradients and moments have the same layout.
 //!
-//! The order makes neighbours of matrices that read the same input: q, k and v, and gate and up. Each group is then
-//! one larger matrix without being copied.
+//! The order makes neighbours of matrices that read the same input: q, k and v, and gate and up. Each group
+//! is then one larger matrix without being copied.
 
 use offramp_kernels::rayon::prelude::*;
 use offramp_model::{Config, TensorSpec};
@@ -24,7 +24,8 @@ pub struct Layout {
     len: usize,
 }
 
-/// Where the groups of tensors stand in a layer, counted from its first value. A group that a model lacks is empty.
+/// Where the groups of tensors stand in a layer, counted from its first value. A group that a model lacks is
+/// empty.
 #[derive(Clone, Debug, Default)]
 struct LayerPlaces {
     input_layernorm: Range<usize>,
@@ -79,8 +80,8 @@ impl Layout {
         Self { tensors, layer, layers, model_tensors, model_len: len, len }
     }
 
-    /// The same, and after the model's tensors a norm and an LM head for each exit but the last. Only training has
-    /// them.
+    /// The same, and after the model's tensors a norm and an LM head for each exit but the last. Only
+    /// training has them.
     #[must_use]
     pub fn with_own_heads(mut self) -> Self {
         let [vocab, hidden] = self.tensors[0].0.shape[..] else { unreachable!("the embedding is a matrix") };
@@ -237,10 +238,11 @@ impl LayerPlaces {
 
 /// The first weights of a model: matrices are normal with mean 0 and deviation `range`, norms are 1.
 ///
-/// `o_proj` and `down_proj` write to the residual stream. Their deviation is `range / √(2L)`, so the stream's variance
-/// does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). The weights of a sub-norm before them are
-/// `range`. At 1 the input of `o_proj` and `down_proj` would have a mean square of 1, the layers would add far more than
-/// the embedding has, and the first gradients would be ten times as large (`docs/low-bit.md`).
+/// `o_proj` and `down_proj` write to the residual stream. Their deviation is `range / √(2L)`, so the stream's
+/// variance does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). The weights of a sub-norm
+/// before them are `range`. At 1 the input of `o_proj` and `down_proj` would have a mean square of 1, the
+/// layers would add far more than the embedding has, and the first gradients would be ten times as large
+/// (`docs/low-bit.md`).
 ///
 /// The same seed gives the same values, however many threads draw them.
 pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {

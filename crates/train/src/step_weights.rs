@@ -1,5 +1,5 @@
-//! The weights of a step: the floats that learn, and the codes that the matrices of low-bit layers are rounded to.
-//! The codes are made once a step, in buffers allocated once.
+//! The weights of a step: the floats that learn, and the codes that the matrices of low-bit layers are
+//! rounded to. The codes are made once a step, in buffers allocated once.
 
 use crate::ops::bit_linear::{MatrixScale, Ternary, quantize_weights};
 use crate::parameters::Layout;

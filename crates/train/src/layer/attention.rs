@@ -42,7 +42,8 @@ pub(super) fn forward(context: Context<'_>, input: Input<'_>, buffers: &mut Buff
     }
 }
 
-/// Replaces `scratch.branch`, the gradient of the stream after this half, by the gradient of the layer's input.
+/// Replaces `scratch.branch`, the gradient of the stream after this half, by the gradient of the layer's
+/// input.
 pub(super) fn backward(
     context: Context<'_>,
     gradients: LayerGradients<'_>,

@@ -1,12 +1,13 @@
-//! The buffers of layers, allocated once: what each layer keeps for its backward, and scratch that all layers share.
+//! The buffers of layers, allocated once: what each layer keeps for its backward, and scratch that all layers
+//! share.
 
 use super::sizes::Sizes;
 use crate::ops::{BLOCK, attention};
 
 /// What a layer keeps of its forward. All buffers are compact: they hold the kept samples only.
 ///
-/// The outputs of norms and of SwiGLU are not kept. Computing them again costs one pass over memory, as reading them
-/// would, and saves a third of the memory.
+/// The outputs of norms and of SwiGLU are not kept. Computing them again costs one pass over memory, as
+/// reading them would, and saves a third of the memory.
 #[derive(Debug)]
 pub(crate) struct Activations {
     pub(super) input_inv_rms: Vec<f32>,          // [rows]

@@ -75,8 +75,8 @@ impl Products {
         }
     }
 
-    /// `d_x = d_out · weight` and `d_weight += d_outᵀ · x`. Where the matrix is ternary, both factors are what their
-    /// codes are worth.
+    /// `d_x = d_out · weight` and `d_weight += d_outᵀ · x`. Where the matrix is ternary, both factors are
+    /// what their codes are worth.
     pub(super) fn backward(
         &self,
         matrix: Projection<'_>,

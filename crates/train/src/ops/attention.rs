@@ -1,8 +1,8 @@
 //! Causal attention with grouped heads, in tiles: the `[length, length]` scores are never held.
 //!
-//! A task is one key head of one sample with the queries that share it. It goes through its queries in tiles of
-//! `TILE` positions and computes scores over the keys that the tile sees. The scores are not kept: the backward
-//! computes each tile again (as FlashAttention does, Dao 2022).
+//! A task is one key head of one sample with the queries that share it. It goes through its queries in tiles
+//! of `TILE` positions and computes scores over the keys that the tile sees. The scores are not kept: the
+//! backward computes each tile again (as FlashAttention does, Dao 2022).
 
 use super::heads::HeadSizes;
 use offramp_kernels::active;
@@ -26,8 +26,8 @@ pub(crate) fn flops(samples: usize, sizes: HeadSizes) -> f64 {
 /// `out = softmax(q · kᵀ / √head_dim, causal) · v` for every query head.
 ///
 /// # Shapes
-/// `grouped`: `[samples, kv_heads, group + 2, length, head_dim]`, `out`: `[samples, heads, length, head_dim]`,
-/// `scratch`: at least [`scratch_len`]
+/// `grouped`: `[samples, kv_heads, group + 2, length, head_dim]`, `out`: `[samples, heads, length,
+/// head_dim]`, `scratch`: at least [`scratch_len`]
 pub(crate) fn forward(
     grouped: &[f32],
     sizes: HeadSizes,
@@ -51,8 +51,8 @@ pub(crate) fn forward(
 
 /// Overwrites `d_grouped`.
 ///
-/// With P the probabilities of a tile: `d_v += Pᵀ · d_out`, `d_P = d_out · vᵀ`,
-/// `d_scores = P · (d_P − Σ_row P · d_P)`, `d_q = d_scores · k / √head_dim`, `d_k += d_scoresᵀ · q / √head_dim`.
+/// With P the probabilities of a tile: `d_v += Pᵀ · d_out`, `d_P = d_out · vᵀ`, `d_scores = P · (d_P − Σ_row
+/// P · d_P)`, `d_q = d_scores · k / √head_dim`, `d_k += d_scoresᵀ · q / √head_dim`.
 ///
 /// # Shapes
 /// As [`forward`]; `d_out`: rows again, `[samples · length, heads · head_dim]`; `d_grouped` like `grouped`.
@@ -173,7 +173,8 @@ impl Tile {
         scores
     }
 
-    /// The backward of one tile of one query head. `d_out` begins at the head's column of the sample's first row.
+    /// The backward of one tile of one query head. `d_out` begins at the head's column of the sample's first
+    /// row.
     fn backward(&self, head: Head<'_>, d_out: &[f32], scratch: &mut [f32], gradients: &mut Gradients<'_>) {
         let Self { sizes, first, rows, .. } = *self;
         let visible = self.visible();

@@ -1,9 +1,9 @@
 //! Rows of the q, k and v projections become heads, rotated by their positions, and the other way round.
 //!
-//! The grouped layout keeps together what one attention task reads: for each sample and each key head its queries,
-//! its keys and its values, `[samples, kv_heads, group + 2, length, head_dim]` with `group = heads / kv_heads`. A row
-//! of the projections is `[heads + 2 · kv_heads, head_dim]`: all queries, all keys, all values, because the three
-//! weights stand one after the other.
+//! The grouped layout keeps together what one attention task reads: for each sample and each key head its
+//! queries, its keys and its values, `[samples, kv_heads, group + 2, length, head_dim]` with `group = heads /
+//! kv_heads`. A row of the projections is `[heads + 2 · kv_heads, head_dim]`: all queries, all keys, all
+//! values, because the three weights stand one after the other.
 
 use offramp_kernels::active;
 use offramp_kernels::rayon::prelude::*;

@@ -42,7 +42,8 @@ pub enum LowBit {
     /// 8-bit activations (BitNet b1.58).
     #[serde(rename = "bitskip-v1")]
     V1,
-    /// 8-bit activations, then 4-bit ones, and a Hadamard rotation before `o_proj` and `down_proj` (BitNet v2).
+    /// 8-bit activations, then 4-bit ones, and a Hadamard rotation before `o_proj` and `down_proj` (BitNet
+    /// v2).
     #[serde(rename = "bitskip-v2")]
     V2,
     /// 8-bit activations and the rotation.

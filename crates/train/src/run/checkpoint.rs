@@ -1,5 +1,5 @@
-//! The files of a checkpoint: their sizes, writing them, and reading them. No function holds a second copy of the
-//! weights or the moments.
+//! The files of a checkpoint: their sizes, writing them, and reading them. No function holds a second copy of
+//! the weights or the moments.
 
 use super::data::Data;
 use super::trainer::Trainer;
@@ -72,7 +72,8 @@ fn split<'a, 't>(
     })
 }
 
-/// Names and shapes of the tensors beside the model's: all first moments, all second ones, the exits' own heads.
+/// Names and shapes of the tensors beside the model's: all first moments, all second ones, the exits' own
+/// heads.
 fn beside_the_model(layout: &Layout) -> Vec<TensorSpec> {
     let named = |moment: &'static str| {
         layout.tensors().map(move |(spec, _)| TensorSpec::new(format!("{moment}.{}", spec.name), &spec.shape))

@@ -186,8 +186,9 @@ pub fn check_new(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Keeps other processes out of a run folder until it is dropped: two would overwrite each other's checkpoints.
-/// Where a folder cannot be locked (Windows, some network disks), other processes are not kept out.
+/// Keeps other processes out of a run folder until it is dropped: two would overwrite each other's
+/// checkpoints. Where a folder cannot be locked (Windows, some network disks), other processes are not kept
+/// out.
 fn lock(path: &Path) -> Result<Option<File>> {
     let Ok(folder) = File::open(path) else { return Ok(None) };
     match folder.try_lock() {
