@@ -16,6 +16,22 @@ pub const MODELS: [&str; 8] = [
     "head-only",
 ];
 
+/// The folders of `families/`, with logits, gradients and greedy text.
+pub const FAMILIES: [&str; 12] = [
+    "mistral",
+    "mistral-window",
+    "smollm2",
+    "smollm3",
+    "qwen2",
+    "qwen2-tied",
+    "qwen3",
+    "qwen3-biases",
+    "llama-biases",
+    "yarn",
+    "dynamic",
+    "linear",
+];
+
 /// One folder of `tests/fixtures/`.
 #[derive(Debug)]
 pub struct Fixture {

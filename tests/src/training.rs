@@ -6,6 +6,7 @@ use offramp_model::{Config, Weights};
 use offramp_train::Recipe;
 use offramp_train::early_exit::EarlyExitLoss;
 use offramp_train::network::{Batch, Network, Plan};
+use offramp_train::step_weights::StepWeights;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +22,7 @@ pub fn recipe(layers: usize, layer_dropout: &str) -> Recipe {
     Recipe::from_toml(&text, Path::new("golden.toml")).expect("a recipe")
 }
 
-/// The exits of the card's loss, and what each one counts.
+/// The exits of the card's loss, and the weight of each one.
 pub fn exits(layers: usize) -> Vec<(usize, f64)> {
     EarlyExitLoss::new(&recipe(layers, "shape = \"none\"")).exits(0)
 }
@@ -59,13 +60,13 @@ impl Trainee {
         self.network.config().num_hidden_layers
     }
 
-    /// The losses of a micro-batch in which every layer runs and the card's exits count `share` of what
-    /// they do; the gradient is added.
+    /// The losses of a micro-batch in which every layer runs and the weights of the card's exits are multiplied by
+    /// `share`; the gradient is added.
     pub fn accumulate(&mut self, batch: Batch<'_>, samples: usize, share: f64) -> Vec<f64> {
         let counted = exits(self.layers()).into_iter().map(|(exit, weight)| (exit, (weight * share) as f32));
         let length = batch.inputs.len() / samples;
-        let plan = Plan::full(self.layers(), (samples, length), counted.collect());
-        self.network.loss_and_gradients(&self.weights, batch, &plan, &mut self.gradients)
+        let plan = Plan::full(self.layers(), samples, length, counted.collect());
+        self.network.loss_and_gradients(StepWeights::floats(&self.weights), batch, &plan, &mut self.gradients)
     }
 }
 

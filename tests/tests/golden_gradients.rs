@@ -7,8 +7,9 @@ use offramp_engine::{Session, Workspace};
 use offramp_model::{Format, Formats, Llama};
 use offramp_tests::golden::{Fixture, MODELS, Tensors, assert_close, largest, numbers};
 use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table, exits, recipe};
-use offramp_train::dropout::Chances;
+use offramp_train::dropout::{LayerDropout, MicroBatch};
 use offramp_train::network::{Batch, Plan};
+use offramp_train::step_weights::StepWeights;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ fn trainings_logits_are_pytorchs_at_every_exit() {
         let (shape, inputs) = tensors.ids("input_ids");
         let mut trainee = Trainee::new(name, shape[0], shape[1]);
         for exit_layer in 1..=trainee.layers() {
-            let found = trainee.network.logits(&trainee.weights, inputs, exit_layer);
+            let found = trainee.network.logits(StepWeights::floats(&trainee.weights), inputs, exit_layer);
             let (_, expected) = tensors.floats(&format!("logits.exit_layer_{exit_layer}"));
             // As in golden_model.rs.
             assert_close(&format!("{name}, exit {exit_layer}"), &found, expected, 1e-5);
@@ -54,7 +55,7 @@ fn training_and_the_engine_agree_at_every_exit() {
         // The whole batch, and a sample that comes alone and is shorter than the room for it.
         for inputs in [inputs, &inputs[..shape[1] / 2]] {
             for exit_layer in 1..=trainee.layers() {
-                let found = trainee.network.logits(&trainee.weights, inputs, exit_layer);
+                let found = trainee.network.logits(StepWeights::floats(&trainee.weights), inputs, exit_layer);
                 let samples = inputs.chunks(shape[1]);
                 let engine: Vec<_> = samples.flat_map(|s| engine_logits(&model, s, exit_layer)).collect();
                 assert_eq!(found.len(), engine.len());
@@ -68,40 +69,40 @@ fn training_and_the_engine_agree_at_every_exit() {
     }
 }
 
-/// What runs where in a block of a fixture: everything, or, as training would draw and rescale it, what the
-/// block's `keep` and `p` say.
-fn plan(block: &Value, layers: usize, (samples, length): (usize, usize)) -> Plan {
+/// The plan of a fixture's block: everything runs, or what the block's `keep` and `p` say, drawn and rescaled as training
+/// does it.
+fn plan(block: &Value, layers: usize, samples: usize, length: usize) -> Plan {
     let counted = exits(layers).into_iter().map(|(exit, weight)| (exit, weight as f32)).collect();
-    let mut plan = Plan::full(layers, (samples, length), counted);
+    let mut plan = Plan::full(layers, samples, length, counted);
     if block["keep"].is_array() {
-        let (chances, index) = layer_dropout(block, samples);
+        let (dropout, batch) = layer_dropout(block, samples);
         for (layer, (kept, scale)) in plan.kept.iter_mut().zip(&mut plan.scale).enumerate() {
-            chances.keep((0, index), layer, samples, kept);
-            *scale = chances.scale(0, layer) as f32;
+            dropout.keep(batch, layer, samples, kept);
+            *scale = dropout.scale(0, layer) as f32;
         }
     }
     plan
 }
 
 /// The layer dropout of a fixture's block, and a micro-batch whose draws are exactly its `keep`.
-fn layer_dropout(block: &Value, samples: usize) -> (Chances, u64) {
+fn layer_dropout(block: &Value, samples: usize) -> (LayerDropout, MicroBatch) {
     let p = numbers(&block["p"]);
     let rescale = block["rescale"].as_bool().unwrap();
     let keys = format!("shape = \"linear\"\nnormalize = \"none\"\np_max = {}", p[p.len() - 1]);
     let keys = format!("{keys}\ndrop_last = true\nrescale = {rescale}");
-    let chances = Chances::new(&recipe(p.len(), &keys)).unwrap();
+    let dropout = LayerDropout::new(&recipe(p.len(), &keys)).unwrap();
     for (layer, &p) in p.iter().enumerate() {
-        assert!((chances.chance(0, layer) - p).abs() < 1e-12, "the fixture's chances");
+        assert!((dropout.probability(0, layer) - p).abs() < 1e-12, "the fixture's probabilities");
     }
     let wanted: Vec<Vec<usize>> = block["keep"].as_array().unwrap().iter().map(kept_samples).collect();
     let mut kept = Vec::new();
-    let index = (0..100_000).find(|&index| {
+    let batch = (0..100_000).map(|index| MicroBatch { step: 0, index }).find(|&batch| {
         wanted.iter().enumerate().all(|(layer, wanted)| {
-            chances.keep((0, index), layer, samples, &mut kept);
+            dropout.keep(batch, layer, samples, &mut kept);
             kept == *wanted
         })
     });
-    (chances, index.expect("such draws among so many micro-batches"))
+    (dropout, batch.expect("such draws among so many micro-batches"))
 }
 
 /// The samples that a row of `keep` does not drop.
@@ -134,10 +135,15 @@ fn losses_and_every_weights_gradient_are_pytorchs() {
             [("dropout.", dropped), ("", &expected["loss"]), ("dropout_rescale.", rescaled)]
         {
             let what = format!("{name}, {prefix}grad");
-            let plan = plan(block, trainee.layers(), (shape[0], shape[1]));
+            let plan = plan(block, trainee.layers(), shape[0], shape[1]);
             let Trainee { network, weights, gradients } = &mut trainee;
             gradients.fill(0.0);
-            let losses = network.loss_and_gradients(weights, Batch { inputs, labels }, &plan, gradients);
+            let losses = network.loss_and_gradients(
+                StepWeights::floats(weights),
+                Batch { inputs, labels },
+                &plan,
+                gradients,
+            );
             assert_losses(&what, &losses, (&block["exit_losses"], &block["total"]), LOSS_TOLERANCE);
             assert_gradients(&what, &trainee, &tensors, prefix);
         }

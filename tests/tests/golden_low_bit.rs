@@ -11,6 +11,7 @@ use offramp_model::{BitLinear, Config, Formats, Llama, Weights};
 use offramp_tests::golden::{Fixture, assert_close, largest};
 use offramp_tests::training::{assert_losses, assert_passes_with_every_table, exits};
 use offramp_train::network::{Batch, Network, Plan};
+use offramp_train::step_weights::Rounding;
 use std::sync::Arc;
 
 const FAMILY: [(&str, BitLinear); 3] = [("v1", BitLinear::V1), ("v2", BitLinear::V2), ("v3", BitLinear::V3)];
@@ -32,19 +33,21 @@ fn config(bit_linear: BitLinear) -> Config {
     Config { bit_linear: Some(bit_linear), ..config }
 }
 
-fn trainee(config: &Config) -> (Network, Vec<f32>) {
+/// The network, what rounds its weights, and its weights.
+fn trainee(config: &Config) -> (Network, Rounding, Vec<f32>) {
     let files = Weights::open(Fixture::new("bitskip").folder(), config).unwrap();
     let network = Network::new(config, SAMPLES, LENGTH);
     let mut weights = vec![0.0; network.layout().len()];
     for (spec, range) in network.layout().tensors() {
         files.read(spec, &mut weights[range]).unwrap();
     }
-    (network, weights)
+    let rounding = Rounding::new(config, network.layout());
+    (network, rounding, weights)
 }
 
 fn full_plan() -> Plan {
     let counted = exits(LAYERS).into_iter().map(|(exit, weight)| (exit, weight as f32));
-    Plan::full(LAYERS, (SAMPLES, LENGTH), counted.collect())
+    Plan::full(LAYERS, SAMPLES, LENGTH, counted.collect())
 }
 
 #[test]
@@ -52,9 +55,9 @@ fn logits_are_pytorchs_at_every_exit() {
     let tensors = Fixture::new("bitskip").tensors();
     let (_, inputs) = tensors.ids("input_ids");
     for (name, bit_linear) in FAMILY {
-        let (mut network, weights) = trainee(&config(bit_linear));
+        let (mut network, mut rounding, weights) = trainee(&config(bit_linear));
         for exit_layer in 1..=LAYERS {
-            let found = network.logits(&weights, inputs, exit_layer);
+            let found = network.logits(rounding.round(&weights), inputs, exit_layer);
             let (_, expected) = tensors.floats(&format!("{name}.logits.exit_layer_{exit_layer}"));
             assert_close(&format!("{name}, exit {exit_layer}"), &found, expected, LOGITS);
         }
@@ -68,12 +71,13 @@ fn losses_and_every_weights_gradient_are_pytorchs() {
     let (_, inputs) = tensors.ids("input_ids");
     let (_, labels) = tensors.ids("labels");
     for (name, bit_linear) in FAMILY {
-        let (mut network, weights) = trainee(&config(bit_linear));
+        let (mut network, mut rounding, weights) = trainee(&config(bit_linear));
         // Twice: nothing of a batch may be left for the next.
         for _ in 0..2 {
             let mut gradients = vec![0.0; weights.len()];
             let batch = Batch { inputs, labels };
-            let losses = network.loss_and_gradients(&weights, batch, &full_plan(), &mut gradients);
+            let losses =
+                network.loss_and_gradients(rounding.round(&weights), batch, &full_plan(), &mut gradients);
             assert_losses(name, &losses, (&json[name]["exit_losses"], &json[name]["total"]), 1e-6);
             for (spec, range) in network.layout().tensors() {
                 let (_, expected) = tensors.floats(&format!("{name}.grad.{}", spec.name));
@@ -94,13 +98,13 @@ fn every_kernels_table_gives_pytorchs_gradients() {
 fn activations_change_their_bits_on_the_way() {
     let tensors = Fixture::new("bitskip").tensors();
     let (_, inputs) = tensors.ids("input_ids");
-    let (mut network, weights) = trainee(&config(BitLinear::V2));
+    let (mut network, mut rounding, weights) = trainee(&config(BitLinear::V2));
     for (name, activations) in
         [("v3", Activations::Int8), ("v2", Activations::Int4), ("v3", Activations::Int8)]
     {
         network.set_activations(activations);
         assert_eq!(network.config().bit_linear.unwrap().activations, activations);
-        let found = network.logits(&weights, inputs, LAYERS);
+        let found = network.logits(rounding.round(&weights), inputs, LAYERS);
         let (_, expected) = tensors.floats(&format!("{name}.logits.exit_layer_{LAYERS}"));
         assert_close(name, &found, expected, LOGITS);
     }
@@ -115,10 +119,10 @@ fn bf16_gives_nearly_the_same() {
     let (_, labels) = tensors.ids("labels");
     let batch = Batch { inputs, labels };
     for (name, bit_linear) in FAMILY {
-        let (network, weights) = trainee(&config(bit_linear));
+        let (network, mut rounding, weights) = trainee(&config(bit_linear));
         let mut network = network.with_factors(Factors::Bf16);
         let mut gradients = vec![0.0; weights.len()];
-        network.loss_and_gradients(&weights, batch, &full_plan(), &mut gradients);
+        network.loss_and_gradients(rounding.round(&weights), batch, &full_plan(), &mut gradients);
         let expected: Vec<f32> = network
             .layout()
             .tensors()
@@ -146,7 +150,7 @@ fn training_and_the_engine_agree_at_every_exit() {
     let (_, inputs) = tensors.ids("input_ids");
     for (name, bit_linear) in FAMILY {
         let config = config(bit_linear);
-        let (mut network, weights) = trainee(&config);
+        let (mut network, mut rounding, weights) = trainee(&config);
         let places: Vec<_> = network.layout().tensors().map(|(spec, range)| (spec.clone(), range)).collect();
         let model = Llama::from_weights(config, |wanted| {
             let (_, range) = places.iter().find(|(spec, _)| spec == wanted).expect("a tensor of the layout");
@@ -154,7 +158,7 @@ fn training_and_the_engine_agree_at_every_exit() {
         });
         let model = Arc::new(model.unwrap());
         for exit_layer in 1..=LAYERS {
-            let found = network.logits(&weights, inputs, exit_layer);
+            let found = network.logits(rounding.round(&weights), inputs, exit_layer);
             let engine: Vec<_> =
                 inputs.chunks(LENGTH).flat_map(|sample| engine_logits(&model, sample, exit_layer)).collect();
             assert_close(&format!("{name}, exit {exit_layer}, the engine"), &engine, &found, LOGITS);

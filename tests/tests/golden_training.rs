@@ -6,7 +6,7 @@ use offramp_model::Config;
 use offramp_tests::golden::{Fixture, Tensors, assert_close, assert_near, ids, number, numbers};
 use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table};
 use offramp_train::network::Batch;
-use offramp_train::optimizer::Optimizer;
+use offramp_train::optimizer::{Optimizer, Update};
 use offramp_train::parameters::Layout;
 use offramp_train::recipe::{Matrices, OptimizerKeys, Recipe};
 use offramp_train::schedule::Schedule;
@@ -41,7 +41,8 @@ fn ten_steps_of_training_are_pytorchs() {
         assert_near(&format!("{what}, gradient norm"), norm, number(&want["grad_norm"]), 1e-5);
         assert_near(&format!("{what}, learning rate"), rate, number(&want["learning_rate"]), 1e-12);
         let Trainee { network, weights, gradients } = &mut trainee;
-        optimizer.step(network.layout(), weights, gradients, norm, (step + 1, rate));
+        let update = Update { number: step + 1, learning_rate: rate, norm };
+        optimizer.step(network.layout(), weights, gradients, update);
     }
     assert_final_weights(&trainee, &expected["final_weights"]);
 }
@@ -125,7 +126,8 @@ fn assert_steps(
         }
         let norm = optimizer.norm(&gradients);
         assert_near(&format!("gradient norm of step {step}"), norm, norms[step], 1e-6);
-        optimizer.step(layout, &mut weights, &gradients, norm, (step as u64 + 1, lr));
+        let update = Update { number: step as u64 + 1, learning_rate: lr, norm };
+        optimizer.step(layout, &mut weights, &gradients, update);
         for (name, place) in places {
             // The parameters are of unit size: a few roundings a step.
             let (_, after) = tensors.floats(&format!("step_{step}.after.{name}"));

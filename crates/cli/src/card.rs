@@ -4,7 +4,7 @@ use crate::plot;
 use crate::progress::counted;
 use crate::{eval, output, stories};
 use anyhow::{Context, Result};
-use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
+use offramp_eval::card::{Card, EXITS_PLOT, Facts, Measured, Scores, SpeedFigures};
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
 use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
@@ -20,8 +20,8 @@ const CARD: &str = "README.md";
 const MEASURED: &str = "card.json";
 /// Every card of ours contains these words. A `README.md` without them belongs to somebody else.
 const OURS: &str = "`offramp card`";
-/// The Python module, and its class that adds `set_exit_layer`.
-const MODULE: [&str; 2] = ["modeling_early_exit", "EarlyExitLlamaForCausalLM"];
+/// The Python module that adds `set_exit_layer`.
+const MODULE: &str = "modeling_early_exit";
 
 /// Write a model's card, README.md in its folder, with every number measured
 ///
@@ -184,7 +184,7 @@ fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Meas
 
 /// Times every exit. A short context gets a shorter prompt and fewer new tokens.
 fn time(runs: usize, folder: &Path, config: &Config) -> Result<SpeedFigures> {
-    let half = config.max_position_embeddings / 2;
+    let half = config.prompt_context() / 2;
     let usual = SpeedOptions::default();
     let options = SpeedOptions {
         exits: (1..=config.num_hidden_layers).collect(),
@@ -209,7 +209,8 @@ fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
         write(EXITS_PLOT, &plot::exits::svg(&card.measured, card.name)?)?;
     }
     if card.is_float() {
-        checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
+        let (class, code) = card.modeling();
+        checkpoint::add_remote_code(folder, MODULE, &class, &code)?;
         // Folders of earlier builds lack this file, and transformers then guesses the tokenizer's class.
         if !folder.join(TOKENIZER_CONFIG).exists() && folder.join(TOKENIZER).exists() {
             let context = card.config.max_position_embeddings;

@@ -154,7 +154,7 @@ impl<'p> Conversation<'p> {
 
     fn answer(&mut self, message: String) -> Result<String> {
         let ids = self.chat.encode(self.pipeline)?;
-        let context = self.pipeline.model().config().max_position_embeddings;
+        let context = self.pipeline.model().config().prompt_context();
         if ids.len() >= context {
             return Err(offramp_pipeline::Error::ConversationFull { tokens: ids.len(), context }.into());
         }

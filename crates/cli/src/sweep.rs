@@ -159,7 +159,7 @@ fn load(arguments: &Arguments) -> Result<Material> {
 
 /// As given, or the default number as far as the context allows.
 fn new_tokens(arguments: &Arguments, config: &Config) -> usize {
-    let capacity = config.max_position_embeddings.saturating_sub(arguments.prompt_tokens);
+    let capacity = config.context().saturating_sub(arguments.prompt_tokens);
     arguments.new_tokens.unwrap_or(NEW_TOKENS.min(capacity).max(2)) // the sweep refuses what does not fit
 }
 

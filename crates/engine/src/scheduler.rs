@@ -1,10 +1,12 @@
 //! Many texts at once: they join and leave between steps, and share every call.
 
+use crate::completion::{Completion, GenerateOptions, NewToken};
 use crate::confidence::ConfidenceExit;
-use crate::generate::{Completion, GenerateOptions, Generation, NewToken};
+use crate::generate::Generation;
 use crate::session::Session;
 use crate::speculate::Speculation;
-use crate::step::{Text, step};
+use crate::step::step;
+use crate::step::turn::Text;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
 use offramp_model::{BlockPool, Llama};
@@ -208,7 +210,7 @@ impl Scheduler {
 /// Positions that a text may come to hold.
 fn capacity(model: &Llama, request: &Request) -> usize {
     let wanted = request.prompt.len().saturating_add(request.options.max_new_tokens);
-    wanted.min(model.config().max_position_embeddings.max(request.prompt.len()))
+    wanted.min(model.config().context().max(request.prompt.len()))
 }
 
 fn with_policy(mut session: Session, request: &Request) -> Result<Session> {

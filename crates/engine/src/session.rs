@@ -4,9 +4,9 @@ mod confident;
 mod draft;
 
 use crate::climb::{Climber, climb};
+use crate::confident::Confident;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
-pub(crate) use confident::Confident;
 use draft::Ahead;
 use offramp_model::{BlockPool, Hidden, KvCache, Llama};
 use std::sync::Arc;
@@ -271,6 +271,6 @@ impl Session {
 
 /// Checks that the model's context is as long.
 fn check_context(model: &Llama, capacity: usize) -> Result<()> {
-    let context = model.config().max_position_embeddings;
+    let context = model.config().context();
     if capacity > context { Err(Error::ContextFull { tokens: capacity, context }) } else { Ok(()) }
 }

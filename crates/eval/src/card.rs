@@ -18,8 +18,8 @@ use offramp_model::{Config, quoted};
 
 /// The name of the card's plot of perplexity and speed over all exits.
 pub const EXITS_PLOT: &str = "exits.svg";
-/// The Python module for the model: an `AutoModelForCausalLM` with early exits.
-pub const MODELING: &str = include_str!("card/modeling_early_exit.py");
+/// The Python module for a Llama: an `AutoModelForCausalLM` with early exits.
+const MODELING: &str = include_str!("card/modeling_early_exit.py");
 
 /// The contents of a model's card.
 #[derive(Clone, Debug)]
@@ -74,12 +74,24 @@ impl Card<'_> {
     fn title(&self) -> String {
         let Config { num_hidden_layers: layers, .. } = *self.config;
         format!(
-            "# {}\n\nA Llama of {layers} layers and {} parameters that can be left early. `exit_layer = E` runs the \
+            "# {}\n\nA {} of {layers} layers and {} parameters that can be left early. `exit_layer = E` runs the \
              first E layers; the one final norm and LM head read what is there, at every depth. Written by \
              `offramp card`: every number below was measured by it or read from the files beside it.\n",
             self.name,
+            self.family(),
             grouped(self.config.parameter_count()),
         )
+    }
+
+    /// The family, as `transformers` spells it in its class.
+    fn family(&self) -> &'static str {
+        self.config.family.model_type.architecture().trim_end_matches("ForCausalLM")
+    }
+
+    /// The class that adds `set_exit_layer` in Python, and the code of it.
+    pub fn modeling(&self) -> (String, String) {
+        let architecture = self.config.family.model_type.architecture();
+        (format!("EarlyExit{architecture}"), MODELING.replace("LlamaForCausalLM", architecture))
     }
 
     /// The command that writes this card again, with `option`.
@@ -87,7 +99,7 @@ impl Card<'_> {
         format!("`offramp card {} {option}`", quoted(self.place))
     }
 
-    /// Whether stock `transformers` loads it as a Llama.
+    /// Whether stock `transformers` loads it as one of its family.
     pub fn is_float(&self) -> bool {
         self.config.quantization.is_none() && self.config.bit_linear.is_none()
     }

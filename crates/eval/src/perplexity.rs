@@ -93,7 +93,7 @@ pub fn perplexity(
 
 /// The context in which `model` is measured on `stream`, for the context `asked`.
 pub(crate) fn context_of(model: &Llama, stream: &TokenStream, asked: Option<usize>) -> Result<usize> {
-    let (vocab, limit) = (model.config().vocab_size, model.config().max_position_embeddings);
+    let (vocab, limit) = (model.config().vocab_size, model.config().prompt_context());
     if stream.vocab_size() > vocab {
         return Err(Error::Vocabulary { data: stream.vocab_size(), model: vocab });
     }

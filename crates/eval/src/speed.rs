@@ -264,7 +264,7 @@ fn checked(model: &Llama, options: &SpeedOptions) -> Result<Vec<usize>> {
         let message = "prompt tokens, new tokens and runs must be at least 1 each".to_string();
         return Err(Error::Options(message));
     }
-    let limit = config.max_position_embeddings;
+    let limit = config.context();
     if options.positions() > limit {
         let message = format!(
             "{prompt} prompt and {} new tokens do not fit the model's context of {limit}: ask for fewer",

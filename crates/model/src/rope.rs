@@ -18,8 +18,9 @@ pub struct Rope {
 
 /// Dynamic scaling: the base of a position past the context grows with it.
 ///
-/// transformers takes the base of the longest text so far for all tokens of a call. A text that it generates past its
-/// context token by token so has this position's base at each, and so has it here, however the tokens come in.
+/// transformers takes the base of the longest text so far for all tokens of a call. A text that it generates
+/// past its context token by token so has this position's base at each, and so has it here, however the
+/// tokens come in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Dynamic {
     theta: f64,
@@ -205,6 +206,60 @@ mod tests {
     #[rustfmt::skip]
     const LLAMA3: [f32; 8] = [
         1.0, 0.095_839_98, 0.0125, 0.003_952_847_3, 0.00125, 0.000_395_284_73, 0.000_125, 3.952_847_3e-5,
+    ];
+
+    /// What transformers 5.24 computes for these: in the middle of the pairs, with fractions of pairs, with
+    /// no pair between.
+    #[test]
+    fn yarn_scaling_is_transformers() {
+        let found = |keys: &str| {
+            let keys = format!(r#""type": "yarn", "original_max_position_embeddings": 4096, {keys}"#);
+            rope(&format!(r#""rope_theta": 10000.0, "rope_scaling": {{{keys}}}"#))
+        };
+        let plain = found(r#""factor": 4.0"#);
+        assert_close(plain.inverse_frequencies(), &YARN[0]);
+        let between =
+            r#""beta_fast": 16, "beta_slow": 2, "truncate": false, "mscale": 0.7, "mscale_all_dim": 0.3"#;
+        let between = found(&format!(r#""factor": 8.0, {between}"#));
+        assert_close(between.inverse_frequencies(), &YARN[1]);
+        let at_once = found(r#""factor": 4.0, "beta_fast": 3, "beta_slow": 3, "truncate": false"#);
+        assert_close(at_once.inverse_frequencies(), &YARN[2]);
+        for (rope, factor) in [(plain, 1.138_629_5), (between, 1.078_293_4)] {
+            let (cos, sin) = rope.table(7..8);
+            let (angle, scaled) =
+                (f64::from(7.0 * rope.inverse_frequencies()[3]), |x: f64| x as f32 * factor);
+            assert_close(&[cos[3], sin[3]], &[scaled(angle.cos()), scaled(angle.sin())]);
+        }
+    }
+
+    /// What transformers 5.24 computes for texts of 33 and of 100 tokens; and within the context nothing is
+    /// scaled.
+    #[test]
+    fn dynamic_scaling_is_transformers_for_a_text_that_grows() {
+        let keys = r#""rope_theta": 10000.0, "max_position_embeddings": 32"#;
+        let dynamic = rope(&format!(r#"{keys}, "rope_scaling": {{"type": "dynamic", "factor": 4.0}}"#));
+        let plain = rope(keys);
+        assert_eq!(dynamic.table(0..32), plain.table(0..32));
+        for (position, frequencies) in [(32, DYNAMIC[0]), (99, DYNAMIC[1])] {
+            let (_, sin) = dynamic.table(position..position + 1);
+            let angle = |frequency: &f32| (position as f32 * frequency).sin();
+            let expected: Vec<f32> = frequencies.iter().map(angle).collect();
+            let close = sin.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 2e-5);
+            assert!(close, "{sin:?} instead of {expected:?}");
+        }
+    }
+
+    #[rustfmt::skip]
+    const YARN: [[f32; 8]; 3] = [
+        [1.0, 0.316_227_76, 0.1, 0.025_693_506, 0.006_249_999_6, 0.001_383_496_6, 0.000_25, 7.905_695e-5],
+        [1.0, 0.316_227_76, 0.1, 0.031_622_78, 0.006_221_889, 0.000_435_575_58, 0.000_125, 3.952_847_3e-5],
+        [1.0, 0.316_227_76, 0.1, 0.031_622_78, 0.01, 0.000_790_569_47, 0.000_25, 7.905_695e-5],
+    ];
+
+    #[rustfmt::skip]
+    const DYNAMIC: [[f32; 8]; 2] = [
+        [1.0, 0.310_951_4, 0.096_690_77, 0.030_066_127, 0.009_349_104, 0.002_907_117, 0.000_903_972_1, 0.000_281_091_34],
+        [1.0, 0.229_258_37, 0.052_559_398, 0.012_049_682, 0.002_762_490_7, 0.000_633_324_1, 0.000_145_194_85, 3.328_713e-5],
     ];
 
     #[test]

@@ -91,7 +91,7 @@ impl Pipeline {
     /// context.
     pub fn session(&self, prompt_tokens: usize, max_new_tokens: usize) -> Result<Session> {
         let wanted = prompt_tokens.saturating_add(max_new_tokens);
-        Ok(Session::new(&self.model, wanted.min(self.model.config().max_position_embeddings))?)
+        Ok(Session::new(&self.model, wanted.min(self.model.config().context()))?)
     }
 
     /// A session for a longer prompt and its continuation: `session` if it is large enough, else a new one.
@@ -107,8 +107,7 @@ impl Pipeline {
         max_new_tokens: usize,
     ) -> Result<Session> {
         const FEW_TURNS: usize = 1024;
-        let wanted =
-            prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().max_position_embeddings);
+        let wanted = prompt_tokens.saturating_add(max_new_tokens).min(self.model.config().context());
         match session {
             Some(session) if session.capacity() >= wanted => Ok(session),
             _ => self.session((2 * wanted).max(FEW_TURNS), 0),

@@ -1,102 +1,70 @@
-//! Layer dropout: with what chance each layer is skipped, and for which samples it is.
+//! Layer dropout: for which samples a layer is skipped.
 //!
-//! `p_l = S(t) · D(l) · c`, drawn for every sample alone. Nothing is remembered between draws: each comes
-//! from ChaCha8 keyed by (seed, micro-batch, layer, sample), so that a resumed run draws what an
-//! uninterrupted one would have.
+//! The probability is `p_l = S(t) · D(l) · c`, drawn for every sample alone. A draw depends on no other draw: it comes
+//! from ChaCha8 keyed by (seed, micro-batch, layer, sample), so a resumed run draws what an uninterrupted run draws.
 
 use crate::error::{Error, Result};
-use crate::recipe::{Normalize, Recipe, Shape, Time};
+use crate::recipe::{DropoutTime, Recipe};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
-/// Above this a layer would hardly be trained.
-const HIGHEST: f64 = 0.9;
-
-/// The chances of one recipe.
+/// The layer dropout of one recipe.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chances {
+pub struct LayerDropout {
     layers: Vec<f64>, // D(l) · c
-    time: Time,
+    time: DropoutTime,
     steps: u64,
     seed: u64,
     rescale: bool,
 }
 
-impl Chances {
-    /// The chances that a recipe asks for.
+/// A micro-batch of a run. Steps and micro-batches are counted from 0 since the run's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// Its step.
+    pub step: u64,
+    /// Its index among all micro-batches of the run.
+    pub index: u64,
+}
+
+impl LayerDropout {
+    /// The layer dropout that a recipe asks for.
     ///
     /// # Errors
-    /// If one of them is above 0.9, or `normalize = "sum"` has a sum of zero to divide by.
+    /// As [`LayerDropoutKeys::probabilities`](crate::recipe::LayerDropoutKeys::probabilities).
     pub fn new(recipe: &Recipe) -> Result<Self> {
         let keys = &recipe.layer_dropout;
-        let count = recipe.model.num_hidden_layers;
-        let fault = |reason: String| Error::LayerDropout { path: recipe.path().to_owned(), reason };
-        let mut layers: Vec<f64> = (0..count).map(|layer| depth(keys.shape, layer, count)).collect();
-        let scale = match keys.normalize {
-            _ if keys.shape == Shape::None => 0.0,
-            Normalize::None => keys.p_max,
-            Normalize::Sum => {
-                let sum: f64 = layers[..count.saturating_sub(1)].iter().sum();
-                if sum == 0.0 {
-                    return Err(fault(format!(
-                        "normalize = \"sum\" divides by a sum of zero: a model of {count} layers has no depth to \
-                         drop by, set shape = \"none\" or normalize = \"none\""
-                    )));
-                }
-                1.0 / sum
-            }
-        };
-        layers.iter_mut().for_each(|chance| *chance *= scale);
-        if let Some(last) = layers.last_mut().filter(|_| !keys.drop_last) {
-            *last = 0.0;
-        }
-        if let Some(layer) = layers.iter().position(|&chance| chance > HIGHEST) {
-            let remedy = match keys.normalize {
-                Normalize::None => "lower p_max",
-                Normalize::Sum => "set normalize = \"none\" and a p_max",
-            };
-            return Err(fault(format!(
-                "layer {layer} of 0 to {} would be dropped with a chance of {:.3}, above {HIGHEST}: {remedy}",
-                count - 1,
-                layers[layer]
-            )));
-        }
+        let fault = |reason| Error::LayerDropout { path: recipe.path().to_owned(), reason };
+        let layers = keys.probabilities(recipe.model.num_hidden_layers).map_err(fault)?;
         let (time, rescale) = (keys.time, keys.rescale);
         Ok(Self { layers, time, steps: recipe.training.steps, seed: recipe.training.seed, rescale })
     }
 
-    /// The chance that `layer` is skipped in step `step`, counted from 0.
-    pub fn chance(&self, step: u64, layer: usize) -> f64 {
+    /// The probability that `layer` is skipped in step `step`, counted from 0.
+    pub fn probability(&self, step: u64, layer: usize) -> f64 {
         self.at(step) * self.layers[layer]
     }
 
-    /// What a kept layer adds to the residual stream is multiplied by this.
+    /// The factor of what a kept layer adds to the residual stream.
     pub fn scale(&self, step: u64, layer: usize) -> f64 {
-        if self.rescale { 1.0 / (1.0 - self.chance(step, layer)) } else { 1.0 }
+        if self.rescale { 1.0 / (1.0 - self.probability(step, layer)) } else { 1.0 }
     }
 
-    /// The largest chance of any layer, at the time when it is largest.
-    pub fn largest(&self) -> f64 {
-        self.layers.iter().copied().fold(0.0, f64::max)
-    }
-
-    /// Puts into `kept` the samples for which `layer` runs in micro-batch `index` of step `step`, both
-    /// counted from 0 since the run's start.
-    pub fn keep(&self, (step, index): (u64, u64), layer: usize, samples: usize, kept: &mut Vec<usize>) {
-        let chance = self.chance(step, layer);
+    /// Replaces `kept` by the samples for which `layer` runs in a micro-batch.
+    pub fn keep(&self, batch: MicroBatch, layer: usize, samples: usize, kept: &mut Vec<usize>) {
+        let probability = self.probability(batch.step, layer);
+        let runs = |sample| probability == 0.0 || self.draw(batch.index, layer, sample) >= probability;
         kept.clear();
-        kept.extend(
-            (0..samples).filter(|&sample| chance == 0.0 || self.draw(index, layer, sample) >= chance),
-        );
+        kept.extend((0..samples).filter(|&sample| runs(sample)));
     }
 
     /// S(t).
     fn at(&self, step: u64) -> f64 {
         let (step, steps) = (step as f64, self.steps as f64);
         match self.time {
-            Time::Constant => 1.0,
-            Time::Increasing => (step / (steps - 1.0).max(1.0)).exp2() - 1.0,
-            Time::Decreasing => 1.0 - step / steps,
+            DropoutTime::Constant => 1.0,
+            DropoutTime::Increasing => (step / (steps - 1.0).max(1.0)).exp2() - 1.0,
+            DropoutTime::Decreasing => 1.0 - step / steps,
         }
     }
 
@@ -109,17 +77,6 @@ impl Chances {
         key[20..24].copy_from_slice(&(sample as u32).to_le_bytes());
         key[24..].copy_from_slice(b"dropout\0");
         (ChaCha8Rng::from_seed(key).next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// D(l).
-fn depth(shape: Shape, layer: usize, layers: usize) -> f64 {
-    let (layer, last, layers) = (layer as f64, layers.saturating_sub(1).max(1) as f64, layers as f64);
-    match shape {
-        Shape::None => 0.0,
-        Shape::Quadratic => (layer / layers).powi(2),
-        Shape::Linear => layer / last,
-        Shape::Exponential => (layer / last).exp2() - 1.0,
     }
 }
 
@@ -136,12 +93,12 @@ mod tests {
         Recipe::from_toml(&text, Path::new("r.toml"))
     }
 
-    fn chances(layers: usize, keys: &str) -> Chances {
-        Chances::new(&recipe(layers, keys).unwrap()).unwrap()
+    fn dropout(layers: usize, keys: &str) -> LayerDropout {
+        LayerDropout::new(&recipe(layers, keys).unwrap()).unwrap()
     }
 
-    fn at(chances: &Chances, step: u64) -> Vec<f64> {
-        (0..chances.layers.len()).map(|layer| chances.chance(step, layer)).collect()
+    fn at(dropout: &LayerDropout, step: u64) -> Vec<f64> {
+        (0..dropout.layers.len()).map(|layer| dropout.probability(step, layer)).collect()
     }
 
     #[track_caller]
@@ -153,30 +110,30 @@ mod tests {
     #[test]
     fn shapes_are_the_formulas_by_hand() {
         let none = "normalize = \"none\"\np_max = 0.8\n";
-        assert_near(&at(&chances(4, none), 0), &[0.0, 0.05, 0.2, 0.0]);
+        assert_near(&at(&dropout(4, none), 0), &[0.0, 0.05, 0.2, 0.0]);
         let quadratic_last = format!("{none}drop_last = true");
-        assert_near(&at(&chances(4, &quadratic_last), 0), &[0.0, 0.05, 0.2, 0.45]);
+        assert_near(&at(&dropout(4, &quadratic_last), 0), &[0.0, 0.05, 0.2, 0.45]);
         let linear = format!("{none}shape = \"linear\"");
-        assert_near(&at(&chances(5, &linear), 0), &[0.0, 0.2, 0.4, 0.6, 0.0]);
+        assert_near(&at(&dropout(5, &linear), 0), &[0.0, 0.2, 0.4, 0.6, 0.0]);
         let exponential = format!("{none}shape = \"exponential\"\ndrop_last = true");
         let half = 0.8 * (2f64.sqrt() - 1.0);
-        assert_near(&at(&chances(3, &exponential), 0), &[0.0, half, 0.8]);
-        assert_near(&at(&chances(3, "shape = \"none\""), 0), &[0.0; 3]);
-        assert_near(&at(&chances(1, "normalize = \"none\""), 0), &[0.0]);
+        assert_near(&at(&dropout(3, &exponential), 0), &[0.0, half, 0.8]);
+        assert_near(&at(&dropout(3, "shape = \"none\""), 0), &[0.0; 3]);
+        assert_near(&at(&dropout(1, "normalize = \"none\""), 0), &[0.0]);
     }
 
     #[test]
-    fn the_cards_two_readings() {
+    fn the_two_readings_of_the_card() {
         // Σ l² for l = 0 … 22 is 3795.
-        let none = at(&chances(24, "normalize = \"none\""), 0);
+        let none = at(&dropout(24, "normalize = \"none\""), 0);
         assert!((none.iter().sum::<f64>() - 0.5 * 3795.0 / 576.0).abs() < 1e-12, "3.29 layers");
         assert!((none[22] - 0.5 * (22.0f64 / 24.0).powi(2)).abs() < 1e-12);
-        let sum = chances(24, "");
+        let sum = dropout(24, "");
         assert!((at(&sum, 0).iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        assert!((sum.largest() - 484.0 / 3795.0).abs() < 1e-12, "0.1275, at layer 22");
-        assert_eq!(sum, chances(24, "p_max = 0.25"), "p_max cancels");
+        assert!((at(&sum, 0)[22] - 484.0 / 3795.0).abs() < 1e-12, "0.1275, at layer 22");
+        assert_eq!(sum, dropout(24, "p_max = 0.25"), "p_max cancels");
         // By hand: D = 0, 1/16, 4/16 and the sum over the first three is 5/16.
-        assert_near(&at(&chances(4, ""), 0), &[0.0, 0.2, 0.8, 0.0]);
+        assert_near(&at(&dropout(4, ""), 0), &[0.0, 0.2, 0.8, 0.0]);
     }
 
     #[test]
@@ -187,31 +144,31 @@ mod tests {
             ("increasing", 0.0, 2f64.sqrt() - 1.0, 1.0),
             ("decreasing", 1.0, 6.0 / 11.0, 1.0 / 11.0),
         ] {
-            let chances = chances(4, &format!("time = \"{time}\""));
+            let dropout = dropout(4, &format!("time = \"{time}\""));
             for (step, scale) in [(0, start), (5, middle), (10, end)] {
-                assert_near(&at(&chances, step), &[0.0, 0.2 * scale, 0.8 * scale, 0.0]);
+                assert_near(&at(&dropout, step), &[0.0, 0.2 * scale, 0.8 * scale, 0.0]);
             }
         }
     }
 
     #[test]
     fn rescaling_keeps_the_expectation() {
-        let chances = chances(4, "rescale = true");
-        assert_near(&(0..4).map(|layer| chances.scale(0, layer)).collect::<Vec<_>>(), &[1.0, 1.25, 5.0, 1.0]);
+        let dropout = dropout(4, "rescale = true");
+        assert_near(&(0..4).map(|layer| dropout.scale(0, layer)).collect::<Vec<_>>(), &[1.0, 1.25, 5.0, 1.0]);
     }
 
     #[test]
-    fn frequencies_are_the_chances_by_count() {
+    fn frequencies_are_the_probabilities_by_count() {
         let (samples, batches) = (16, 4000);
         let mut total = 0;
-        let chances = chances(24, "normalize = \"none\"");
+        let dropout = dropout(24, "normalize = \"none\"");
         for layer in 0..24 {
             let (mut kept, mut dropped) = (Vec::new(), 0);
             for index in 0..batches {
-                chances.keep((index / 4, index), layer, samples, &mut kept);
+                dropout.keep(MicroBatch { step: index / 4, index }, layer, samples, &mut kept);
                 dropped += samples - kept.len();
             }
-            let (n, p) = ((samples as u64 * batches) as f64, chances.chance(0, layer));
+            let (n, p) = ((samples as u64 * batches) as f64, dropout.probability(0, layer));
             // Five standard deviations.
             assert!((dropped as f64 - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).sqrt(), "layer {layer}");
             total += dropped;
@@ -222,14 +179,14 @@ mod tests {
 
     #[test]
     fn draws_depend_on_everything_they_should() {
-        let chances = chances(24, "");
-        let all = [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4)].map(|(i, l, s)| chances.draw(i, l, s));
+        let dropout = dropout(24, "");
+        let all = [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4)].map(|(i, l, s)| dropout.draw(i, l, s));
         assert!(all[1..].iter().all(|draw| *draw != all[0]), "{all:?}");
-        assert_eq!(chances.draw(1, 2, 3), all[0]);
+        assert_eq!(dropout.draw(1, 2, 3), all[0]);
     }
 
     #[test]
-    fn impossible_chances_are_errors_that_say_so() {
+    fn impossible_probabilities_are_errors_that_say_so() {
         for (layers, keys, expected) in [
             (2, "", "sum of zero"),
             (1, "", "sum of zero"),

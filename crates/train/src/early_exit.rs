@@ -1,4 +1,4 @@
-//! The early-exit loss: which exits are active in a step, and what each loss counts.
+//! The early-exit loss: which exits are active in a step, and the weight of each one's loss.
 //!
 //! `L = CE_L + s · Σ w_i CE_i / Σ w_i` over the exits i = 0 … L − 2 that are active, `w_i = (i + 1) / L`
 //! (the model card), or LayerSkip's `Σ C e CE / Σ C e` with the last layer among them (Elhoushi et al.
@@ -24,8 +24,8 @@ impl EarlyExitLoss {
         Self { keys: recipe.early_exit.clone(), layers, steps: training.steps, seed: training.seed }
     }
 
-    /// The exits of `step`, counted from 0, and what the mean cross-entropy of each counts: exit layers
-    /// in increasing order, the full model always the last.
+    /// The exits of `step`, counted from 0, and the weight of each one's mean cross-entropy. Exit layers increase, and
+    /// the full model is always the last.
     pub fn exits(&self, step: u64) -> Vec<(usize, f64)> {
         let mut exits = self.active(step);
         exits.push(self.layers - 1);
@@ -35,22 +35,22 @@ impl EarlyExitLoss {
             ExitWeights::Linear => self.linear(exit, &summed),
             ExitWeights::Layerskip => self.layerskip(exit, &summed),
         };
-        let counted = exits.into_iter().map(|exit| (exit + 1, weight(exit) / self.chance(exit)));
-        // Exits that count nothing (LayerSkip's first) are not computed.
-        counted.filter(|&(_, weight)| weight > 0.0).collect()
+        let weighted = exits.into_iter().map(|exit| (exit + 1, weight(exit) / self.probability(exit)));
+        // An exit of weight zero (LayerSkip's first) is not computed.
+        weighted.filter(|&(_, weight)| weight > 0.0).collect()
     }
 
-    /// Puts into `scored` the positions of a micro-batch of so many at which `exit_layer`'s loss is its mean,
-    /// increasing. Micro-batches are counted from 0 since the run's start.
+    /// Replaces `scored` by the positions, of `positions` in a micro-batch, at which `exit_layer` is scored, increasing.
+    /// Micro-batches are counted from 0 since the run's start.
     ///
-    /// All of them, unless the curriculum is `sampled`: then a fixed number, so that the mean over them is an
-    /// unbiased estimate of the mean over all. Drawn from ChaCha8 keyed by (seed, micro-batch, exit).
+    /// These are all positions, unless the curriculum is `sampled`. Then it is a fixed number of them, drawn from ChaCha8
+    /// keyed by (seed, micro-batch, exit): their mean is an unbiased estimate of the mean over all.
     pub fn positions(&self, index: u64, exit_layer: usize, positions: usize, scored: &mut Vec<usize>) {
         scored.clear();
         let share = self.keys.sample_fraction.filter(|_| exit_layer < self.layers).unwrap_or(1.0);
         let mut wanted = ((share * positions as f64).round() as usize).clamp(1.min(positions), positions);
         let mut generator = self.generator(index, exit_layer);
-        // Selection sampling (Knuth, algorithm S): each is taken with the chance wanted / left.
+        // Selection sampling (Knuth, algorithm S): each is taken with probability wanted / left.
         for position in 0..positions {
             let left = positions - position;
             if wanted == left || generator.random_range(0..left) < wanted {
@@ -79,7 +79,7 @@ impl EarlyExitLoss {
             Curriculum::None => false,
             Curriculum::All | Curriculum::Sampled => true,
             Curriculum::Rotational => exit as u64 % self.period() == step % self.period(),
-            // One more every T / (2L) steps: all of them from half-way on.
+            // One more every T / (2L) steps, so all of them from half-way on.
             Curriculum::Gradual => {
                 let (waited, opened) = ((last - exit) as u128, 2 * self.layers as u128 * u128::from(step));
                 waited * u128::from(self.steps) <= opened
@@ -92,13 +92,14 @@ impl EarlyExitLoss {
         self.keys.period.unwrap_or(1).max(1) as u64
     }
 
-    /// What the term of an exit is divided by. Sampled positions need none: their mean is unbiased as it is.
-    fn chance(&self, exit: usize) -> f64 {
+    /// The probability that an exit is active, by which its term is divided. Sampled positions need no division: their
+    /// mean is unbiased as it is.
+    fn probability(&self, exit: usize) -> f64 {
         let by_turns = self.keys.unbiased && self.keys.curriculum == Curriculum::Rotational;
         if by_turns && exit < self.layers - 1 { 1.0 / self.period() as f64 } else { 1.0 }
     }
 
-    /// The last layer counts 1; the others share `loss_scale` by `w_i = (i + 1) / L`.
+    /// The last layer has weight 1; the others share `loss_scale` by `w_i = (i + 1) / L`.
     fn linear(&self, exit: usize, summed: &[usize]) -> f64 {
         let last = self.layers - 1;
         if exit == last {
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_gives_every_exit_its_turn() {
+    fn rotation_reaches_every_exit() {
         let keys =
             EarlyExitKeys { curriculum: Curriculum::Rotational, period: Some(3), ..Default::default() };
         let small = loss(6, keys.clone());
@@ -202,15 +203,15 @@ mod tests {
         assert_exits(&loss.exits(4), &[(5, 0.3), (6, 1.0)]);
     }
 
-    /// The mean over a whole turn of the rotation is what `all` gives, for each way of weighing.
+    /// The mean over a whole period is that of `all`, for each kind of weights.
     #[test]
-    fn unbiased_rotation_expects_what_all_gives() {
+    fn unbiased_rotation_has_the_mean_of_all() {
         let cards = EarlyExitKeys::default();
         let raw = EarlyExitKeys { normalize_weights: false, ..cards.clone() };
         let layerskip = EarlyExitKeys { weights: ExitWeights::Layerskip, ..cards.clone() };
         for keys in [cards, raw, layerskip] {
             let all = loss(6, keys.clone()).exits(0);
-            let turning = |unbiased| EarlyExitKeys {
+            let rotating = |unbiased| EarlyExitKeys {
                 curriculum: Curriculum::Rotational,
                 period: Some(4),
                 unbiased,
@@ -218,7 +219,7 @@ mod tests {
             };
             let mean = |unbiased| {
                 let mut mean = vec![0.0; 7];
-                let loss = loss(6, turning(unbiased));
+                let loss = loss(6, rotating(unbiased));
                 (0..4)
                     .flat_map(|step| loss.exits(step))
                     .for_each(|(exit, weight)| mean[exit] += weight / 4.0);

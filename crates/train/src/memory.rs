@@ -1,15 +1,15 @@
-//! What a run needs of memory, counted before any of it is taken.
+//! The memory that a run needs, counted before any of it is allocated.
 //!
-//! The sums are those of the buffers that [`Trainer`](crate::run) and [`network`](crate::network) make once: what a run
-//! holds from its first step to its last. `crates/cli/tests/command/memory.rs` holds them to what a process has held.
+//! The sums are those of the buffers that [`Trainer`](crate::run) and [`network`](crate::network) allocate once. A run
+//! holds them from its first step to its last. `crates/cli/tests/command/memory.rs` compares them with a real process.
 
 use crate::error::{Error, Result};
-use crate::layer::{self, Geometry};
-use crate::ops::exit_head;
+use crate::exit_head;
+use crate::layer::{self, Sizes};
 use crate::recipe::{Curriculum, Matrices, Precision, Recipe};
 use offramp_model::{Config, memory};
 
-/// What a process takes before it trains: the program, its threads and their buffers, the tokenizer.
+/// A process before it trains: the program, its threads and their buffers, the tokenizer.
 const PROCESS: u64 = 32 << 20;
 /// Weights, gradients and both moments.
 const COPIES: u128 = 4;
@@ -19,14 +19,14 @@ const FLOAT: u128 = size_of::<f32>() as u128;
 /// Bytes of memory that a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// For the model, whatever the batch: weights, gradients, moments, and room for the optimizer.
+    /// For the model, whatever the batch: weights, gradients, moments, and the optimizer's scratch.
     pub model: u64,
-    /// For a micro-batch: what the way there keeps for the way back, and the room that all layers share.
+    /// For a micro-batch: what the forward keeps for the backward, and the scratch that all layers share.
     pub micro_batch: u64,
 }
 
 impl Need {
-    /// Of the run of a recipe that makes a model of `config`.
+    /// The need of a recipe that makes a model of `config`.
     pub fn of(recipe: &Recipe, config: &Config) -> Self {
         let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
         Self { model: bytes(model(recipe, config)), micro_batch: bytes(micro_batch(recipe, config)) }
@@ -38,7 +38,7 @@ impl Need {
     }
 }
 
-/// Checks that the run of a recipe fits the memory; nothing of it is taken. A vocabulary that is not known yet may be
+/// Checks that the run of a recipe fits the memory, and allocates nothing. A vocabulary that is not known yet may be
 /// counted as a small one.
 ///
 /// # Errors
@@ -48,7 +48,7 @@ pub fn check(recipe: &Recipe, config: &Config) -> Result<()> {
 }
 
 fn fits(recipe: &Recipe, need: Need, available: Option<u64>) -> Result<()> {
-    // Where nobody knows what is available, this is what a process can address.
+    // Where the available memory is unknown, this is what a process can address.
     let available = available.unwrap_or(isize::MAX as u64);
     if need.bytes() <= available {
         return Ok(());
@@ -61,7 +61,7 @@ fn fits(recipe: &Recipe, need: Need, available: Option<u64>) -> Result<()> {
     Err(Error::NoMemory { path, needed: need.bytes(), available, advice })
 }
 
-/// In 128 bits, in which sizes that pass a config's limits cannot overflow.
+/// In 128 bits: sizes within a config's limits cannot overflow.
 fn model(recipe: &Recipe, config: &Config) -> u128 {
     let own_heads = match recipe.early_exit.own_heads {
         true => {
@@ -77,7 +77,7 @@ fn model(recipe: &Recipe, config: &Config) -> u128 {
     FLOAT * (COPIES * values + ternary + muon)
 }
 
-/// Muon's room for one matrix at a time: two of its size, and two squares of its shorter side.
+/// Muon's scratch for one matrix at a time: two of its size, and two squares of its shorter side.
 fn largest_matrix(config: &Config) -> u128 {
     let matrices = config.tensors().into_iter().filter(|spec| spec.name.starts_with("model.layers."));
     let room = matrices.map(|spec| match *spec.shape {
@@ -91,17 +91,16 @@ fn micro_batch(recipe: &Recipe, config: &Config) -> u128 {
     let training = &recipe.training;
     let (samples, length) = (training.batch_size as u128, training.sequence_length as u128);
     let (rows, hidden) = (samples * length, config.hidden_size as u128);
-    let (layers, geometry) = (config.num_hidden_layers as u128, Geometry::new(config, 0));
+    let (layers, sizes) = (config.num_hidden_layers as u128, Sizes::new(config));
     let stream = (layers + 2) * rows * hidden; // and its gradient
-    let floats = stream
-        + layers * layer::kept_floats(&geometry) * rows
-        + layer::shared_floats(&geometry, samples, length);
+    let floats =
+        stream + layers * layer::kept_floats(&sizes) * rows + layer::shared_floats(&sizes, samples, length);
     let exits = if recipe.early_exit.curriculum == Curriculum::None { 1 } else { layers };
     let positions = exits * rows * size_of::<usize>() as u128; // of each exit that is scored
     let tokens = 2 * rows * size_of::<u32>() as u128; // inputs and labels
-    let rounded = training.precision == Precision::Bf16;
+    let bf16 = training.precision == Precision::Bf16;
     FLOAT * floats
-        + exit_head::chunk_bytes(rows, [hidden, config.vocab_size as u128], rounded)
+        + exit_head::chunk_bytes(rows, hidden, config.vocab_size as u128, bf16)
         + positions
         + tokens
 }
@@ -124,7 +123,7 @@ mod tests {
     #[test]
     fn the_card_needs_four_copies_of_its_weights() {
         assert_eq!(need("").model, 16_985_456_640);
-        // A sample more is as much more as the first, but for the chunk of logits that all share.
+        // Each further sample needs as much, but for the chunk of logits that all share.
         let [one, two, three] =
             [1, 2, 3].map(|samples| need(&format!("[training]\nbatch_size = {samples}")).micro_batch);
         let [first, second] = [two - one, three - two];

@@ -1,31 +1,42 @@
-//! Every operation of the network, its forward beside its backward: the only part of this room that
-//! touches numbers.
+//! Every operation of training, its forward beside its backward. In a step, only this folder touches numbers.
 //!
-//! The functions are plain: slices, a few sizes, no state, every buffer the caller's. Large products go
-//! to `gemm`, rows to the table of the instruction set. What is summed over rows (the gradients of the
-//! norms) is summed in blocks of a fixed size and then in order, so that the number of threads changes no
-//! bit. A backward adds to the gradients of weights (`d_weight`) and says in its first line what it does
-//! to the others.
+//! A GPU would implement this list a second time, so it stays short and its signatures stay plain: slices, sizes
+//! and small structs. An op keeps no state and reads no clock. The caller owns every buffer.
 //!
-//! Layer dropout takes whole samples out of a layer. Between the two ends of a layer buffers are
-//! *compact*: they hold the kept samples only, one after the other. `rms_norm` gathers at the layer's
-//! entry, `residual` scatters at its exit, and the operations between see fewer rows.
+//! - The network: [`embedding`], [`rms_norm`], [`linear`], [`heads`], [`attention`], [`swiglu`], [`residual`],
+//!   [`cross_entropy`].
+//! - Low-bit layers: [`bit_linear`], [`hadamard`].
+//! - The update: [`adamw`], [`muon`], and [`values`] for whole buffers.
+//!
+//! Large products go to `gemm`, rows to the table of the instruction set. A sum over rows (the gradient of a norm)
+//! is made in blocks of a fixed size, and the blocks are added in order: the number of threads changes no bit. A
+//! backward adds to the gradients of weights (`d_weight`). Its first line says what it does to the other buffers.
+//!
+//! Layer dropout takes whole samples out of a layer. Inside a layer, buffers are *compact*: they hold the kept
+//! samples only, one after the other. `rms_norm` gathers them at the layer's entry and `residual` scatters them at
+//! its exit, so the operations between see fewer rows.
 
+pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod bit_linear;
+pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
-pub(crate) mod exit_head;
 #[cfg(test)]
 pub(crate) mod finite_difference;
 pub(crate) mod hadamard;
 pub(crate) mod heads;
 pub(crate) mod linear;
+pub(crate) mod muon;
 pub(crate) mod residual;
 pub(crate) mod rms_norm;
 pub(crate) mod swiglu;
+pub(crate) mod values;
 
-/// Rows that one task takes at a time. Fixed, because partial sums are made per block.
+/// Rows that one task takes at a time. It is fixed because partial sums are made per block.
 pub(crate) const BLOCK: usize = 64;
+
+/// Values that one task takes at a time, where rows do not matter. It is fixed for the same reason.
+const CHUNK: usize = 1 << 14;
 
 /// The samples that a layer works on, and where their rows stand in a buffer of all samples.
 #[derive(Clone, Copy, Debug)]

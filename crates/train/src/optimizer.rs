@@ -1,29 +1,40 @@
-//! AdamW over the flat buffers (Loshchilov and Hutter 2019), or Muon for the matrices of the layers, with the
-//! gradient clipped by its global norm.
+//! The optimizer: AdamW over the flat buffers, or Muon for the matrices of the layers, with the gradient clipped by its
+//! global norm.
 
 mod muon;
 
+use crate::ops::{adamw, muon as muon_op, values};
 use crate::parameters::Layout;
 use crate::recipe::{Matrices, OptimizerKeys};
-use muon::{Muon, Update};
-use offramp_kernels::rayon::prelude::*;
-use offramp_kernels::{AdamWStep, active};
+use muon::Muon;
+use offramp_kernels::AdamWStep;
 use std::ops::Range;
 
-/// Values that one task takes. Fixed, so that sums over chunks do not depend on the threads.
-const CHUNK: usize = 1 << 14;
+/// Decay of Muon's momentum where the recipe says nothing: the paper's.
+const MUON_MOMENTUM: f64 = 0.95;
 
 /// The optimizer: its constants and the two moments of every value.
 #[derive(Debug)]
 pub struct Optimizer {
     keys: OptimizerKeys,
-    /// First moments, laid out as the weights; Muon's momentum where it is at work.
+    /// First moments, laid out as the weights; for a matrix that Muon moves, its momentum.
     pub(crate) m: Vec<f32>,
-    /// Second moments; zero where Muon is at work.
+    /// Second moments; zero for a matrix that Muon moves.
     pub(crate) v: Vec<f32>,
-    sums: Vec<f64>,     // [chunks]
+    sums: Vec<f64>,     // partial sums of the norm
     frozen: usize,      // values before this one never change
     muon: Option<Muon>, // for the matrices of the layers
+}
+
+/// One update of all weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// Its number, counted from 1.
+    pub number: u64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// The global norm of the gradient ([`Optimizer::norm`]).
+    pub norm: f64,
 }
 
 impl Optimizer {
@@ -32,15 +43,15 @@ impl Optimizer {
         let len = layout.len();
         let (m, v) = (vec![0.0; len], vec![0.0; len]);
         let muon = (keys.matrices == Matrices::Muon).then(|| Muon::new(layout));
-        Self { keys: keys.clone(), m, v, sums: vec![0.0; len.div_ceil(CHUNK)], frozen: 0, muon }
+        Self { keys: keys.clone(), m, v, sums: vec![0.0; values::partial_sums(len)], frozen: 0, muon }
     }
 
-    /// Leaves the tensors that stand before this value as they are, decay included.
+    /// From now on, nothing changes the tensors that stand before this value, decay included.
     pub fn freeze_before(&mut self, first: usize) {
         self.frozen = first;
     }
 
-    /// From now on, matrices decay so.
+    /// From now on, matrices have this weight decay.
     pub fn set_weight_decay(&mut self, weight_decay: f64) {
         self.keys.weight_decay = weight_decay;
     }
@@ -51,31 +62,22 @@ impl Optimizer {
     /// If it is not of this optimizer's length.
     pub fn norm(&mut self, gradients: &[f32]) -> f64 {
         assert_eq!(gradients.len(), self.m.len(), "one gradient for each value");
-        let chunks = gradients.par_chunks(CHUNK).zip(self.sums.par_iter_mut());
-        chunks.for_each(|(chunk, sum)| *sum = (active().sum_of_squares)(chunk));
-        self.sums.iter().sum::<f64>().sqrt()
+        values::sum_of_squares(gradients, &mut self.sums).sqrt()
     }
 
-    /// Update number `update`, counted from 1, at a learning rate, with a gradient of norm `norm`, which
-    /// is clipped to `optimizer.clip`. Matrices decay, norms do not.
+    /// Makes one update. The gradient is clipped to the norm `optimizer.clip`. Matrices decay, norms do not.
     ///
     /// # Panics
     /// If `weights` or `gradients` are not of this optimizer's length.
-    pub fn step(
-        &mut self,
-        layout: &Layout,
-        weights: &mut [f32],
-        gradients: &[f32],
-        norm: f64,
-        (update, learning_rate): (u64, f64),
-    ) {
+    pub fn step(&mut self, layout: &Layout, weights: &mut [f32], gradients: &[f32], update: Update) {
+        let Update { number, learning_rate, norm } = update;
         let clip = self.keys.clip;
         let grad_scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
         let [beta1, beta2] = self.keys.betas;
-        let bias = |beta: f64| (1.0 - beta.powf(update as f64)) as f32;
+        let bias = |beta: f64| (1.0 - beta.powf(number as f64)) as f32;
         if let Some(muon) = &mut self.muon {
-            let update = Update {
-                momentum: self.keys.muon_momentum.unwrap_or(muon::MOMENTUM) as f32,
+            let update = muon_op::Update {
+                momentum: self.keys.muon_momentum.unwrap_or(MUON_MOMENTUM) as f32,
                 learning_rate,
                 weight_decay: self.keys.weight_decay,
                 grad_scale: grad_scale as f32,
@@ -94,21 +96,17 @@ impl Optimizer {
                 grad_scale: grad_scale as f32,
             };
             let (m, v) = (&mut self.m[range.clone()], &mut self.v[range.clone()]);
-            let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-            let values = weights[range.clone()].par_chunks_mut(CHUNK).zip(gradients[range].par_chunks(CHUNK));
-            values.zip(moments).for_each(|((weights, gradients), (m, v))| {
-                (active().adamw)(&step, weights, gradients, m, v);
-            });
+            adamw::step(&step, &mut weights[range.clone()], &gradients[range], m, v);
         }
     }
 
-    /// Stretches of the buffer that AdamW moves and that decay alike, and by how much.
+    /// The ranges of the buffer that AdamW moves, and the decay of each.
     fn groups(&self, layout: &Layout) -> Vec<(Range<usize>, f64)> {
         let mut groups: Vec<(Range<usize>, f64)> = Vec::new();
         let learning = layout.tensors().filter(|(_, range)| range.start >= self.frozen);
         let mut others = self.muon.iter().flat_map(|_| muon::matrices(layout, self.frozen)).peekable();
         for (spec, range) in learning {
-            if others.next_if(|(_, other)| *other == range).is_some() {
+            if others.next_if(|other| other.range == range).is_some() {
                 continue;
             }
             let decay = if spec.shape.len() == 2 { self.keys.weight_decay } else { 0.0 };
@@ -133,6 +131,11 @@ mod tests {
         Layout::new(&Recipe::from_toml(text, Path::new("r.toml")).unwrap().config(3000, None).unwrap())
     }
 
+    /// The first update.
+    fn update(learning_rate: f64, norm: f64) -> Update {
+        Update { number: 1, learning_rate, norm }
+    }
+
     #[test]
     fn the_norm_is_that_of_all_values() {
         let layout = layout();
@@ -148,7 +151,7 @@ mod tests {
         let keys = OptimizerKeys { weight_decay: 0.5, ..Default::default() };
         let mut weights = vec![1.0; layout.len()];
         let gradients = vec![0.0; layout.len()];
-        Optimizer::new(&keys, &layout).step(&layout, &mut weights, &gradients, 0.0, (1, 0.5));
+        Optimizer::new(&keys, &layout).step(&layout, &mut weights, &gradients, update(0.5, 0.0));
         for (spec, range) in layout.tensors() {
             let expected = if spec.shape.len() == 2 { 0.75 } else { 1.0 };
             assert!(weights[range].iter().all(|&w| w == expected), "{}", spec.name);
@@ -164,13 +167,13 @@ mod tests {
         let mut optimizer = Optimizer::new(&keys, &layout);
         let norm = optimizer.norm(&gradients);
         let mut weights = vec![0.0; layout.len()];
-        optimizer.step(&layout, &mut weights, &gradients, norm, (1, 0.25));
+        optimizer.step(&layout, &mut weights, &gradients, update(0.25, norm));
         assert!(weights.iter().zip(&gradients).all(|(w, g)| (w + 0.25 * g.signum()).abs() < 1e-5));
         let clipped = 2.0 / norm as f32;
         assert!((optimizer.m[0] / (0.1 * clipped) - 1.0).abs() < 1e-5, "{}", optimizer.m[0]);
     }
 
-    /// Embedding, head and norms are AdamW's, which alone has second moments; a frozen layer is nobody's.
+    /// AdamW moves embedding, head and norms, and has second moments. Nothing moves a frozen layer.
     #[test]
     fn muon_moves_the_matrices_of_the_layers() {
         let layout = layout();
@@ -180,7 +183,7 @@ mod tests {
             let mut optimizer = Optimizer::new(&keys, &layout);
             optimizer.freeze_before(frozen);
             let mut weights = vec![1.0; layout.len()];
-            optimizer.step(&layout, &mut weights, &gradients, 1.0, (1, 0.5));
+            optimizer.step(&layout, &mut weights, &gradients, update(0.5, 1.0));
             for (spec, range) in layout.tensors() {
                 let learns = range.start >= frozen;
                 let by_muon = spec.name.contains("proj");

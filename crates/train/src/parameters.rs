@@ -1,9 +1,8 @@
-//! All weights in one buffer, in the order of the checkpoint; gradients and moments have the same one.
+//! All weights in one buffer, in the order of the checkpoint. Gradients and moments have the same layout.
 //!
-//! The order makes neighbours of matrices that read the same input: q, k and v, and gate and up. Each
-//! group is then one larger matrix without being copied.
+//! The order makes neighbours of matrices that read the same input: q, k and v, and gate and up. Each group is then
+//! one larger matrix without being copied.
 
-use crate::ternary::TernaryLayer;
 use offramp_kernels::rayon::prelude::*;
 use offramp_model::{Config, TensorSpec};
 use rand::rngs::ChaCha8Rng;
@@ -18,22 +17,25 @@ const CHUNK: usize = 1 << 14;
 #[derive(Clone, Debug)]
 pub struct Layout {
     tensors: Vec<(TensorSpec, Range<usize>)>,
-    sizes: LayerSizes,
+    layer: LayerPlaces,
     layers: usize,
-    model: (usize, usize), // how many of them are the model's, and their values
+    model_tensors: usize, // the tensors after these are heads of exits
+    model_len: usize,
     len: usize,
 }
 
-/// Values of one layer's groups of tensors, in their order.
-#[derive(Clone, Copy, Debug)]
-struct LayerSizes {
-    hidden: usize,
-    qkv_proj: usize,
-    attn_sub_norm: usize, // 0 where there is none
-    o_proj: usize,
-    gate_up_proj: usize,
-    ffn_sub_norm: usize, // as `attn_sub_norm`
-    down_proj: usize,
+/// Where the groups of tensors stand in a layer, counted from its first value. A group that a model lacks is empty.
+#[derive(Clone, Debug, Default)]
+struct LayerPlaces {
+    input_layernorm: Range<usize>,
+    qkv_proj: Range<usize>,
+    attn_sub_norm: Range<usize>,
+    o_proj: Range<usize>,
+    post_attention_layernorm: Range<usize>,
+    gate_up_proj: Range<usize>,
+    ffn_sub_norm: Range<usize>,
+    down_proj: Range<usize>,
+    len: usize,
 }
 
 /// One layer's weights.
@@ -41,13 +43,12 @@ struct LayerSizes {
 pub(crate) struct LayerWeights<'a> {
     pub(crate) input_layernorm: &'a [f32],          // [hidden]
     pub(crate) qkv_proj: &'a [f32],                 // [(heads + 2 · kv_heads) · head_dim, hidden]
-    pub(crate) attn_sub_norm: &'a [f32],            // [heads · head_dim], or nothing
+    pub(crate) attn_sub_norm: &'a [f32],            // [heads · head_dim], or empty
     pub(crate) o_proj: &'a [f32],                   // [hidden, heads · head_dim]
     pub(crate) post_attention_layernorm: &'a [f32], // [hidden]
     pub(crate) gate_up_proj: &'a [f32],             // [2 · intermediate, hidden]
-    pub(crate) ffn_sub_norm: &'a [f32],             // [intermediate], or nothing
+    pub(crate) ffn_sub_norm: &'a [f32],             // [intermediate], or empty
     pub(crate) down_proj: &'a [f32],                // [hidden, intermediate]
-    pub(crate) ternary: Option<TernaryLayer<'a>>,   // what the matrices are rounded to, if they are
 }
 
 /// One layer's gradients, shaped as [`LayerWeights`].
@@ -73,25 +74,16 @@ impl Layout {
             (spec, range)
         };
         let tensors: Vec<_> = config.tensors().into_iter().map(place).collect();
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let sizes = LayerSizes {
-            hidden,
-            qkv_proj: (queries + 2 * keys) * hidden,
-            attn_sub_norm: if config.bit_linear.is_some() { queries } else { 0 },
-            o_proj: hidden * queries,
-            gate_up_proj: 2 * inner * hidden,
-            ffn_sub_norm: if config.bit_linear.is_some() { inner } else { 0 },
-            down_proj: hidden * inner,
-        };
-        Self { model: (tensors.len(), len), tensors, sizes, layers: config.num_hidden_layers, len }
+        let layer = LayerPlaces::new(&tensors);
+        let (model_tensors, layers) = (tensors.len(), config.num_hidden_layers);
+        Self { tensors, layer, layers, model_tensors, model_len: len, len }
     }
 
-    /// The same, and after the model's tensors a norm and an LM head for each exit but the last: training alone has them.
+    /// The same, and after the model's tensors a norm and an LM head for each exit but the last. Only training has
+    /// them.
     #[must_use]
     pub fn with_own_heads(mut self) -> Self {
-        let (hidden, vocab) = (self.sizes.hidden, self.tensors[0].0.shape[0]);
+        let [vocab, hidden] = self.tensors[0].0.shape[..] else { unreachable!("the embedding is a matrix") };
         for exit_layer in 1..self.layers {
             for (part, shape) in [("norm", vec![hidden]), ("lm_head", vec![vocab, hidden])] {
                 let spec = TensorSpec::new(format!("exits.{exit_layer}.{part}.weight"), &shape);
@@ -105,18 +97,18 @@ impl Layout {
 
     /// Values of the model's tensors.
     pub(crate) fn model_len(&self) -> usize {
-        self.model.1
+        self.model_len
     }
 
-    /// Those that the model has not: norms and heads of exits.
+    /// The tensors that the model lacks: norms and heads of exits.
     pub(crate) fn own_heads(&self) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
-        self.tensors().skip(self.model.0)
+        self.tensors().skip(self.model_tensors)
     }
 
-    /// Where the norm and the LM head of an exit stand: the model's, unless it has its own.
+    /// Where the norm and the LM head of an exit stand: the model's, unless the exit has its own.
     pub(crate) fn exit_head(&self, exit_layer: usize) -> [Range<usize>; 2] {
         let first = 2 * exit_layer.saturating_sub(1);
-        match self.tensors[self.model.0..].get(first..first + 2) {
+        match self.tensors[self.model_tensors..].get(first..first + 2) {
             Some([norm, lm_head]) => [norm.1.clone(), lm_head.1.clone()],
             _ => [self.norm(), self.lm_head()],
         }
@@ -144,18 +136,14 @@ impl Layout {
 
     /// Where the final norm stands, `[hidden]`.
     pub(crate) fn norm(&self) -> Range<usize> {
-        let layers_end = self.layer(self.layers()).start;
-        layers_end..layers_end + self.sizes.hidden
+        let start = self.layer(self.layers).start;
+        start..start + self.layer.input_layernorm.len()
     }
 
     /// Where the LM head stands, `[vocab, hidden]`: after the final norm, or in the embedding if tied.
     pub(crate) fn lm_head(&self) -> Range<usize> {
-        let untied = self.norm().end..self.model.1;
+        let untied = self.norm().end..self.model_len;
         if untied.is_empty() { self.embed_tokens() } else { untied }
-    }
-
-    fn layers(&self) -> usize {
-        self.layers
     }
 
     /// Where the layers stand, all of them.
@@ -164,21 +152,40 @@ impl Layout {
     }
 
     fn layer(&self, index: usize) -> Range<usize> {
-        let start = self.embed_tokens().end + index * self.sizes.total();
-        start..start + self.sizes.total()
+        let start = self.embed_tokens().end + index * self.layer.len;
+        start..start + self.layer.len
     }
 
     /// The weights of layer `index` in `values`, a buffer of this layout.
     pub(crate) fn layer_weights<'a>(&self, values: &'a [f32], index: usize) -> LayerWeights<'a> {
-        let sizes = self.sizes;
-        let (input_layernorm, rest) = values[self.layer(index)].split_at(sizes.hidden);
-        let (qkv_proj, rest) = rest.split_at(sizes.qkv_proj);
-        let (attn_sub_norm, rest) = rest.split_at(sizes.attn_sub_norm);
-        let (o_proj, rest) = rest.split_at(sizes.o_proj);
-        let (post_attention_layernorm, rest) = rest.split_at(sizes.hidden);
-        let (gate_up_proj, rest) = rest.split_at(sizes.gate_up_proj);
-        let (ffn_sub_norm, down_proj) = rest.split_at(sizes.ffn_sub_norm);
+        let values = &values[self.layer(index)];
+        let at = |place: &Range<usize>| &values[place.clone()];
         LayerWeights {
+            input_layernorm: at(&self.layer.input_layernorm),
+            qkv_proj: at(&self.layer.qkv_proj),
+            attn_sub_norm: at(&self.layer.attn_sub_norm),
+            o_proj: at(&self.layer.o_proj),
+            post_attention_layernorm: at(&self.layer.post_attention_layernorm),
+            gate_up_proj: at(&self.layer.gate_up_proj),
+            ffn_sub_norm: at(&self.layer.ffn_sub_norm),
+            down_proj: at(&self.layer.down_proj),
+        }
+    }
+
+    /// The gradients of layer `index` in `values`, a buffer of this layout.
+    pub(crate) fn layer_gradients<'a>(&self, values: &'a mut [f32], index: usize) -> LayerGradients<'a> {
+        let places = self.layer.clone();
+        let groups = values[self.layer(index)].get_disjoint_mut([
+            places.input_layernorm,
+            places.qkv_proj,
+            places.attn_sub_norm,
+            places.o_proj,
+            places.post_attention_layernorm,
+            places.gate_up_proj,
+            places.ffn_sub_norm,
+            places.down_proj,
+        ]);
+        let [
             input_layernorm,
             qkv_proj,
             attn_sub_norm,
@@ -187,20 +194,7 @@ impl Layout {
             gate_up_proj,
             ffn_sub_norm,
             down_proj,
-            ternary: None,
-        }
-    }
-
-    /// The gradients of layer `index` in `values`, a buffer of this layout.
-    pub(crate) fn layer_gradients<'a>(&self, values: &'a mut [f32], index: usize) -> LayerGradients<'a> {
-        let sizes = self.sizes;
-        let (input_layernorm, rest) = values[self.layer(index)].split_at_mut(sizes.hidden);
-        let (qkv_proj, rest) = rest.split_at_mut(sizes.qkv_proj);
-        let (attn_sub_norm, rest) = rest.split_at_mut(sizes.attn_sub_norm);
-        let (o_proj, rest) = rest.split_at_mut(sizes.o_proj);
-        let (post_attention_layernorm, rest) = rest.split_at_mut(sizes.hidden);
-        let (gate_up_proj, rest) = rest.split_at_mut(sizes.gate_up_proj);
-        let (ffn_sub_norm, down_proj) = rest.split_at_mut(sizes.ffn_sub_norm);
+        ] = groups.expect("groups of tensors do not overlap");
         LayerGradients {
             input_layernorm,
             qkv_proj,
@@ -214,24 +208,44 @@ impl Layout {
     }
 }
 
-impl LayerSizes {
-    fn total(&self) -> usize {
-        let norms = 2 * self.hidden + self.attn_sub_norm + self.ffn_sub_norm;
-        norms + self.qkv_proj + self.o_proj + self.gate_up_proj + self.down_proj
+impl LayerPlaces {
+    /// The places of the groups, from the tensors of the first layer.
+    fn new(tensors: &[(TensorSpec, Range<usize>)]) -> Self {
+        let mut places = Self::default();
+        for (spec, range) in tensors {
+            let Some(name) = spec.name.strip_prefix("model.layers.0.") else { continue };
+            let group = match name {
+                "input_layernorm.weight" => &mut places.input_layernorm,
+                "self_attn.q_proj.weight" | "self_attn.k_proj.weight" | "self_attn.v_proj.weight" => {
+                    &mut places.qkv_proj
+                }
+                "self_attn.attn_sub_norm.weight" => &mut places.attn_sub_norm,
+                "self_attn.o_proj.weight" => &mut places.o_proj,
+                "post_attention_layernorm.weight" => &mut places.post_attention_layernorm,
+                "mlp.gate_proj.weight" | "mlp.up_proj.weight" => &mut places.gate_up_proj,
+                "mlp.ffn_sub_norm.weight" => &mut places.ffn_sub_norm,
+                "mlp.down_proj.weight" => &mut places.down_proj,
+                _ => unreachable!("a layer has no {name}"),
+            };
+            let start = if (*group).is_empty() { places.len } else { group.start };
+            places.len += range.len();
+            *group = start..places.len;
+        }
+        places
     }
 }
 
-/// The first weights of a model: matrices normal with mean 0 and deviation `range`, norms 1.
+/// The first weights of a model: matrices are normal with mean 0 and deviation `range`, norms are 1.
 ///
-/// `o_proj` and `down_proj`, which write to the residual stream, have the deviation `range / √(2L)`: the
-/// stream's variance then does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). Where a sub-norm stands
-/// before them, its weights are `range`: at 1 it would raise what goes into them to a mean square of 1, the layers would
-/// drown the embedding, and the first gradients be ten times as large (`docs/low-bit.md`).
+/// `o_proj` and `down_proj` write to the residual stream. Their deviation is `range / √(2L)`, so the stream's variance
+/// does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). The weights of a sub-norm before them are
+/// `range`. At 1 the input of `o_proj` and `down_proj` would have a mean square of 1, the layers would add far more than
+/// the embedding has, and the first gradients would be ten times as large (`docs/low-bit.md`).
 ///
 /// The same seed gives the same values, however many threads draw them.
 pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
     let mut values = vec![0.0; layout.len()];
-    let residual = range / (2.0 * layout.layers() as f64).sqrt();
+    let residual = range / (2.0 * layout.layers as f64).sqrt();
     for (index, (spec, place)) in layout.tensors().enumerate() {
         let values = &mut values[place];
         if spec.shape.len() == 1 {
@@ -252,7 +266,7 @@ pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
     values
 }
 
-/// Normal values by pairs (Box and Muller 1958), written out so that no library's version changes a run.
+/// Normal values in pairs (Box and Muller 1958), written out so that no library's version changes a run.
 fn fill_normal(random: &mut impl Rng, deviation: f64, values: &mut [f32]) {
     let mut uniform = || ((random.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64; // in (0, 1)
     for pair in values.chunks_mut(2) {
@@ -292,7 +306,7 @@ mod tests {
     fn groups_are_the_tensors_they_are_made_of() {
         for tied in [false, true] {
             let layout = layout(tied);
-            assert_eq!(layout.layers(), 3);
+            assert_eq!(layout.layers, 3);
             let values: Vec<f32> = (0..layout.len()).map(|i| i as f32).collect();
             for index in 0..3 {
                 let layer = layout.layer_weights(&values, index);

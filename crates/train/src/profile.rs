@@ -1,14 +1,14 @@
-//! Where a step's time goes: seconds and floating-point operations of every op, there and back.
+//! Where a step's time goes: seconds and floating-point operations of every op, forward and backward.
 //!
-//! Counted is what the definition asks for: two operations for every weight and token on the way there,
-//! four on the way back, and in attention only what the causal mask leaves. Work that is done twice (the
-//! scores of attention, norms) takes its time and is not counted again.
+//! Operations are counted by the definition: for every weight and token two in the forward and four in the backward,
+//! and in attention only what the causal mask leaves. Work that is done twice (the scores of attention, norms) takes
+//! time twice and is counted once.
 
 use serde::Serialize;
 use std::cell::Cell;
 use std::time::Instant;
 
-/// What time is spent on.
+/// A piece of a step that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
@@ -20,21 +20,21 @@ pub enum Op {
     Norms,
     /// Queries, keys and values.
     QkvProj,
-    /// Turning heads by their positions, and their order in memory.
+    /// Rotating heads by their positions, and their order in memory.
     Heads,
-    /// Softmax over what came before.
+    /// Softmax over the positions so far.
     Attention,
     /// From heads to the stream.
     OProj,
     /// Into the feed-forward network.
     GateUpProj,
-    /// Its gate.
+    /// The gate of the feed-forward network.
     Swiglu,
-    /// Out of it.
+    /// Out of the feed-forward network.
     DownProj,
-    /// Rounding what ternary matrices multiply, and the rotation before.
-    Quantise,
-    /// Adding to the stream, and taking samples out of it and in again.
+    /// Rounding the factors of ternary products, and the Hadamard rotation before.
+    Quantize,
+    /// Adding to the stream, and gathering and scattering samples.
     Residual,
     /// The final norm and the LM head, at every active exit.
     LmHead,
@@ -56,7 +56,7 @@ impl Op {
         Self::GateUpProj,
         Self::Swiglu,
         Self::DownProj,
-        Self::Quantise,
+        Self::Quantize,
         Self::Residual,
         Self::LmHead,
         Self::CrossEntropy,
@@ -64,23 +64,23 @@ impl Op {
     ];
 }
 
-/// There, or back.
+/// Forward or backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Pass {
     Forward,
     Backward,
 }
 
-/// What one op has taken.
+/// The time of one op.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct OpTime {
-    /// Which.
+    /// Which op.
     pub op: Op,
-    /// Seconds on the way there; of an update, all.
+    /// Seconds of the forward; of an update, all.
     pub forward_seconds: f64,
-    /// Seconds on the way back.
+    /// Seconds of the backward.
     pub backward_seconds: f64,
-    /// Operations of products, of both ways.
+    /// Operations of products, forward and backward.
     pub flops: f64,
 }
 
@@ -89,13 +89,13 @@ pub struct OpTime {
 pub struct Profile {
     /// Steps that were timed: all of a process but the first, if there were others.
     pub steps: u64,
-    /// What they took, from the batch to the new weights.
+    /// Their seconds, from the batch to the new weights.
     pub seconds: f64,
-    /// What of it each op took.
+    /// The time of each op.
     pub ops: Vec<OpTime>,
 }
 
-/// Adds up what ops take.
+/// Adds up the time of each op.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     times: [Cell<OpTime>; Op::ALL.len()],
@@ -108,22 +108,22 @@ impl Clock {
     }
 
     /// Runs `work`, whose products have so many operations.
-    pub(crate) fn time<T>(&self, op: Op, way: Way, flops: f64, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn time<T>(&self, op: Op, pass: Pass, flops: f64, work: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let result = work();
         let seconds = began.elapsed().as_secs_f64();
         let cell = &self.times[op as usize];
         let mut time = cell.get();
-        match way {
-            Way::Forward => time.forward_seconds += seconds,
-            Way::Backward => time.backward_seconds += seconds,
+        match pass {
+            Pass::Forward => time.forward_seconds += seconds,
+            Pass::Backward => time.backward_seconds += seconds,
         }
         time.flops += flops;
         cell.set(time);
         result
     }
 
-    /// What each op has taken so far.
+    /// The time of each op so far.
     pub(crate) fn times(&self) -> Vec<OpTime> {
         self.times.iter().map(Cell::get).collect()
     }
@@ -139,15 +139,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_op_has_its_place_and_times_add_up() {
+    fn times_add_up_for_each_op() {
         let clock = Clock::new();
         for (index, op) in Op::ALL.into_iter().enumerate() {
             assert_eq!(clock.times()[index].op, op);
             assert_eq!(op as usize, index);
         }
         let pause = || std::thread::sleep(std::time::Duration::from_millis(2));
-        clock.time(Op::Heads, Way::Forward, product(2, 3, 4), pause);
-        clock.time(Op::Heads, Way::Backward, product(1, 1, 1), pause);
+        clock.time(Op::Heads, Pass::Forward, product(2, 3, 4), pause);
+        clock.time(Op::Heads, Pass::Backward, product(1, 1, 1), pause);
         let time = clock.times()[Op::Heads as usize];
         assert!(time.forward_seconds >= 0.002 && time.backward_seconds >= 0.002 && time.flops == 50.0);
         assert_eq!(clock.times()[0].forward_seconds, 0.0);

@@ -1,13 +1,14 @@
 //! A training run from its recipe to its model, in a folder of its own ([`offramp_model::run_folder`]).
 //!
-//! A run depends on its recipe and its corpus alone. Batches, dropout and first weights come from
-//! generators keyed by the seed and by counters, so that a run that was stopped or killed resumes from its
-//! newest checkpoint and ends in the same bytes as one that was not, whatever the number of threads. Another
-//! instruction set may round otherwise: there the same seed gives losses that are alike, not equal.
+//! A run depends only on its recipe and its corpus. Batches, dropout and first weights come from generators keyed by
+//! the seed and by counters. So a run that was stopped or killed resumes from its newest checkpoint and ends in the same
+//! bytes as one that was not, whatever the number of threads. Another instruction set may round in another way: there
+//! the same seed gives similar losses, not equal ones.
 
 mod checkpoint;
 mod data;
 mod folder;
+mod job;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -15,114 +16,22 @@ mod trainer;
 
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::profile::Profile;
-use crate::recipe::Recipe;
 use crate::start;
 use data::Data;
 pub use data::find_corpus;
 use folder::RunFolder;
 pub use folder::check_new;
+pub use job::{Event, Job, Summary};
 use offramp_kernels::{active, pool};
 use offramp_model::journal::{FinishRecord, Record, StartRecord, StepRecord, ValidationRecord};
 use offramp_text::Batches;
 pub use state::Best;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
-use trainer::Trainer;
+use trainer::{Trainer, Validation};
 
 /// Steps in a row without a finite gradient after which a run gives up.
 const HOPELESS: u32 = 10;
-
-/// What [`run`] is to do.
-#[derive(Debug)]
-pub struct Job<'a> {
-    /// The recipe. Its `[data]` section is not looked at: the corpus is prepared already.
-    pub recipe: &'a Recipe,
-    /// The folder of the prepared corpus.
-    pub corpus: PathBuf,
-    /// The run folder.
-    pub folder: PathBuf,
-    /// Whether to go on with the run that is there.
-    pub resume: bool,
-    /// Whether the finished model is the checkpoint with the lowest validation loss, and not the last.
-    pub best: bool,
-    /// Once it is true the run saves its last whole step and returns, wherever it is: between two micro-batches, or
-    /// between two batches of a validation. What it left undone is done when it goes on.
-    pub stop: &'a AtomicBool,
-}
-
-/// What a run tells of itself while it goes.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// Everything is read and allocated; the first step comes next.
-    Started {
-        /// Steps already made: 0 unless the run resumes.
-        step: u64,
-        /// Steps of the whole run.
-        steps: u64,
-        /// Values that the model learns.
-        parameters: u64,
-        /// Tokens of one step.
-        tokens_per_step: u64,
-        /// Tokens of the training split.
-        train_tokens: u64,
-        /// Tokens of the validation split, 0 if there is none.
-        valid_tokens: u64,
-    },
-    /// The run goes on for more steps than it was begun for, so that what depends on them changes.
-    Longer {
-        /// Steps of the whole run before.
-        before: u64,
-        /// Steps of the whole run now.
-        steps: u64,
-        /// The learning rate of the next step, as it would have been and as it is.
-        learning_rates: [f64; 2],
-    },
-    /// A step was made.
-    Step {
-        /// As the journal has it.
-        record: &'a StepRecord,
-        /// Steps so far, this one included, that changed nothing as their gradient was not finite.
-        skipped: u64,
-    },
-    /// The validation split was measured.
-    Validation {
-        /// As the journal has it.
-        record: &'a ValidationRecord,
-    },
-    /// A checkpoint is on disk.
-    Checkpoint {
-        /// Steps made before.
-        step: u64,
-        /// Its folder.
-        path: &'a Path,
-    },
-}
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// Steps made in all.
-    pub step: u64,
-    /// Whether it was stopped before its model was finished.
-    pub stopped: bool,
-    /// Steps that changed nothing as their gradient was not finite.
-    pub skipped: u64,
-    /// The finished model's folder; the newest checkpoint's if the run was stopped, which before the first
-    /// step is not there.
-    pub model: PathBuf,
-    /// The checkpoint with the lowest validation loss, if one was validated.
-    pub best: Option<Best>,
-    /// The last step made by this process.
-    pub last_step: Option<StepRecord>,
-    /// The last validation that this process made, or had still to judge a checkpoint by.
-    pub validation: Option<ValidationRecord>,
-    /// Seconds of this process.
-    pub seconds: f64,
-    /// Where the time of its steps went.
-    pub profile: Profile,
-}
 
 /// Trains what the recipe describes, from the start or from the newest checkpoint.
 ///
@@ -151,11 +60,11 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
         None => Trainer::new(recipe, config)?,
         Some(found) => found.load(recipe, config)?,
     };
-    folder.prune(recipe.checkpoint.keep)?; // what a killed run did not come to
+    folder.prune(recipe.checkpoint.keep)?; // a killed run may not have done it
     if trainer.state.step < training.steps {
-        folder.check_room(&trainer, &data)?; // rather now than after the first hours
+        folder.check_room(&trainer, &data)?; // better now than after the first hours
     }
-    let saved = trainer.state.step; // nothing new since the checkpoint it came from
+    let saved = trainer.state.step; // the checkpoint that it came from
     let began = Instant::now();
     let mut run = Run { job, data: &data, batches, folder, trainer, observe, began, saved, validation: None };
     run.start()?;
@@ -243,8 +152,8 @@ impl Run<'_> {
         Ok(Some(record))
     }
 
-    /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first:
-    /// a validation takes long, and whoever stops a run may not wait for its end.
+    /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first, because a
+    /// validation takes long and a stop must not wait for its end.
     fn after_step(&mut self) -> Result<bool> {
         let stopped = self.job.stop.load(Ordering::Relaxed);
         let step = self.trainer.state.step;
@@ -255,7 +164,7 @@ impl Run<'_> {
             if self.saved != step {
                 self.save()?;
             }
-            return Ok(false); // unsettled: so the run knows what to do when it goes on
+            return Ok(false); // not settled: the resumed run validates
         }
         if self.saved == step {
             self.settle()?;
@@ -263,8 +172,7 @@ impl Run<'_> {
         Ok(!stopped)
     }
 
-    /// Does what the process that saved the newest checkpoint did not come to, and returns whether the run
-    /// goes on.
+    /// Does what the process that saved the newest checkpoint left undone, and returns whether the run goes on.
     fn catch_up(&mut self) -> Result<bool> {
         let step = self.trainer.state.step;
         if step == 0 || self.folder.is_settled(step)? {
@@ -277,7 +185,7 @@ impl Run<'_> {
         self.settle().map(|()| true)
     }
 
-    /// Saves the last whole step if that is not done: the run does not go on.
+    /// Saves the last whole step if that is not done. The run does not go on.
     fn leave(&mut self) -> Result<bool> {
         if self.saved != self.trainer.state.step {
             self.save()?;
@@ -290,8 +198,13 @@ impl Run<'_> {
     fn validate(&mut self) -> Result<bool> {
         let Some(valid) = &self.data.valid else { return Ok(true) };
         let recipe = self.job.recipe;
-        let what = (&*recipe.validation_exits(), recipe.validation.max_tokens);
-        let found = self.trainer.validate(what, valid, &self.data.tokenizer, self.job.stop)?;
+        let validation = Validation {
+            exits: &recipe.validation_exits(),
+            max_tokens: recipe.validation.max_tokens,
+            stream: valid,
+            tokenizer: &self.data.tokenizer,
+        };
+        let found = self.trainer.validate(validation, self.job.stop)?;
         let Some(record) = found else { return Ok(false) };
         self.folder.journal(&Record::Validation(record.clone()))?;
         (self.observe)(Event::Validation { record: &record });
@@ -302,7 +215,7 @@ impl Run<'_> {
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
         if !self.trainer.is_finite() {
-            // It could not be read again, and would push out a checkpoint that can.
+            // Such a checkpoint cannot be read, and would push out one that can.
             return Err(Error::Diverged { step, in_a_row: self.trainer.state.skipped_in_a_row });
         }
         let path = self.folder.save(&self.trainer, self.data)?;
@@ -311,10 +224,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Decides whether the checkpoint of this step is the best; then old ones can go.
+    /// Decides whether the checkpoint of this step is the best, and then removes old ones.
     fn settle(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
-        // One that a stop made is never the best: an uninterrupted run does not have it.
+        // A checkpoint that a stop made is never the best: an uninterrupted run does not have it.
         let validation =
             self.validation.as_ref().filter(|record| record.step == step && self.saves_after(step));
         if let Some(full) = validation.and_then(|record| record.exits.last()) {
@@ -335,7 +248,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether something that happens every so many steps happens after this one; 0 is never.
+/// Whether something that happens every `every` steps happens after this one; 0 is never.
 fn is_due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }

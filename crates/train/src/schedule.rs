@@ -1,7 +1,7 @@
-//! What changes over a run: the learning rate (linear warm-up to the peak, then half a cosine down to a fraction of
-//! it), and with a second stage its peak and the weight decay; and, of one low-bit model, the bits of activations.
+//! What changes over a run. The learning rate warms up linearly to its peak and falls along half a cosine to a fraction
+//! of it. A second stage changes the peak and the weight decay. In one low-bit model the bits of activations change.
 
-use crate::recipe::{LowBit, Recipe};
+use crate::recipe::{LAST_INT4_FROM, LowBit, Recipe};
 use offramp_kernels::bit_linear::Activations;
 use std::f64::consts::PI;
 
@@ -14,30 +14,26 @@ pub struct Schedule {
     pub warmup_steps: u64,
     /// Steps of the run.
     pub steps: u64,
-    /// What the cosine falls towards, as a fraction of the peak: a step after the last would have it.
+    /// The fraction of the peak to which the cosine falls, one step after the last.
     pub final_fraction: f64,
-    /// Decay of the matrices.
+    /// Weight decay of the matrices.
     pub weight_decay: f64,
-    /// What is otherwise from a step on, if anything.
+    /// The second stage, if there is one.
     pub second: Option<SecondStage>,
     /// The first step whose activations have 4 bits, where that changes.
     pub int4_from: Option<u64>,
 }
 
-/// What is otherwise in the second stage: the same curve under another peak, and another decay.
+/// The second stage: the same curve under another peak, and another decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SecondStage {
     /// Its first step, counted from 0.
     pub from: u64,
-    /// What the learning rate is multiplied by.
+    /// The factor of the learning rate.
     pub fraction: f64,
-    /// Decay of the matrices.
+    /// Weight decay of the matrices.
     pub weight_decay: f64,
 }
-
-/// The largest share of a run after which activations may become 4-bit: 95 % of the tokens in BitNet v2, and never
-/// fewer than a tenth with 4 bits here.
-pub(crate) const LAST_INT4_FROM: f64 = 0.9;
 
 impl Schedule {
     /// The schedule of a recipe.
@@ -73,17 +69,17 @@ impl Schedule {
         peak * (self.final_fraction + (1.0 - self.final_fraction) * cosine)
     }
 
-    /// The decay of the matrices in `step`, counted from 0.
+    /// The weight decay of the matrices in `step`, counted from 0.
     pub fn weight_decay(&self, step: u64) -> f64 {
         self.second(step).map_or(self.weight_decay, |second| second.weight_decay)
     }
 
-    /// The codes of ternary matrices' inputs in `step`, counted from 0, if they change over the run.
+    /// The bits of ternary matrices' inputs in `step`, counted from 0, if they change over the run.
     pub fn activations(&self, step: u64) -> Option<Activations> {
         self.int4_from.map(|from| if step < from { Activations::Int8 } else { Activations::Int4 })
     }
 
-    /// Whether a stage that had begun by `step` under `before` would begin later, and so be left again.
+    /// Whether a stage that had begun by `step` under `before` begins later under this schedule.
     pub(crate) fn takes_back(&self, before: &Self, step: u64) -> bool {
         let stages = |schedule: &Self| [schedule.second.map(|second| second.from), schedule.int4_from];
         let pairs = stages(self).into_iter().zip(stages(before));
@@ -103,14 +99,14 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn schedule((peak, final_fraction): (f64, f64), warmup_steps: u64, steps: u64) -> Schedule {
+    fn schedule(peak: f64, final_fraction: f64, warmup_steps: u64, steps: u64) -> Schedule {
         let (weight_decay, second, int4_from) = (0.1, None, None);
         Schedule { peak, warmup_steps, steps, final_fraction, weight_decay, second, int4_from }
     }
 
     #[test]
     fn the_second_stage_has_another_peak_and_another_decay() {
-        let first = schedule((1.0, 0.1), 4, 12);
+        let first = schedule(1.0, 0.1, 4, 12);
         let second = SecondStage { from: 6, fraction: 0.5, weight_decay: 0.0 };
         let both = Schedule { second: Some(second), ..first };
         for step in 0..12 {
@@ -141,7 +137,7 @@ mod tests {
 
     #[test]
     fn it_rises_and_falls_by_hand() {
-        let schedule = schedule((1.0, 0.1), 4, 12);
+        let schedule = schedule(1.0, 0.1, 4, 12);
         let near = |step, expected: f64| {
             let found = schedule.learning_rate(step);
             assert!((found - expected).abs() < 1e-12, "step {step}: {found} instead of {expected}");
@@ -154,8 +150,8 @@ mod tests {
 
     #[test]
     fn no_warm_up_begins_at_the_peak() {
-        assert_eq!(schedule((0.5, 0.0), 0, 10).learning_rate(0), 0.5);
-        let warm_up_only = schedule((0.5, 0.0), 10, 10);
+        assert_eq!(schedule(0.5, 0.0, 0, 10).learning_rate(0), 0.5);
+        let warm_up_only = schedule(0.5, 0.0, 10, 10);
         assert_eq!(warm_up_only.learning_rate(9), 0.5);
     }
 }

@@ -1,4 +1,4 @@
-//! What a run begins from: random weights, or those of a model that is there.
+//! What a run begins from: random weights, or those of an existing model.
 
 use crate::error::{Error, Result};
 use crate::parameters::{Layout, initial};
@@ -26,8 +26,8 @@ pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Resu
     Ok(weights)
 }
 
-/// Checks that a corpus of `tokenizer` speaks to the model that a recipe's run begins from: that its ids are the
-/// model's. A model folder without a tokenizer does not say.
+/// Checks that the ids of `tokenizer` are those of the model that a recipe's run begins from. A model folder without a
+/// tokenizer cannot be checked.
 ///
 /// # Errors
 /// [`Error::OtherTokenizer`] if they are not; if the model's tokenizer cannot be read.

@@ -9,6 +9,7 @@ const OF_LITTLE_USE: f64 = 2.0;
 
 /// Python code if `transformers` loads the folder; in any case the command.
 pub(super) fn usage(card: &Card<'_>) -> String {
+    let family = card.family();
     let (place, middle) = (card.place, card.config.num_hidden_layers.div_ceil(2));
     // A JSON string is a Python string.
     let literal = serde_json::Value::from(place).to_string();
@@ -36,7 +37,7 @@ for exit_layer in [{exits}]:
     print(exit_layer, tokenizer.decode(outputs[0]))
 ```
 
-Without `trust_remote_code=True` the stock Llama class loads the same folder, at full depth.
+Without `trust_remote_code=True` the stock {family} class loads the same folder, at full depth.
 "#
     );
     let word = quoted(place);
@@ -73,7 +74,7 @@ pub(super) fn limitations(card: &Card<'_>) -> String {
     let mut lines = vec![
         format!("{learnt}: it continues text of that kind, and takes no instructions."),
         "What it says is made up, may contradict itself, and was not checked for harm.".to_owned(),
-        format!("Its context is {} tokens; beyond that it cannot see.", config.max_position_embeddings),
+        format!("Its context is {} tokens; beyond that it cannot see.", config.context()),
         "An earlier exit is another, worse text, not the same text sooner: the table says how much worse."
             .to_owned(),
     ];

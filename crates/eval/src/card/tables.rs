@@ -109,7 +109,7 @@ pub(super) fn architecture(card: &Card<'_>) -> String {
         ("attention heads", format!("{heads} of {head_dim}, {key_heads} of keys and values")),
         ("vocabulary", grouped(config.vocab_size as u64)),
         ("LM head", head.to_owned()),
-        ("context", config.max_position_embeddings.to_string()),
+        ("context", config.context().to_string()),
         ("positions", format!("rotary, theta {}{scaling}", config.rope.theta)),
         ("norm", format!("RMSNorm, epsilon {}", config.rms_norm_eps)),
         ("weights", format!("{}, {} bytes", card.weights.0, grouped(card.weights.1))),

@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::{ExitScore, GradNorm, Spread};
-use offramp_model::BitLinear;
 use offramp_model::journal::{ExitLoss, Journal, Record, StepRecord, ValidationRecord};
-use offramp_model::{Format, Quantization};
+use offramp_model::{BitLinear, Family, Format, ModelType, Quantization};
 use std::path::Path;
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 4,
@@ -193,6 +192,24 @@ fn a_ternary_folder_is_not_shown_as_a_llama() {
         let text = card(&config, measured(), None).markdown();
         assert!(text.contains(said) && !text.contains("from_pretrained"), "{text}");
     }
+}
+
+#[test]
+fn another_family_is_shown_as_its_own_class() {
+    let family = Family { model_type: ModelType::Qwen3, ..Family::default() };
+    let config = Config { family, ..config() };
+    let card = card(&config, measured(), None);
+    let text = card.markdown();
+    assert!(
+        text.contains("\nA Qwen3 of ") && text.contains("the stock Qwen3 class loads the same"),
+        "{text}"
+    );
+    let (class, code) = card.modeling();
+    assert_eq!(class, "EarlyExitQwen3ForCausalLM");
+    assert!(
+        code.contains("from transformers import Qwen3ForCausalLM\n") && !code.contains("LlamaForCausalLM")
+    );
+    assert!(code.contains("class EarlyExitQwen3ForCausalLM(Qwen3ForCausalLM):"), "{code}");
 }
 
 /// Quoted in shell commands and in Python.

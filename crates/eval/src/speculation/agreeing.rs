@@ -156,7 +156,7 @@ fn accepted(
 /// The share of random tokens at which the exit's most likely token is the full model's.
 fn measure(model: &Arc<Llama>, exit_layer: usize) -> Result<f64> {
     let config = model.config();
-    let count = TOKENS.min(config.max_position_embeddings);
+    let count = TOKENS.min(config.prompt_context());
     let mut state = 1u64;
     let mut token = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

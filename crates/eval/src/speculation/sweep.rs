@@ -167,7 +167,7 @@ fn check(model: &Arc<Llama>, prompts: &[Vec<u32>], options: &SweepOptions) -> Re
         let message = "a sweep needs an exit, a draft length of 1 or more, 2 new tokens and a run, at least";
         return Err(Error::Options(message.into()));
     }
-    let (longest, limit) = (prompts.iter().map(Vec::len).max().unwrap_or(0), config.max_position_embeddings);
+    let (longest, limit) = (prompts.iter().map(Vec::len).max().unwrap_or(0), config.context());
     if longest.saturating_add(options.new_tokens) > limit {
         let message = format!(
             "{longest} prompt and {} new tokens do not fit the model's context of {limit}: ask for fewer",

@@ -94,7 +94,7 @@ pub(super) fn decode(
     options: &GenerateOptions,
     speculation: &mut Speculation,
 ) -> Result<Completion> {
-    let context = model.config().max_position_embeddings;
+    let context = model.config().context();
     let mut session = Session::new(model, prompt.len().saturating_add(options.max_new_tokens).min(context))?;
     Ok(generate(&mut session, prompt, options, speculation, &mut Workspace::new(), &mut |_| {
         ControlFlow::Continue(())

@@ -1,85 +1,86 @@
-//! The second half of a layer: norm, gate and up, SwiGLU, down.
+//! The second half of a layer: norm, gate and up, SwiGLU, `down_proj`.
 
-use super::{Activations, Geometry, Scratch};
+use super::buffers::Buffers;
+use super::context::Context;
+use super::products::BackwardRows;
 use crate::ops::rms_norm::{self, Normed};
 use crate::ops::{Kept, swiglu};
-use crate::parameters::{LayerGradients, LayerWeights};
-use crate::profile::{Op, Way};
+use crate::parameters::LayerGradients;
+use crate::profile::{Op, Pass};
 
-/// Leaves what the half adds to the stream in `scratch.branch`.
-pub(super) fn forward(
-    (geometry, weights): (&Geometry, LayerWeights<'_>),
-    compact: Kept<'_>,
-    activations: &mut Activations,
-    scratch: &mut Scratch,
-) {
-    let Geometry { hidden, intermediate, eps, .. } = *geometry;
-    let (rows, clock) = (compact.rows(), &geometry.clock);
+/// Leaves what this half adds to the stream in `scratch.branch`.
+pub(super) fn forward(context: Context<'_>, compact: Kept<'_>, buffers: &mut Buffers<'_>) {
+    let Context { sizes, products, weights, .. } = context;
+    let Buffers { activations, scratch } = buffers;
+    let (hidden, intermediate, rows) = (sizes.hidden, sizes.intermediate, compact.rows());
+    let clock = &products.clock;
     let middle = &activations.middle[..rows * hidden];
     let branch = &mut scratch.branch[..rows * hidden];
     let normed = &mut scratch.normed[..rows * hidden];
     let inv_rms = &mut activations.post_attention_inv_rms[..rows];
-    clock.time(Op::Norms, Way::Forward, 0.0, || {
-        rms_norm::forward(middle, compact, (weights.post_attention_layernorm, eps), normed, inv_rms);
+    clock.time(Op::Norms, Pass::Forward, 0.0, || {
+        let weight = weights.post_attention_layernorm;
+        rms_norm::forward(middle, compact, weight, products.eps, normed, inv_rms);
     });
     let gate_up = &mut activations.gate_up[..rows * 2 * intermediate];
-    geometry.project(weights.gate_up(hidden), normed, &mut scratch.room, gate_up);
+    products.forward(context.gate_up_proj(), normed, &mut scratch.codes, gate_up);
     let gated = &mut scratch.gated[..rows * intermediate];
-    clock.time(Op::Swiglu, Way::Forward, 0.0, || swiglu::forward(gate_up, intermediate, gated));
-    let down_proj = weights.down(intermediate);
+    clock.time(Op::Swiglu, Pass::Forward, 0.0, || swiglu::forward(gate_up, intermediate, gated));
+    let down_proj = context.down_proj();
     if weights.ffn_sub_norm.is_empty() {
-        geometry.project(down_proj, gated, &mut scratch.room, branch);
+        products.forward(down_proj, gated, &mut scratch.codes, branch);
     } else {
-        let sub_normed = &mut scratch.d_gated[..rows * intermediate]; // which is of the way back
+        let sub_normed = &mut scratch.d_gated[..rows * intermediate]; // only the backward uses it
         let inv_rms = &mut activations.ffn_sub_inv_rms[..rows];
-        geometry.sub_norm((gated, compact), weights.ffn_sub_norm, sub_normed, inv_rms);
-        geometry.project(down_proj, sub_normed, &mut scratch.room, branch);
+        products.sub_norm_forward(gated, compact, weights.ffn_sub_norm, sub_normed, inv_rms);
+        products.forward(down_proj, sub_normed, &mut scratch.codes, branch);
     }
 }
 
-/// Turns `scratch.branch` from the gradient of the layer's output into that of `middle`.
+/// Replaces `scratch.branch`, the gradient of the layer's output, by the gradient of `middle`.
 pub(super) fn backward(
-    (geometry, weights): (&Geometry, LayerWeights<'_>),
+    context: Context<'_>,
     gradients: &mut LayerGradients<'_>,
     compact: Kept<'_>,
-    activations: &mut Activations,
-    scratch: &mut Scratch,
+    buffers: &mut Buffers<'_>,
 ) {
-    let Geometry { hidden, intermediate, .. } = *geometry;
-    let rows = compact.rows();
+    let Context { sizes, products, weights, .. } = context;
+    let Buffers { activations, scratch } = buffers;
+    let (hidden, intermediate, rows) = (sizes.hidden, sizes.intermediate, compact.rows());
+    let clock = &products.clock;
     let d_middle = &mut scratch.branch[..rows * hidden];
     let gate_up = &mut activations.gate_up[..rows * 2 * intermediate];
     let gated = &mut scratch.gated[..rows * intermediate];
     let mut d_gated = &mut scratch.d_gated[..rows * intermediate];
-    let clock = &geometry.clock;
-    clock.time(Op::Swiglu, Way::Backward, 0.0, || swiglu::forward(gate_up, intermediate, gated));
-    let down_proj = (weights.down(intermediate), &mut *gradients.down_proj);
-    let mut sub_normed = std::mem::take(&mut scratch.room.normed); // beside the rest of the room
+    clock.time(Op::Swiglu, Pass::Backward, 0.0, || swiglu::forward(gate_up, intermediate, gated));
+    let (down_proj, d_down_proj) = (context.down_proj(), &mut *gradients.down_proj);
     if weights.ffn_sub_norm.is_empty() {
-        geometry.project_back(down_proj, d_middle, (gated, d_gated), &mut scratch.room);
+        let rows = BackwardRows { x: gated, d_out: d_middle, d_x: d_gated };
+        products.backward(down_proj, d_down_proj, rows, &mut scratch.codes);
     } else {
-        let normed = &mut sub_normed[..rows * intermediate];
+        let normed = &mut scratch.sub_normed[..rows * intermediate];
         let inv_rms = &activations.ffn_sub_inv_rms[..rows];
         let norm = Normed { x: gated, kept: compact, weight: weights.ffn_sub_norm, inv_rms };
-        geometry.sub_norm_again(norm, normed);
-        geometry.project_back(down_proj, d_middle, (normed, d_gated), &mut scratch.room);
-        let sums = (&mut *gradients.ffn_sub_norm, &mut scratch.partial[..]);
-        geometry.sub_norm_back(norm, d_gated, normed, sums);
+        products.sub_norm_recompute(norm, normed);
+        let rows = BackwardRows { x: normed, d_out: d_middle, d_x: d_gated };
+        products.backward(down_proj, d_down_proj, rows, &mut scratch.codes);
+        let d_norm = &mut *gradients.ffn_sub_norm;
+        products.sub_norm_backward(norm, d_gated, normed, d_norm, &mut scratch.partial);
         d_gated = normed;
     }
-    clock.time(Op::Swiglu, Way::Backward, 0.0, || swiglu::backward(gate_up, intermediate, d_gated));
-    scratch.room.normed = sub_normed;
+    clock.time(Op::Swiglu, Pass::Backward, 0.0, || swiglu::backward(gate_up, intermediate, d_gated));
 
     let (normed, d_normed) = (&mut scratch.normed[..rows * hidden], &mut scratch.d_normed[..rows * hidden]);
-    let (middle, inv_rms) =
-        (&activations.middle[..rows * hidden], &activations.post_attention_inv_rms[..rows]);
+    let middle = &activations.middle[..rows * hidden];
+    let inv_rms = &activations.post_attention_inv_rms[..rows];
     let weight = weights.post_attention_layernorm;
-    let work = || rms_norm::again(middle, compact, weight, inv_rms, normed);
-    clock.time(Op::Norms, Way::Backward, 0.0, work);
-    let gate_up_proj = (weights.gate_up(hidden), &mut *gradients.gate_up_proj);
-    geometry.project_back(gate_up_proj, gate_up, (normed, d_normed), &mut scratch.room);
+    let work = || rms_norm::recompute(middle, compact, weight, inv_rms, normed);
+    clock.time(Op::Norms, Pass::Backward, 0.0, work);
+    let d_gate_up_proj = &mut *gradients.gate_up_proj;
+    let rows = BackwardRows { x: normed, d_out: gate_up, d_x: d_normed };
+    products.backward(context.gate_up_proj(), d_gate_up_proj, rows, &mut scratch.codes);
     let normed = Normed { x: middle, kept: compact, weight, inv_rms };
     let d_norm = &mut *gradients.post_attention_layernorm;
     let work = || rms_norm::backward(normed, d_normed, d_middle, d_norm, &mut scratch.partial);
-    clock.time(Op::Norms, Way::Backward, 0.0, work);
+    clock.time(Op::Norms, Pass::Backward, 0.0, work);
 }

@@ -41,7 +41,7 @@ fn assert_gradients((mut network, mut weights): (Network, Vec<f32>), plan: &Plan
     let (inputs, labels) = (tokens(0), tokens(1));
     let batch = Batch { inputs: &inputs, labels: &labels };
     let mut gradients = vec![0.0; weights.len()];
-    network.loss_and_gradients(&weights, batch, plan, &mut gradients);
+    network.loss_and_gradients(StepWeights::floats(&weights), batch, plan, &mut gradients);
     let layout = network.layout().clone();
     for (spec, range) in layout.tensors() {
         let gradient = &gradients[range.clone()];
@@ -56,7 +56,7 @@ fn assert_gradients((mut network, mut weights): (Network, Vec<f32>), plan: &Plan
         assert_gradient_at(&spec.name, &before, gradient, some, |values| {
             let (network, weights, ignored) = &mut *state.borrow_mut();
             weights[range.clone()].copy_from_slice(values);
-            let losses = network.loss_and_gradients(weights, batch, plan, ignored);
+            let losses = network.loss_and_gradients(StepWeights::floats(weights), batch, plan, ignored);
             losses.iter().zip(&plan.exits).map(|(loss, exit)| loss * f64::from(exit.1)).sum()
         });
         weights[range].copy_from_slice(&before);
@@ -67,7 +67,7 @@ fn assert_gradients((mut network, mut weights): (Network, Vec<f32>), plan: &Plan
 fn every_gradient_is_that_of_differences() {
     for keys in ["tie_word_embeddings = false", "tie_word_embeddings = true"] {
         let recipe = recipe(keys);
-        assert_gradients(network(&recipe), &Plan::full(4, (SAMPLES, LENGTH), exits(&recipe)), &[]);
+        assert_gradients(network(&recipe), &Plan::full(4, SAMPLES, LENGTH, exits(&recipe)), &[]);
     }
 }
 
@@ -75,26 +75,27 @@ fn every_gradient_is_that_of_differences() {
 #[test]
 fn exits_with_heads_of_their_own_learn_apart() {
     let recipe = recipe("");
-    let plan = Plan::full(4, (SAMPLES, LENGTH), exits(&recipe));
+    let plan = Plan::full(4, SAMPLES, LENGTH, exits(&recipe));
     let (inputs, labels) = (tokens(0), tokens(1));
     let batch = Batch { inputs: &inputs, labels: &labels };
     let (mut shared, mut weights) = network(&recipe);
     let mut expected = vec![0.0; weights.len()];
-    let losses = shared.loss_and_gradients(&weights, batch, &plan, &mut expected);
-    let [norm, lm_head] = shared.layout.exit_head(2);
-    let mut own = Network::new(&shared.config, SAMPLES, LENGTH).with_own_heads();
+    let losses = shared.loss_and_gradients(StepWeights::floats(&weights), batch, &plan, &mut expected);
+    let [norm, lm_head] = shared.layout().exit_head(2);
+    let mut own = Network::new(shared.config(), SAMPLES, LENGTH).with_own_heads();
     for _ in 1..4 {
         weights.extend_from_within(norm.clone());
         weights.extend_from_within(lm_head.clone());
     }
     let mut gradients = vec![0.0; weights.len()];
-    assert_eq!(own.loss_and_gradients(&weights, batch, &plan, &mut gradients), losses);
+    assert_eq!(own.loss_and_gradients(StepWeights::floats(&weights), batch, &plan, &mut gradients), losses);
     assert_eq!(
-        own.nats(&weights, batch, &[1, 3, 4]),
-        shared.nats(&weights[..expected.len()], batch, &[1, 3, 4])
+        own.nats(StepWeights::floats(&weights), batch, &[1, 3, 4]),
+        shared.nats(StepWeights::floats(&weights[..expected.len()]), batch, &[1, 3, 4])
     );
     for exit_layer in 1..4 {
-        for (own, shared) in own.layout.exit_head(exit_layer).into_iter().zip([norm.clone(), lm_head.clone()])
+        for (own, shared) in
+            own.layout().exit_head(exit_layer).into_iter().zip([norm.clone(), lm_head.clone()])
         {
             let part = gradients[own].to_vec();
             assert!(part.iter().any(|&gradient| gradient != 0.0), "exit {exit_layer}");
@@ -111,7 +112,7 @@ fn exits_with_heads_of_their_own_learn_apart() {
 fn gradients_through_dropped_layers_are_those_of_differences() {
     let recipe = recipe("");
     let kept = vec![vec![0, 1, 2], vec![0, 2], vec![], vec![1]];
-    let whole = Plan::full(4, (SAMPLES, LENGTH), exits(&recipe));
+    let whole = Plan::full(4, SAMPLES, LENGTH, exits(&recipe));
     let plan = Plan { kept, scale: vec![1.0, 1.25, 3.0, 2.0], ..whole };
     assert_gradients(network(&recipe), &plan, &["model.layers.2.".to_owned()]);
 }
@@ -119,7 +120,7 @@ fn gradients_through_dropped_layers_are_those_of_differences() {
 #[test]
 fn gradients_of_exits_scored_here_and_there_are_those_of_differences() {
     let recipe = recipe("[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.3");
-    let mut plan = Plan::full(4, (SAMPLES, LENGTH), exits(&recipe));
+    let mut plan = Plan::full(4, SAMPLES, LENGTH, exits(&recipe));
     let loss = EarlyExitLoss::new(&recipe);
     for ((exit, _), scored) in plan.exits.iter().zip(&mut plan.scored) {
         loss.positions(2, *exit, SAMPLES * LENGTH, scored);
@@ -140,7 +141,7 @@ fn logits_at_every_exit_are_the_models() {
     });
     let (model, tokens) = (model.unwrap(), tokens(2));
     for exit_layer in 1..=4 {
-        let found = network.logits(&weights, &tokens, exit_layer);
+        let found = network.logits(StepWeights::floats(&weights), &tokens, exit_layer);
         for (sample, found) in tokens.chunks(LENGTH).zip(found.chunks(LENGTH * 11)) {
             let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(LENGTH));
             let mut expected = Vec::new();
@@ -168,15 +169,20 @@ fn micro_batches_add_up() {
     let batch = Batch { inputs: &inputs, labels: &labels };
     let [mut whole, mut parts] = [vec![0.0; weights.len()], vec![0.0; weights.len()]];
     network.loss_and_gradients(
-        &weights,
+        StepWeights::floats(&weights),
         batch,
-        &Plan::full(4, (SAMPLES, LENGTH), exits(&recipe)),
+        &Plan::full(4, SAMPLES, LENGTH, exits(&recipe)),
         &mut whole,
     );
     let share = exits(&recipe).into_iter().map(|(exit, weight)| (exit, weight / SAMPLES as f32)).collect();
-    let share = Plan::full(4, (1, LENGTH), share);
+    let share = Plan::full(4, 1, LENGTH, share);
     for (inputs, labels) in inputs.chunks(LENGTH).zip(labels.chunks(LENGTH)) {
-        network.loss_and_gradients(&weights, Batch { inputs, labels }, &share, &mut parts);
+        network.loss_and_gradients(
+            StepWeights::floats(&weights),
+            Batch { inputs, labels },
+            &share,
+            &mut parts,
+        );
     }
     for (spec, range) in network.layout().tensors() {
         let pairs = whole[range.clone()].iter().zip(&parts[range]);
@@ -191,10 +197,10 @@ fn a_shorter_sample_has_the_losses_of_its_tokens() {
     let recipe = recipe("");
     let (mut network, weights) = network(&recipe);
     let (inputs, labels) = (&tokens(0)[..4], &tokens(1)[..4]);
-    let found = network.nats(&weights, Batch { inputs, labels }, &[2, 4]);
+    let found = network.nats(StepWeights::floats(&weights), Batch { inputs, labels }, &[2, 4]);
     for (exit_layer, found) in [2, 4].into_iter().zip(found) {
         // What comes later does not matter to the first four.
-        let logits = network.logits(&weights, &tokens(0), exit_layer);
+        let logits = network.logits(StepWeights::floats(&weights), &tokens(0), exit_layer);
         let nats = logits.chunks(11).zip(labels).map(|(row, &label)| {
             let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
             total.ln() - f64::from(row[label as usize])
@@ -208,7 +214,7 @@ fn a_shorter_sample_has_the_losses_of_its_tokens() {
 fn a_batch_that_does_not_fit_is_refused() {
     let (mut network, weights) = network(&recipe(""));
     let tokens = [0; SAMPLES * LENGTH + 1];
-    network.nats(&weights, Batch { inputs: &tokens, labels: &tokens }, &[4]);
+    network.nats(StepWeights::floats(&weights), Batch { inputs: &tokens, labels: &tokens }, &[4]);
 }
 
 /// What does not learn gets no gradient, and what does gets the one it always had.
@@ -218,10 +224,10 @@ fn a_head_alone_has_its_gradient_of_the_whole() {
     let (mut network, weights) = network(&recipe);
     let (inputs, labels) = (tokens(0), tokens(1));
     let mut found = |head_only| {
-        let plan = Plan { head_only, ..Plan::full(4, (SAMPLES, LENGTH), exits(&recipe)) };
+        let plan = Plan { head_only, ..Plan::full(4, SAMPLES, LENGTH, exits(&recipe)) };
         let mut gradients = vec![0.0; weights.len()];
         let batch = Batch { inputs: &inputs, labels: &labels };
-        network.loss_and_gradients(&weights, batch, &plan, &mut gradients);
+        network.loss_and_gradients(StepWeights::floats(&weights), batch, &plan, &mut gradients);
         gradients
     };
     let (whole, head) = (found(false), found(true));

@@ -23,13 +23,13 @@ pub(crate) fn forward(tokens: &[u32], weight: &[f32], hidden: usize, out: &mut [
 /// # Shapes
 /// As [`forward`]; `d_out` like `out`, `d_weight` like `weight`.
 pub(crate) fn backward(tokens: &[u32], d_out: &[f32], hidden: usize, d_weight: &mut [f32]) {
-    // Each task owns a stretch of the vocabulary and looks through all tokens for it.
-    const STRETCHES: usize = 16;
+    // Each task owns some rows of the vocabulary and looks through all tokens for them.
+    const TASKS: usize = 16;
     assert_eq!(d_out.len(), tokens.len() * hidden, "one row for each token");
     let vocab = d_weight.len() / hidden;
-    let stretch = vocab.div_ceil(STRETCHES);
-    d_weight.par_chunks_mut(stretch * hidden).enumerate().for_each(|(index, d_weight)| {
-        let first = index * stretch;
+    let rows = vocab.div_ceil(TASKS);
+    d_weight.par_chunks_mut(rows * hidden).enumerate().for_each(|(index, d_weight)| {
+        let first = index * rows;
         let owned = first..first + d_weight.len() / hidden;
         for (&token, d_out) in tokens.iter().zip(d_out.chunks_exact(hidden)) {
             if owned.contains(&(token as usize)) {

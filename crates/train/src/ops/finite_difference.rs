@@ -1,6 +1,6 @@
-//! What the ops' tests share: numbers to try them on, and the check of a gradient against differences.
+//! The ops' tests share this: made-up numbers, and the check of a gradient against finite differences.
 
-/// Numbers in about −1..1 that look like nothing in particular, another row for each `seed`.
+/// Pseudo-random numbers in −1..1, another series for each `seed`.
 pub(crate) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
     let mut next = || {
@@ -10,14 +10,14 @@ pub(crate) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// `Σ a · b`, the scalar through which a vector-valued op is differentiated: `b` is then `d_out`.
+/// `Σ a · b`: the scalar loss of an op whose output is `a`, with `b` as `d_out`.
 pub(crate) fn weigh(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "one weight for each output");
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// Asserts that `gradient` is the gradient of `loss` at `x`, by differences over five points in every
-/// element, which are exact up to the fifth derivative.
+/// Asserts that `gradient` is the gradient of `loss` at `x`: a five-point difference in every element, which is
+/// exact up to the fifth derivative.
 #[track_caller]
 pub(crate) fn assert_gradient(what: &str, x: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
     assert_gradient_at(what, x, gradient, 0..x.len(), loss);

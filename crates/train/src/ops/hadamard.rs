@@ -1,4 +1,4 @@
-//! The rotation of what goes into a ternary matrix: every row times the orthonormal Hadamard matrix.
+//! The Hadamard rotation before a ternary matrix: every row times the orthonormal Hadamard matrix.
 
 use super::BLOCK;
 use offramp_kernels::active;
@@ -13,7 +13,7 @@ pub(crate) fn forward(x: &mut [f32], width: usize) {
         .for_each(|block| block.chunks_exact_mut(width).for_each(active().hadamard));
 }
 
-/// Replaces the gradient of what was rotated by that of what went in: the matrix is its own transpose.
+/// Replaces the gradient of the output by that of the input: the matrix is its own transpose.
 ///
 /// # Shapes
 /// As [`forward`].

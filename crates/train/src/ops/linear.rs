@@ -2,7 +2,7 @@
 
 use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Values, Write, gemm};
 
-fn how(alpha: f32, factors: Factors) -> Product {
+fn product(alpha: f32, factors: Factors) -> Product {
     Product { alpha, factors, threads: Threads::All }
 }
 
@@ -14,7 +14,7 @@ pub(crate) fn forward(x: &[f32], weight: &[f32], in_features: usize, factors: Fa
     let (rows, out_features) = (x.len() / in_features, weight.len() / in_features);
     let x = Matrix::new(x, rows, in_features);
     let weight = Matrix::new(weight, out_features, in_features);
-    gemm(MatrixMut::new(out, rows, out_features), Write::Replace, x, weight.t(), how(1.0, factors));
+    gemm(MatrixMut::new(out, rows, out_features), Write::Replace, x, weight.t(), product(1.0, factors));
 }
 
 /// Overwrites `d_x`: `d_x = alpha · d_out · weight`.
@@ -25,13 +25,14 @@ pub(crate) fn backward_input<'a>(
     d_out: impl Into<Values<'a>>,
     weight: &[f32],
     in_features: usize,
-    (alpha, factors): (f32, Factors),
+    alpha: f32,
+    factors: Factors,
     d_x: &mut [f32],
 ) {
     let (rows, out_features) = (d_x.len() / in_features, weight.len() / in_features);
     let d_out = Matrix::new(d_out, rows, out_features);
     let weight = Matrix::new(weight, out_features, in_features);
-    gemm(MatrixMut::new(d_x, rows, in_features), Write::Replace, d_out, weight, how(alpha, factors));
+    gemm(MatrixMut::new(d_x, rows, in_features), Write::Replace, d_out, weight, product(alpha, factors));
 }
 
 /// Adds to `d_weight`: `d_weight += alpha · d_outᵀ · x`.
@@ -42,14 +43,15 @@ pub(crate) fn backward_weight<'a>(
     d_out: impl Into<Values<'a>>,
     x: &[f32],
     in_features: usize,
-    (alpha, factors): (f32, Factors),
+    alpha: f32,
+    factors: Factors,
     d_weight: &mut [f32],
 ) {
     let (rows, out_features) = (x.len() / in_features, d_weight.len() / in_features);
     let d_out = Matrix::new(d_out, rows, out_features);
     let x = Matrix::new(x, rows, in_features);
     let d_weight = MatrixMut::new(d_weight, out_features, in_features);
-    gemm(d_weight, Write::Add, d_out.t(), x, how(alpha, factors));
+    gemm(d_weight, Write::Add, d_out.t(), x, product(alpha, factors));
 }
 
 #[cfg(test)]
@@ -68,10 +70,10 @@ mod tests {
             2.0 * weigh(&out, &d_out)
         };
         let mut d_x = vec![f32::NAN; x.len()];
-        backward_input(&d_out[..], &weight, in_features, (2.0, Factors::F32), &mut d_x);
+        backward_input(&d_out[..], &weight, in_features, 2.0, Factors::F32, &mut d_x);
         assert_gradient("x", &x, &d_x, |x| loss(x, &weight));
         let mut d_weight = vec![0.0; weight.len()];
-        backward_weight(&d_out[..], &x, in_features, (2.0, Factors::F32), &mut d_weight);
+        backward_weight(&d_out[..], &x, in_features, 2.0, Factors::F32, &mut d_weight);
         assert_gradient("weight", &weight, &d_weight, |weight| loss(&x, weight));
     }
 }

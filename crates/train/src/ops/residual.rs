@@ -1,10 +1,10 @@
-//! The residual stream: what a branch computed is added to it, for the samples that were kept.
+//! The residual stream: a branch (attention or feed-forward) adds to it, for the kept samples.
 
 use super::{BLOCK, Kept};
 use offramp_kernels::active;
 use offramp_kernels::rayon::prelude::*;
 
-/// `out = x[kept] + branch`, in the middle of a layer.
+/// `out = x[kept] + branch`, between attention and feed-forward.
 ///
 /// # Shapes
 /// `x`: `[all rows, hidden]`, `branch`, `out`: `[kept rows, hidden]`
@@ -19,20 +19,25 @@ pub(crate) fn gather(x: &[f32], kept: Kept<'_>, hidden: usize, branch: &[f32], o
     });
 }
 
+/// The output of a layer for the kept samples: `middle + branch`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerOutput<'a> {
+    /// The stream between attention and feed-forward, `[kept rows, hidden]`.
+    pub(crate) middle: &'a [f32],
+    /// What feed-forward adds, `[kept rows, hidden]`.
+    pub(crate) branch: &'a [f32],
+    /// Everything that the layer adds to its input is multiplied by this.
+    pub(crate) scale: f32,
+}
+
 /// The layer's exit: `out = x` for dropped samples and `x + scale · (middle + branch − x)` for kept ones.
 ///
-/// With `scale` = 1 a kept row is `middle + branch`, the layer's plain output; otherwise everything that
-/// the layer added to `x` is multiplied by it.
+/// With `scale` = 1 a kept row is `middle + branch`, the layer's plain output.
 ///
 /// # Shapes
-/// `x`, `out`: `[all rows, hidden]`, `middle`, `branch`: `[kept rows, hidden]`
-pub(crate) fn scatter(
-    x: &[f32],
-    (kept, hidden): (Kept<'_>, usize),
-    (middle, branch): (&[f32], &[f32]),
-    scale: f32,
-    out: &mut [f32],
-) {
+/// `x`, `out`: `[all rows, hidden]`
+pub(crate) fn scatter(x: &[f32], kept: Kept<'_>, hidden: usize, layer: LayerOutput<'_>, out: &mut [f32]) {
+    let LayerOutput { middle, branch, scale } = layer;
     let sample = kept.length * hidden;
     let samples = out.par_chunks_mut(sample).zip(x.par_chunks(sample)).enumerate();
     samples.for_each(|(index, (out, x))| match kept.samples.binary_search(&index) {
@@ -69,8 +74,8 @@ pub(crate) fn scatter_backward(
     });
 }
 
-/// Replaces the gradient of the layer's output by that of its input: `d[kept] ← (1 − scale) · d + d_x`,
-/// and dropped samples keep theirs.
+/// Replaces the gradient of the layer's output by that of its input: `d[kept] ← (1 − scale) · d + d_x`. Dropped
+/// samples keep their gradient.
 ///
 /// # Shapes
 /// `d_x`: `[kept rows, hidden]`, `d`: `[all rows, hidden]`
@@ -87,6 +92,25 @@ pub(crate) fn gather_backward(d_x: &[f32], kept: Kept<'_>, hidden: usize, scale:
     });
 }
 
+/// Adds compact rows to some rows of `d`: `d[positions[i]] += d_x[i]`.
+///
+/// # Shapes
+/// `d_x`: `[positions, hidden]`, `d`: `[all rows, hidden]`
+pub(crate) fn add_rows(d_x: &[f32], positions: &[usize], hidden: usize, d: &mut [f32]) {
+    assert_eq!(d_x.len(), positions.len() * hidden, "a row for each position");
+    for (d_x, position) in d_x.chunks_exact(hidden).zip(positions) {
+        (active().axpy)(1.0, d_x, &mut d[position * hidden..][..hidden]);
+    }
+}
+
+/// Copies the whole stream, through a layer that runs for no sample.
+///
+/// # Shapes
+/// `x`, `out`: alike
+pub(crate) fn copy(x: &[f32], out: &mut [f32]) {
+    out.copy_from_slice(x);
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::finite_difference::{assert_gradient, numbers, weigh};
@@ -100,7 +124,7 @@ mod tests {
         let mut middle = vec![f32::NAN; kept.rows() * HIDDEN];
         gather(x, kept, HIDDEN, branches[0], &mut middle);
         let mut out = vec![f32::NAN; x.len()];
-        scatter(x, (kept, HIDDEN), (&middle, branches[1]), scale, &mut out);
+        scatter(x, kept, HIDDEN, LayerOutput { middle: &middle, branch: branches[1], scale }, &mut out);
         out
     }
 
@@ -122,6 +146,21 @@ mod tests {
                 assert_gradient("attention", &branches[0], &d_branch, |b| loss(&x, b, &branches[1]));
                 assert_gradient("feed_forward", &branches[1], &d_branch, |b| loss(&x, &branches[0], b));
             }
+        }
+    }
+
+    #[test]
+    fn added_rows_stand_at_their_positions() {
+        let (before, rows) = (numbers(4 * HIDDEN, 1), numbers(2 * HIDDEN, 2));
+        let mut d = before.clone();
+        add_rows(&rows, &[1, 3], HIDDEN, &mut d);
+        for (i, found) in d.iter().enumerate() {
+            let added = match i / HIDDEN {
+                1 => rows[i - HIDDEN],
+                3 => rows[i - 2 * HIDDEN],
+                _ => 0.0,
+            };
+            assert_eq!(*found, before[i] + added, "{i}");
         }
     }
 

@@ -1,18 +1,18 @@
-//! Root-mean-square norm, `x / √(mean(x²) + eps) · weight` (Zhang and Sennrich 2019), which also gathers
-//! the rows of kept samples.
+//! RMSNorm, `x / √(mean(x²) + eps) · weight` (Zhang and Sennrich 2019). It also gathers the rows of kept samples.
 
 use super::{BLOCK, Kept};
 use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::{NormRow, active};
 
-/// `out = norm(x[kept])`; `inv_rms` keeps `1 / √(mean(x²) + eps)` for the way back.
+/// `out = norm(x[kept])`; `inv_rms` keeps `1 / √(mean(x²) + eps)` for the backward.
 ///
 /// # Shapes
 /// `x`: `[all rows, hidden]`, `weight`: `[hidden]`, `out`: `[kept rows, hidden]`, `inv_rms`: `[kept rows]`
 pub(crate) fn forward(
     x: &[f32],
     kept: Kept<'_>,
-    (weight, eps): (&[f32], f32),
+    weight: &[f32],
+    eps: f32,
     out: &mut [f32],
     inv_rms: &mut [f32],
 ) {
@@ -27,29 +27,29 @@ pub(crate) fn forward(
     });
 }
 
-/// `out = norm(x[kept])` again, from the `inv_rms` that [`forward`] kept.
+/// Computes the output of [`forward`] again, from the `inv_rms` that it kept.
 ///
 /// # Shapes
 /// As [`forward`].
-pub(crate) fn again(x: &[f32], kept: Kept<'_>, weight: &[f32], inv_rms: &[f32], out: &mut [f32]) {
+pub(crate) fn recompute(x: &[f32], kept: Kept<'_>, weight: &[f32], inv_rms: &[f32], out: &mut [f32]) {
     let hidden = weight.len();
     assert_eq!((out.len(), inv_rms.len()), (kept.rows() * hidden, kept.rows()), "compact rows");
     out.par_chunks_mut(BLOCK * hidden).enumerate().for_each(|(block, out)| {
         for (i, out) in out.chunks_exact_mut(hidden).enumerate() {
             let row = block * BLOCK + i;
             let (x, inv_rms) = (&x[kept.source(row) * hidden..][..hidden], inv_rms[row]);
-            // In the order of the kernel, so that the bits are those of the forward.
+            // In the order of the kernel: the bits must be those of the forward.
             out.iter_mut().zip(x).zip(weight).for_each(|((out, x), weight)| *out = x * inv_rms * weight);
         }
     });
 }
 
-/// What the way back through a norm needs of the way there.
+/// What [`backward`] needs of the forward.
 #[derive(Clone, Copy)]
 pub(crate) struct Normed<'a> {
-    /// What went in, `[all rows, hidden]`.
+    /// The input, `[all rows, hidden]`.
     pub(crate) x: &'a [f32],
-    /// The rows of it that were normed.
+    /// The rows of `x` that were normed.
     pub(crate) kept: Kept<'a>,
     /// The norm's weight, `[hidden]`.
     pub(crate) weight: &'a [f32],
@@ -57,7 +57,7 @@ pub(crate) struct Normed<'a> {
     pub(crate) inv_rms: &'a [f32],
 }
 
-/// Adds to `d_x`, whose rows are compact like `d_out`'s, and to `d_weight`. `partial` is scratch.
+/// Adds to `d_x`, whose rows are compact as `d_out`'s are, and to `d_weight`. `partial` is scratch.
 ///
 /// # Shapes
 /// `d_out`, `d_x`: `[kept rows, hidden]`, `d_weight`: `[hidden]`,
@@ -99,7 +99,7 @@ mod tests {
 
     fn normed(x: &[f32], kept: Kept<'_>, weight: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let (mut out, mut inv_rms) = (vec![0.0; kept.rows() * weight.len()], vec![0.0; kept.rows()]);
-        forward(x, kept, (weight, EPS), &mut out, &mut inv_rms);
+        forward(x, kept, weight, EPS, &mut out, &mut inv_rms);
         (out, inv_rms)
     }
 
@@ -124,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn again_gives_the_same_bits() {
+    fn recomputing_gives_the_same_bits() {
         let kept = Kept { samples: &[1, 2], length: 3 };
         let (x, weight) = (numbers(9 * 37, 1), numbers(37, 2));
         let (out, inv_rms) = normed(&x, kept, &weight);
         let mut second = vec![0.0; out.len()];
-        again(&x, kept, &weight, &inv_rms, &mut second);
+        recompute(&x, kept, &weight, &inv_rms, &mut second);
         assert_eq!(out, second);
     }
 }

@@ -1,4 +1,4 @@
-//! The gate of the feed-forward network: `silu(gate) · up` (Shazeer 2020).
+//! SwiGLU, the gate of the feed-forward network: `silu(gate) · up` (Shazeer 2020).
 
 use super::BLOCK;
 use offramp_kernels::active;

@@ -1,104 +1,93 @@
-//! Muon (Jordan et al. 2024): a matrix moves along its momentum with all singular values brought close to 1. Steps are
-//! scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that its learning rate serves.
+//! Muon for all matrices of the layers: threads share a large matrix, and each takes whole small ones.
 
-use super::CHUNK;
+use crate::ops::muon::{Parameter, Scratch, Update, step};
 use crate::parameters::Layout;
-use offramp_kernels::active;
-use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Write, gemm};
+use offramp_kernels::gemm::Threads;
 use offramp_kernels::pool::threads;
 use offramp_kernels::rayon::prelude::*;
-use std::mem::swap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Decay of the momentum where the recipe says nothing: the paper's.
-pub(super) const MOMENTUM: f64 = 0.95;
-/// Iterations, and the polynomial `a·σ + b·σ³ + c·σ⁵` that each applies to the singular values.
-const ITERATIONS: usize = 5;
-const A: f32 = 3.4445;
-const B: f32 = -4.775;
-const C: f32 = 2.0315;
-/// The smallest norm that is divided by.
-const EPS: f64 = 1e-7;
-/// A matrix of more values is shared by all threads; each takes whole ones of the others.
+/// A matrix of more values is shared by all threads.
 const SMALL: usize = 1 << 18;
 
-/// Matrices of the layers, `[rows, cols]` each, and where they stand: those from value `first` on, in order.
-pub(super) fn matrices(layout: &Layout, first: usize) -> impl Iterator<Item = ([usize; 2], Range<usize>)> {
+/// A matrix of a layer, and where it stands in the buffer of weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    rows: usize,
+    cols: usize,
+    pub(super) range: Range<usize>,
+}
+
+/// The matrices of the layers that stand at value `first` or after it, in order.
+pub(super) fn matrices(layout: &Layout, first: usize) -> impl Iterator<Item = Place> {
     let layers = layout.all_layers();
     let inside =
         move |range: &Range<usize>| range.start >= layers.start.max(first) && range.end <= layers.end;
     layout.tensors().filter_map(move |(spec, range)| match *spec.shape {
-        [rows, cols] if inside(&range) => Some(([rows, cols], range)),
+        [rows, cols] if inside(&range) => Some(Place { rows, cols, range }),
         _ => None,
     })
 }
 
-/// Room for one matrix at a time, and for as many small ones as there are threads.
+/// Scratch for one large matrix, and for as many small ones as there are threads.
 #[derive(Debug)]
 pub(super) struct Muon {
-    large: Room,
-    small: Mutex<Vec<Room>>,
-    small_sizes: [usize; 2],
+    large: Scratch,
+    small: Mutex<Vec<Scratch>>,
+    small_sizes: Sizes,
 }
 
-/// The constants of one update.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Update {
-    pub(super) momentum: f32,
-    pub(super) learning_rate: f64,
-    pub(super) weight_decay: f64,
-    /// What every gradient is multiplied by first: the clipping factor.
-    pub(super) grad_scale: f32,
-}
-
-/// One matrix.
-struct Task<'a> {
-    shape: [usize; 2],
-    weights: &'a mut [f32],
-    gradients: &'a [f32],
-    momentum: &'a mut [f32],
+/// The most values of a matrix, and the longest of their shorter sides.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    values: usize,
+    side: usize,
 }
 
 impl Muon {
-    /// Room for the matrices of a layout.
+    /// Scratch for the matrices of a layout.
     pub(super) fn new(layout: &Layout) -> Self {
         let sizes = |large: bool| {
-            let some = matrices(layout, 0).filter(move |(_, range)| (range.len() > SMALL) == large);
-            some.fold([0, 0], |[values, side], ([rows, cols], range)| {
-                [values.max(range.len()), side.max(rows.min(cols))]
+            let some = matrices(layout, 0).filter(move |place| (place.range.len() > SMALL) == large);
+            some.fold(Sizes::default(), |most, place| Sizes {
+                values: most.values.max(place.range.len()),
+                side: most.side.max(place.rows.min(place.cols)),
             })
         };
-        let small = (0..threads()).map(|_| Room::new(sizes(false))).collect();
-        Self { large: Room::new(sizes(true)), small: Mutex::new(small), small_sizes: sizes(false) }
+        let scratch = |sizes: Sizes| Scratch::new(sizes.values, sizes.side);
+        let small_sizes = sizes(false);
+        let small = (0..threads()).map(|_| scratch(small_sizes)).collect();
+        Self { large: scratch(sizes(true)), small: Mutex::new(small), small_sizes }
     }
 
-    /// One update of some matrices, which stand in `weights`, `gradients` and `momentum` alike.
+    /// One update of some matrices. They stand at the same places in `weights`, `gradients` and `momentum`.
     pub(super) fn step(
         &mut self,
         update: &Update,
-        matrices: impl Iterator<Item = ([usize; 2], Range<usize>)>,
+        places: impl Iterator<Item = Place>,
         mut weights: &mut [f32],
         gradients: &[f32],
         mut momentum: &mut [f32],
     ) {
         let mut end = 0;
-        let tasks = matrices.map(|(shape, range)| {
+        let parameters = places.map(|Place { rows, cols, range }| {
             let (skipped, len) = (range.start - end, range.len());
             end = range.end;
             let (weights, momentum) = (cut(&mut weights, skipped, len), cut(&mut momentum, skipped, len));
-            Task { shape, weights, gradients: &gradients[range], momentum }
+            Parameter { rows, cols, weights, gradients: &gradients[range], momentum }
         });
-        let (large, small): (Vec<_>, Vec<_>) = tasks.partition(|task| task.weights.len() > SMALL);
-        for task in large {
-            self.large.step(update, task, Threads::All);
+        let (large, small): (Vec<_>, Vec<_>) =
+            parameters.partition(|parameter| parameter.weights.len() > SMALL);
+        for parameter in large {
+            step(update, parameter, &mut self.large, Threads::All);
         }
-        let rooms = &self.small;
-        small.into_par_iter().with_max_len(1).for_each(|task| {
-            let held = rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut room = held.unwrap_or_else(|| Room::new(self.small_sizes));
-            room.step(update, task, Threads::One);
-            rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+        let (free, sizes) = (&self.small, self.small_sizes);
+        small.into_par_iter().with_max_len(1).for_each(|parameter| {
+            let held = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut scratch = held.unwrap_or_else(|| Scratch::new(sizes.values, sizes.side));
+            step(update, parameter, &mut scratch, Threads::One);
+            free.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         });
     }
 }
@@ -107,145 +96,4 @@ impl Muon {
 fn cut<'a>(rest: &mut &'a mut [f32], skipped: usize, len: usize) -> &'a mut [f32] {
     rest.split_off_mut(..skipped).expect("the layout is as long as its buffers");
     rest.split_off_mut(..len).expect("the layout is as long as its buffers")
-}
-
-/// What orthogonalising a matrix takes.
-#[derive(Debug)]
-struct Room {
-    x: Vec<f32>,      // [rows, cols]
-    next: Vec<f32>,   // as `x`
-    gram: Vec<f32>,   // [side, side], the shorter of rows and columns
-    change: Vec<f32>, // as `gram`
-}
-
-impl Room {
-    /// Room for so many values, with a shorter side of so many rows or columns.
-    fn new([values, side]: [usize; 2]) -> Self {
-        let zeros = |len| vec![0.0; len];
-        Self { x: zeros(values), next: zeros(values), gram: zeros(side * side), change: zeros(side * side) }
-    }
-
-    fn step(&mut self, update: &Update, task: Task<'_>, threads: Threads) {
-        let Task { shape: [rows, cols], weights, gradients, momentum } = task;
-        let (keep, take) = (update.momentum, (1.0 - update.momentum) * update.grad_scale);
-        each(threads, momentum, gradients, |m, g| *m = keep * *m + take * g);
-        let x = &mut self.x[..weights.len()];
-        each(threads, x, momentum, |x, m| *x = keep * m); // Nesterov's: the gradient once more
-        each(threads, x, gradients, |x, g| *x += take * g);
-        let x = self.orthogonalise([rows, cols], threads);
-        let rate = (update.learning_rate * 0.2 * (rows.max(cols) as f64).sqrt()) as f32;
-        let decay = (1.0 - update.learning_rate * update.weight_decay) as f32;
-        each(threads, weights, x, |w, x| *w = decay * *w - rate * x);
-    }
-
-    /// Brings the singular values of `x` close to 1 by Newton and Schulz's iteration.
-    fn orthogonalise(&mut self, [rows, cols]: [usize; 2], threads: Threads) -> &[f32] {
-        let (len, side) = (rows * cols, rows.min(cols));
-        let Self { x, next, gram, change } = self;
-        let (mut x, mut next) = (&mut x[..len], &mut next[..len]);
-        let (gram, change) = (&mut gram[..side * side], &mut change[..side * side]);
-        let product = |alpha| Product { alpha, factors: Factors::F32, threads };
-        let squares = x.chunks(CHUNK).map(active().sum_of_squares);
-        let scale = (1.0 / squares.sum::<f64>().sqrt().max(EPS)) as f32;
-        each(threads, next, x, |next, x| *next = scale * x);
-        swap(&mut x, &mut next);
-        for _ in 0..ITERATIONS {
-            let matrix = Matrix::new(&*x, rows, cols);
-            let (left, right) = if rows <= cols { (matrix, matrix.t()) } else { (matrix.t(), matrix) };
-            gemm(MatrixMut::new(gram, side, side), Write::Replace, left, right, product(1.0));
-            let both = Matrix::new(&*gram, side, side);
-            gemm(MatrixMut::new(change, side, side), Write::Replace, both, both, product(C));
-            each(threads, change, gram, |change, gram| *change += B * gram);
-            each(threads, next, x, |next, x| *next = A * x);
-            let both = Matrix::new(&*change, side, side);
-            let (left, right) = if rows <= cols { (both, matrix) } else { (matrix, both) };
-            gemm(MatrixMut::new(next, rows, cols), Write::Add, left, right, product(1.0));
-            swap(&mut x, &mut next);
-        }
-        x
-    }
-}
-
-/// Goes through the values of `out` and those of `x` beside them.
-fn each(threads: Threads, out: &mut [f32], x: &[f32], f: impl Fn(&mut f32, f32) + Sync) {
-    let all = |(out, x): (&mut [f32], &[f32])| out.iter_mut().zip(x).for_each(|(out, &x)| f(out, x));
-    match threads {
-        Threads::One => all((out, x)),
-        Threads::All => out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(all),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `U · diag(σ) · Vᵀ`, `[rows, cols]`, where `U` and `V` are reflections, each at a vector of its own.
-    fn with_singular_values(sigma: &[f64], [rows, cols]: [usize; 2]) -> Vec<f32> {
-        let unit = |len: usize, angle: f64| {
-            let raw: Vec<f64> = (0..len).map(|i| (1.0 + angle * i as f64).sin()).collect();
-            let norm = raw.iter().map(|v| v * v).sum::<f64>().sqrt();
-            raw.into_iter().map(|v| v / norm).collect::<Vec<_>>()
-        };
-        let (u, v) = (unit(rows, 0.7), unit(cols, 1.9));
-        let sigma = |i: usize| sigma.get(i).copied().unwrap_or(0.0);
-        // (1 − 2uuᵀ) · Σ · (1 − 2vvᵀ), multiplied out; Σv and Σᵀu end with zeros.
-        let sigma_v = |i: usize| v.get(i).map_or(0.0, |v| sigma(i) * v);
-        let sigma_u = |j: usize| u.get(j).map_or(0.0, |u| sigma(j) * u);
-        let inner: f64 = (0..rows).map(|i| u[i] * sigma_v(i)).sum();
-        let element = |index: usize| {
-            let (i, j) = (index / cols, index % cols);
-            let diagonal = if i == j { sigma(i) } else { 0.0 };
-            diagonal - 2.0 * u[i] * sigma_u(j) - 2.0 * sigma_v(i) * v[j] + 4.0 * u[i] * inner * v[j]
-        };
-        (0..rows * cols).map(|index| element(index) as f32).collect()
-    }
-
-    /// A matrix's update by the whole of Muon where nothing came before it, at a learning rate of 1.
-    fn update_of(gradient: &[f32], shape: [usize; 2], threads: Threads) -> Vec<f32> {
-        let mut room = Room::new([gradient.len(), shape[0].min(shape[1])]);
-        let (mut weights, mut momentum) = (vec![0.0; gradient.len()], vec![0.0; gradient.len()]);
-        let update = Update { momentum: 0.9, learning_rate: 1.0, weight_decay: 0.1, grad_scale: 0.5 };
-        let task = Task { shape, weights: &mut weights, gradients: gradient, momentum: &mut momentum };
-        room.step(&update, task, threads);
-        assert!(momentum.iter().zip(gradient).all(|(m, g)| (m - 0.05 * g).abs() <= 1e-6 * g.abs()));
-        weights
-    }
-
-    /// Each singular value goes its own way, by the polynomial, and ends near 1; its two vectors stay.
-    #[test]
-    fn singular_values_come_close_to_one() {
-        for shape in [[24, 60], [60, 24], [24, 24], [1, 7], [7, 1], [400, 700], [700, 400]] {
-            let side = shape[0].min(shape[1]);
-            let sigma: Vec<f64> = (0..side).map(|i| 3.0 - 2.8 * i as f64 / side as f64).collect();
-            let norm = sigma.iter().map(|s| s * s).sum::<f64>().sqrt();
-            let [a, b, c] = [A, B, C].map(f64::from);
-            let polynomial = |s: f64| a * s + b * s.powi(3) + c * s.powi(5);
-            let expected: Vec<f64> =
-                sigma.iter().map(|s| (0..ITERATIONS).fold(s / norm, |s, _| polynomial(s))).collect();
-            if side < 100 {
-                assert!(expected.iter().all(|s| (0.65..1.25).contains(s)), "{shape:?}: {expected:?}");
-            }
-            let rate = 0.2 * (shape[0].max(shape[1]) as f64).sqrt();
-            let expected: Vec<f64> = expected.iter().map(|s| -rate * s).collect();
-            let expected = with_singular_values(&expected, shape);
-            let found = update_of(&with_singular_values(&sigma, shape), shape, Threads::All);
-            for (found, expected) in found.iter().zip(expected) {
-                assert!((found - expected).abs() < 2e-5 * rate as f32, "{shape:?}: {found}, not {expected}");
-            }
-        }
-    }
-
-    #[test]
-    fn one_thread_finds_what_all_find() {
-        for shape in [[24, 60], [600, 500]] {
-            let gradient: Vec<f32> = (0..shape[0] * shape[1]).map(|i| (i as f32 * 0.37).sin()).collect();
-            let [one, all] = [Threads::One, Threads::All].map(|threads| update_of(&gradient, shape, threads));
-            assert!(one == all, "{shape:?}");
-        }
-    }
-
-    #[test]
-    fn no_gradient_moves_nothing() {
-        assert_eq!(update_of(&[0.0; 6], [2, 3], Threads::One), [0.0; 6]);
-    }
 }

@@ -1,13 +1,16 @@
 //! Which recipes can be run.
 
-use super::{Curriculum, ExitWeights, LowBit, Matrices, Recipe, Trained};
+use super::early_exit::{Curriculum, ExitWeights};
+use super::model_keys::LowBit;
+use super::optimizer::{LAST_INT4_FROM, Matrices};
+use super::sections::Trained;
+use super::whole::Recipe;
 use crate::error::Result;
-use crate::schedule::LAST_INT4_FROM;
 use offramp_model::run_folder::TOKENIZER;
 
-/// More would be a mistake. Whether a micro-batch fits the memory is asked of the machine.
+/// More would be a mistake. Whether a micro-batch fits the memory is checked elsewhere.
 const MAX_TOKENS: usize = 1 << 24;
-/// The most that is drawn at once: micro-batches are counted in 64 bits over all steps.
+/// Micro-batches of all steps are counted in 64 bits.
 const MAX_STEPS: u64 = 1 << 40;
 
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
@@ -18,10 +21,10 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     early_exit(recipe)?;
     saving(recipe)?;
     start(recipe)?;
-    // Before layer dropout, which would say it in words of its own.
+    // Before layer dropout, whose message would be about itself.
     let layers = recipe.model.num_hidden_layers;
     ensure(layers >= 1, || recipe.fault("model.num_hidden_layers", layers, "1 or more"))?;
-    // Sizes: with a vocabulary that is surely possible where the tokenizer's is not yet known.
+    // The sizes, with the smallest vocabulary where the tokenizer's is not yet known.
     recipe.config(if recipe.model.vocab_size == 0 { 1 } else { recipe.model.vocab_size }, None)?;
     Ok(())
 }

@@ -1,8 +1,12 @@
-//! The sections on how gradients become steps, with the model card's values as defaults.
+//! `[optimizer]` and `[schedule]`: how gradients become updates, with the model card's values as defaults.
 
 use serde::{Deserialize, Serialize};
 
-/// `[optimizer]`: AdamW, Muon beside it if wished, and the clipping of their gradients.
+/// The largest share of a run after which activations may become 4-bit. BitNet v2 has 95 % of the tokens; here at least
+/// a tenth of the steps have 4 bits.
+pub(crate) const LAST_INT4_FROM: f64 = 0.9;
+
+/// `[optimizer]`: AdamW, or AdamW and Muon, and the clipping of the gradient.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerKeys {
@@ -12,13 +16,13 @@ pub struct OptimizerKeys {
     pub betas: [f64; 2],
     /// Added to the denominator.
     pub eps: f64,
-    /// Decoupled decay of the matrices; norms are left alone.
+    /// Decoupled weight decay of the matrices; norms have none.
     pub weight_decay: f64,
     /// The decay of the second stage; `weight_decay` if left out.
     pub second_weight_decay: Option<f64>,
     /// The largest global norm of the gradient; 0 does not clip.
     pub clip: f64,
-    /// What moves the weight matrices of the layers; embedding, LM head and norms are AdamW's always.
+    /// The optimizer of the layers' matrices; AdamW always moves embedding, LM head and norms.
     pub matrices: Matrices,
     /// Decay of Muon's momentum (Nesterov's); 0.95 if left out.
     pub muon_momentum: Option<f64>,
@@ -28,12 +32,12 @@ pub struct OptimizerKeys {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Matrices {
-    /// AdamW, as all else.
+    /// AdamW, as for all other tensors.
     #[default]
     AdamW,
-    /// Muon (Jordan et al. 2024): each matrix moves along its momentum, whose singular values are first brought
-    /// close to 1. With `0.2 · √max(rows, columns)` times the learning rate (Liu et al. 2025, arXiv:2502.16982)
-    /// steps have the size of AdamW's, so that `learning_rate` and `weight_decay` serve for both.
+    /// Muon (Jordan et al. 2024): each matrix moves along its momentum, whose singular values are first brought close
+    /// to 1. The learning rate is multiplied by `0.2 · √max(rows, columns)` (Liu et al. 2025, arXiv:2502.16982). Updates
+    /// then have the size of AdamW's, so `learning_rate` and `weight_decay` serve for both.
     Muon,
 }
 
@@ -52,7 +56,7 @@ impl Default for OptimizerKeys {
     }
 }
 
-/// `[schedule]`: linear warm-up, then a cosine down to a fraction of the peak; and what changes on the way.
+/// `[schedule]`: linear warm-up, then a cosine down to a fraction of the peak, and what changes in later stages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleKeys {
@@ -63,10 +67,10 @@ pub struct ScheduleKeys {
     /// The share of the steps after which the second stage begins (BitNet's two-stage schedule, arXiv:2402.17764 and
     /// its training tips); there is none if left out.
     pub second_stage: Option<f64>,
-    /// What the learning rate of the second stage is multiplied by; 1 if left out.
+    /// The factor of the learning rate in the second stage; 1 if left out.
     pub second_fraction: Option<f64>,
-    /// Of `bitskip-v2`: the share of the steps after which activations have 4 bits, and 8 before (BitNet a4.8 and
-    /// v2); 0.9 if left out.
+    /// For `bitskip-v2`: the share of the steps after which activations have 4 bits; before they have 8 (BitNet a4.8 and
+    /// v2). 0.9 if left out.
     pub int4_from: Option<f64>,
 }
 

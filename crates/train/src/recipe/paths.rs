@@ -16,7 +16,7 @@ impl<'de> Deserialize<'de> for Paths {
     }
 }
 
-/// A visitor and no untagged enum: what it says of a wrong value has the value in it.
+/// A visitor, because the error of an untagged enum does not show the wrong value.
 struct OneOrMore;
 
 impl<'de> Visitor<'de> for OneOrMore {

@@ -1,7 +1,9 @@
 //! Recipes: defaults, faults in one line, and the ones that are shipped.
 
 use super::*;
-use std::path::Path;
+use crate::error::Result;
+use offramp_model::BitLinear;
+use std::path::{Path, PathBuf};
 
 const DATA: &str = "[data]\ncorpus = \"c\"\n";
 
@@ -29,7 +31,7 @@ fn defaults_are_the_card() {
     assert_eq!((recipe.early_exit.loss_scale, recipe.early_exit.curriculum), (0.3, Curriculum::All));
     assert_eq!(
         (recipe.layer_dropout.shape, recipe.layer_dropout.normalize),
-        (Shape::Quadratic, Normalize::Sum)
+        (DropoutShape::Quadratic, DropoutNormalize::Sum)
     );
 }
 
@@ -94,16 +96,16 @@ fn low_bit_keys_are_checked() {
     assert_eq!(recipe.config(50_257, None).unwrap().bit_linear, Some(BitLinear::V2));
 }
 
-/// LayerSkip's presets give its own weights and chances, by its formulas.
+/// LayerSkip's presets give its own weights and probabilities, by its formulas.
 #[test]
 fn layerskips_recipe_is_layerskips() {
     let path = shipped().into_iter().find(|path| path.ends_with("layerskip-scratch.toml")).unwrap();
     let recipe = Recipe::read(&path).unwrap();
     let (first, last) = (0, recipe.training.steps - 1);
-    let chances = crate::dropout::Chances::new(&recipe).unwrap();
-    assert_eq!((chances.chance(first, 23), chances.scale(last, 23)), (0.0, 1.0));
-    assert!((chances.chance(last, 23) - 0.1).abs() < 1e-12);
-    assert!((chances.chance(last, 12) - 0.1 * ((12.0f64 / 23.0).exp2() - 1.0)).abs() < 1e-12);
+    let dropout = crate::dropout::LayerDropout::new(&recipe).unwrap();
+    assert_eq!((dropout.probability(first, 23), dropout.scale(last, 23)), (0.0, 1.0));
+    assert!((dropout.probability(last, 23) - 0.1).abs() < 1e-12);
+    assert!((dropout.probability(last, 12) - 0.1 * ((12.0f64 / 23.0).exp2() - 1.0)).abs() < 1e-12);
     let exits = crate::early_exit::EarlyExitLoss::new(&recipe).exits(11);
     // e(11) = 0.2 · 66 and e(23) = 23 + 0.2 · 253 over their sum.
     let (early, last) = (0.2 * 66.0, 23.0 + 0.2 * 253.0);
@@ -285,8 +287,9 @@ fn the_first_difference_is_named_and_paths_are_none() {
     let (one, other) = (parse(DATA).unwrap(), parse("[data]\ncorpus = \"d\"\n# the same\n[model]").unwrap());
     assert_eq!(one.difference(&other), None);
     let given = |keys: &str| parse(&format!("{DATA}{keys}")).unwrap();
-    let expected =
-        |key: &str, now: &str, before: &str| Some((key.to_owned(), now.to_owned(), before.to_owned()));
+    let expected = |key: &str, now: &str, before: &str| {
+        Some(Difference { key: key.to_owned(), now: now.to_owned(), before: before.to_owned() })
+    };
     let (slower, dim) = (given("[optimizer]\nclip = 2.0"), given("[model]\nhead_dim = 64"));
     assert_eq!(slower.difference(&one), expected("optimizer.clip", "2.0", "1.0"));
     assert_eq!(dim.difference(&one), expected("model.head_dim", "64", "left out"));
@@ -305,7 +308,8 @@ fn when_a_run_is_measured_and_saved_and_how_far_it_goes_may_change() {
         assert_eq!(given(keys).difference(&one), None, "{keys}");
     }
     let shorter = given("[training]\nsteps = 40000").difference(&one);
-    assert_eq!(shorter, Some(("training.steps".into(), "40000".into(), "50000".into())));
+    let expected = Difference { key: "training.steps".into(), now: "40000".into(), before: "50000".into() };
+    assert_eq!(shorter, Some(expected));
 }
 
 #[test]

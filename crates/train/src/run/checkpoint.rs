@@ -1,5 +1,5 @@
-//! The files of a checkpoint: how large they will be, how they are written, and how they are read again. None of
-//! it holds a second copy of the weights or the moments.
+//! The files of a checkpoint: their sizes, writing them, and reading them. No function holds a second copy of the
+//! weights or the moments.
 
 use super::data::Data;
 use super::trainer::Trainer;
@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-/// For the small files, and for what the disk keeps of its own.
+/// For the small files, and for what the file system itself uses.
 const SLACK: u64 = 1 << 20;
 
 /// Writes a model folder: config, weights, tokenizer.
@@ -72,7 +72,7 @@ fn split<'a, 't>(
     })
 }
 
-/// Names and shapes of what a checkpoint has beside the model: all first moments, all second ones, the exits' own heads.
+/// Names and shapes of the tensors beside the model's: all first moments, all second ones, the exits' own heads.
 fn beside_the_model(layout: &Layout) -> Vec<TensorSpec> {
     let named = |moment: &'static str| {
         layout.tensors().map(move |(spec, _)| TensorSpec::new(format!("{moment}.{}", spec.name), &spec.shape))
@@ -97,7 +97,7 @@ pub(super) fn check_room(run: &Path, target: &Path, needed: u64) -> Result<()> {
     fits(target, needed, free_space(run))
 }
 
-/// Where nobody knows what is free, writing will tell.
+/// Where the free space is unknown, nothing is checked.
 fn fits(target: &Path, needed: u64, free: Option<u64>) -> Result<()> {
     match free {
         Some(free) if free < needed => Err(Error::NoRoom { path: target.to_owned(), needed, free }),

@@ -6,7 +6,7 @@ use offramp_text::{Fingerprint, PrepareSummary, TokenStream, Tokenizer};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// How far above a run folder a corpus that was moved is looked for.
+/// How many folders above a run folder are searched for a corpus that was moved.
 const ABOVE: usize = 3;
 
 /// Both splits of a prepared corpus and its tokenizer.
@@ -22,7 +22,7 @@ pub(super) struct Data {
     pub(super) identity: Identity,
 }
 
-/// What makes a corpus the same one again.
+/// What identifies a corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identity {
@@ -36,7 +36,7 @@ pub(super) struct Identity {
     valid: Option<Split>,
 }
 
-/// What makes a split the same one again; no tokens where there is no such split.
+/// What identifies a split; no tokens where there is no such split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Split {
@@ -76,7 +76,7 @@ impl Data {
         self.train.vocab_size().max(self.tokenizer.vocab_size())
     }
 
-    /// Checks that every validation to come has something to measure. A run that has gone on without one may go on.
+    /// Checks that a validation has something to measure. A run that went on without one may resume.
     pub(super) fn check_validation(&self) -> Result<()> {
         match self.identity.valid {
             Some(Split { tokens, checksum: Some(_) }) if self.valid.is_none() => {
@@ -86,7 +86,8 @@ impl Data {
         }
     }
 
-    /// Checks that a run which began on `before` may go on here. What an older version did not keep is not compared.
+    /// Checks that a run which began on `before` may go on with this corpus. What an older version did not keep is not
+    /// compared.
     pub(super) fn check(&self, before: &Identity) -> Result<()> {
         let now = &self.identity;
         let equal = |what: &'static str, found: &dyn ToString, expected: &dyn ToString| {
@@ -110,9 +111,9 @@ impl Data {
     }
 }
 
-/// The folder of the prepared corpus of a run that goes on: where the recipe names it, or where it may have been moved
-/// to, with the recipe or with the run: its path, or its name, beside either of them. That it is the same corpus is
-/// checked by its contents, whatever its name.
+/// The folder of the prepared corpus of a run that is resumed. It is where the recipe names it, or it was moved with the
+/// recipe or with the run: its path, or its name, beside either of them. Its contents are compared elsewhere, whatever
+/// its name.
 ///
 /// # Errors
 /// [`Error::NoCorpus`] if there is no prepared corpus in any of these places.

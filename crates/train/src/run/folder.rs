@@ -2,16 +2,16 @@
 
 use super::checkpoint::{check_room, model_size, read_values, size, write_all, write_model};
 use super::data::Data;
+use super::job::{Event, Job};
 use super::state::{Best, SavedState};
 use super::trainer::Trainer;
-use super::{Event, Job, Record};
 use crate::error::{Error, Result};
-use crate::recipe::Recipe;
+use crate::recipe::{Difference, Recipe};
 use crate::schedule::Schedule;
 use crate::start;
 use offramp_model::Config;
 use offramp_model::checkpoint::{remove_folder, remove_leftovers, replace_folder, write_atomically};
-use offramp_model::journal::{self, CheckpointRecord, Journal, ValidationRecord};
+use offramp_model::journal::{self, CheckpointRecord, Journal, Record, ValidationRecord};
 use offramp_model::run_folder::{JOURNAL, MODEL, RECIPE, START, step_folder, steps};
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -32,7 +32,7 @@ pub(super) struct Found {
     folder: PathBuf,
     saved: SavedState,
     before: Option<u64>, // the checkpoint before it
-    begun: Recipe,       // that its run was begun with, or has gone on with since
+    begun: Recipe,       // the run's recipe so far
 }
 
 impl RunFolder {
@@ -42,7 +42,7 @@ impl RunFolder {
         match (check_new(path), job.resume) {
             (Ok(()), true) => return Err(Error::NoRun { path: path.clone() }),
             (new, false) => new?,
-            (Err(_), true) => (), // what there is to go on with
+            (Err(_), true) => (), // the run to resume
         }
         std::fs::create_dir_all(path).map_err(|error| Error::write(path, error))?;
         let lock = lock(path)?;
@@ -56,13 +56,13 @@ impl RunFolder {
         Ok((Self { path: path.clone(), journal, best, _lock: lock }, found))
     }
 
-    /// Whether the checkpoint of `step` has its line in the journal: the last thing that is done for it.
+    /// Whether the checkpoint of `step` has its line in the journal, which is written last.
     pub(super) fn is_settled(&self, step: u64) -> Result<bool> {
         let is_this = |record: &Record| matches!(record, Record::Checkpoint(saved) if saved.step == step);
         Ok(journal::read(&self.path.join(JOURNAL))?.iter().any(is_this))
     }
 
-    /// What the journal says of the validation after `step`.
+    /// The journal's record of the validation after `step`.
     pub(super) fn validation(&self, step: u64) -> Result<Option<ValidationRecord>> {
         let records = journal::read(&self.path.join(JOURNAL))?.into_iter();
         let mut found = records.filter_map(|record| match record {
@@ -99,7 +99,7 @@ impl RunFolder {
     pub(super) fn save(&mut self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
         self.check_room(trainer, data)?;
         let target = self.step_folder(trainer.state.step);
-        // So that no checkpoint is ahead of its journal, even where the power fails.
+        // Even where the power fails, no checkpoint may be ahead of its journal.
         if let Ok(journal) = File::options().append(true).open(self.path.join(JOURNAL)) {
             let _ = journal.sync_all();
         }
@@ -110,7 +110,7 @@ impl RunFolder {
         Ok(target)
     }
 
-    /// The checkpoint of `step` is the best, and says so itself, if no loss so far is as low as its own.
+    /// Marks the checkpoint of `step` as the best if no loss so far is as low as its own.
     pub(super) fn judge(&mut self, step: u64, loss: f64) -> Result<()> {
         if self.best.as_ref().is_none_or(|best| loss < best.loss) {
             let (folder, best) = (self.step_folder(step), Some(Best { step, loss }));
@@ -187,7 +187,7 @@ pub fn check_new(path: &Path) -> Result<()> {
 }
 
 /// Keeps other processes out of a run folder until it is dropped: two would overwrite each other's checkpoints.
-/// Where a folder cannot be locked (Windows, some network disks) nothing is kept out.
+/// Where a folder cannot be locked (Windows, some network disks), other processes are not kept out.
 fn lock(path: &Path) -> Result<Option<File>> {
     let Ok(folder) = File::open(path) else { return Ok(None) };
     match folder.try_lock() {
@@ -202,13 +202,14 @@ fn resume(job: &Job<'_>, data: &Data) -> Result<Option<Found>> {
     let (path, recipe) = (&job.folder, job.recipe);
     let begun_with = path.join(RECIPE);
     let begun = Recipe::read_for_run(&begun_with, path)?;
-    if let Some((key, found, expected)) = recipe.difference(&begun) {
-        return Err(Error::ChangedRecipe { path: recipe.path().to_owned(), key, found, expected });
+    if let Some(Difference { key, now, before }) = recipe.difference(&begun) {
+        let path = recipe.path().to_owned();
+        return Err(Error::ChangedRecipe { path, key, found: now, expected: before });
     }
     remove_leftovers(path);
     let mut steps = steps(path)?;
     let Some((step, folder)) = steps.pop() else {
-        // Beginning again would overwrite it.
+        // A new run would overwrite the finished model.
         let finished = path.join(MODEL).exists();
         return if finished { Err(Error::NoCheckpoint { path: path.clone() }) } else { Ok(None) };
     };
@@ -220,12 +221,12 @@ fn resume(job: &Job<'_>, data: &Data) -> Result<Option<Found>> {
         return Err(Error::StageTakenBack { path: recipe.path().to_owned(), steps, before });
     }
     let found = Found { folder, saved, before, begun };
-    remove_leftovers(&found.folder); // of a state that was being judged
+    remove_leftovers(&found.folder); // of a state that was being rewritten
     found.usable(|found| found.saved.check_files(&found.folder))?;
     Ok(Some(found))
 }
 
-/// Keeps the recipe, and the sizes that it takes from elsewhere: the run needs nothing else to go on.
+/// Keeps the recipe, and the sizes that it takes from elsewhere. The run needs nothing else to go on.
 fn keep(job: &Job<'_>) -> Result<()> {
     let write = |name: &str, text: &str| {
         let path = job.folder.join(name);
@@ -239,7 +240,7 @@ fn keep(job: &Job<'_>) -> Result<()> {
 }
 
 impl Found {
-    /// What is to be said where the run goes further than it was begun to.
+    /// The event of a run that goes on for more steps than it was begun for.
     pub(super) fn longer(&self, recipe: &Recipe) -> Option<Event<'static>> {
         let (before, steps) = (self.begun.training.steps, recipe.training.steps);
         let rate = |recipe: &Recipe| Schedule::new(recipe).learning_rate(self.saved.state().step);
@@ -255,7 +256,7 @@ impl Found {
         Ok(trainer)
     }
 
-    /// What goes wrong with it makes it a checkpoint that cannot be used.
+    /// Turns an error of `work` into one that says that the checkpoint cannot be used.
     fn usable(&self, mut work: impl FnMut(&Self) -> offramp_model::Result<()>) -> Result<()> {
         let (path, before) = (self.folder.clone(), self.before);
         work(self).map_err(|error| Error::Checkpoint { path, source: Box::new(error), before })

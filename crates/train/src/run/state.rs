@@ -1,5 +1,4 @@
-//! `state.json`: what a checkpoint knows beside weights and moments, and by what damage to any of its files is
-//! noticed.
+//! `state.json`: what a checkpoint keeps beside weights and moments, and the checksums that reveal damage to its files.
 
 use super::data::Identity;
 use super::trainer::State;
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 3;
-/// The oldest that can be gone on from: it knows the training split alone.
+/// The oldest version that can be resumed. It knows the training split only.
 const OLDEST: u32 = 2;
 
 /// The checkpoint with the lowest validation loss so far.
@@ -24,7 +23,7 @@ pub struct Best {
     pub loss: f64,
 }
 
-/// The file. Its keys stand here one by one: serde cannot tell unknown keys from those of a flattened struct.
+/// The file. Its keys stand here one by one, because serde cannot refuse unknown keys beside a flattened struct.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedState {
@@ -58,7 +57,7 @@ impl SavedState {
         saved.with_best(best)
     }
 
-    /// The same, and this is the best checkpoint.
+    /// The same, with another best checkpoint.
     pub(super) fn with_best(mut self, best: Option<Best>) -> Self {
         (self.best, self.itself) = (best, None);
         self.itself = Some(self.checksum());
@@ -105,14 +104,14 @@ impl SavedState {
         self.files.keys().map(String::as_str).filter(|name| *name != OPTIMIZER)
     }
 
-    /// Of what it says, whatever the spaces between.
+    /// The checksum of its content, whatever the spaces between.
     fn checksum(&self) -> Checksum {
         debug_assert!(self.itself.is_none(), "it is not part of itself");
         Checksum::of(&serde_json::to_vec(self).expect("numbers and strings are JSON"))
     }
 }
 
-/// What other versions wrote is not damaged: it is not told to be removed.
+/// A file of another version is not damaged, so the error must not tell the user to remove it.
 fn check_version(text: &[u8], path: &Path) -> Result<()> {
     #[derive(Deserialize)]
     struct Version {

@@ -9,10 +9,13 @@ mod threads;
 mod validation;
 
 use super::*;
+use crate::recipe::Recipe;
 use offramp_model::journal;
 use offramp_model::{Formats, Llama};
 use offramp_text::{PrepareOptions, Tokenizer, TokenizerChoice, prepare};
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 /// A folder with a prepared corpus in it.

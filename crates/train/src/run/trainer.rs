@@ -1,26 +1,24 @@
 //! One step, and one validation: everything of a run but its files.
 
-use crate::dropout::Chances;
+use crate::dropout::{LayerDropout, MicroBatch};
 use crate::early_exit::EarlyExitLoss;
 use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
-use crate::optimizer::Optimizer;
+use crate::ops::values;
+use crate::optimizer::{Optimizer, Update};
 use crate::parameters::Layout;
-use crate::profile::{Clock, Op, Profile, Way};
+use crate::profile::{Clock, Op, Pass, Profile};
 use crate::recipe::{Precision, Recipe, Trained, TrainingKeys};
 use crate::schedule::Schedule;
 use crate::start;
+use crate::step_weights::{Rounding, StepWeights};
 use offramp_kernels::gemm::Factors;
-use offramp_kernels::rayon::prelude::*;
 use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
 use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
 use std::f64::consts::LN_2;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// Values that one task sets to zero, or looks at.
-const CHUNK: usize = 1 << 16;
 
 /// A model in training.
 #[derive(Debug)]
@@ -30,15 +28,34 @@ pub(super) struct Trainer {
     pub(super) optimizer: Optimizer,
     gradients: Vec<f32>,
     network: Network,
+    rounding: Rounding,
     schedule: Schedule,
-    chances: Chances,
+    dropout: LayerDropout,
     loss: EarlyExitLoss,
     training: TrainingKeys,
     plan: Plan,
-    inputs: Vec<u32>,  // [batch_size, sequence_length]
-    labels: Vec<u32>,  // as `inputs`
-    timed: (u64, f64), // steps, and their seconds
-    warm: bool,        // the first step was made
+    inputs: Vec<u32>, // [batch_size, sequence_length]
+    labels: Vec<u32>, // as `inputs`
+    timed: Timed,
+    warm: bool, // the first step was made
+}
+
+/// Steps that were timed, and their seconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Timed {
+    steps: u64,
+    seconds: f64,
+}
+
+/// How a validation measures.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Validation<'a> {
+    /// Exit layers, the full model last.
+    pub(super) exits: &'a [usize],
+    /// Tokens to measure at most; 0 is the whole split.
+    pub(super) max_tokens: u64,
+    pub(super) stream: &'a TokenStream,
+    pub(super) tokenizer: &'a Tokenizer,
 }
 
 /// Where a run stands.
@@ -48,7 +65,7 @@ pub(super) struct State {
     pub(super) step: u64,
     /// Steps that changed the weights.
     pub(super) updates: u64,
-    /// Steps that did not, as their loss or gradient was not finite.
+    /// Steps that did not, because their loss or gradient was not finite.
     pub(super) skipped: u64,
     /// How many of the latest steps did not.
     pub(super) skipped_in_a_row: u32,
@@ -61,7 +78,7 @@ impl Trainer {
         Self::with(recipe, config, weights, State::default())
     }
 
-    /// A model with weights from elsewhere; the optimizer's moments are zero.
+    /// A model with given weights; the optimizer's moments are zero.
     pub(super) fn with(recipe: &Recipe, config: Config, weights: Vec<f32>, state: State) -> Result<Self> {
         let training = recipe.training.clone();
         let tokens = training.batch_size * training.sequence_length;
@@ -79,29 +96,31 @@ impl Trainer {
         if head_only {
             optimizer.freeze_before(network.layout().norm().start);
         }
-        let (layers, shape) = (config.num_hidden_layers, (training.batch_size, training.sequence_length));
+        let layers = config.num_hidden_layers;
+        let plan = Plan::full(layers, training.batch_size, training.sequence_length, Vec::new());
         Ok(Self {
             state,
             optimizer,
             gradients: vec![0.0; weights.len()],
             weights,
+            rounding: Rounding::new(&config, network.layout()),
             network,
             schedule: Schedule::new(recipe),
-            chances: Chances::new(recipe)?,
+            dropout: LayerDropout::new(recipe)?,
             loss: EarlyExitLoss::new(recipe),
-            plan: Plan { head_only, ..Plan::full(layers, shape, Vec::new()) },
+            plan: Plan { head_only, ..plan },
             inputs: vec![0; tokens],
             labels: vec![0; tokens],
-            timed: (0, 0.0),
+            timed: Timed::default(),
             warm: false,
             training,
         })
     }
 
-    /// Where the time of the steps went: the first is left out if there were others, as it touches memory for
-    /// the first time.
+    /// Where the time of the steps went. The first step touches memory for the first time; it is left out if there were
+    /// others.
     pub(super) fn profile(&self) -> Profile {
-        let (steps, seconds) = self.timed;
+        let Timed { steps, seconds } = self.timed;
         Profile { steps, seconds, ops: self.network.times() }
     }
 
@@ -117,23 +136,21 @@ impl Trainer {
         (self.inputs.len() * self.training.accumulation) as u64
     }
 
-    /// Whether everything that a checkpoint keeps is a number that can be read again.
+    /// Whether weights and moments are finite, so that a checkpoint of them can be read.
     pub(super) fn is_finite(&self) -> bool {
-        let finite =
-            |values: &[f32]| values.par_chunks(CHUNK).all(|chunk| chunk.iter().all(|v| v.is_finite()));
-        finite(&self.weights) && finite(&self.optimizer.m) && finite(&self.optimizer.v)
+        [&self.weights, &self.optimizer.m, &self.optimizer.v].into_iter().all(|all| values::are_finite(all))
     }
 
-    /// Makes the next step. None, and nothing has changed, if `stop` turns true before its last micro-batch
-    /// begins.
+    /// Makes the next step. If `stop` becomes true before its last micro-batch begins, it returns none and nothing has
+    /// changed.
     pub(super) fn step(
         &mut self,
         batches: &mut Batches<'_>,
         stop: &AtomicBool,
     ) -> Result<Option<StepRecord>> {
-        if self.timed.0 == 1 && !self.warm {
+        if self.timed.steps == 1 && !self.warm {
             self.warm = true;
-            self.timed = (0, 0.0);
+            self.timed = Timed::default();
             self.network.reset_clock(Clock::new());
         }
         let (began, clock) = (Instant::now(), self.network.clock().clone());
@@ -142,7 +159,7 @@ impl Trainer {
             return Ok(None);
         };
         let seconds = began.elapsed().as_secs_f64();
-        self.timed = (self.timed.0 + 1, self.timed.1 + seconds);
+        self.timed = Timed { steps: self.timed.steps + 1, seconds: self.timed.seconds + seconds };
         record.tokens_per_second = self.tokens_per_step() as f64 / seconds;
         Ok(Some(record))
     }
@@ -156,17 +173,17 @@ impl Trainer {
         let Some(losses) = self.accumulate(batches, &exits, stop)? else { return Ok(None) };
         let loss: f64 = losses.iter().zip(&exits).map(|(loss, (_, weight))| loss * weight).sum();
         let Self { optimizer, gradients, network, .. } = &mut *self;
-        let norm = network.clock().time(Op::AdamW, Way::Forward, 0.0, || optimizer.norm(gradients));
+        let norm = network.clock().time(Op::AdamW, Pass::Forward, 0.0, || optimizer.norm(gradients));
         let learning_rate = self.schedule.learning_rate(step);
         self.optimizer.set_weight_decay(self.schedule.weight_decay(step));
         self.state.step += 1;
         if loss.is_finite() && norm.is_finite() {
             self.state.updates += 1;
             self.state.skipped_in_a_row = 0;
-            let time = (self.state.updates, learning_rate);
+            let update = Update { number: self.state.updates, learning_rate, norm };
             let Self { optimizer, weights, gradients, network, .. } = &mut *self;
-            network.clock().time(Op::AdamW, Way::Forward, 0.0, || {
-                optimizer.step(network.layout(), weights, gradients, norm, time);
+            network.clock().time(Op::AdamW, Pass::Forward, 0.0, || {
+                optimizer.step(network.layout(), weights, gradients, update);
             });
         } else {
             self.state.skipped += 1;
@@ -189,8 +206,8 @@ impl Trainer {
         }))
     }
 
-    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. None
-    /// if `stop` turns true: a large step takes longer than whoever stops a run may wait.
+    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. Returns none if
+    /// `stop` becomes true: a large step takes longer than a stop may wait.
     fn accumulate(
         &mut self,
         batches: &mut Batches<'_>,
@@ -203,8 +220,10 @@ impl Trainer {
         self.plan.exits.extend(exits.iter().map(|&(exit, weight)| (exit, (weight * share) as f32)));
         self.plan.scored.resize_with(exits.len(), Vec::new);
         let gradients = &mut self.gradients;
-        let clear = || gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0));
-        self.network.clock().time(Op::AdamW, Way::Forward, 0.0, clear);
+        self.network.clock().time(Op::AdamW, Pass::Forward, 0.0, || values::zero(gradients));
+        let (rounding, weights) = (&mut self.rounding, &self.weights);
+        let clock = self.network.clock();
+        let weights = clock.time(Op::Quantize, Pass::Forward, 0.0, || rounding.round(weights));
         let mut losses = vec![0.0; exits.len()];
         for micro_batch in 0..accumulation as u64 {
             if stop.load(Ordering::Relaxed) {
@@ -213,42 +232,42 @@ impl Trainer {
             let index = step * accumulation as u64 + micro_batch;
             let (inputs, labels) = (&mut self.inputs, &mut self.labels);
             let fill = || batches.fill(index, inputs, labels);
-            self.network.clock().time(Op::Batch, Way::Forward, 0.0, fill)?;
+            self.network.clock().time(Op::Batch, Pass::Forward, 0.0, fill)?;
             for (layer, (kept, scale)) in self.plan.kept.iter_mut().zip(&mut self.plan.scale).enumerate() {
-                self.chances.keep((step, index), layer, self.training.batch_size, kept);
-                *scale = self.chances.scale(step, layer) as f32;
+                let samples = self.training.batch_size;
+                self.dropout.keep(MicroBatch { step, index }, layer, samples, kept);
+                *scale = self.dropout.scale(step, layer) as f32;
             }
             for ((exit_layer, _), scored) in self.plan.exits.iter().zip(&mut self.plan.scored) {
                 self.loss.positions(index, *exit_layer, self.inputs.len(), scored);
             }
             let batch = Batch { inputs: &self.inputs, labels: &self.labels };
-            let found =
-                self.network.loss_and_gradients(&self.weights, batch, &self.plan, &mut self.gradients);
+            let found = self.network.loss_and_gradients(weights, batch, &self.plan, &mut self.gradients);
             losses.iter_mut().zip(found).for_each(|(loss, found)| *loss += share * found);
         }
         Ok(Some(losses))
     }
 
-    /// Measures the validation split at `exits`, the full model last, in windows of the training's sequence
-    /// length, as `eval` does; `max_tokens` of it at most, 0 for all. None if `stop` turns true before it is
-    /// done.
+    /// Measures the validation split in windows of the training's sequence length, as `eval` does. Returns none if
+    /// `stop` becomes true before it is done.
     pub(super) fn validate(
         &mut self,
-        (exits, max_tokens): (&[usize], u64),
-        stream: &TokenStream,
-        tokenizer: &Tokenizer,
+        validation: Validation<'_>,
         stop: &AtomicBool,
     ) -> Result<Option<ValidationRecord>> {
+        let Validation { exits, max_tokens, stream, .. } = validation;
         let length = self.training.sequence_length;
         let windows = Windows::new(stream, length)?;
         let wanted = match max_tokens {
             0 => windows.len(),
             tokens => windows.len().min(tokens.div_ceil(length as u64)),
         };
-        let clock = self.network.clock().clone(); // what validation takes is no step's
-        let mut score = Score { nats: vec![0.0; exits.len()], tokens: 0, bytes: 0 };
-        self.inputs.clear();
-        self.labels.clear();
+        let clock = self.network.clock().clone(); // the time of a validation belongs to no step
+        let mut score = Score::new(validation);
+        let Self { network, rounding, weights, inputs, labels, training, .. } = &mut *self;
+        let weights = rounding.round(weights);
+        inputs.clear();
+        labels.clear();
         let mut stopped = false;
         for index in 0..wanted {
             stopped = stop.load(Ordering::Relaxed);
@@ -257,12 +276,12 @@ impl Trainer {
             }
             let window = windows.get(index)?;
             if window.labels().len() < length {
-                self.score(exits, tokenizer, &mut score); // the shorter window goes alone
+                score.add(network, weights, inputs, labels); // the shorter window goes alone
             }
-            self.inputs.extend_from_slice(window.inputs());
-            self.labels.extend_from_slice(window.labels());
-            if self.inputs.len() == self.training.batch_size * length || index + 1 == wanted {
-                self.score(exits, tokenizer, &mut score);
+            inputs.extend_from_slice(window.inputs());
+            labels.extend_from_slice(window.labels());
+            if inputs.len() == training.batch_size * length || index + 1 == wanted {
+                score.add(network, weights, inputs, labels);
             }
         }
         self.network.reset_clock(clock);
@@ -281,27 +300,40 @@ impl Trainer {
             bits_per_byte: full / LN_2 / score.bytes as f64,
         }))
     }
-
-    /// Adds the windows gathered in `inputs` and `labels` to the score, and clears them.
-    fn score(&mut self, exits: &[usize], tokenizer: &Tokenizer, score: &mut Score) {
-        if self.inputs.is_empty() {
-            return;
-        }
-        let batch = Batch { inputs: &self.inputs, labels: &self.labels };
-        let found = self.network.nats(&self.weights, batch, exits);
-        score.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
-        score.tokens += self.labels.len() as u64;
-        let pairs = self.inputs.iter().zip(&self.labels);
-        let bytes = |(&input, &label)| tokenizer.token_bytes_after(input, label).unwrap_or(0) as u64;
-        score.bytes += pairs.map(bytes).sum::<u64>();
-        self.inputs.clear();
-        self.labels.clear();
-    }
 }
 
 /// What a validation adds up.
-struct Score {
+struct Score<'a> {
+    validation: Validation<'a>,
     nats: Vec<f64>, // one for each exit
     tokens: u64,
     bytes: u64,
+}
+
+impl<'a> Score<'a> {
+    fn new(validation: Validation<'a>) -> Self {
+        Self { validation, nats: vec![0.0; validation.exits.len()], tokens: 0, bytes: 0 }
+    }
+
+    /// Measures the gathered windows, if there are any, and clears them.
+    fn add(
+        &mut self,
+        network: &mut Network,
+        weights: StepWeights<'_>,
+        inputs: &mut Vec<u32>,
+        labels: &mut Vec<u32>,
+    ) {
+        if inputs.is_empty() {
+            return;
+        }
+        let found = network.nats(weights, Batch { inputs, labels }, self.validation.exits);
+        self.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
+        self.tokens += labels.len() as u64;
+        let pairs = inputs.iter().zip(&*labels);
+        let tokenizer = self.validation.tokenizer;
+        let bytes = |(&input, &label)| tokenizer.token_bytes_after(input, label).unwrap_or(0) as u64;
+        self.bytes += pairs.map(bytes).sum::<u64>();
+        inputs.clear();
+        labels.clear();
+    }
 }

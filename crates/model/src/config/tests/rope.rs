@@ -73,6 +73,9 @@ fn the_context_is_what_scaling_makes_of_it() {
     assert_eq!(context(json!({ "rope_type": "default" })), 64);
     assert_eq!(context(json!({ "rope_type": "linear", "factor": 2.5 })), 160);
     assert_eq!(context(json!({ "rope_type": "dynamic", "factor": 2 })), 128);
+    let prompts =
+        |kind| with(json!({ "rope_scaling": { "type": kind, "factor": 2 } })).unwrap().prompt_context();
+    assert_eq!((prompts("dynamic"), prompts("linear")), (64, 128));
     assert_eq!(context(json!({ "rope_type": "yarn", "factor": 4 })), 256);
     let original = |original: usize, factor: f64| {
         context(
