@@ -11,7 +11,7 @@ use crate::llama::{Llama, new_id};
 use crate::scratch::Scratch;
 use crate::source::Source;
 use crate::tensor::TensorSpec;
-use offramp_kernels::ternary::Input;
+use offramp_kernels::ternary::InputQuantization;
 use std::ops::Range;
 
 /// A copy of a model's LM head that only drafts.
@@ -85,7 +85,7 @@ impl Llama {
         Ok(DraftHead {
             id: new_id(),
             model: self.id(),
-            weight: Linear::take(&source, &spec, format, Input::ALL[0])?,
+            weight: Linear::take(&source, &spec, format, InputQuantization::ALL[0])?,
             shortlist,
             vocab_size,
         })
