@@ -370,8 +370,7 @@ fn a_text_is_generated_by_those_who_are_sure() {
     let exits = [1, 3];
     let policy = policy(&exits, middling(&model, &exits, &tokens));
     let (mut eager, mut lazy) = (Eager::new(&model, policy.clone()), session(&model, policy));
-    let go_on = &mut |_| ControlFlow::Continue(());
-    let mut workspace = Workspace::new();
+    let (go_on, mut workspace) = (&mut |_| ControlFlow::Continue(()), Workspace::new());
     let generation =
         generate(&mut lazy, &tokens[..5], &options(40), &mut Speculation::off(), &mut workspace, go_on);
     let generation = generation.expect("a good prompt");
@@ -391,12 +390,11 @@ fn drafts_and_a_confidence_exit_exclude_each_other() {
     let mut lazy = session(&model, policy(&[2], 0.5));
     let go_on = &mut |_| ControlFlow::Continue(());
     let drafts = |num_speculations| Speculation::fixed(Draft { exit_layer: 2, num_speculations });
+    let workspace = &mut Workspace::new();
     for mut speculation in [drafts(3), Speculation::auto(Default::default())] {
-        let refused =
-            generate(&mut lazy, &tokens, &options(9), &mut speculation, &mut Workspace::new(), go_on);
-        assert!(matches!(refused, Err(Error::ConfidenceWithDrafts)));
-        assert!(lazy.tokens().is_empty());
+        let refused = generate(&mut lazy, &tokens, &options(9), &mut speculation, workspace, go_on);
+        assert!(matches!(refused, Err(Error::ConfidenceWithDrafts)) && lazy.tokens().is_empty());
     }
-    generate(&mut lazy, &tokens, &options(9), &mut drafts(0), &mut Workspace::new(), go_on)
-        .expect("nothing is drafted");
+    let found = generate(&mut lazy, &tokens, &options(9), &mut drafts(0), workspace, go_on);
+    found.expect("nothing is drafted");
 }

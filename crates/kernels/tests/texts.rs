@@ -1,4 +1,5 @@
-//! Attention of many texts in one call, over threads: each text is what it is alone, row by row, on one thread.
+//! Attention of many texts in one call, over threads: each text is what it is alone, row by row, on one
+//! thread.
 
 use offramp_kernels::attend::{AttentionHeads, AttentionText, BLOCK, Blocks, block_len};
 
