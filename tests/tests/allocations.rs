@@ -1,4 +1,5 @@
-//! Training allocates its buffers once: after the first step nothing of 64 KiB or more, and no more than before.
+//! Training allocates its buffers once: after the first step nothing of 64 KiB or more, and no more than
+//! before.
 #![allow(unsafe_code, reason = "a counting allocator in front of the system's")]
 
 use offramp_tests::corpus::{Corpus, small_recipe};
@@ -56,8 +57,8 @@ static ALLOCATOR: Counting = Counting;
 /// Of a model whose activations change their bits on the way.
 const LOW_BIT: &str = "[layer_dropout]\nnormalize = \"none\"\np_max = 0.8";
 
-/// Both precisions, both optimizers, and everything that differs from step to step: layer dropout, exits that take
-/// turns, positions that are drawn.
+/// Both precisions, both optimizers, and everything that differs from step to step: layer dropout, exits that
+/// take turns, positions that are drawn.
 #[test]
 fn after_the_first_step_nothing_large_is_allocated() {
     // The counter sees itself: a corpus and a model come first, with buffers that are large.

@@ -1,5 +1,6 @@
-//! Ternary layers in training, for each of the low-bit family: logits and losses at every exit and the gradient of every
-//! weight are those of PyTorch with the same straight-through rule, and logits those of the engine.
+//! Ternary layers in training, for each of the low-bit family: logits and losses at every exit and the
+//! gradient of every weight are those of PyTorch with the same straight-through rule, and logits those of the
+//! engine.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
@@ -109,8 +110,8 @@ fn activations_change_their_bits_on_the_way() {
     }
 }
 
-/// Whole numbers are exact in bf16: attention and the head round, and the gradient's factors. What they move by little
-/// may still become another code, so that directions are compared, not values.
+/// Whole numbers are exact in bf16: attention and the head round, and the gradient's factors. What they move
+/// by little may still become another code, so that directions are compared, not values.
 #[test]
 fn bf16_gives_nearly_the_same() {
     let tensors = Fixture::new("bitskip").tensors();

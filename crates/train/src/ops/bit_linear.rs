@@ -1,8 +1,9 @@
 //! Ternary matrices applied to every row, with straight-through gradients.
 //!
-//! The forward multiplies codes as whole numbers, which `f32` and `bf16` hold exactly, and scales each sum once: the
-//! same input gives the engine's result. The backward takes rounding and clipping for the identity (Bengio et al.
-//! 2013): with `x~` and `W~`, the values of the codes, `d_x = d_out · W~` and `d_W = d_outᵀ · x~`.
+//! The forward multiplies codes as whole numbers, which `f32` and `bf16` hold exactly, and scales each sum
+//! once: the same input gives the engine's result. The backward takes rounding and clipping for the identity
+//! (Bengio et al. 2013): with `x~` and `W~`, the values of the codes, `d_x = d_out · W~` and `d_W = d_outᵀ ·
+//! x~`.
 
 use super::{BLOCK, linear};
 use offramp_kernels::active;
@@ -10,7 +11,8 @@ use offramp_kernels::bit_linear::{self, Activations};
 use offramp_kernels::gemm::Factors;
 use offramp_kernels::rayon::prelude::*;
 
-/// Ternary matrices that read the same input and stand one after the other, `[out_features, in_features]` in all.
+/// Ternary matrices that read the same input and stand one after the other, `[out_features, in_features]` in
+/// all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ternary<'a> {
     /// Codes of all weights: −1, 0 or 1.
@@ -165,7 +167,8 @@ mod tests {
         (codes, scales, values)
     }
 
-    /// At the values of the codes it is an ordinary product, and differences of that product give its gradients.
+    /// At the values of the codes it is an ordinary product, and differences of that product give its
+    /// gradients.
     #[test]
     fn gradients_go_straight_through() {
         let rows = 67; // more than a block
