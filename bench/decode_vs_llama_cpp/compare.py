@@ -65,35 +65,49 @@ def offramp(job, formats, figures):
                 figures.sample(rate, sample["bandwidth_before"], sample["bandwidth_after"])
 
 
-def llama_cpp(job, kind, figures):
-    command = [sys.executable, HERE / "llama_cpp_speed.py", gguf_files.path(job.work, kind)]
-    command += ["--threads", job.threads, *job.peer_options]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(list(map(str, command)), **pipes) as peer:
+class Peer:
+    """llama.cpp with one model, in a process of its own that answers a line with a line."""
 
-        def ask(*words):
-            if words:
-                print(*words, file=peer.stdin, flush=True)
-            line = peer.stdout.readline()
-            if not line:
-                sys.exit(f"llama.cpp died of {kind} ({peer.wait()}): see the README beside this file")
-            return json.loads(line)
-
-        about = ask()
+    def __init__(self, script, job, kind):
+        self.kind = kind
+        command = [sys.executable, script, gguf_files.path(job.work, kind), "--threads", job.threads, *job.peer_options]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(list(map(str, command)), **pipes)
+        about = self.answer()
         job.system = f"llama-cpp-python {about['version']}, {about['system']}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def ask(self, *words):
+        print(*words, file=self.process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"llama.cpp died of {self.kind} ({self.process.wait()}): see decode_vs_llama_cpp/README.md")
+        return json.loads(line)
+
+
+def llama_cpp(job, kind, figures):
+    with Peer(HERE / "llama_cpp_speed.py", job, kind) as peer:
         figures.bytes_per_token = gguf_files.bytes_per_token(gguf_files.path(job.work, kind), job.prompts[0])
-        ask("decode", job.prompts[0], 4)  # the warm-up
+        peer.ask("decode", job.prompts[0], 4)  # the warm-up
         for prompt in job.prompts:
             for _ in range(job.prefills):
-                figures.prefill[prompt].append(prompt / ask("prefill", prompt)["seconds"])
+                figures.prefill[prompt].append(prompt / peer.ask("prefill", prompt)["seconds"])
         before = probe(job)
         for _ in range(job.samples):
-            seconds = ask("decode", job.prompts[0], job.new_tokens)["seconds"]
+            seconds = peer.ask("decode", job.prompts[0], job.new_tokens)["seconds"]
             after = probe(job)
             figures.sample(job.new_tokens / seconds, before, after)
             before = after
-        figures.peak = max(figures.peak, ask("decode", 1, 1)["peak_memory"])
-        peer.stdin.close()
+        figures.peak = max(figures.peak, peer.ask("decode", 1, 1)["peak_memory"])
 
 
 def probe(job):

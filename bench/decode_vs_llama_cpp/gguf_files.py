@@ -1,6 +1,6 @@
 """Random weights in the shape of a recipe, as the GGUF files that llama.cpp reads: one of each type.
 
-The bf16 file is written here; llama.cpp's own quantiser makes the others of it, as its users would. Files that
+The bf16 file is written here; llama.cpp's own quantizer makes the others of it, as its users would. Files that
 are there already are left as they are.
 """
 
@@ -12,7 +12,7 @@ import gguf
 import llama_cpp
 import numpy
 
-# What llama.cpp calls its file types; each keeps the mixture that its quantiser gives by default, so that
+# What llama.cpp calls its file types; each keeps the mixture that its quantizer gives by default, so that
 # Q4_0's, Q4_K_M's and TQ2_0's heads are Q6_K.
 FILE_TYPES = {
     "F32": llama_cpp.LLAMA_FTYPE_ALL_F32,
@@ -46,7 +46,7 @@ def make(work, recipe, kinds):
         write_bf16(path(work, "BF16"), tomllib.loads(Path(recipe).read_text())["model"])
     for kind in kinds:
         if not path(work, kind).exists():
-            quantise(path(work, "BF16"), path(work, kind), FILE_TYPES[kind])
+            quantize(path(work, "BF16"), path(work, kind), FILE_TYPES[kind])
 
 
 def write_bf16(target, model):
@@ -93,7 +93,7 @@ def write_bf16(target, model):
     part.rename(target)
 
 
-def quantise(source, target, file_type):
+def quantize(source, target, file_type):
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = file_type
     part = target.with_suffix(".part")

@@ -17,38 +17,76 @@ import llama_cpp
 import numpy
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description):
+    """The options of a process that holds one model."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--mmap", action="store_true")
     parser.add_argument("--flash-attention", type=int, default=1)
     parser.add_argument("--no-repack", action="store_true", help="leave the weights as the file has them")
-    arguments = parser.parse_args()
-    # Its own messages go nowhere; answers go to what was stdout.
-    answers = os.fdopen(os.dup(1), "w")
+    return parser
+
+
+def answers():
+    """Answers go to what was stdout; llama.cpp's own messages go nowhere."""
+    stdout = os.fdopen(os.dup(1), "w")
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     if not os.environ.get("LLAMA_LOUD"):
         os.dup2(silence, 2)
 
+    def answer(**what):
+        stdout.write(json.dumps(what) + "\n")
+        stdout.flush()
+
+    return answer
+
+
+def load(arguments):
     llama_cpp.llama_backend_init()
-    model_parameters = llama_cpp.llama_model_default_params()
-    model_parameters.use_mmap = arguments.mmap
-    model_parameters.use_extra_bufts = not arguments.no_repack
-    began = time.perf_counter()
-    model = llama_cpp.llama_model_load_from_file(arguments.model.encode(), model_parameters)
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.use_mmap = arguments.mmap
+    parameters.use_extra_bufts = not arguments.no_repack
+    model = llama_cpp.llama_model_load_from_file(arguments.model.encode(), parameters)
     if not model:
         sys.exit(f"llama.cpp cannot load {arguments.model}")
+    return model
+
+
+def context_parameters(arguments, positions):
     parameters = llama_cpp.llama_context_default_params()
-    parameters.n_ctx = arguments.context
+    parameters.n_ctx = positions
     parameters.n_batch = parameters.n_ubatch = 512
     parameters.n_threads = parameters.n_threads_batch = arguments.threads
     parameters.flash_attn_type = arguments.flash_attention
     parameters.no_perf = True
-    context = llama_cpp.llama_init_from_model(model, parameters)
-    vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    return parameters
+
+
+def vocabulary(model):
+    return llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+
+
+def about(model, seconds):
+    """What the first answer says."""
+    return {
+        "loaded": seconds,
+        "version": llama_cpp.__version__,
+        "system": llama_cpp.llama_print_system_info().decode(),
+        "bytes": llama_cpp.llama_model_size(model),
+    }
+
+
+def main():
+    parser = options(__doc__)
+    parser.add_argument("--context", type=int, default=1024)
+    arguments = parser.parse_args()
+    answer = answers()
+    began = time.perf_counter()
+    model = load(arguments)
+    context = llama_cpp.llama_init_from_model(model, context_parameters(arguments, arguments.context))
+    vocab = vocabulary(model)
     memory = llama_cpp.llama_get_memory(context)
 
     def feed(tokens):
@@ -72,16 +110,7 @@ def main():
             token = feed([token])
         return time.perf_counter() - began
 
-    def answer(**what):
-        answers.write(json.dumps(what) + "\n")
-        answers.flush()
-
-    answer(
-        loaded=time.perf_counter() - began,
-        version=llama_cpp.__version__,
-        system=llama_cpp.llama_print_system_info().decode(),
-        bytes=llama_cpp.llama_model_size(model),
-    )
+    answer(**about(model, time.perf_counter() - began))
     for line in sys.stdin:
         what, *numbers = line.split()
         numbers = [int(number) for number in numbers]

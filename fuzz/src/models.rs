@@ -10,7 +10,7 @@ const LEAST: &str = r#"{
   "max_position_embeddings": 8, "tie_word_embeddings": TIED EXTRA
 }"#;
 
-/// A block of offramp's own quantisation.
+/// A block of offramp's own quantization.
 fn strips(layers: &str, head: &str) -> String {
     let part = |format: &str| match format {
         "int8" => r#"{"format": "int8", "bits": 8, "block_size": 64, "scales": "bf16"}"#.to_owned(),
@@ -23,7 +23,7 @@ fn strips(layers: &str, head: &str) -> String {
     )
 }
 
-/// Floats, 8 and 4 bits, ternary weights packed and to be made, rotated ones.
+/// Floats, 8 and 4 bits, ternary weights packed and to be made, rotated ones; families with biases, norms and windows.
 ///
 /// # Panics
 /// If one of them is no config any more.
@@ -37,6 +37,8 @@ pub fn configs() -> Vec<Config> {
     };
     let bitskip = r#", "quantization_config": {"quant_method": "bitskip", "activation_bits": 4, "hadamard": true,
         "quantization_mode": "online"}"#;
+    let window = r#", "attention_bias": true, "use_sliding_window": true, "sliding_window": 2,
+        "max_window_layers": 0"#;
     let all = [
         ("llama", "false", String::new()),
         ("llama", "true", String::new()),
@@ -46,6 +48,10 @@ pub fn configs() -> Vec<Config> {
         ("bitnet", "true", bitnet("autobitlinear", "offline")),
         ("bitnet", "true", bitnet("autobitlinear", "online")),
         ("bitskip", "true", bitskip.to_owned()),
+        ("qwen2", "false", String::new()),
+        ("qwen3", "true", window.to_owned()),
+        ("smollm3", "false", r#", "mlp_bias": true, "no_rope_layer_interval": 1"#.to_owned()),
+        ("llama", "true", r#", "rope_scaling": {"type": "yarn", "factor": 4}"#.to_owned()),
     ];
     let config = |(model, tied, extra): (&str, &str, String)| {
         let kv_heads = if model == "bitnet" { "2" } else { "1" }; // packed rows come in fours

@@ -16,7 +16,7 @@ pub fn read(path: &Path) {
     let all = || {
         let mut stories = answer(corpus.stories())?;
         let all: Vec<_> = stories.by_ref().take(MOST_STORIES).map(answer).collect();
-        stories.found().remarks();
+        stories.counts().remarks();
         Some(all)
     };
     let first = all();

@@ -5,7 +5,7 @@ use offramp_train::Recipe;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// The repository's own stories, prepared in a folder that goes with it.
+/// This repository's stories, prepared in a temporary folder.
 #[derive(Debug)]
 pub struct Corpus(TempDir);
 
@@ -30,16 +30,17 @@ impl Corpus {
         place
     }
 
-    /// A place beside the corpus, which is at `corpus`.
+    /// A path beside the corpus, which is at `corpus`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 }
 
-/// A model of 4 layers and so many steps, without validation and checkpoints on the way, and more keys.
+/// A model of 4 layers and this many steps, without validations and checkpoints on the way, and with more
+/// keys.
 ///
 /// # Panics
-/// If there is no such recipe.
+/// If the recipe does not parse.
 pub fn small_recipe(precision: &str, steps: u64, keys: &str) -> Recipe {
     let text = format!(
         "[data]\ncorpus = \"corpus\"\n[model]\nhidden_size = 64\nintermediate_size = 128\nnum_hidden_layers = 4\n\

@@ -1,4 +1,4 @@
-//! What PyTorch said: the folders under `tests/fixtures/`, made by `tests/python/make_fixtures.py`.
+//! The results of PyTorch: the folders under `tests/fixtures/`, made by `tests/python/make_fixtures.py`.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ impl Fixture {
         Self { folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name) }
     }
 
-    /// Where it lies: for the models, a Hugging Face folder.
+    /// Its path; for a model, a Hugging Face folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -99,8 +99,7 @@ pub fn ids(value: &Value) -> Vec<u32> {
     numbers(value).into_iter().map(|id| id as u32).collect()
 }
 
-/// The tensors of one file of ours, f32 or token ids. A reader of its own, so that the room under test
-/// does not vouch for itself.
+/// The tensors of one of our files, f32 or token ids. The reader is separate from the crates under test.
 #[derive(Debug)]
 pub struct Tensors {
     floats: BTreeMap<String, (Vec<usize>, Vec<f32>)>,

@@ -1,4 +1,4 @@
-//! The promises no single room can keep: see `tests/`. Here is only what those tests share.
+//! Tests of several crates together: see `tests/`. This file holds what these tests share.
 
 pub mod corpus;
 pub mod golden;

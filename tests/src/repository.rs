@@ -1,15 +1,15 @@
-//! The repository itself, as the rules of the house see it.
+//! Reads this repository for the tests of its rules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is not ours to judge: made by tools, or ignored by git.
+/// Paths that are not checked: made by tools, or ignored by git.
 const SKIPPED: [&str; 7] = [".git", "target", "runs", "data", ".venv", "__pycache__", "artifacts"];
 
-/// Its root.
+/// The root folder of the repository.
 ///
 /// # Panics
-/// If this package lies nowhere.
+/// If this package has no parent folder.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
@@ -22,7 +22,7 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What lies in a folder, by name; folders end in `/`.
+/// The entries of a folder, sorted; folders end in `/`.
 ///
 /// # Panics
 /// If it cannot be listed.
@@ -40,7 +40,8 @@ pub fn list(folder: &str) -> Vec<String> {
     names
 }
 
-/// All files below a folder (`""` is the root) whose name ends so, as paths from the root. Fixtures are data.
+/// All files below a folder (`""` is the root) whose names end with one of `ends`, as paths from the root.
+/// Fixtures are left out, because they are data.
 ///
 /// # Panics
 /// If a folder cannot be listed.
@@ -57,10 +58,10 @@ pub fn files(folder: &str, ends: &[&str]) -> Vec<String> {
     found
 }
 
-/// Asserts that a rule found nothing.
+/// Asserts that a rule found no violation.
 ///
 /// # Panics
-/// If it did, with one line for each violation.
+/// If it found some, with one line for each.
 #[track_caller]
 pub fn assert_none(violations: Vec<String>) {
     assert!(violations.is_empty(), "\n  {}\n", violations.join("\n  "));

@@ -1,4 +1,5 @@
-//! Ternary models against transformers' own, at every exit: folders as it writes them, in each way that it has.
+//! Ternary models against transformers' own, at every exit: folders as it writes them, in each way that it
+//! has.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
@@ -7,7 +8,8 @@ use offramp_model::{Batch, BitLinear, Format, Formats, Llama, Scratch};
 use offramp_tests::golden::{Fixture, assert_close};
 use std::path::Path;
 
-/// Activations are rounded: where PyTorch's last bit is another, a code may be. These numbers have no such place.
+/// Activations are rounded: where PyTorch's last bit is another, a code may be. These numbers have no such
+/// place.
 const TOLERANCE: f64 = 1e-5;
 const FOLDERS: [&str; 3] = ["bitnet-online", "bitnet-packed", "bitnet-offline"];
 

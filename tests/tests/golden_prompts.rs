@@ -1,5 +1,5 @@
-//! Prompts and what follows them, as `transformers` encodes and decodes them: tokenizers of the kinds that people's
-//! folders hold, made and asked by `tests/python/make_prompt_fixtures.py`.
+//! Prompts and what follows them, as `transformers` encodes and decodes them: tokenizers of the kinds that
+//! people's folders hold, made and asked by `tests/python/make_prompt_fixtures.py`.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 

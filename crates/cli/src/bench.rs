@@ -1,10 +1,12 @@
-//! `offramp bench`: tokens per second at every exit, in every number format.
+//! `offramp bench`: measures tokens per second at every exit, in every number format.
 
 pub(crate) mod describe;
+mod many_texts;
 
 use crate::formats::Parts;
 use crate::number::rate;
-use crate::progress::Progress;
+use crate::progress::counted;
+use crate::speculate::Speculate;
 use crate::{output, shape, source};
 use anyhow::Result;
 use offramp_eval::{SpeedOptions, SpeedReport, Spread, speed};
@@ -12,28 +14,29 @@ use offramp_model::{Config, Format, Formats, Llama};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Passes of `--probe`.
+/// The number of passes of `--probe`.
 const PASSES: usize = 9;
-/// Of the weights that are made up.
+/// The seed of random weights.
 const SEED: u64 = 0;
 
 /// Measure tokens per second at every exit, in every number format
 ///
-/// Batch 1: a prompt, then new tokens one by one, at every exit in turn, token by token. The memory's bandwidth is
-/// probed before and after every round of them; a round counts only if the two agree within 10 %, otherwise it is
-/// taken again. Medians, with the least and the most. If other programs keep the processors busy, it says so. The prompt
-/// is made-up token ids: no text, and no special tokens.
+/// Batch 1: a prompt, then new tokens one by one, with all exits in turn. The memory bandwidth is probed
+/// before and after every round. A round counts only if the two probes agree within 10 %; otherwise it is
+/// repeated. The table shows medians, minimum and maximum, and a note if other programs keep the processors
+/// busy. The prompt is made-up token ids, without special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp bench runs/first-light --exits 6,12,18,24\n  \
                   offramp bench --config recipes/llama3-earlyexit.toml --format bf16,int8,int4 --threads 1\n  \
+                  offramp bench --texts 1,4,16 --new-tokens 64\n  \
                   offramp bench --probe")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// A recipe (.toml) or a config.json: random weights in that shape, and as much context as is asked for
+    /// A recipe (.toml) or a config.json: random weights in that shape, with as much context as needed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "model_folder"])]
     config: Option<PathBuf>,
-    /// Only read the memory, on all threads, and say how fast that was
+    /// Only measure the memory bandwidth, on all threads
     #[arg(long, conflicts_with_all = ["model", "model_folder", "config"])]
     probe: bool,
     /// Number formats of the weights, separated by commas: f32, bf16, int8, int4, ternary [default: as the
@@ -48,13 +51,21 @@ pub(crate) struct Arguments {
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 128)]
     prompt_tokens: usize,
-    /// Tokens decoded after it
+    /// Tokens decoded after the prompt
     #[arg(long, value_name = "N", default_value_t = 128)]
     new_tokens: usize,
     /// Counted samples of each exit
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
-    /// Time a call for so many tokens after the prompt too, against one token; 0 for none
+    /// Numbers of texts at once, separated by commas: measures the tokens per second of all texts together,
+    /// at the deepest of the exit layers, instead of each exit's speed for one text
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "probe")]
+    texts: Vec<usize>,
+    /// With --texts, draft with the first layers: auto, off, or an exit layer and a draft length, as 6:4
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off",
+        requires = "texts")]
+    speculate: Speculate,
+    /// Also time a call for N tokens after the prompt, compared with one token; 0 for none
     #[arg(long, value_name = "N", default_value_t = 6)]
     verify: usize,
 }
@@ -66,7 +77,7 @@ struct Answer<'a> {
     reports: &'a [SpeedReport],
 }
 
-/// What `--probe` says.
+/// The result of `--probe`.
 #[derive(Serialize)]
 struct ProbeAnswer {
     /// Bytes per second.
@@ -87,24 +98,23 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         }
     };
     let options = options(arguments, &config);
-    let mut reports = Vec::new();
-    for formats in formats(arguments) {
-        let load = || match &source {
-            Some(source) => source.load(&formats),
+    let load = |formats: &Formats| -> offramp_eval::Result<Llama> {
+        match &source {
+            Some(source) => Ok(source.load(formats)?),
             None => {
                 let needed = options.positions().max(config.max_position_embeddings);
                 let config = Config { max_position_embeddings: needed, ..config.clone() };
-                Ok(Llama::random(config, SEED, &formats)?)
+                Ok(Llama::random(config, SEED, formats)?)
             }
-        };
-        let mut progress = Progress::new(1);
-        let mut show = |done: usize, total: usize| {
-            progress.set_total(total as u64);
-            let remaining = progress.remaining(done as u64, total as u64);
-            let name = formats.layers.map_or("", Format::name);
-            progress.set(done as u64, || format!("{name} {done} of {total} samples, {remaining} left"));
-        };
-        reports.push(speed(|| Ok(load()?), &options, &mut show)?);
+        }
+    };
+    if !arguments.texts.is_empty() {
+        return many_texts::run(arguments, path, &options, &load, json);
+    }
+    let mut reports = Vec::new();
+    for formats in formats(arguments) {
+        let mut progress = counted(formats.layers.map_or("timed", Format::name), "samples");
+        reports.push(speed(|| load(&formats), &options, &mut progress)?);
     }
     match json {
         true => output::json(&Answer { model: path, reports: &reports })?,
@@ -122,7 +132,7 @@ fn options(arguments: &Arguments, config: &Config) -> SpeedOptions {
     SpeedOptions { exits, prompt_tokens, new_tokens, runs, verify }
 }
 
-/// One of each, as asked.
+/// The formats to measure, one after the other.
 fn formats(arguments: &Arguments) -> Vec<Formats> {
     match arguments.format.is_empty() {
         true => vec![arguments.parts.formats(arguments.config.is_some().then_some(Format::F32))],

@@ -1,10 +1,10 @@
-//! `offramp card`: a model's card, every number in it measured or read.
+//! `offramp card`: writes a model's card. Every number in it is measured, or read from a file.
 
 use crate::plot;
-use crate::progress::Progress;
+use crate::progress::counted;
 use crate::{eval, output, stories};
 use anyhow::{Context, Result};
-use offramp_eval::card::{Card, EXITS_PLOT, Facts, MODELING, Measured, Scores, SpeedFigures};
+use offramp_eval::card::{Card, EXITS_PLOT, Facts, Measured, Scores, SpeedFigures};
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
 use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
@@ -15,19 +15,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The card and what was measured for it, beside it.
+/// The card, and beside it the file of its measurements.
 const CARD: &str = "README.md";
 const MEASURED: &str = "card.json";
-/// What every card says of itself: a `README.md` without it is somebody else's.
+/// Every card of ours contains these words. A `README.md` without them belongs to somebody else.
 const OURS: &str = "`offramp card`";
-/// The module and the class that add `set_exit_layer` in Python.
-const MODULE: [&str; 2] = ["modeling_early_exit", "EarlyExitLlamaForCausalLM"];
+/// The Python module that adds `set_exit_layer`.
+const MODULE: &str = "modeling_early_exit";
 
 /// Write a model's card, README.md in its folder, with every number measured
 ///
-/// The folder gets README.md (a Hugging Face model card), exits.svg (perplexity and speed at every exit), card.json (the
-/// same numbers for programs) and modeling_early_exit.py, which gives the model set_exit_layer in Python. What was not
-/// measured or found is named in the card, with the command that finds it.
+/// The folder gets README.md (a Hugging Face model card), exits.svg (perplexity and speed at every exit),
+/// card.json (the same numbers for programs) and modeling_early_exit.py, which adds set_exit_layer in Python.
+/// For a number that is missing, the card names the command that measures it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp card runs/first-light --data valid.txt --license mit --dataset roneneldan/TinyStories"
@@ -38,18 +38,19 @@ pub(crate) struct Arguments {
     /// Stories, or a folder that `offramp prepare` wrote, as for `offramp eval`: perplexity at every exit
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
-    /// Stories that no choice has touched: one more number, at full depth
+    /// Stories that were not used for any choice: one more number, at full depth
     #[arg(long, value_name = "PATH")]
     untouched: Vec<PathBuf>,
     #[command(flatten)]
     reading: stories::Reading,
-    /// The run folder with the journal and the recipe [default: where the model lies]
+    /// The run folder with the journal and the recipe [default: the model's folder, or the one around it]
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
-    /// Samples of each exit's speed; 0 does not measure it
+    /// Samples of each exit's speed; with 0, speed is not measured
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
-    /// Exit layers of the card's table, separated by commas; the plot has all [default: each quarter of the depth]
+    /// Exit layers of the card's table, separated by commas; the plot has all [default: each quarter of the
+    /// depth]
     #[arg(long, value_name = "E,…", value_delimiter = ',')]
     exits: Vec<usize>,
     /// The model's name [default: its folder's]
@@ -61,13 +62,13 @@ pub(crate) struct Arguments {
     /// The licence, as the Hub names it: mit
     #[arg(long, value_name = "NAME")]
     license: Option<String>,
-    /// What it has learnt from, as the Hub names it: roneneldan/TinyStories
+    /// The training data, as the Hub names it: roneneldan/TinyStories
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
     /// The language of its text: en
     #[arg(long, value_name = "CODE")]
     language: Option<String>,
-    /// Replace a README.md that is no card of offramp's
+    /// Replace a README.md that offramp did not write
     #[arg(long)]
     overwrite: bool,
 }
@@ -129,7 +130,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to write over a `README.md` unless it is a card of ours: whatever its bytes are, if they can be read at all.
+/// Refuses to replace a `README.md` that is not a card of ours. Reads it as bytes, because it may not be
+/// UTF-8.
 fn refuse_another_s(path: &Path) -> Result<()> {
     let ours = match fs::read(path) {
         Ok(bytes) => bytes.windows(OURS.len()).any(|bytes| bytes == OURS.as_bytes()),
@@ -143,14 +145,14 @@ fn refuse_another_s(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder's name; a run's `model/` has that of the run.
+/// The folder's name. `model/` in a run folder has the run's name.
 fn name(folder: &Path) -> String {
     let own = folder.file_name().filter(|name| *name != MODEL);
     let name = own.or_else(|| folder.parent().and_then(Path::file_name));
     name.map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Where the journal lies: as told, in the run folder that holds the model, or beside the weights.
+/// The folder of the journal: the argument's, else the model's folder, else the folder around it.
 fn run_folder(arguments: &Arguments, folder: &Path) -> Option<PathBuf> {
     let near = [Some(folder), folder.parent()].into_iter().flatten().map(Path::to_owned);
     arguments.run.clone().or_else(|| near.into_iter().find(|place| place.join(JOURNAL).exists()))
@@ -180,7 +182,7 @@ fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Meas
     Ok(Measured { version, validation, untouched, speed })
 }
 
-/// Every exit's speed; a short context takes a shorter prompt and fewer tokens after it.
+/// Times every exit. A short context gets a shorter prompt and fewer new tokens.
 fn time(runs: usize, folder: &Path, config: &Config) -> Result<SpeedFigures> {
     let half = config.prompt_context() / 2;
     let usual = SpeedOptions::default();
@@ -191,17 +193,12 @@ fn time(runs: usize, folder: &Path, config: &Config) -> Result<SpeedFigures> {
         verify: 0,
         runs,
     };
-    let mut progress = Progress::new(1);
-    let mut show = |done: usize, total: usize| {
-        progress.set_total(total as u64);
-        let remaining = progress.remaining(done as u64, total as u64);
-        progress.set(done as u64, || format!("timed {done} of {total} samples, {remaining} left"));
-    };
-    let report = offramp_eval::speed(|| Ok(Llama::load(folder, &Formats::default())?), &options, &mut show)?;
+    let load = || Ok(Llama::load(folder, &Formats::default())?);
+    let report = offramp_eval::speed(load, &options, &mut counted("timed", "samples"))?;
     Ok(SpeedFigures::new(&report))
 }
 
-/// Writes the card and what it speaks of.
+/// Writes the card and the files that it mentions.
 fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
     let write = |name: &str, text: &str| {
         checkpoint::write_atomically(&folder.join(name), |file| file.write_all(text.as_bytes()))
@@ -212,8 +209,9 @@ fn write(folder: &Path, card: &Card<'_>) -> Result<()> {
         write(EXITS_PLOT, &plot::exits::svg(&card.measured, card.name)?)?;
     }
     if card.is_float() {
-        checkpoint::add_remote_code(folder, MODULE[0], MODULE[1], MODELING)?;
-        // Folders of earlier builds lack it, and transformers then guesses.
+        let (class, code) = card.modeling();
+        checkpoint::add_remote_code(folder, MODULE, &class, &code)?;
+        // Folders of earlier builds lack this file, and transformers then guesses the tokenizer's class.
         if !folder.join(TOKENIZER_CONFIG).exists() && folder.join(TOKENIZER).exists() {
             let context = card.config.max_position_embeddings;
             write(TOKENIZER_CONFIG, &Tokenizer::from_folder(folder)?.transformers_json(context))?;

@@ -1,22 +1,22 @@
-//! `offramp chat`: a conversation in the terminal, or one whose messages come from a pipe.
+//! `offramp chat`: a conversation in the terminal, or with messages from a pipe.
 
 mod lines;
 
 use crate::interrupt::Answering;
 use crate::{generation, output, source};
 use anyhow::{Result, bail};
-use lines::{Command, HELP, Lines, Said};
+use lines::{Command, HELP, Input, Lines};
 use offramp_engine::{Session, Speculation, Workspace};
 use offramp_pipeline::{Chat, Finish, GeneratedText, Pipeline};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 
-/// Talk with a model that was trained to chat
+/// Chat with a model that was trained for it
 ///
 /// The conversation goes through the model's own chat template, as transformers applies it
 /// (chat_template.jinja, or chat_template in tokenizer_config.json). Each line is a message; /help lists the
-/// commands. Ctrl-C stops an answer. Messages may come from a pipe, one a line: then only the answers are
+/// commands. Ctrl-C stops an answer. Messages may come from a pipe, one per line; then only the answers are
 /// printed.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -25,17 +25,17 @@ use std::ops::ControlFlow;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// What the model is told before the conversation
+    /// The system message, before the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// At most so many new tokens in an answer
+    /// At most N new tokens in an answer
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_new_tokens: usize,
     #[command(flatten)]
     generation: generation::Arguments,
 }
 
-/// An answer, as JSON says it.
+/// An answer as JSON.
 #[derive(Serialize)]
 struct Answer {
     message: String,
@@ -44,18 +44,18 @@ struct Answer {
     stop: &'static str,
     stop_string: Option<String>,
     conversation_tokens: usize,
-    prompt_tokens: usize, // of them, those that had to be run
+    prompt_tokens: usize, // those of them that were not in the cache
     decode_tokens_per_second: Option<f64>,
     time_to_first_token: f64,
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let source = arguments.source.source()?;
-    // Before the weights: most folders without a template are asked for a chat by mistake.
+    // Checked before the weights are loaded: most folders without a template are not chat models.
     let template = source.chat_template()?;
     let mut pipeline = source.open(&arguments.generation.formats())?;
     let chat = Chat::new(template, arguments.system.clone(), &mut pipeline);
-    let mut talk = Talk {
+    let mut conversation = Conversation {
         arguments,
         pipeline: &pipeline,
         chat,
@@ -66,20 +66,21 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         json,
         person: io::stdin().is_terminal(),
     };
-    talk.check()?;
-    talk.ask(&format!("{}: /help lists the commands, Ctrl-C stops an answer\n", source.path().display()));
+    conversation.check()?;
+    conversation
+        .ask(&format!("{}: /help lists the commands, Ctrl-C stops an answer\n", source.path().display()));
     let mut lines = Lines::new(io::stdin().lock());
     loop {
-        talk.ask("> ");
-        let said = lines.next(|| talk.ask("… "))?;
-        if talk.heed(said)?.is_break() {
+        conversation.ask("> ");
+        let input = lines.next(|| conversation.ask("… "))?;
+        if conversation.handle(input)?.is_break() {
             return Ok(());
         }
     }
 }
 
-/// The conversation, and what the model has computed of it.
-struct Talk<'p> {
+/// The conversation, and what the model has computed for it.
+struct Conversation<'p> {
     arguments: &'p Arguments,
     pipeline: &'p Pipeline,
     chat: Chat,
@@ -92,8 +93,8 @@ struct Talk<'p> {
     person: bool,
 }
 
-impl<'p> Talk<'p> {
-    /// Whether the options are such that anything can be answered, before anything is said.
+impl<'p> Conversation<'p> {
+    /// Checks the options before the first message.
     fn check(&mut self) -> Result<()> {
         let Self { arguments, pipeline, speculation, .. } = self;
         let token = [0];
@@ -102,33 +103,33 @@ impl<'p> Talk<'p> {
         Ok(())
     }
 
-    /// Says what a person should see before typing.
+    /// Prints what a person should see before typing.
     fn ask(&self, words: &str) {
         if self.person {
             output::ask(words);
         }
     }
 
-    /// Answers a message, or does what a command says; breaks where the conversation ends.
-    fn heed(&mut self, said: Option<Said>) -> Result<ControlFlow<()>> {
-        match said {
+    /// Answers a message or executes a command. Breaks at the end of the conversation.
+    fn handle(&mut self, input: Option<Input>) -> Result<ControlFlow<()>> {
+        match input {
             None => {
                 self.ask("\n");
                 return Ok(ControlFlow::Break(()));
             }
-            Some(Said::Command(Command::Quit)) => return Ok(ControlFlow::Break(())),
-            Some(Said::Command(Command::Help)) => output::note(HELP),
-            Some(Said::Command(Command::Reset)) => self.chat.reset(),
-            Some(Said::Nothing) => {}
-            Some(Said::Unknown(name)) => {
+            Some(Input::Command(Command::Quit)) => return Ok(ControlFlow::Break(())),
+            Some(Input::Command(Command::Help)) => output::note(HELP),
+            Some(Input::Command(Command::Reset)) => self.chat.reset(),
+            Some(Input::Nothing) => {}
+            Some(Input::Unknown(name)) => {
                 let line = format!("/{name} is no command: put a space before a message that begins with /");
                 if !self.person {
                     bail!(line);
                 }
                 output::note(&line);
             }
-            Some(Said::Message(message)) => match self.turn(message) {
-                // A person may say it otherwise; a script cannot.
+            Some(Input::Message(message)) => match self.turn(message) {
+                // A person may try again; a script cannot.
                 Err(error) if self.person && error.is::<offramp_pipeline::Error>() => {
                     output::note(&format!("error: {error:#}"));
                 }
@@ -138,7 +139,7 @@ impl<'p> Talk<'p> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// A message and its answer. What could not be answered was not said.
+    /// Adds a message and its answer. A message that could not be answered is removed again.
     fn turn(&mut self, message: String) -> Result<()> {
         self.chat.ask(&message);
         match self.answer(message) {
@@ -174,11 +175,11 @@ impl<'p> Talk<'p> {
         Ok(text)
     }
 
-    /// Prints the answer as it comes, unless it goes out as JSON; Ctrl-C stops it.
+    /// Generates the answer, and prints it as it comes unless it is JSON. Ctrl-C stops it.
     fn generate(&mut self, session: Session, ids: &[u32]) -> Result<GeneratedText> {
         let Self { arguments, pipeline, .. } = *self;
         let mut request = arguments.generation.request(pipeline, ids, arguments.max_new_tokens);
-        // The same question twice need not have the same answer.
+        // The same question need not get the same answer twice.
         request.sampling.seed = request.sampling.seed.wrapping_add(self.answers);
         let mut generation = pipeline.begin(session, &request, self.speculation.clone())?;
         let answering = Answering::begin();
@@ -192,7 +193,7 @@ impl<'p> Talk<'p> {
                 ControlFlow::Continue(())
             }
         });
-        // What was computed of it is kept, whatever came of the answer.
+        // The session is kept, even if the answer failed.
         let (found, session, speculation) = generation.into_parts();
         (self.session, self.speculation) = (Some(session), speculation);
         ran?;
@@ -206,7 +207,7 @@ impl<'p> Talk<'p> {
 fn answer(message: String, conversation_tokens: usize, found: GeneratedText) -> Answer {
     let GeneratedText { text, tokens, finish, statistics } = found;
     let (stop, stop_string) = match finish {
-        // The answer has no other reader than who pressed Ctrl-C.
+        // Only a Ctrl-C stops a chat's answer this way.
         Finish::Reader => ("interrupted", None),
         finish => generation::finish(finish),
     };
@@ -223,7 +224,7 @@ fn answer(message: String, conversation_tokens: usize, found: GeneratedText) -> 
     }
 }
 
-/// What is to be said of an answer that did not end by itself.
+/// The note after an answer that did not end by itself.
 fn note(finish: &Finish, limit: usize) -> Option<String> {
     match finish {
         Finish::StopToken | Finish::StopString(_) => None,

@@ -1,13 +1,14 @@
-//! What a training run shows of itself, in words: a few lines for a terminal, one long line for a file.
+//! The words of a training run's display: a few lines for a terminal, one long line for a file.
 
 use crate::number::{bytes, duration, fixed, grouped, rate};
+use crate::screen::{bar, cut};
 use offramp_eval::Memory;
 use offramp_model::journal::{ExitLoss, ValidationRecord};
 use std::time::Duration;
 
-/// Where a run stands after a step.
+/// The state of a run after a step.
 #[derive(Clone, Debug)]
-pub(crate) struct State {
+pub(crate) struct RunState {
     pub(crate) step: u64,
     pub(crate) steps: u64,
     pub(crate) remaining: Duration,
@@ -23,7 +24,7 @@ pub(crate) struct State {
     pub(crate) memory: Option<Memory>,
 }
 
-/// What happened last, of what does not happen in every step.
+/// The latest events that do not happen in every step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest {
     pub(crate) validation: Option<ValidationRecord>,
@@ -31,18 +32,18 @@ pub(crate) struct Latest {
     pub(crate) saved: Option<u64>,
 }
 
-/// The dashboard: three or four lines of at most `width` columns. What does not fit is left out whole; what matters
-/// most comes first.
-pub(crate) fn lines(state: &State, latest: &Latest, width: usize) -> Vec<String> {
+/// The dashboard: three or four lines of at most `width` columns. The most important facts come first; one
+/// that does not fit is left out.
+pub(crate) fn lines(state: &RunState, latest: &Latest, width: usize) -> Vec<String> {
     let percent = percent(state);
-    // A fixed part of the width, so that the bar does not tremble when a number gets a digit more.
+    // A fixed part of the width, so that the bar keeps its length when a number gets another digit.
     let bar = bar(state.step, state.steps, (width / 5).min(24));
     let head = format!("{bar} {percent:>3}%  ");
-    let room = width.saturating_sub(head.chars().count());
+    let rest = width.saturating_sub(head.chars().count());
     let mut health = memory(state);
     health.extend([skipped(state), spikes(state)]);
     health.extend(latest.saved.map(|step| format!("saved step {}", grouped(step))));
-    let first = head + &fit(&pace(state), room);
+    let first = head + &fit(&pace(state), rest);
     let mut lines = vec![cut(first.trim_end(), width), fit(&learning(state), width)];
     lines.extend(latest.validation.as_ref().map(|record| exits(record, width)));
     lines.push(fit(&health, width));
@@ -50,7 +51,7 @@ pub(crate) fn lines(state: &State, latest: &Latest, width: usize) -> Vec<String>
 }
 
 /// The same facts in one line.
-pub(crate) fn plain(state: &State) -> String {
+pub(crate) fn plain(state: &RunState) -> String {
     let step = format!("step {}/{} ({}%)", grouped(state.step), grouped(state.steps), percent(state));
     let mut facts = vec![step];
     facts.extend(learning(state));
@@ -71,7 +72,7 @@ pub(crate) fn validation(record: &ValidationRecord) -> String {
     )
 }
 
-/// The validation in so many columns: the first and the last exit stay longest, the full model always.
+/// The validation in `width` columns. Exits in the middle are left out first, and the full model never.
 fn exits(record: &ValidationRecord, width: usize) -> String {
     let head = format!("validated {}: exit ", grouped(record.step));
     let mut exits: Vec<_> = record.exits.iter().map(exit).collect();
@@ -88,11 +89,11 @@ fn exit(exit: &ExitLoss) -> String {
     format!("{} {}/{}", exit.exit_layer, fixed(exit.loss, 3), rate(exit.perplexity()))
 }
 
-fn percent(state: &State) -> u64 {
+fn percent(state: &RunState) -> u64 {
     100 * state.step / state.steps.max(1)
 }
 
-fn pace(state: &State) -> [String; 3] {
+fn pace(state: &RunState) -> [String; 3] {
     [
         format!("{} left", duration(state.remaining)),
         format!("step {}/{}", grouped(state.step), grouped(state.steps)),
@@ -100,7 +101,7 @@ fn pace(state: &State) -> [String; 3] {
     ]
 }
 
-fn learning(state: &State) -> [String; 4] {
+fn learning(state: &RunState) -> [String; 4] {
     [
         format!("loss {}, smoothed {}", fixed(state.loss, 3), fixed(state.smoothed_loss, 3)),
         format!("gradient {}", fixed(state.grad_norm, 2)),
@@ -109,25 +110,20 @@ fn learning(state: &State) -> [String; 4] {
     ]
 }
 
-fn memory(state: &State) -> Vec<String> {
+fn memory(state: &RunState) -> Vec<String> {
     let memory = state.memory.iter();
     memory.map(|memory| format!("memory {}, peak {}", bytes(memory.resident), bytes(memory.peak))).collect()
 }
 
-fn skipped(state: &State) -> String {
+fn skipped(state: &RunState) -> String {
     format!("{} skipped", grouped(state.skipped))
 }
 
-fn spikes(state: &State) -> String {
+fn spikes(state: &RunState) -> String {
     format!("{} loss spike{}", grouped(state.loss_spikes), if state.loss_spikes == 1 { "" } else { "s" })
 }
 
-fn bar(done: u64, total: u64, cells: usize) -> String {
-    let filled = (cells as u64 * done.min(total) / total.max(1)) as usize;
-    "━".repeat(filled) + &"─".repeat(cells - filled)
-}
-
-/// As many of the facts, from the first on, as fit.
+/// The first facts, as many as fit.
 fn fit(facts: &[String], width: usize) -> String {
     let mut line = String::new();
     for fact in facts {
@@ -142,13 +138,6 @@ fn fit(facts: &[String], width: usize) -> String {
         Some(first) if line.is_empty() => cut(first, width),
         _ => line,
     }
-}
-
-fn cut(line: &str, width: usize) -> String {
-    if line.chars().count() <= width {
-        return line.to_owned();
-    }
-    line.chars().take(width.saturating_sub(1)).chain("…".chars().take(width)).collect()
 }
 
 #[cfg(test)]

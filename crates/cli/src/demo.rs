@@ -1,11 +1,12 @@
-//! `offramp demo`: what depth buys, on the model that the program carries.
+//! `offramp demo`: measures every exit of the model that the program contains.
 
 use crate::bench::describe;
-use crate::generate::{self, Voice};
+use crate::eval;
+use crate::generate::{self, Printing};
 use crate::number::{grouped, rate};
 use crate::output::{self, Table};
+use crate::progress::counted;
 use crate::source::carried;
-use crate::{eval, progress};
 use anyhow::{Context, Result};
 use offramp_engine::{SamplingOptions, Speculation};
 use offramp_eval::card::Measured;
@@ -15,13 +16,14 @@ use offramp_models::{TINYSTORIES_24, stories};
 use offramp_pipeline::{Pipeline, PromptOptions, Request, Source};
 use serde::Serialize;
 
-/// Of the prompt and after it, when speed is measured: a look, no benchmark.
+/// Tokens of the prompt, and new tokens, when speed is measured. So few give a first impression, not a
+/// benchmark.
 const TOKENS: usize = 64;
 
-/// Show what depth buys: the exits of the model that offramp carries, measured, and one opening continued from each
+/// Measure the exits of the model that comes with offramp, and continue one opening from each
 ///
-/// Perplexity and agreement are measured on the stories of offramp's repository, which the model has never seen; what
-/// `offramp card` measured on TinyStories stands beside them.
+/// Perplexity and agreement are measured on the stories of offramp's repository, which the model has never
+/// seen. The numbers that `offramp card` measured on TinyStories stand beside them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp demo\n  offramp demo --prompt \"The dragon was hungry\"")]
 pub(crate) struct Arguments {
@@ -71,9 +73,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         let max_new_tokens = arguments.max_new_tokens;
         let request =
             Request { prompt: &prompt, max_new_tokens, exit_layer, sampling, confidence: None, stop: &[] };
-        let voice = if json { Voice::Silent } else { Voice::Plain };
+        let printing = if json { Printing::Silent } else { Printing::Plain };
         let off = Speculation::off();
-        let (found, _) = generate::generate(&pipeline, &request, &arguments.prompt, off, voice)?;
+        let (found, _) = generate::generate(&pipeline, &request, &arguments.prompt, off, printing)?;
         continuations.push(Continuation { exit_layer, text: found.text });
     }
     match json {
@@ -99,12 +101,8 @@ fn score(pipeline: &Pipeline, exits: &[usize]) -> Result<Vec<ExitScore>> {
 fn time(source: &Source, exits: &[usize]) -> Result<SpeedReport> {
     let options =
         SpeedOptions { exits: exits.to_vec(), prompt_tokens: TOKENS, new_tokens: TOKENS, runs: 3, verify: 0 };
-    let mut progress = progress::Progress::new(1);
-    let mut show = |done: usize, total: usize| {
-        progress.set_total(total as u64);
-        progress.set(done as u64, || format!("timed {done} of {total} samples"));
-    };
-    Ok(speed(|| Ok(source.load(&Formats::default())?), &options, &mut show)?)
+    let load = || Ok(source.load(&Formats::default())?);
+    Ok(speed(load, &options, &mut counted("timed", "samples"))?)
 }
 
 fn introduction(config: &Config) -> String {
@@ -116,7 +114,7 @@ fn introduction(config: &Config) -> String {
     )
 }
 
-/// Measured now on the left, recorded by `offramp card` on the right.
+/// On the left the numbers measured now, on the right those that `offramp card` recorded.
 fn table(scores: &[ExitScore], speed: &SpeedReport, recorded: &Measured) -> String {
     let mut table = Table::new([
         "exit",
@@ -146,7 +144,7 @@ fn table(scores: &[ExitScore], speed: &SpeedReport, recorded: &Measured) -> Stri
 }
 
 fn row(score: &ExitScore, timed: &ExitSpeed, recorded: &Measured) -> [String; 8] {
-    let there = recorded.at(score.exit_layer).0;
+    let scored = recorded.at(score.exit_layer).0;
     let known =
         |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
     [
@@ -156,7 +154,7 @@ fn row(score: &ExitScore, timed: &ExitSpeed, recorded: &Measured) -> [String; 8]
         format!("{:.0} %", 100.0 * score.agreement),
         rate(timed.decode.median),
         format!("{:.1}×", timed.speed_up),
-        format!("│ {}", known(there.map(|score| score.perplexity), 2)),
-        known(there.map(|score| score.bits_per_byte), 3),
+        format!("│ {}", known(scored.map(|score| score.perplexity), 2)),
+        known(scored.map(|score| score.bits_per_byte), 3),
     ]
 }

@@ -13,16 +13,17 @@ use std::path::{Path, PathBuf};
 
 /// Measure perplexity at every exit, in one pass over the data
 ///
-/// Perplexity compares exits and models with the same tokenizer; bits/byte compares across tokenizers; agreement is
-/// the share of tokens at which an exit's most likely token is the full model's. The data is text and nothing else: names of
-/// special tokens in it are spelled out, and no beginning of text is put before it.
+/// Perplexity is comparable between exits, and between models with the same tokenizer; bits/byte also between
+/// tokenizers. Agreement is the share of tokens at which an exit's most likely token is the full model's. The
+/// data is plain text: names of special tokens in it stay text, and no beginning-of-text token is added.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp eval runs/first-light --data valid.txt --exits 6,12,18,24")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// Stories (.txt, .jsonl, .json, .csv, .parquet, also packed as .gz or .zst; a folder or a pattern of them; - is
-    /// standard input), or a folder that `offramp prepare` wrote, whose validation split is read; repeat it for several
+    /// Stories (.txt, .jsonl, .json, .csv, .parquet, also packed as .gz or .zst; a folder or a pattern of
+    /// them; - is standard input), or a folder that `offramp prepare` wrote, whose validation split is read;
+    /// repeat it for several
     #[arg(long, value_name = "PATH", required = true)]
     data: Vec<PathBuf>,
     #[command(flatten)]
@@ -33,7 +34,7 @@ pub(crate) struct Arguments {
     /// Tokens of context [default: 512, or the model's context if that is shorter]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// Score at most about so many tokens
+    /// Score about N tokens at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
     #[command(flatten)]
@@ -45,7 +46,7 @@ struct Answer<'a> {
     #[serde(serialize_with = "output::path")]
     model: &'a Path,
     data: String,
-    /// None where only a part of a prepared folder was read.
+    /// `None` if only a part of a prepared folder was read.
     stories: Option<u64>,
     exits: &'a [ExitScore],
 }
@@ -62,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         max_tokens: arguments.max_tokens,
     };
     let scores = score(&pipeline, &stream, &options)?;
-    let (data, stories) = (stories::name(&arguments.data), stream.found().stories);
+    let (data, stories) = (stories::name(&arguments.data), stream.counts().stories);
     let stories = (stories > 0).then_some(stories);
     if json {
         return Ok(output::json(&Answer { model: source.path(), data, stories, exits: &scores })?);
@@ -76,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Scores with progress on stderr.
+/// Scores every exit. Shows progress on stderr.
 pub(crate) fn score(
     pipeline: &Pipeline,
     stream: &TokenStream,
@@ -84,15 +85,14 @@ pub(crate) fn score(
 ) -> Result<Vec<ExitScore>> {
     let mut progress = Progress::new(1);
     let mut show = |done: u64, total: u64| {
-        progress.set_total(total);
-        let remaining = progress.remaining(done, total);
-        progress
-            .set(done, || format!("scored {} of {} tokens, {remaining} left", grouped(done), grouped(total)));
+        progress.report(done, total, |left| {
+            format!("scored {} of {} tokens, {left} left", grouped(done), grouped(total))
+        });
     };
     Ok(offramp_eval::evaluate(pipeline, stream, options, &mut show)?)
 }
 
-/// One row for each exit, and what was measured under it.
+/// A row for each exit, then the size of the text.
 pub(crate) fn table(scores: &[ExitScore]) -> String {
     let mut table = Table::new(["exit", "perplexity", "nats/token", "bits/byte", "agreement"]);
     for score in scores {

@@ -1,5 +1,5 @@
-//! Which errors are a user's mistake and which are a failure: exit code 2, and 1. A reader who has gone is
-//! neither.
+//! Decides which errors are a user's mistake (exit code 2) and which are a failure (1). A reader that has
+//! closed stdout is neither.
 
 use crate::output::{Unwritten, note};
 use clap::error::ErrorKind;
@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 
 const FAILURE: u8 = 1;
 const MISTAKE: u8 = 2;
-/// As shells have it: 128 and the number of SIGPIPE, which ends most programs whose reader has gone.
+/// As in shells: 128 plus the number of SIGPIPE, which ends most programs whose reader has gone.
 const READER_GONE: u8 = 141;
 
-/// Says in one line what went wrong, and gives the exit code.
+/// Prints the error in one line and returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let code = exit_code(error);
     let kind = if code == READER_GONE { "stopped" } else { "error" };
@@ -21,7 +21,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Answers arguments that are none: help as it is asked for, a mistake in one line.
+/// Answers arguments that do not parse: prints the help if it was asked for, else the mistake in one line.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     if error.exit_code() == 0 {
         let printed = error.print().and_then(|()| io::stdout().flush());
@@ -38,33 +38,32 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(MISTAKE)
 }
 
-/// The first paragraph, which says what is wrong, and the tip, where there is one.
+/// The first paragraph, which says what is wrong, and the tip, if there is one.
 fn one_line_of_usage(rendered: &str) -> String {
     let paragraphs = rendered.split("\n\n").enumerate();
-    let told = paragraphs.filter(|(index, text)| *index == 0 || text.trim_start().starts_with("tip:"));
+    let kept = paragraphs.filter(|(index, text)| *index == 0 || text.trim_start().starts_with("tip:"));
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    told.map(|(_, text)| words(text)).collect::<Vec<_>>().join("; ")
+    kept.map(|(_, text)| words(text)).collect::<Vec<_>>().join("; ")
 }
 
-/// Runs `work`; a panic ends it as an error would, in one line and with the exit code of a failure.
+/// Runs `work`. A panic becomes an error in one line, with the exit code of a failure.
 ///
-/// Until then the hook only remembers: some libraries panic on damaged files, and the rooms that call them
-/// catch that and say it better.
+/// The hook only stores the message. Some libraries panic on damaged files; the crates that call them catch
+/// that and report it better.
 pub(crate) fn guarded(work: impl FnOnce() -> ExitCode) -> ExitCode {
     static LAST: Mutex<String> = Mutex::new(String::new());
     panic::set_hook(Box::new(|info| {
-        let told = info.to_string();
-        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
     }));
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let told = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
-        note(&format!("error: a fault in offramp itself, please report it: {told}"));
+        let message = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        note(&format!("error: a fault in offramp itself, please report it: {message}"));
         ExitCode::from(FAILURE)
     })
 }
 
-/// The error and its causes, without those that a message before them has in it already.
+/// The error and its causes. A cause that the line already contains is left out.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -77,7 +76,7 @@ fn one_line(error: &anyhow::Error) -> String {
     line
 }
 
-/// What the disk or the arithmetic did is a failure; all else came from what the user gave.
+/// Errors of the disk or of the arithmetic are failures. All others come from the user's input.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         is_text_failure(error) || is_model_failure(error) || is_train_failure(error) || is_run_failure(error)
@@ -90,7 +89,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Whether a file that is there could not be read. One that is not there is a mistake.
+/// Whether reading an existing file failed. A missing file is a mistake.
 fn is_reading(source: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     !matches!(source.kind(), NotFound | PermissionDenied | IsADirectory | NotADirectory | InvalidInput)
@@ -119,9 +118,9 @@ fn is_train_failure(error: &(dyn std::error::Error + 'static)) -> bool {
     match error.downcast_ref() {
         Some(Read { source, .. }) => is_reading(source),
         Some(Write { .. } | Diverged { .. } | NoRoom { .. }) => true,
-        // In a box, which is what stands in the chain.
+        // The chain contains the box, not the error in it.
         Some(Checkpoint { source, .. }) => is_model_failure(&**source),
-        // Transparent: such an error does not stand in the chain itself.
+        // A transparent error does not stand in the chain itself.
         Some(Model(error)) => is_model_failure(error),
         Some(Text(error)) => is_text_failure(error),
         _ => false,
@@ -218,7 +217,7 @@ mod tests {
         assert_eq!(code(anyhow::anyhow!("--split is neither")), MISTAKE);
     }
 
-    /// Run by the next test, in a process of its own.
+    /// The next test runs this one in its own process.
     #[test]
     #[ignore = "the next test runs it"]
     fn a_panic_is_a_failure() {
@@ -226,8 +225,8 @@ mod tests {
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(FAILURE)));
     }
 
-    /// Once the line could not be written, and the panic of that waited for ever for the lock that its thread
-    /// held.
+    /// Once, the line could not be written, and the panic that followed waited for ever for a lock that its
+    /// own thread held.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_panic_ends_though_its_line_cannot_be_written() {
@@ -258,7 +257,7 @@ mod tests {
         let unwritten = |kind| code(Unwritten::from(io::Error::from(kind)));
         assert_eq!(unwritten(io::ErrorKind::BrokenPipe), 128 + 13);
         assert_eq!(unwritten(io::ErrorKind::StorageFull), FAILURE);
-        let told = anyhow::Error::from(Unwritten::ReaderGone).context("the table");
-        assert_eq!(exit_code(&told), 128 + 13, "whatever was being written");
+        let wrapped = anyhow::Error::from(Unwritten::ReaderGone).context("the table");
+        assert_eq!(exit_code(&wrapped), 128 + 13, "whatever was being written");
     }
 }

@@ -1,8 +1,8 @@
-//! The number formats that a command may be asked for.
+//! The arguments for number formats.
 
 use offramp_model::{CacheFormat, Format, Formats};
 
-/// Of the whole model.
+/// The formats of the whole model.
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "formats")]
 pub(crate) struct Arguments {
@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     parts: Parts,
 }
 
-/// Of what may differ from the layers.
+/// The formats that may differ from the layers'.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Parts {
     /// Number format of the head [default: --format's; int8 beside ternary]

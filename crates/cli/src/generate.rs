@@ -1,4 +1,4 @@
-//! `offramp generate`: a text, from any exit, or drafted by one.
+//! `offramp generate`: generates a text, at any exit, plainly or with speculation.
 
 mod confidence;
 mod trace;
@@ -12,11 +12,11 @@ use offramp_pipeline::{Chat, ChatTemplate, Finish, GeneratedText, Pipeline, Requ
 use serde::Serialize;
 use std::ops::ControlFlow;
 
-/// Continue a prompt, at full depth or leaving at an exit layer
+/// Continue a prompt, at full depth or at an exit layer
 ///
-/// The prompt is encoded as transformers does: special tokens that it names are those tokens, and the tokenizer's own
-/// beginning of text is added. With --speculate the first layers draft and the rest verifies: the same text, token for
-/// token, sooner.
+/// The prompt is encoded as transformers does: names of special tokens become these tokens, and the
+/// tokenizer's own beginning of text is added. With --speculate the first layers draft and the rest verify:
+/// the same text, token for token, in less time.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp generate --prompt \"Once upon a time\" --exit-layer 12\n  offramp generate runs/first-light --temperature 0 --stop \"The end\"\n  offramp generate --prompt-file opening.txt\n  offramp generate --speculate auto --trace\n  offramp generate --agreement 0.95\n  offramp generate path/to/model --chat --prompt \"Who are you?\""
@@ -35,19 +35,19 @@ pub(crate) struct Arguments {
     /// Show which tokens were drafted and accepted, and which were corrected
     #[arg(long)]
     trace: bool,
-    /// At most so many new tokens
+    /// At most N new tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
 }
 
-/// The prompt as a message.
+/// The prompt as a message of a chat.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "chatting_arguments")]
 struct Chatting {
     /// Answer the prompt as a message, through the model's chat template; only the answer is printed
     #[arg(long, conflicts_with = "plain_text")]
     chat: bool,
-    /// What the model is told before the message
+    /// The system message, before the prompt
     #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     system: Option<String>,
 }
@@ -61,7 +61,7 @@ struct Answer<'a> {
     speculation: Option<Speculated>,
     calibration: Option<Calibration>,
     mean_depth: Option<f64>,
-    sampling: sampling::Said,
+    sampling: sampling::SamplingAnswer,
     stop: &'static str,
     stop_string: Option<String>,
     prompt_tokens: usize,
@@ -70,7 +70,7 @@ struct Answer<'a> {
     time_to_first_token: f64,
 }
 
-/// What came of drafts.
+/// The counts of drafted tokens.
 #[derive(Serialize)]
 struct Speculated {
     rounds: usize,
@@ -82,7 +82,7 @@ struct Speculated {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let prompt = arguments.prompt.text()?;
     let source = arguments.source.source()?;
-    // Before the weights: most folders without a template are asked for a chat by mistake.
+    // Checked before the weights are loaded: most folders without a template are not chat models.
     let template = arguments.chat.chat.then(|| source.chat_template()).transpose()?;
     let mut pipeline = source.open(&arguments.generation.formats())?;
     let chat = template.map(|template| arguments.chat.ask(template, &prompt, &mut pipeline));
@@ -100,15 +100,15 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     request.confidence = confidence;
     let calibration = calibration.flatten();
     let speculation = arguments.generation.speculation(&pipeline)?;
-    let voice = match (json, arguments.trace) {
-        (true, _) => Voice::Silent,
-        (false, false) => Voice::Plain,
-        (false, true) => Voice::Traced,
+    let printing = match (json, arguments.trace) {
+        (true, _) => Printing::Silent,
+        (false, false) => Printing::Plain,
+        (false, true) => Printing::Traced,
     };
     let shown = if chat.is_some() { "" } else { &prompt };
-    let (found, speculation) = generate(&pipeline, &request, shown, speculation, voice)?;
+    let (found, speculation) = generate(&pipeline, &request, shown, speculation, printing)?;
     if json {
-        return print(arguments, (&prompt, exit_layer), &sampling, calibration, found);
+        return print(arguments, &prompt, exit_layer, &sampling, calibration, found);
     }
     if let Some(found) = &calibration {
         output::note(&confidence::describe(found, layers));
@@ -121,7 +121,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
 }
 
 impl Chatting {
-    /// The conversation of one message.
+    /// Makes a conversation of one message.
     fn ask(&self, template: ChatTemplate, prompt: &str, pipeline: &mut Pipeline) -> Chat {
         let mut chat = Chat::new(template, self.system.clone(), pipeline);
         chat.ask(prompt);
@@ -129,48 +129,48 @@ impl Chatting {
     }
 }
 
-/// Whether all this can be generated, before anything takes time.
+/// Checks that the request is possible, before anything takes time.
 fn check(pipeline: &Pipeline, request: &Request<'_>) -> Result<()> {
     let session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
     pipeline.begin(session, request, Speculation::off())?;
     Ok(())
 }
 
-/// How prompt and text go to stdout as they come.
+/// Which parts of a text are printed while it is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Voice {
+pub(crate) enum Printing {
     Silent,
     Plain,
     Traced,
 }
 
-/// Generates a text after its prompt, which `shown` is in words; with what the speculation learnt.
+/// Generates a text after its prompt, which is printed as `shown`. Also returns what the speculation learnt.
 pub(crate) fn generate(
     pipeline: &Pipeline,
     request: &Request<'_>,
     shown: &str,
     speculation: Speculation,
-    voice: Voice,
+    printing: Printing,
 ) -> Result<(GeneratedText, Speculation)> {
     let session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
     let mut generation = pipeline.begin(session, request, speculation)?;
-    if voice != Voice::Silent {
+    if printing != Printing::Silent {
         output::text(shown)?;
     }
     let mut failed = None;
     generation.run(&mut Workspace::new(), &mut |piece| {
-        let said = match voice {
-            Voice::Silent => Ok(()),
-            Voice::Plain => output::text(&piece.text),
-            Voice::Traced => output::text(&trace::paint(&piece.text, piece.origin)),
+        let printed = match printing {
+            Printing::Silent => Ok(()),
+            Printing::Plain => output::text(&piece.text),
+            Printing::Traced => output::text(&trace::paint(&piece.text, piece.origin)),
         };
-        failed = said.err();
+        failed = printed.err();
         if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if let Some(error) = failed {
         return Err(error.into());
     }
-    if voice != Voice::Silent {
+    if printing != Printing::Silent {
         output::text("\n")?;
     }
     let (found, _, speculation) = generation.into_parts();
@@ -179,7 +179,8 @@ pub(crate) fn generate(
 
 fn print(
     arguments: &Arguments,
-    (prompt, exit_layer): (&str, usize),
+    prompt: &str,
+    exit_layer: usize,
     sampling: &Sampling,
     calibration: Option<Calibration>,
     found: GeneratedText,

@@ -1,4 +1,4 @@
-//! How a text is to be generated: what `generate` and `chat` are asked for alike.
+//! The generation arguments that `generate` and `chat` share.
 
 use crate::speculate::{self, Speculate};
 use crate::{formats, sampling, stories};
@@ -10,10 +10,10 @@ use offramp_pipeline::{Finish, Pipeline, Request, Sampling};
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "generation_arguments")]
 pub(crate) struct Arguments {
-    /// Leave after so many layers [default: all]
+    /// Run only the first E layers [default: all]
     #[arg(long, value_name = "E")]
     exit_layer: Option<usize>,
-    /// Draft with the first layers: auto, off, or an exit layer and a draft length, as 6:4
+    /// Draft with the first layers: auto, off, or an exit layer and a draft length, such as 6:4
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off")]
     speculate: Speculate,
     #[command(flatten)]
@@ -34,12 +34,12 @@ impl Arguments {
         self.formats.formats()
     }
 
-    /// How the text is read that tokens are counted or thresholds calibrated on.
+    /// How to read the text that shortlists count and thresholds are calibrated on.
     pub(crate) fn reading(&self) -> &stories::Reading {
         &self.reading
     }
 
-    /// Layers that a token takes.
+    /// The number of layers that run.
     pub(crate) fn exit_layer(&self, pipeline: &Pipeline) -> usize {
         self.exit_layer.unwrap_or(pipeline.model().config().num_hidden_layers)
     }
@@ -68,7 +68,7 @@ impl Arguments {
         self.speculate != Speculate::Off
     }
 
-    /// What drafts; counting tokens for its head may take time.
+    /// The speculation. Counting tokens for a shortlist may take time.
     pub(crate) fn speculation(&self, pipeline: &Pipeline) -> Result<Speculation> {
         match self.speculate {
             Speculate::Off => Ok(Speculation::off()),
@@ -77,7 +77,7 @@ impl Arguments {
     }
 }
 
-/// Why a text ended, as JSON says it: the reason, and the stop string.
+/// The end of a text for JSON: the reason, and the stop string.
 pub(crate) fn finish(finish: Finish) -> (&'static str, Option<String>) {
     match finish {
         Finish::StopToken => ("stop_token", None),

@@ -1,4 +1,4 @@
-//! `offramp inspect`: what is in a checkpoint, or what a recipe would make.
+//! `offramp inspect`: shows what is in a checkpoint, or what a recipe would make.
 
 use crate::number::{bytes, fixed, grouped};
 use crate::source::carried;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
     after_help = "Example:\n  offramp inspect runs/first-light\n  offramp inspect recipes/llama3-earlyexit.toml"
 )]
 pub(crate) struct Arguments {
-    /// A model folder, a run folder, or a recipe (.toml) [default: the model that offramp carries]
+    /// A model folder, a run folder, or a recipe (.toml) [default: the model that comes with offramp]
     path: Option<PathBuf>,
 }
 
@@ -31,7 +31,7 @@ struct Answer {
     parts: BTreeMap<&'static str, u64>,
     config: serde_json::Value,
     #[serde(skip)]
-    bit_linear: Option<BitLinear>, // which the config's JSON says too
+    bit_linear: Option<BitLinear>, // also in the config's JSON
     #[serde(skip_serializing_if = "Option::is_none")]
     weights: Option<WeightFiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,19 +46,19 @@ struct Answer {
 #[derive(Serialize)]
 struct WeightFiles {
     bytes: u64,
-    /// Of the files, over parameters.
+    /// The bits of the files, divided by the number of parameters.
     bits_per_weight: f64,
     formats: BTreeMap<String, u64>,
 }
 
-/// How far a run has come, from its journal.
+/// The state of a run, from its journal.
 #[derive(Serialize)]
 struct Training {
     step: u64,
     tokens: u64,
     final_loss: f64,
     bits_per_byte: Option<f64>,
-    /// The checkpoint's folder with the lowest validation loss.
+    /// The folder of the checkpoint with the lowest validation loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     best: Option<String>,
 }
@@ -123,7 +123,7 @@ fn answer(path: PathBuf, config: &Config) -> Answer {
     }
 }
 
-/// The last step, the last validation and the best checkpoint of a journal; none before the first step.
+/// The last step, the last validation and the best checkpoint of a journal; `None` before the first step.
 fn training(journal: &Path) -> Result<Option<Training>> {
     let records = journal::read(journal)?;
     let bits_per_byte = records.iter().rev().find_map(|record| match record {

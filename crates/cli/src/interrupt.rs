@@ -1,4 +1,4 @@
-//! A Ctrl-C that is meant for the answer and not for the program.
+//! A Ctrl-C that stops an answer instead of the program.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,8 +8,8 @@ const STOPPED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
-/// While this lives, the first Ctrl-C stops what is being answered; the second ends the program, as at any
-/// other time.
+/// While this value exists, the first Ctrl-C stops the answer. The second ends the program, as at any other
+/// time.
 pub(crate) struct Answering(());
 
 impl Answering {
@@ -18,7 +18,7 @@ impl Answering {
         Self(())
     }
 
-    /// Whether it is to stop.
+    /// Whether the answer should stop.
     pub(crate) fn stopped(&self) -> bool {
         STATE.load(Ordering::Acquire) == STOPPED
     }
@@ -30,7 +30,7 @@ impl Drop for Answering {
     }
 }
 
-/// Takes a Ctrl-C, if there is an answer that it can stop.
+/// Stops the current answer; `false` if there is none to stop.
 pub(crate) fn take() -> bool {
     STATE.compare_exchange(ANSWERING, STOPPED, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }

@@ -1,20 +1,19 @@
-//! What a training run shows of itself on stderr: a dashboard that is redrawn in a terminal, lines now and then
-//! elsewhere, and a line that stays for each validation.
+//! What a training run shows on stderr. In a terminal it is a dashboard that is redrawn; elsewhere it is a
+//! line every few seconds. Each validation is a line that stays.
 
-use crate::dashboard::{self, Latest, State};
+use crate::dashboard::{self, Latest, RunState};
 use crate::number::grouped;
-use crate::progress::{QUIET, remaining};
+use crate::pace::Pace;
 use crate::screen::Screen;
 use offramp_eval::Stability;
 use offramp_model::journal::{self, Record, StepRecord, ValidationRecord};
 use offramp_model::run_folder::JOURNAL;
 use offramp_train::Event;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Between two drawings of the dashboard.
-const BETWEEN_DRAWINGS: Duration = Duration::from_millis(200);
-/// Between two lines where stderr is no terminal: a twentieth of the time so far, within these.
+/// The least and the most time between two lines where stderr is no terminal. In between, it is a twentieth
+/// of the time so far.
 const BETWEEN_LINES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
 /// The display of one run.
@@ -24,11 +23,10 @@ pub(crate) struct Live {
     journal: PathBuf,
     stability: Stability,
     latest: Latest,
-    state: Option<State>,
+    state: Option<RunState>,
     steps: u64,
     first: u64,
-    began: Instant,
-    shown: Option<Instant>,
+    pace: Pace,
 }
 
 impl Live {
@@ -42,21 +40,20 @@ impl Live {
             state: None,
             steps: 0,
             first: 0,
-            began: Instant::now(),
-            shown: None,
+            pace: Pace::begin(),
         }
     }
 
-    /// Where it shows itself.
+    /// The screen that it draws on.
     pub(crate) fn screen(&self) -> Screen {
         self.screen.clone()
     }
 
-    /// Shows what happened.
+    /// Shows an event of the run.
     pub(crate) fn show(&mut self, event: Event<'_>) {
         match event {
             Event::Started { step, steps, parameters, tokens_per_step, train_tokens, valid_tokens } => {
-                (self.steps, self.first, self.began) = (steps, step, Instant::now());
+                (self.steps, self.first, self.pace) = (steps, step, Pace::begin());
                 self.catch_up();
                 let [parameters, train, valid] = [parameters, train_tokens, valid_tokens].map(grouped);
                 self.screen.say(&format!(
@@ -86,9 +83,9 @@ impl Live {
         }
     }
 
-    /// A run that goes on shows what it was before. A new one has no step in its journal.
+    /// Reads what a resumed run did before. The journal of a new run has no step.
     fn catch_up(&mut self) {
-        // The run has read it already, and would have said what is wrong.
+        // The run has read the journal already and reports its faults.
         for record in journal::read(&self.journal).unwrap_or_default() {
             match record {
                 Record::Step(step) => self.stability.add(&step),
@@ -103,10 +100,10 @@ impl Live {
         if !self.is_due(record.step == self.steps) {
             return;
         }
-        self.state = Some(State {
+        self.state = Some(RunState {
             step: record.step,
             steps: self.steps,
-            remaining: remaining(self.began.elapsed(), record.step - self.first, self.steps - self.first),
+            remaining: self.pace.remaining(record.step - self.first, self.steps - self.first),
             tokens_per_second: self.stability.tokens_per_second(),
             loss: record.final_loss,
             smoothed_loss: self.stability.smoothed_loss(),
@@ -117,28 +114,22 @@ impl Live {
             loss_spikes: self.stability.loss_spikes(),
             memory: offramp_eval::memory(),
         });
-        self.shown = Some(Instant::now());
+        self.pace.show();
         match (self.screen.is_terminal(), &self.state) {
             (false, Some(state)) => self.screen.say(&dashboard::plain(state)),
             _ => self.draw(),
         }
     }
 
-    /// In a terminal, what is done in a second shows no dashboard; a file always gets the last step.
+    /// A terminal shows no dashboard in the first second. A file always gets the last step.
     fn is_due(&self, last: bool) -> bool {
-        let (terminal, elapsed) = (self.screen.is_terminal(), self.began.elapsed());
         let [least, most] = BETWEEN_LINES;
-        match self.shown.map(|shown| shown.elapsed()) {
-            _ if last && !terminal => true,
-            None => elapsed > if terminal { QUIET } else { least },
-            Some(_) if last => true,
-            Some(since) => {
-                since > if terminal { BETWEEN_DRAWINGS } else { (elapsed / 20).clamp(least, most) }
-            }
-        }
+        let terminal = self.screen.is_terminal();
+        let must = last && (!terminal || self.pace.has_shown());
+        must || self.pace.is_due(terminal, (self.pace.elapsed() / 20).clamp(least, most))
     }
 
-    /// The dashboard holds the latest validation; the ones before stay above it.
+    /// The dashboard holds the latest validation. Earlier ones stay above it.
     fn validation(&mut self, record: &ValidationRecord) {
         if !self.screen.is_terminal() {
             self.screen.say(&dashboard::validation(record));

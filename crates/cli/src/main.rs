@@ -1,9 +1,9 @@
-//! The command, `offramp`: it reads arguments, asks the rooms for the work, and prints what they answer.
+//! The command, `offramp`. It parses arguments, calls the other crates, and prints their results.
 //!
 //! Every subcommand is one file with its arguments and its `run`. Results go to stdout, progress and errors
-//! to stderr; `--json` turns results into one JSON value.
+//! to stderr. With `--json` a result is one JSON value.
 
-// They panic where they cannot write: `output` does not.
+// These macros panic if they cannot write; `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
@@ -19,8 +19,8 @@ mod generation;
 mod inspect;
 mod interrupt;
 mod live;
-mod number;
 mod output;
+mod pace;
 mod plot;
 mod prepare;
 mod profile;
@@ -41,9 +41,10 @@ mod verify;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use offramp_eval::number;
 use std::process::ExitCode;
 
-/// Language models that can be left early: train, measure and run them at any depth.
+/// Language models with early exits: train, measure and run them at any depth.
 #[derive(Debug, Parser)]
 #[command(name = "offramp", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Arguments {
@@ -57,13 +58,13 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 a failure (a full disk, a traini
     mistake (a wrong argument, a damaged file), 141 the reader of stdout has gone; told to end: 130 by Ctrl-C, 143 by \
     SIGTERM, 129 by a terminal that hung up (a training run saves first).";
 
-/// What every subcommand takes.
+/// The arguments of every subcommand.
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct Global {
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// How many threads work [default: one per physical core]
+    /// Number of threads [default: one per physical core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    // Before anything computes: later neither could be refused.
+    // Before anything computes: kernels and threads cannot be chosen later.
     signals::listen().context("cannot listen for Ctrl-C")?;
     offramp_kernels::choose()?;
     let threads = arguments.global.threads.map_or_else(offramp_engine::physical_cores, usize::from);

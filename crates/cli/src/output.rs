@@ -1,17 +1,17 @@
-//! What goes to stdout: text, tables, JSON; and to stderr: lines. A dead stderr changes nothing: nobody is
-//! told. A dead stdout ends the command, for its result is lost.
+//! Writes text, tables and JSON to stdout, and lines to stderr. A stderr that cannot be written changes
+//! nothing. A stdout that cannot be written ends the command, because its result is lost.
 
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-/// Why something did not reach stdout.
+/// The reason why stdout could not be written.
 #[derive(Debug)]
 pub(crate) enum Unwritten {
-    /// Who read it has gone, as `head` does.
+    /// The reader has closed stdout, as `head` does.
     ReaderGone,
-    /// It is full, or broken.
+    /// stdout is full or broken.
     Failed(io::Error),
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Unwritten {
 
 impl std::error::Error for Unwritten {}
 
-/// Writes text as it is, at once.
+/// Writes text as it is and flushes it.
 pub(crate) fn text(text: &str) -> Result<(), Unwritten> {
     let mut stdout = io::stdout().lock();
     Ok(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())?)
@@ -43,22 +43,22 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Unwritten> {
     text(&(serde_json::to_string_pretty(value).map_err(io::Error::from)? + "\n"))
 }
 
-/// Writes a line to stderr, in one piece.
+/// Writes a line to stderr in one call.
 pub(crate) fn note(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Writes to stderr what the answer will stand behind.
+/// Writes a question to stderr, without a line feed, so that the answer is typed behind it.
 pub(crate) fn ask(words: &str) {
     let _ = io::stderr().write_all(words.as_bytes());
 }
 
-/// A path as JSON has it, which is text: what is no UTF-8 in it stands as U+FFFD.
+/// A path in JSON, which is text: bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.as_ref().to_string_lossy())
 }
 
-/// Columns of numbers and short words, all to the right.
+/// Columns of numbers and short words, aligned to the right.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -69,13 +69,13 @@ impl Table {
     }
 
     /// # Panics
-    /// If it has not as many cells as the head.
+    /// If the number of cells is not that of the head.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         assert_eq!(N, self.rows[0].len(), "a cell for each column");
         self.rows.push(cells.to_vec());
     }
 
-    /// Lines, a rule under the head.
+    /// The table as text, with a line under the head.
     pub(crate) fn render(&self) -> String {
         let width =
             |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The curves of a training run as SVG: the loss with its validations, the gradient's norm, the learning rate.
+//! The curves of a training run as SVG: loss and validations, gradient norm, learning rate.
 
 mod axis;
 pub(crate) mod exits;
@@ -12,16 +12,16 @@ use plotters::prelude::*;
 use std::path::Path;
 
 const SIZE: (u32, u32) = (960, 840);
-/// Heights of the upper and the middle panel.
+/// Lower ends of the upper and the middle panel, in pixels.
 const PANELS: [u32; 2] = [500, 670];
 const MARGIN: u32 = 12;
 const LABELS: u32 = 64;
-/// Labels of the loss, at most.
+/// The most labels of the loss.
 const LOSS_LABELS: usize = 11;
 
 const PALE: RGBColor = RGBColor(190, 196, 204);
 const DARK: RGBColor = RGBColor(60, 66, 74);
-/// One for each exit, from shallow to deep; told apart by lightness as well as by hue.
+/// A color for each exit, from shallow to deep. They differ in lightness as well as in hue.
 const EXITS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(204, 82, 30),
@@ -51,9 +51,9 @@ pub(crate) fn write(folder: &Path) -> Result<Option<TrainingReport>> {
     Ok(Some(report))
 }
 
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+type DrawResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
-fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
+fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> DrawResult {
     area.fill(&WHITE)?;
     let (upper, rest) = area.split_vertically(PANELS[0]);
     let (middle, lower) = rest.split_vertically(PANELS[1] - PANELS[0]);
@@ -86,7 +86,7 @@ fn draw(report: &TrainingReport, title: &str, area: &Area<'_>) -> Drawn {
     Ok(())
 }
 
-/// Whole steps only: halves of them would read the same.
+/// The label of a whole step. Fractions get none, because they would read the same.
 fn step(step: &f64) -> String {
     axis::whole(*step).map(crate::number::grouped).unwrap_or_default()
 }
@@ -98,7 +98,7 @@ fn panel<'a, 'b>(caption: &str, area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGB
     chart
 }
 
-fn loss(report: &TrainingReport, title: &str, steps: f64, area: &Area<'_>) -> Drawn {
+fn loss(report: &TrainingReport, title: &str, steps: f64, area: &Area<'_>) -> DrawResult {
     let curves = &report.curves;
     let validated = report.validation.iter().flat_map(|record| record.exits.iter().map(|exit| exit.loss));
     let (low, high) = bounds(curves.loss.iter().map(|point| point.1).chain(validated));
@@ -141,7 +141,7 @@ fn loss(report: &TrainingReport, title: &str, steps: f64, area: &Area<'_>) -> Dr
     Ok(())
 }
 
-/// Exit layers that were validated, shallow first.
+/// The exit layers that were validated, the shallowest first.
 fn exits(report: &TrainingReport) -> Vec<usize> {
     let mut exits: Vec<_> =
         report.validation.iter().flat_map(|record| record.exits.iter().map(|exit| exit.exit_layer)).collect();
@@ -150,13 +150,13 @@ fn exits(report: &TrainingReport) -> Vec<usize> {
     exits
 }
 
-/// Whole powers of ten around a range: a logarithmic axis has labels at those.
-fn decades((low, high): (f64, f64)) -> (f64, f64) {
-    let low = low.log10().floor();
+/// The powers of ten around a range: the labels of a logarithmic axis.
+fn decades(range: (f64, f64)) -> (f64, f64) {
+    let (low, high) = (range.0.log10().floor(), range.1);
     (10f64.powf(low), 10f64.powf(high.log10().ceil().max(low + 1.0)))
 }
 
-/// The least and the most of the finite values, with some room; never the same.
+/// The least and the greatest of the finite values, with a margin. They always differ.
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let finite = values.filter(|value| value.is_finite());
     let (low, high) = finite.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));

@@ -1,4 +1,4 @@
-//! `offramp prepare`: a corpus becomes token shards.
+//! `offramp prepare`: writes a corpus as token shards.
 
 use crate::number::{bytes, grouped};
 use crate::progress::Progress;
@@ -12,10 +12,11 @@ pub(crate) const SHARD_TOKENS: u64 = 100_000_000;
 
 /// Turn text, JSONL or Parquet into token shards
 ///
-/// TRAIN and --valid are .txt (stories with <|endoftext|> between them), .jsonl, .json or .csv, all of them also packed
-/// as .gz or .zst, or .parquet; a folder of such files, a pattern in quotes, or - for standard input. Several are one row
-/// of stories, in the order given, those of a folder or a pattern in the order of their names. The folder that is written
-/// holds the tokenizer, the shards and corpus.json.
+/// TRAIN and --valid are files: .txt (stories with <|endoftext|> between them), .jsonl, .json or .csv, each
+/// also packed as .gz or .zst, or .parquet. They may also be a folder of such files, a pattern in quotes, or
+/// standard input, written as a hyphen. Several are read one after the other, in the order given; those of a
+/// folder or a pattern in the order of their names. The output folder holds the tokenizer, the shards and
+/// corpus.json.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp prepare train.txt --valid valid.txt --vocab-size 2048 --out data/tinystories\n  \
@@ -37,7 +38,7 @@ pub(crate) struct Arguments {
     /// "gpt2", or the path of a tokenizer.json
     #[arg(long, value_name = "NAME", default_value = "gpt2", conflicts_with = "vocab_size")]
     tokenizer: String,
-    /// Train a byte-level BPE of so many tokens on the training stories instead
+    /// Train a byte-level BPE of N tokens on the training stories instead
     #[arg(long, value_name = "N")]
     vocab_size: Option<usize>,
 }
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(output::text(&describe(&summary, &arguments.out))?)
 }
 
-/// The tokenizer that a word names.
+/// The tokenizer with this name or path.
 pub(crate) fn tokenizer(name: &str) -> TokenizerChoice {
     match name {
         "gpt2" => TokenizerChoice::Gpt2,
@@ -67,11 +68,11 @@ pub(crate) fn tokenizer(name: &str) -> TokenizerChoice {
     }
 }
 
-/// Prepares a corpus, with its progress and what is to be remarked on it on stderr.
+/// Prepares a corpus. Shows progress and remarks on stderr.
 pub(crate) fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
     let mut progress = Progress::new(1);
     let mut show = |now: PrepareProgress| {
-        // Of a stream, nobody knows how much there will be.
+        // The size of a stream is not known beforehand.
         progress.set_total(now.bytes_total.max(now.bytes_read));
         let of = if now.bytes_total == 0 { String::new() } else { format!(" of {}", bytes(now.bytes_total)) };
         progress.set(now.bytes_read, || {
@@ -86,7 +87,7 @@ pub(crate) fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
     let summary = offramp_text::prepare(options, &mut show)?;
     drop(progress);
     for (name, split) in [("train", Some(&summary.train)), ("valid", summary.valid.as_ref())] {
-        for remark in split.map(|split| split.found().remarks()).unwrap_or_default() {
+        for remark in split.map(|split| split.counts.remarks()).unwrap_or_default() {
             output::note(&format!("note: {name}: {remark}"));
         }
     }
@@ -95,8 +96,8 @@ pub(crate) fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
 
 fn describe(summary: &PrepareSummary, out: &Path) -> String {
     let split = |name: &str, split: &SplitSummary| {
-        let SplitSummary { stories, tokens, utf8_bytes, .. } = split;
-        let (stories, tokens, size) = (grouped(*stories), grouped(*tokens), bytes(*utf8_bytes));
+        let SplitSummary { counts, tokens, utf8_bytes, .. } = split;
+        let (stories, tokens, size) = (grouped(counts.stories), grouped(*tokens), bytes(*utf8_bytes));
         format!(
             "{name:10}  {stories} stories, {tokens} tokens, {size} of text, from {}\n",
             sources(&split.sources)
@@ -111,7 +112,7 @@ fn describe(summary: &PrepareSummary, out: &Path) -> String {
     text
 }
 
-/// One or two files by name, of more the first.
+/// The names of one or two files; of more, the first name and the number of others.
 fn sources(names: &[String]) -> String {
     match names {
         [first, _, .., _] => format!("{first} and {} more", names.len() - 1),

@@ -1,99 +1,77 @@
-//! How far a long command has come, on stderr: a bar in a terminal, else a line now and then, and neither in
-//! the first second.
+//! The progress of a long command on stderr: a bar in a terminal, elsewhere a line every few seconds. Neither
+//! is shown in the first second.
 
 use crate::number::duration;
-use crate::screen::Screen;
-use std::time::{Duration, Instant};
+use crate::pace::Pace;
+use crate::screen::{Screen, bar, cut};
+use std::time::Duration;
 
-/// What is done sooner needs no progress.
-pub(crate) const QUIET: Duration = Duration::from_secs(1);
-/// Between two drawings of the bar.
-const BETWEEN_DRAWINGS: Duration = Duration::from_millis(100);
-/// Between two lines where stderr is no terminal.
+/// The time between two lines where stderr is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
-/// Characters of the bar.
+/// The length of the bar in characters.
 const BAR: usize = 16;
 
-/// One job under way.
+/// The progress of one job.
 #[derive(Debug)]
 pub(crate) struct Progress {
     screen: Screen,
     total: u64,
-    began: Instant,
-    shown: Option<Instant>,
+    pace: Pace,
 }
 
 impl Progress {
-    /// Progress towards `total` of whatever is counted.
+    /// Progress towards `total`, in the job's own unit.
     pub(crate) fn new(total: u64) -> Self {
-        Self { screen: Screen::stderr(), total, began: Instant::now(), shown: None }
+        Self { screen: Screen::stderr(), total, pace: Pace::begin() }
     }
 
-    /// Another goal, as a job that has several stages has.
+    /// Sets another total, for a job with several stages.
     pub(crate) fn set_total(&mut self, total: u64) {
         self.total = total;
     }
 
-    /// So much is done. `message` is only made when it is shown.
+    /// Shows that `done` is done. `message` is called only if the line is due.
     pub(crate) fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
         let terminal = self.screen.is_terminal();
-        let pause = match (terminal, self.shown) {
-            (true, None) => QUIET,
-            (true, Some(_)) => BETWEEN_DRAWINGS,
-            (false, _) => BETWEEN_LINES,
-        };
-        let now = Instant::now();
-        if now - self.shown.unwrap_or(self.began) <= pause {
+        if !self.pace.is_due(terminal, BETWEEN_LINES) {
             return;
         }
-        self.shown = Some(now);
+        self.pace.show();
         let share = done.min(self.total) as f64 / self.total.max(1) as f64;
         let line = format!("{:>3.0}%  {}", (100.0 * share).floor(), message());
+        let bar = bar(done, self.total, BAR);
         match terminal {
-            true => self.screen.draw(vec![cut(&format!("{} {line}", bar(share)), self.screen.width())]),
+            true => self.screen.draw(vec![cut(&format!("{bar} {line}"), self.screen.width())]),
             false => self.screen.say(&line),
         }
     }
 
-    /// How long what is left takes at the pace so far, in words.
-    pub(crate) fn remaining(&self, done: u64, total: u64) -> String {
-        duration(remaining(self.began.elapsed(), done, total))
+    /// Shows `done` of `total`. `message` gets the time left, in words.
+    pub(crate) fn report(&mut self, done: u64, total: u64, message: impl FnOnce(&str) -> String) {
+        self.set_total(total);
+        let remaining = self.remaining(done, total);
+        self.set(done, || message(&remaining));
     }
-}
 
-/// How long what is left takes at the pace so far.
-pub(crate) fn remaining(elapsed: Duration, done: u64, total: u64) -> Duration {
-    elapsed.mul_f64(total.saturating_sub(done) as f64 / done.max(1) as f64)
-}
-
-/// A bar of which so much is drawn thick.
-fn bar(share: f64) -> String {
-    let thick = (share * BAR as f64) as usize;
-    "━".repeat(thick) + &"─".repeat(BAR - thick)
-}
-
-/// As much of a line as has room.
-fn cut(line: &str, width: usize) -> String {
-    line.chars().take(width).collect()
+    /// The time left at the speed so far, in words.
+    pub(crate) fn remaining(&self, done: u64, total: u64) -> String {
+        duration(self.pace.remaining(done, total))
+    }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.screen.is_terminal() && self.shown.is_some() {
+        if self.screen.is_terminal() && self.pace.has_shown() {
             self.screen.draw(Vec::new());
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bar_is_as_long_whatever_is_done() {
-        assert_eq!(bar(0.0), "────────────────");
-        assert_eq!(bar(0.5), "━━━━━━━━────────");
-        assert_eq!(bar(1.0), "━━━━━━━━━━━━━━━━");
-        assert_eq!(cut("━━─ 50%  half", 7), "━━─ 50%");
+/// A callback for a job that counts. It shows "timed 3 of 24 samples, 12s left"; dropping it clears the line.
+pub(crate) fn counted(verb: &str, things: &str) -> impl FnMut(usize, usize) {
+    let mut progress = Progress::new(1);
+    move |done, total| {
+        let message = |left: &str| format!("{verb} {done} of {total} {things}, {left} left");
+        progress.report(done as u64, total as u64, message);
     }
 }

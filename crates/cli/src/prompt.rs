@@ -1,4 +1,4 @@
-//! The prompt that a command is given: as an argument, or in a file that holds more than an argument can.
+//! The prompt of a command: an argument, or a file for prompts that are too long for one.
 
 use anyhow::Result;
 use offramp_pipeline::{Error, PromptOptions};
@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file that are read: more than the tokenizer takes, so that it is the one to refuse them.
+/// The most bytes that are read: more than the tokenizer takes, so that the tokenizer reports a prompt that
+/// is too long.
 const MOST: u64 = 8 << 20;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -15,10 +16,10 @@ pub(crate) struct Arguments {
     /// What to continue; "" lets the model begin [default: "Once upon a time"]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// A file with what to continue; - reads it from stdin. A line feed at its end is not part of it
+    /// A file with the text to continue; - reads stdin. A line feed at its end is dropped
     #[arg(long, value_name = "PATH", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
-    /// Take the names of special tokens in the prompt, as <|endoftext|>, for plain text
+    /// Treat the names of special tokens in the prompt, such as <|endoftext|>, as plain text
     #[arg(long)]
     plain_text: bool,
 }

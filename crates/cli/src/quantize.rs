@@ -1,4 +1,4 @@
-//! `offramp quantize`: a model folder in another number format.
+//! `offramp quantize`: writes a model folder in another number format.
 
 use crate::formats;
 use crate::number::bytes;
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// Write a model folder in another number format
 ///
-/// int8 and int4 have a scale for each block of a row: 8.25 and 4.5 bits a weight. Such a folder loads here without
-/// conversion; one in bf16 or f32 is a folder for transformers too. The head is most of the bytes of a narrow model,
-/// and int8 loses less in it than int4. A model of the bitskip family is packed with --to ternary, 2 bits a weight and
-/// its head as it is; a bitskip-v1 so packed is a bitnet for transformers.
+/// int8 and int4 have a scale for each block of a row: 8.25 and 4.5 bits a weight. Such a folder loads in
+/// offramp without conversion. A folder in bf16 or f32 also loads in transformers. In a narrow model most
+/// bytes are the head's, and int8 loses less there than int4. --to ternary packs a model of the bitskip
+/// family: 2 bits a weight, with the head unchanged. A packed bitskip-v1 is a bitnet model for transformers.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp quantize runs/first-light --to int4 --head-format int8 --out first-light-int4"
@@ -26,10 +26,10 @@ pub(crate) struct Arguments {
     /// Number format of the weights: f32, bf16, int8, int4 or ternary
     #[arg(long, value_name = "F")]
     to: Format,
-    /// Number format of the head [default: --to's; beside ternary as it is]
+    /// Number format of the head [default: that of --to; with ternary, unchanged]
     #[arg(long, value_name = "F")]
     head_format: Option<Format>,
-    /// The folder to write; there must be none
+    /// The folder to write; it must not exist
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
 }
@@ -52,10 +52,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         Formats { layers: Some(arguments.to), head: arguments.head_format, kv_cache: CacheFormat::F32 };
     let mut progress = Progress::new(1);
     let mut show = |done: usize, total: usize| {
-        progress.set_total(total as u64);
-        let remaining = progress.remaining(done as u64, total as u64);
-        let message = || format!("{} of {}, {remaining} left", bytes(done as u64), bytes(total as u64));
-        progress.set(done as u64, message);
+        let (done, total) = (done as u64, total as u64);
+        progress.report(done, total, |left| format!("{} of {}, {left} left", bytes(done), bytes(total)));
     };
     let found = checkpoint::quantize(&folder, &arguments.out, &wanted, &mut show)?;
     drop(progress);

@@ -1,18 +1,20 @@
-//! How a command is told to choose tokens; what is not said, the model's folder decides.
+//! The sampling arguments of a command. The model's folder decides what is not given.
 
-use offramp_pipeline::{Asked, Sampling};
+use offramp_pipeline::{Sampling, UserSampling};
 use serde::Serialize;
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "sampling_arguments")]
 pub(crate) struct Arguments {
-    /// Below 1 sharpens the distribution, above 1 flattens it; 0 is greedy [default: generation_config.json's, else 0.6]
+    /// Below 1 sharpens the distribution, above 1 flattens it; 0 is greedy [default:
+    /// generation_config.json's, else 0.6]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Keep only so many of the most likely tokens; 0 keeps all [default: generation_config.json's, else 0]
+    /// Keep only the K most likely tokens; 0 keeps all [default: generation_config.json's, else 0]
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Keep the most likely tokens whose probabilities sum to this [default: generation_config.json's, else 0.9]
+    /// Keep the most likely tokens whose probabilities sum to this [default: generation_config.json's, else
+    /// 0.9]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Above 1 makes tokens that have occurred less likely [default: generation_config.json's, else 1]
@@ -24,15 +26,15 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> UserSampling {
         let Self { temperature, top_k, top_p, repetition_penalty, seed } = *self;
-        Asked { temperature, top_k, top_p, repetition_penalty, seed }
+        UserSampling { temperature, top_k, top_p, repetition_penalty, seed }
     }
 }
 
-/// As JSON says it.
+/// The sampling options in a JSON result.
 #[derive(Serialize)]
-pub(crate) struct Said {
+pub(crate) struct SamplingAnswer {
     temperature: f32,
     top_k: usize,
     top_p: f32,
@@ -41,7 +43,7 @@ pub(crate) struct Said {
     from_generation_config: bool,
 }
 
-impl From<&Sampling> for Said {
+impl From<&Sampling> for SamplingAnswer {
     fn from(sampling: &Sampling) -> Self {
         let options = sampling.options;
         Self {

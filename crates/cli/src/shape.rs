@@ -1,4 +1,4 @@
-//! A model's shape without its weights: what a recipe would make, or what a `config.json` says.
+//! A model's config without its weights: that of a recipe, or of a `config.json`.
 
 use anyhow::Result;
 use offramp_model::Config;
@@ -6,7 +6,7 @@ use offramp_text::{PrepareSummary, Tokenizer};
 use offramp_train::Recipe;
 use std::path::Path;
 
-/// Whether a path is a recipe's.
+/// Whether the path names a recipe.
 pub(crate) fn is_recipe(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "toml")
 }

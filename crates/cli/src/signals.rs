@@ -1,5 +1,5 @@
-//! Being told to end: Ctrl-C, SIGTERM, a terminal that hangs up. A command ends where it is, by that signal,
-//! and leaves nothing half made; a training run saves first.
+//! The signals that end a command: Ctrl-C, SIGTERM, SIGHUP. A command ends at once, by that signal, and
+//! removes its partial files. A training run saves first.
 
 use crate::interrupt;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -9,27 +9,28 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// What says to the user that a run is saving.
+/// Prints a line that says that the run is saving.
 type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Set by the first signal while something saves first.
+/// Set by the first signal during a run that saves first.
 static STOP: AtomicBool = AtomicBool::new(false);
-/// Which signal that was.
+/// The number of that signal.
 static STOPPED_BY: AtomicI32 = AtomicI32::new(0);
-/// What saves first now.
+/// Set while a run would save first.
 static SAVING: Mutex<Option<Say>> = Mutex::new(None);
 
-/// While this lives, a signal sets a flag instead of ending the process; but a Ctrl-C after it ends it.
+/// While this value exists, the first signal sets a flag instead of ending the process. A Ctrl-C after it
+/// ends the process.
 pub(crate) struct SavesFirst(());
 
 impl SavesFirst {
-    /// `say` is called in a thread of its own.
+    /// `say` is called in its own thread.
     pub(crate) fn begin(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
         *SAVING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(say));
         Self(())
     }
 
-    /// True once it is time to save.
+    /// True after the first signal.
     pub(crate) fn flag(&self) -> &'static AtomicBool {
         &STOP
     }
@@ -41,7 +42,7 @@ impl Drop for SavesFirst {
     }
 }
 
-/// The exit code of what a signal has stopped, as shells have it: 128 and the signal's number.
+/// The exit code after a signal, as shells have it: 128 plus the signal's number.
 pub(crate) fn stopped() -> Option<u8> {
     STOP.load(Ordering::Acquire).then(|| exit_code(STOPPED_BY.load(Ordering::Relaxed)))
 }
@@ -50,14 +51,14 @@ fn exit_code(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
-/// Listens from now on.
+/// Installs the handlers.
 pub(crate) fn listen() -> io::Result<()> {
     system::listen(heard)
 }
 
 fn heard(signal: i32) {
     if signal == SIGINT && interrupt::take() {
-        return; // meant for an answer
+        return; // it stopped an answer
     }
     let saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(say) = saving else { end(signal) };
@@ -69,19 +70,19 @@ fn heard(signal: i32) {
             SIGTERM => "told to end (SIGTERM): saving",
             _ => "the terminal has hung up (SIGHUP): saving",
         };
-        // A terminal that takes nothing must not keep the next signal from being heard.
+        // In its own thread: a terminal that blocks must not delay the next signal.
         let _ = thread::Builder::new().spawn(move || say(line));
     } else if signal == SIGINT {
-        // Only a person says it twice: a cluster's manager may tell a group of processes and each of them.
+        // Only Ctrl-C counts a second time: a cluster's manager may send SIGTERM to a process group and to
+        // each process.
         end(signal);
     }
 }
 
-/// Ends the process as the signal would have, for a shell's loop goes on after a mere exit code; but nothing
-/// that is half made stays.
+/// Removes partial files and ends the process by the signal. A mere exit code would not end a shell's loop.
 fn end(signal: i32) -> ! {
     offramp_files::abandon();
-    // The first process of a container is not ended by a signal that it does not handle.
+    // The system does not end the first process of a container by a signal that it does not handle.
     if process::id() != 1 {
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
@@ -104,8 +105,8 @@ mod system {
         Ok(())
     }
 
-    /// Whether this process began with a signal ignored, as under `nohup`, or in the background of a script.
-    /// It stays so. Where the system does not say, SIGHUP is left as it is.
+    /// Whether the process began with this signal ignored, as under `nohup` or in the background of a script.
+    /// Such a signal stays ignored. Where the system does not say, SIGHUP is not handled.
     fn is_ignored(status: Option<&str>, signal: i32) -> bool {
         let line = status.and_then(|status| status.lines().find_map(|line| line.strip_prefix("SigIgn:")));
         let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
@@ -133,7 +134,7 @@ mod system {
     }
 }
 
-/// Where there are no signals but Ctrl-C.
+/// A system whose only signal is Ctrl-C.
 #[cfg(not(unix))]
 mod system {
     use super::SIGINT;

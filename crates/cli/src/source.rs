@@ -1,16 +1,16 @@
-//! The model that a command works on: a folder's, or the one that the program carries.
+//! The model that a command uses: a folder's, or the one that the program contains.
 
 use anyhow::Result;
 use offramp_models::TINYSTORIES_24;
 use offramp_pipeline::{Carried, Source};
 use std::path::PathBuf;
 
-/// The folder, as an argument of its own or by name.
+/// The folder, as a positional argument or as an option.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArgument {
-    /// A model folder, or a run folder [default: the model that offramp carries]
+    /// A model folder, or a run folder [default: the model that comes with offramp]
     model: Option<PathBuf>,
-    /// The same, by name
+    /// The same, as an option
     #[arg(long = "model", id = "model_folder", value_name = "FOLDER", conflicts_with = "model", hide = true)]
     named: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ impl ModelArgument {
     }
 }
 
-/// The model that the program carries.
+/// The model that the program contains.
 pub(crate) fn carried() -> Source {
     let model = TINYSTORIES_24;
     let (name, config) = (model.name, model.config);

@@ -1,4 +1,4 @@
-//! How a command is told to speculate: by itself, or with an exit and a length; and with which head.
+//! The speculation arguments: `auto`, or an exit and a length; and the draft head.
 
 use crate::stories::{self, Reading};
 use anyhow::Result;
@@ -9,7 +9,7 @@ use offramp_text::most_used;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Tokens of the corpus that are counted for a shortlist, at most.
+/// The most tokens of the corpus that are counted for a shortlist.
 const COUNTED: u64 = 10_000_000;
 
 /// `auto`, `off`, or `E:N`.
@@ -41,7 +41,7 @@ impl FromStr for Speculate {
 }
 
 impl Speculate {
-    /// As a person would ask for it.
+    /// As the user writes it.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Off => "off".to_owned(),
@@ -60,18 +60,18 @@ impl Speculate {
     }
 }
 
-/// The head that drafts.
+/// The arguments for the draft head.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "draft_head_arguments")]
 pub(crate) struct Head {
-    /// Number format of the head that drafts: own (the model's), f32, bf16, int8 or int4 [default: int4 where the
-    /// model's head is wider]
+    /// Number format of the draft head: own (the model's head), f32, bf16, int8 or int4 [default: int4, if
+    /// the model's head has more bits]
     #[arg(long, value_name = "F")]
     draft_head: Option<DraftFormat>,
-    /// Draft only with so many tokens, those that a text uses most
+    /// Draft only the N most frequent tokens of a text
     #[arg(long, value_name = "N")]
     draft_shortlist: Option<usize>,
-    /// The text whose tokens are counted for the shortlist [default: the stories that offramp carries]
+    /// The text whose tokens are counted for the shortlist [default: the stories that come with offramp]
     #[arg(long, value_name = "PATH", requires = "draft_shortlist")]
     draft_corpus: Vec<PathBuf>,
 }
@@ -89,7 +89,7 @@ impl FromStr for DraftFormat {
 }
 
 impl Head {
-    /// The head, if it is another than the model's.
+    /// The draft head; `None` for the model's own.
     pub(crate) fn make(&self, pipeline: &Pipeline, reading: &Reading) -> Result<Option<DraftHead>> {
         let model = pipeline.model();
         let format = self.format(model);
@@ -104,12 +104,12 @@ impl Head {
         Ok(Some(model.draft_head(format, shortlist.as_deref())?))
     }
 
-    /// All of the head, in its format if that is another than the model's: for weights that are made up.
+    /// The draft head with all rows, for made-up weights.
     pub(crate) fn make_whole(&self, model: &Llama) -> offramp_model::Result<Option<DraftHead>> {
         self.format(model).map(|format| model.draft_head(Some(format), None)).transpose()
     }
 
-    /// The format, if it is another than that of the model's head.
+    /// Its format; `None` if that is the format of the model's head.
     fn format(&self, model: &Llama) -> Option<Format> {
         let own = model.formats().head.unwrap_or(Format::F32);
         let format = match self.draft_head {

@@ -1,32 +1,32 @@
-//! `offramp sweep`: what speculation is worth at every exit layer and draft length.
+//! `offramp sweep`: measures speculation at every exit layer and draft length.
 
 mod describe;
 
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::counted;
 use crate::speculate;
 use crate::{formats, plot, shape, source, stories};
 use anyhow::{Context, Result};
 use offramp_engine::{Adaptive, SamplingOptions};
-use offramp_eval::{Agreeing, SweepOptions, SweepReport, Texts, agreeing, openings};
+use offramp_eval::{Agreeing, AgreeingOptions, SweepOptions, SweepReport, Texts, agreeing, openings};
 use offramp_model::{Config, Llama};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Of the weights that are made up.
+/// The seed of made-up weights.
 const SEED: u64 = 0;
-/// Tokens of a story, about: so many are read for each prompt.
+/// About the length of a story: this many tokens are read for each prompt.
 const STORY: u64 = 1000;
-/// New tokens of each text, if nobody says.
+/// The default number of new tokens.
 const NEW_TOKENS: usize = 128;
 
-/// Measure speculative decoding at every exit layer and draft length, and where `auto` lands
+/// Measure speculative decoding at every exit layer and draft length, and what `auto` reaches
 ///
-/// Every point takes its turn over the same openings, with plain decoding before and after; speed-ups are over the
-/// latter. --out draws them as a heat map. With --config, weights are made up: tokens that their exit --agree-at drafts are
-/// accepted as often as --acceptance asks. That is what speculation is worth in a shape that nobody has trained. Openings are
-/// encoded as corpora are: as text, without special tokens.
+/// All points decode the same openings in turn, with plain decoding before and after; speed-ups are relative
+/// to plain decoding. --out draws them as a heat map. With --config, weights are made up so that tokens
+/// drafted at the exit --agree-at are accepted as often as --acceptance says. This measures a shape that
+/// nobody has trained. Openings are encoded as corpora are: as plain text, without special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp sweep --out sweep.svg\n  \
                   offramp sweep --config recipes/llama3-earlyexit.toml --format bf16 --agree-at 4 --acceptance 0.8 \
@@ -34,14 +34,14 @@ const NEW_TOKENS: usize = 128;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// A recipe (.toml) or a config.json: weights are made up in that shape
+    /// A recipe (.toml) or a config.json: made-up weights in that shape
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "model_folder", "data", "draft_shortlist"],
           requires = "acceptance", requires = "agree_at")]
     config: Option<PathBuf>,
-    /// The chance that a token which the exit of made-up weights drafts is accepted if all before it were, as 0.8
+    /// The chance that a token drafted by made-up weights is accepted if all before it were, such as 0.8
     #[arg(long, value_name = "SHARE", requires = "config")]
     acceptance: Option<f64>,
-    /// Which exit that is
+    /// The exit of made-up weights that agrees
     #[arg(long, value_name = "E", requires = "config")]
     agree_at: Option<usize>,
     /// Exits that draft, separated by commas [default: a few up to half of the depth]
@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
     lengths: Vec<usize>,
     #[command(flatten)]
     head: speculate::Head,
-    /// Stories whose openings are continued, as for `offramp eval` [default: those that offramp carries]
+    /// Stories whose openings are continued, as for `offramp eval` [default: those that come with offramp]
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     /// Tokens of each opening
     #[arg(long, value_name = "N", default_value_t = 16)]
     prompt_tokens: usize,
-    /// New tokens of each text [default: 128, or as many as the model's context has room for]
+    /// New tokens of each text [default: 128, or as many as fit into the model's context]
     #[arg(long, value_name = "N")]
     new_tokens: Option<usize>,
     /// Rounds, each over the next opening
@@ -84,17 +84,17 @@ struct Answer {
     report: SweepReport,
 }
 
-/// Weights of which an exit was made to agree.
+/// Made-up weights, of which one exit agrees.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct MadeUp {
     exit_layer: usize,
-    /// What the layers after it add, scaled by this.
+    /// The factor on the output of the layers after the exit.
     scale: f32,
-    /// The chance that a token which it drafts is accepted if all before it in the draft were, over these texts.
+    /// The chance that a token drafted at the exit is accepted if all before it were, over these texts.
     acceptance: f64,
 }
 
-/// A model and prompts for it.
+/// A model and its prompts.
 struct Material {
     path: PathBuf,
     model: Arc<Llama>,
@@ -125,13 +125,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         token_limit,
         head,
     };
-    let mut progress = Progress::new(1);
-    let mut show = |done: usize, total: usize| {
-        progress.set_total(total as u64);
-        let remaining = progress.remaining(done as u64, total as u64);
-        progress.set(done as u64, || format!("{done} of {total} texts, {remaining} left"));
-    };
-    let report = offramp_eval::sweep(&model, &prompts, &options, &mut show)?;
+    let mut progress = counted("decoded", "texts");
+    let report = offramp_eval::sweep(&model, &prompts, &options, &mut progress)?;
     drop(progress);
     if let Some(file) = &arguments.out {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -155,17 +150,17 @@ fn load(arguments: &Arguments) -> Result<Material> {
     let most = STORY.saturating_mul(arguments.runs as u64);
     let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let end_of_text = pipeline.tokenizer().end_of_text();
-    let prompts = openings(&stream, end_of_text, (arguments.runs, arguments.prompt_tokens))?;
+    let prompts = openings(&stream, end_of_text, arguments.runs, arguments.prompt_tokens)?;
     let head = arguments.head.make(&pipeline, &arguments.reading)?;
     let token_limit = Some(pipeline.tokenizer().vocab_size());
     let model = pipeline.into_model();
     Ok(Material { path: source.path().to_owned(), model, prompts, token_limit, head, made_up: None })
 }
 
-/// As told, or the usual number as far as the context goes.
+/// As given, or the default number as far as the context allows.
 fn new_tokens(arguments: &Arguments, config: &Config) -> usize {
-    let room = config.context().saturating_sub(arguments.prompt_tokens);
-    arguments.new_tokens.unwrap_or(NEW_TOKENS.min(room).max(2)) // what does not fit at all is said by the sweep
+    let capacity = config.context().saturating_sub(arguments.prompt_tokens);
+    arguments.new_tokens.unwrap_or(NEW_TOKENS.min(capacity).max(2)) // the sweep refuses what does not fit
 }
 
 fn make_up(file: &std::path::Path, arguments: &Arguments) -> Result<Material> {
@@ -175,19 +170,15 @@ fn make_up(file: &std::path::Path, arguments: &Arguments) -> Result<Material> {
     let config = Config { max_position_embeddings: needed.max(config.max_position_embeddings), ..config };
     let (exit_layer, wanted) =
         arguments.agree_at.zip(arguments.acceptance).context("--agree-at and --acceptance")?;
-    let mut progress = Progress::new(1);
-    let mut show = |done: usize, total: usize| {
-        progress.set_total(total as u64);
-        progress.set(done as u64, || format!("made up {done} of {total} models, to find one that agrees"));
-    };
     let token = |run: usize, index: usize| ((run * 7919 + index * 104_729) % config.vocab_size) as u32;
     let prompt = |run| (0..arguments.prompt_tokens.max(1)).map(|index| token(run + 1, index)).collect();
     let prompts: Vec<Vec<u32>> = (0..arguments.runs).map(prompt).collect();
     let texts = Texts { prompts: &prompts, new_tokens };
-    let made = (&config, SEED, &arguments.formats.formats());
+    let formats = &arguments.formats.formats();
+    let options = AgreeingOptions { config: &config, seed: SEED, formats, exit_layer, acceptance: wanted };
     let make_head = |model: &Llama| arguments.head.make_whole(model);
-    let Agreeing { model, scale, acceptance } =
-        agreeing(made, (exit_layer, wanted), texts, &make_head, &mut show)?;
+    let mut progress = counted("made up", "models");
+    let Agreeing { model, scale, acceptance } = agreeing(&options, texts, &make_head, &mut progress)?;
     drop(progress);
     let head = make_head(&model)?;
     let made_up = Some(MadeUp { exit_layer, scale, acceptance });

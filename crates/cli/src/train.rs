@@ -1,6 +1,6 @@
-//! `offramp train`: a recipe becomes a model; then what each exit is worth, and a story.
+//! `offramp train`: trains the model of a recipe, then measures every exit and generates a story.
 
-use crate::generate::{self, Voice};
+use crate::generate::{self, Printing};
 use crate::live::Live;
 use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::{Formats, quoted, run_folder};
-use offramp_pipeline::{Asked, Pipeline, PromptOptions, Request, Source};
+use offramp_pipeline::{Pipeline, PromptOptions, Request, Source, UserSampling};
 use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
@@ -20,14 +20,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What a finished model goes on from.
+/// The prompt of the story after training.
 const OPENING: &str = "Once upon a time";
 
 /// Train the model that a recipe describes
 ///
-/// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end model/,
-/// a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop; --resume goes on from the newest one, also with
-/// other keys of validation and checkpoint, or for more steps.
+/// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end
+/// model/, a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop. --resume continues from the
+/// newest checkpoint, also with other keys in [validation] and [checkpoint], or for more steps.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
@@ -38,17 +38,17 @@ pub(crate) struct Arguments {
     /// The run folder [default: runs/ and the recipe's name]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Go on with the run in the run folder
+    /// Continue the run in the run folder
     #[arg(long)]
     resume: bool,
-    /// Let model/ be the checkpoint with the lowest validation loss, and not the last; with --resume also of a run that
-    /// is finished
+    /// Make model/ the checkpoint with the lowest validation loss instead of the last; with --resume also for
+    /// a finished run
     #[arg(long)]
     best: bool,
-    /// Only draw curves.svg from the journal in the run folder, also of a run under way
+    /// Only draw curves.svg from the journal in the run folder, also while the run goes on
     #[arg(long, conflicts_with_all = ["resume", "best"])]
     plot: bool,
-    /// Print where the steps' time went: seconds and GFLOP/s of every op
+    /// Print the time of every op: seconds and GFLOP/s
     #[arg(long, conflicts_with = "plot")]
     profile: bool,
 }
@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         false => Recipe::read(&arguments.recipe)?,
     };
     if !arguments.resume {
-        // Before a corpus is prepared into the folder of another run.
+        // Checked now: preparing a corpus would write into the folder of another run.
         offramp_train::check_new(&folder)?;
     }
     let corpus = corpus(&recipe, &folder, arguments.resume)?;
@@ -103,15 +103,15 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     let job = Job { recipe: &recipe, corpus, folder, resume, best, stop: saves_first.flag() };
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
     drop(live);
-    drop(saves_first); // all is saved
+    drop(saves_first); // everything is saved
     if summary.stopped {
         let command = resume_command(&arguments.recipe, arguments.out.as_deref());
         note(&format!("stopped after step {}; go on with: {command}", summary.step));
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
         note(&format!("{} steps in {time}: {}", grouped(summary.step), summary.model.display()));
-        if let Some(said) = which_model(arguments, &job.folder, &summary) {
-            note(&said);
+        if let Some(line) = which_model(arguments, &job.folder, &summary) {
+            note(&line);
         }
     }
     let peak_memory = peak_memory();
@@ -123,13 +123,13 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     if arguments.profile {
         note(profile::table(&summary.profile).trim_end());
     }
-    // A finished model is saved too: what is left to do is for somebody who waits.
+    // The finished model is saved too. The rest is skipped after a signal.
     let told_to_end = signals::stopped();
-    finish(&job, &summary, (report, peak_memory), json)?;
+    finish(&job, &summary, report, peak_memory, json)?;
     Ok(told_to_end.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// Draws the curves of a run that is there.
+/// Draws the curves of an existing run.
 fn replot(folder: &Path, json: bool) -> Result<()> {
     let report = plot::write(folder)?
         .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
@@ -163,22 +163,22 @@ fn speed(report: &TrainingReport) -> String {
     format!("smoothed loss {}; tokens/s: median {median}, {min} to {max}", fixed(report.smoothed_loss, 3))
 }
 
-/// Which step the finished model is of, and where the best is; nothing where none is known.
+/// Says which step `model/` is of and which step is the best; `None` if no best step is known.
 fn which_model(arguments: &Arguments, folder: &Path, summary: &Summary) -> Option<String> {
     let best = summary.best.as_ref()?;
     let (step, loss, name) = (grouped(best.step), best.loss, summary.model.file_name()?.display());
-    let said = format!("validation loss, {loss:.3}");
+    let loss = format!("validation loss, {loss:.3}");
     Some(match (best.step == summary.step, arguments.best) {
-        (true, _) => format!("{name}/ is of the last step, which has the lowest {said}"),
-        (false, true) => format!("{name}/ is of step {step}, which has the lowest {said}"),
+        (true, _) => format!("{name}/ is of the last step, which has the lowest {loss}"),
+        (false, true) => format!("{name}/ is of step {step}, which has the lowest {loss}"),
         (false, false) => format!(
-            "{name}/ is of the last step; the lowest {said}, is that of step {step}, {}: --resume --best makes it {name}/",
+            "{name}/ is of the last step; the lowest {loss}, is that of step {step}, {}: --resume --best makes it {name}/",
             run_folder::step_folder(folder, best.step).display()
         ),
     })
 }
 
-/// The folder of the prepared corpus; prepares it if the recipe names the stories themselves.
+/// The folder of the prepared corpus. Prepares it if the recipe names the stories themselves.
 fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
     let data = &recipe.data;
     let Some(train) = &data.train else {
@@ -213,12 +213,12 @@ fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
     Ok(corpus)
 }
 
-/// What can be known of a run before its corpus is prepared, which may take hours.
+/// Checks what can be known before the corpus is prepared, which may take hours.
 fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> {
     let tokenizer = match choice {
         TokenizerChoice::Gpt2 => Some(Tokenizer::gpt2()?),
         TokenizerChoice::File(path) => Some(Tokenizer::from_file(path)?),
-        TokenizerChoice::Train { .. } => None, // of so many tokens at most
+        TokenizerChoice::Train { .. } => None, // only its maximum size is known
     };
     if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !resume) {
         offramp_train::check_tokenizer(recipe, tokenizer)?;
@@ -233,26 +233,27 @@ fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
     format!("offramp train {}{out} --resume", word(recipe))
 }
 
-/// A story of a model that has just been made.
-fn generate_story(pipeline: &Pipeline, voice: Voice) -> Result<String> {
+/// Generates a story with the new model.
+fn generate_story(pipeline: &Pipeline, printing: Printing) -> Result<String> {
     let prompt = pipeline.encode(OPENING, PromptOptions::default())?;
     let request = Request {
         prompt: &prompt,
         max_new_tokens: 160,
         exit_layer: pipeline.model().config().num_hidden_layers,
         confidence: None,
-        sampling: pipeline.sampling(&Asked::default()).options,
+        sampling: pipeline.sampling(&UserSampling::default()).options,
         stop: &[],
     };
-    let (found, _) = generate::generate(pipeline, &request, OPENING, Speculation::off(), voice)?;
+    let (found, _) = generate::generate(pipeline, &request, OPENING, Speculation::off(), printing)?;
     Ok(format!("{OPENING}{}", found.text))
 }
 
-/// A finished model's exit table and a story.
+/// Prints a finished model's exits and a story.
 fn finish(
     job: &Job<'_>,
     summary: &Summary,
-    (training, peak_memory): (Option<TrainingReport>, Option<u64>),
+    training: Option<TrainingReport>,
+    peak_memory: Option<u64>,
     json: bool,
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
@@ -268,7 +269,7 @@ fn finish(
         if !json && !exits.is_empty() {
             output::text(&(eval::table(&exits) + "\n"))?;
         }
-        story = Some(generate_story(&pipeline, if json { Voice::Silent } else { Voice::Plain })?);
+        story = Some(generate_story(&pipeline, if json { Printing::Silent } else { Printing::Plain })?);
     }
     if json {
         let &Summary { step, stopped, seconds, ref model, .. } = summary;

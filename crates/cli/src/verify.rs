@@ -1,47 +1,47 @@
-//! `offramp verify`: speculative decoding is plain decoding, counted.
+//! `offramp verify`: checks that speculative decoding gives the texts of plain decoding.
 
 use crate::number::grouped;
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::counted;
 use crate::speculate::{self, Speculate};
 use crate::{formats, source, stories};
 use anyhow::Result;
 use offramp_engine::{Draft, SamplingOptions};
-use offramp_eval::{VerifyReport, Way, openings};
+use offramp_eval::{NamedSpeculation, VerifyReport, openings};
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Tokens of a story, about: so many are read for each prompt.
+/// About the length of a story: this many tokens are read for each prompt.
 const STORY: u64 = 1000;
 
-/// Decode many prompts plainly and with speculation, and count the texts that are equal
+/// Decode many prompts plainly and with speculation, and count the equal texts
 ///
-/// They all are, or the exit code is 1 and the first differences are listed: a text by speculation is that of plain
-/// decoding, token for token, greedy and sampled. Prompts are the openings of stories, encoded as corpora are: as text,
-/// without special tokens.
+/// If a text differs, the exit code is 1 and the first differences are listed. A text with speculation must
+/// equal that of plain decoding, token for token, greedy and sampled. Prompts are the openings of stories,
+/// encoded as corpora are: as plain text, without special tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  offramp verify\n  \
                   offramp verify runs/first-light --data valid.txt --prompts 100 --speculate auto,6:4,12:2")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::ModelArgument,
-    /// Stories whose openings are continued, as for `offramp eval` [default: those that offramp carries]
+    /// Stories whose openings are continued, as for `offramp eval` [default: those that come with offramp]
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
     #[command(flatten)]
     reading: stories::Reading,
-    /// How many of them, at most
+    /// At most N prompts
     #[arg(long, value_name = "N", default_value_t = 24)]
     prompts: usize,
     /// Tokens of each opening
     #[arg(long, value_name = "N", default_value_t = 16)]
     prompt_tokens: usize,
-    /// At most so many new tokens
+    /// At most N new tokens
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_new_tokens: usize,
-    /// Ways to speculate, separated by commas: auto, or an exit layer and a draft length [default: auto, a quarter of
-    /// the depth with drafts of 4 and half of it with drafts of 2]
+    /// Kinds of speculation, separated by commas: auto, or an exit layer and a draft length [default: auto, a
+    /// quarter of the depth with drafts of 4 and half of it with drafts of 2]
     #[arg(long, value_name = "HOW,…", value_delimiter = ',')]
     speculate: Vec<Speculate>,
     #[command(flatten)]
@@ -64,7 +64,7 @@ struct Answer<'a> {
     reports: Vec<Reported>,
 }
 
-/// What was compared at one temperature.
+/// The comparison at one temperature.
 #[derive(Serialize)]
 struct Reported {
     temperature: f32,
@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let most = STORY.saturating_mul(arguments.prompts as u64);
     let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let end_of_text = pipeline.tokenizer().end_of_text();
-    let prompts = openings(&stream, end_of_text, (arguments.prompts, arguments.prompt_tokens))?;
+    let prompts = openings(&stream, end_of_text, arguments.prompts, arguments.prompt_tokens)?;
     let head = arguments.head.make(&pipeline, &arguments.reading)?;
     let hows = match arguments.speculate.is_empty() {
         true => usual(pipeline.model().config().num_hidden_layers),
@@ -90,15 +90,13 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     for temperature in arguments.temperature.map_or(vec![0.0, 1.0], |temperature| vec![temperature]) {
         let sampling = SamplingOptions { temperature, seed: arguments.seed, ..Default::default() };
         let options = pipeline.generate_options(arguments.max_new_tokens, sampling);
-        let way = |how: &Speculate| Way { name: how.name(), speculation: how.speculation(head.clone()) };
-        let mut ways: Vec<Way> = hows.iter().map(way).collect();
-        let mut progress = Progress::new(1);
-        let mut show = |done: usize, total: usize| {
-            progress.set_total(total as u64);
-            let remaining = progress.remaining(done as u64, total as u64);
-            progress.set(done as u64, || format!("{done} of {total} texts, {remaining} left"));
+        let way = |how: &Speculate| NamedSpeculation {
+            name: how.name(),
+            speculation: how.speculation(head.clone()),
         };
-        let report = offramp_eval::verify(pipeline.model(), &prompts, &options, &mut ways, &mut show)?;
+        let mut ways: Vec<NamedSpeculation> = hows.iter().map(way).collect();
+        let mut progress = counted("decoded", "texts");
+        let report = offramp_eval::verify(pipeline.model(), &prompts, &options, &mut ways, &mut progress)?;
         drop(progress);
         let ways = ways.into_iter().map(|way| way.name).collect();
         let reported = Reported { temperature, prompts: prompts.len(), ways, report };
@@ -114,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     if differ == 0 { Ok(()) } else { Err(TextsDiffer(differ).into()) }
 }
 
-/// So many texts are not those of plain decoding: a failure, and not the user's mistake.
+/// The number of texts that differ: a failure, and not the user's mistake.
 #[derive(Debug)]
 pub(crate) struct TextsDiffer(pub(crate) usize);
 
@@ -130,7 +128,7 @@ impl fmt::Display for TextsDiffer {
 
 impl std::error::Error for TextsDiffer {}
 
-/// Ways that a model of `depth` layers has: 24 have `auto`, `6:4` and `12:2`.
+/// The defaults for a model of `depth` layers; for 24 they are `auto`, `6:4` and `12:2`.
 fn usual(depth: usize) -> Vec<Speculate> {
     let drafts = [(depth / 4, 4), (depth / 2, 2)].into_iter().filter(|(exit_layer, _)| *exit_layer > 0);
     let fixed =

@@ -1,4 +1,4 @@
-//! What the command promises, seen from outside: the process, its exit code, its two streams, its files.
+//! Tests of the command from outside: the process, its exit code, its two streams, its files.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 

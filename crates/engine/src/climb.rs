@@ -1,7 +1,7 @@
 //! Rows of many texts on their way up through the layers: those that stand at the same depth go on in one call.
 
 use crate::Result;
-use crate::session::Confident;
+use crate::confident::Confident;
 use crate::workspace::{Call, Timed, Workspace};
 use offramp_model::{Batch, Hidden, KvCache, Llama};
 use std::time::Instant;

@@ -6,9 +6,12 @@
 
 mod chooser;
 mod climb;
+mod completion;
 mod confidence;
+mod confident;
 mod generate;
 mod progress;
+mod round;
 mod sampler;
 mod scheduler;
 mod score;
@@ -17,14 +20,14 @@ mod speculate;
 mod step;
 mod workspace;
 
+pub use completion::{Completion, GenerateOptions, NewToken, Origin, Statistics, StopReason};
 pub use confidence::{ConfidenceExit, Depths};
-pub use generate::{
-    Completion, GenerateOptions, Generation, NewToken, Origin, Statistics, StopReason, check, generate,
-};
+pub use generate::{Generation, generate};
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.
 pub use offramp_kernels::pool::{physical_cores, set_threads, threads};
+pub use progress::check;
 pub use sampler::{Sampler, SamplingOptions};
 pub use scheduler::{Progressed, Request, Scheduler, SchedulerOptions, TextId};
 pub use score::{TokenScore, argmax, gap, score};

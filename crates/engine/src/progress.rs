@@ -1,8 +1,9 @@
 //! How far a generation has come, beside its session.
 
 use crate::chooser::Chooser;
+use crate::completion::{Completion, GenerateOptions, NewToken, Statistics, StopReason};
 use crate::confidence::Depths;
-use crate::generate::{Completion, GenerateOptions, NewToken, Origin, Statistics, StopReason, check};
+use crate::round::Round;
 use crate::sampler::Sampler;
 use crate::session::Session;
 use crate::speculate::Speculation;
@@ -25,29 +26,6 @@ pub(crate) struct Progress {
     before: usize, // tokens that the session held before the prompt
     start: Option<Instant>,
     statistics: Statistics,
-}
-
-/// What came of one text in one step.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Round {
-    /// How the text goes on: the accepted part of the draft, then one token that only the full model chose, unless a
-    /// stop token ended the draft before.
-    pub(crate) tokens: Vec<u32>,
-    /// Tokens that were drafted and verified.
-    pub(crate) drafted: usize,
-    /// Those of them that the full model chose too, up to the first that it did not.
-    pub(crate) accepted: usize,
-}
-
-impl Round {
-    /// How its token at `index` came about.
-    fn origin(&self, index: usize) -> Origin {
-        match index {
-            _ if index < self.accepted => Origin::Accepted,
-            _ if index < self.drafted => Origin::Corrected,
-            _ => Origin::Chosen,
-        }
-    }
 }
 
 impl Progress {
@@ -212,4 +190,36 @@ impl Progress {
         let reason = self.reason.unwrap_or(StopReason::Stopped);
         Completion { tokens: self.tokens.clone(), reason, statistics: self.statistics }
     }
+}
+
+/// Whether a [`Generation`] can begin, before anything is computed.
+///
+/// # Errors
+/// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, no token may be chosen,
+/// the draft head is another model's, or there are both drafts and a confidence exit.
+pub fn check(
+    session: &Session,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    speculation: &Speculation,
+) -> Result<()> {
+    Sampler::new(options.sampling)?;
+    if prompt.is_empty() {
+        return Err(Error::NoTokens);
+    }
+    let tokens = session.tokens().len() + prompt.len();
+    let context = session.capacity().min(session.model().config().prompt_context());
+    if tokens > context {
+        return Err(Error::ContextFull { tokens, context });
+    }
+    if options.token_limit == Some(0) {
+        return Err(Error::NoChoice);
+    }
+    speculation.check_head(session.model())?;
+    let config = session.model().config();
+    prompt.iter().try_for_each(|&token| config.check_token(token))?;
+    if speculation.drafts() && session.confidence_exit().is_some() {
+        return Err(Error::ConfidenceWithDrafts);
+    }
+    speculation.draft().map_or(Ok(()), |draft| Ok(config.check_exit_layer(draft.exit_layer)?))
 }

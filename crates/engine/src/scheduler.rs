@@ -1,10 +1,12 @@
 //! Many texts at once: they join and leave between steps, and share every call.
 
+use crate::completion::{Completion, GenerateOptions, NewToken};
 use crate::confidence::ConfidenceExit;
-use crate::generate::{Completion, GenerateOptions, Generation, NewToken};
+use crate::generate::Generation;
 use crate::session::Session;
 use crate::speculate::Speculation;
-use crate::step::{Text, step};
+use crate::step::step;
+use crate::step::turn::Text;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
 use offramp_model::{BlockPool, Llama};

@@ -4,9 +4,9 @@ mod confident;
 mod draft;
 
 use crate::climb::{Climber, climb};
+use crate::confident::Confident;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
-pub(crate) use confident::Confident;
 use draft::Ahead;
 use offramp_model::{BlockPool, Hidden, KvCache, Llama};
 use std::sync::Arc;

@@ -14,17 +14,20 @@ mod adaptive;
 mod budget;
 mod chances;
 mod costs;
+mod drafts;
+mod lesson;
 mod load;
 mod margins;
 mod plan;
+mod state;
+mod together;
 
-use crate::chooser::Choice;
-use crate::progress::Round;
-use crate::workspace::Timed;
 use crate::{Error, Result};
 pub use adaptive::{Adaptive, Chosen};
+pub(crate) use lesson::Lesson;
 use offramp_model::{DraftHead, Llama};
-pub(crate) use plan::{Plan, plan};
+pub(crate) use plan::Plan;
+pub(crate) use together::{Asking, plan_together};
 
 /// How a text is drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,22 +140,4 @@ impl Speculation {
             adaptive.learn(lesson);
         }
     }
-}
-
-/// What a step says of a text's plan.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lesson<'a> {
-    pub(crate) plan: Plan,
-    /// Tokens that were verified.
-    pub(crate) draft: &'a [Choice],
-    /// One more that was drafted.
-    pub(crate) dropped: Option<Choice>,
-    /// What the exit that was probed chose after each token.
-    pub(crate) probed: &'a [Choice],
-    /// What came of it.
-    pub(crate) round: &'a Round,
-    /// Rows that went through all layers.
-    pub(crate) rows: usize,
-    /// What the step's calls took.
-    pub(crate) times: &'a [Timed],
 }

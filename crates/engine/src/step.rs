@@ -6,50 +6,17 @@
 //! that its tokens are the same in any company.
 
 mod draft;
+mod plan;
+pub(crate) mod turn;
 mod verify;
 
 use crate::Result;
-use crate::chooser::Choice;
 use crate::climb::{Climber, climb};
-use crate::progress::{Progress, Round};
-use crate::session::Session;
-use crate::speculate::{Lesson, Plan, Speculation, plan};
+use crate::speculate::Plan;
 use crate::workspace::Workspace;
 use offramp_model::{Llama, Work};
 use std::sync::Arc;
-
-/// A text that takes part in a step.
-#[derive(Debug)]
-pub(crate) struct Text<'a> {
-    pub(crate) session: &'a mut Session,
-    pub(crate) speculation: &'a mut Speculation,
-    pub(crate) progress: &'a mut Progress,
-}
-
-/// What a text does in a step.
-#[derive(Debug)]
-pub(crate) struct Turn<'t> {
-    pub(crate) session: &'t mut Session,
-    pub(crate) speculation: &'t mut Speculation,
-    pub(crate) progress: &'t mut Progress,
-    pub(crate) plan: Plan,
-    /// Tokens that the first layers chose.
-    pub(crate) draft: Vec<Choice>,
-    /// The token that the draft's head chose last.
-    pub(crate) chosen: Option<Choice>,
-    /// One more that was not worth verifying.
-    pub(crate) dropped: Option<Choice>,
-    /// What the exit that is probed would have chosen.
-    pub(crate) probed: Vec<Choice>,
-    /// The chance that the whole draft is accepted.
-    pub(crate) chance: f64,
-    /// Whether the first layers run ahead with this text.
-    pub(crate) drafts: bool,
-    /// Whether the adaptive policy planned it.
-    pub(crate) adaptive: bool,
-    /// Rows whose logits are to be read.
-    pub(crate) read: usize,
-}
+use turn::{Text, Turn};
 
 /// Takes a step of every text that has not ended. At most about `budget` rows go through the layers: prompts wait for
 /// it in pieces, texts that decode do not. What fails for one text alone is noted in its progress.
@@ -117,7 +84,7 @@ fn begin<'t>(texts: &'t mut [Text<'_>], budget: usize, workspace: &mut Workspace
 }
 
 fn run(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Result<()> {
-    plan(turns);
+    plan::plan(turns);
     draft::draft(model, turns, workspace)?;
     draft::probe(model, turns, workspace)?;
     let mut climbers: Vec<Climber<'_>> = turns.iter_mut().map(Turn::climber_to_the_end).collect();
@@ -134,46 +101,6 @@ fn run(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) ->
         }
     }
     Ok(())
-}
-
-impl Turn<'_> {
-    /// Whether this text may draft in this step: it has one token in flight, which does not leave early.
-    pub(crate) fn may_draft(&self) -> bool {
-        self.read == 1
-            && self.progress.newest().is_some()
-            && self.session.in_flight().tokens() == 1
-            && !self.session.is_leaving()
-            && self.speculation.drafts()
-    }
-
-    fn climber_to_the_end(&mut self) -> Climber<'_> {
-        let depth = self.session.exit_layer();
-        self.session.climber(depth)
-    }
-
-    /// Takes over what the step brought.
-    fn settle(&mut self, round: &Round, workspace: &Workspace) {
-        self.session.land();
-        if self.read == 0 {
-            return; // the prompt goes on
-        }
-        let lesson = Lesson {
-            plan: self.plan,
-            draft: &self.draft,
-            dropped: self.dropped,
-            probed: &self.probed,
-            round,
-            rows: self.session.in_flight().tokens(),
-            times: &workspace.times,
-        };
-        if self.adaptive {
-            self.speculation.learn(&lesson);
-        }
-        if self.progress.newest().is_some() {
-            self.session.truncate(self.session.before() + round.tokens.len().max(1));
-        }
-        self.progress.receive(self.session, round);
-    }
 }
 
 /// Divides a step's work by the rows that each text had in it.

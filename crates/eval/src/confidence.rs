@@ -1,9 +1,9 @@
-//! The threshold at which tokens may leave at a confidence exit, for an agreement with the full model that is asked for.
+//! Finds the threshold of a confidence exit for a given agreement with the full model.
 //!
-//! Every second window of the text is there to choose the threshold by, the others to say what it is worth where it was
-//! not chosen. In both, tokens are fed one by one with the policy in force: what a token that left has put into the
-//! layers that it skipped is what the tokens after it attend to. What they say is compared with the full model, which has
-//! read the same tokens in one pass.
+//! The windows of the text take turns: every second window chooses the threshold, the others measure it. In
+//! both, tokens are fed one by one with the policy on, so that later tokens attend to the keys and values
+//! that exited tokens left in the layers that they skipped. The result is compared with the full model, which
+//! reads the same tokens in one pass.
 
 mod reference;
 
@@ -16,39 +16,40 @@ use reference::{Passage, Reference, read};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// How often the thresholds in question are halved: what is left of them is one in 256.
+/// The number of halvings of the list of thresholds: one in 256 is left.
 const HALVINGS: u32 = 8;
 
-/// Standard errors by which the agreement must exceed what was asked for, where it is chosen: the threshold is the best of
-/// many, and other text is another sample.
+/// The agreement on the choosing windows must exceed the goal by this many standard errors: the threshold is
+/// the best of many, and other text is another sample.
 const SURE: f64 = 2.0;
 
-/// What to calibrate.
+/// The options of a calibration.
 #[derive(Clone, Debug)]
 pub struct CalibrationOptions {
-    /// Layers after which a token may leave: ascending, below the full depth.
+    /// Exits at which a token may exit early: ascending, below the full depth.
     pub exits: Vec<usize>,
-    /// The share of positions, above 0 and at most 1, at which the most likely token is to be the full model's.
+    /// The share of positions at which the most likely token must be the full model's: above 0, at most 1.
     pub agreement: f64,
-    /// Tokens of a window; by default 512 or the model's context, whichever is less.
+    /// Tokens of a window; by default 512, or the model's context if that is less.
     pub context: Option<usize>,
-    /// Use about so many tokens of the text (whole windows).
+    /// Use about this many tokens of the text, in whole windows.
     pub max_tokens: Option<u64>,
 }
 
-/// A threshold, and what it is worth.
+/// A threshold and its measurements.
 #[derive(Clone, Debug, Serialize)]
 pub struct Calibration {
-    /// Layers after which a token may leave.
+    /// Exits at which a token may exit early.
     pub exits: Vec<usize>,
-    /// The lead, in logits, with which it does; infinite (in JSON null) if nothing less has the agreement.
+    /// The least difference between the two largest logits at which it exits. Infinite (in JSON null) if no
+    /// smaller one reaches the agreement.
     pub threshold: f32,
     /// The agreement that was asked for.
     pub asked: f64,
-    /// On the windows by which the threshold was chosen: the agreement less two standard errors is at least what was
-    /// asked for, or nothing leaves.
+    /// On the windows that chose the threshold: the agreement minus two standard errors is at least the goal,
+    /// or no token exits early.
     pub chosen_by: ConfidenceScore,
-    /// On the other windows: this is the number to quote.
+    /// On the other windows: quote this one.
     pub held_out: ConfidenceScore,
 }
 
@@ -58,47 +59,48 @@ impl Calibration {
         ConfidenceExit { exits: self.exits.clone(), threshold: self.threshold }
     }
 
-    /// Whether the windows by which nothing was chosen agree as often as was asked for.
+    /// Whether the agreement on the other windows reaches the goal.
     pub fn is_met(&self) -> bool {
         self.held_out.agreement >= self.asked
     }
 }
 
-/// A policy's word beside the full model's, over some of the text.
+/// A policy compared with the full model, over some of the text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConfidenceScore {
-    /// Positions compared: all of the windows.
+    /// The number of positions compared: all of the windows.
     pub tokens: u64,
-    /// Share of them at which the most likely token is the full model's.
+    /// The share of them at which the most likely token is the full model's.
     pub agreement: f64,
-    /// One standard error of the agreement: that of independent positions, or that of independent windows if it is more.
+    /// One standard error of the agreement, for independent positions or for independent windows, whichever
+    /// is larger.
     pub standard_error: f64,
-    /// Layers that a token took in the mean.
+    /// The mean number of layers of a token.
     pub mean_depth: f64,
-    /// Bytes or operations, whichever is more, as a share of what the full model takes for the same tokens one by one:
-    /// heads read on the way and layers filled are among them.
+    /// Bytes or operations, whichever is more, as a share of the full model's for the same tokens one by one.
+    /// Heads that are read on the way and layers that are filled count.
     pub work: f64,
-    /// Where the tokens left, the full depth last.
+    /// Where the tokens exited, the full depth last.
     pub left: Vec<ExitShare>,
 }
 
-/// The tokens that left at one depth.
+/// The tokens that exited at one depth.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ExitShare {
-    /// Layers run.
+    /// The number of layers.
     pub exit_layer: usize,
     /// Share of all tokens.
     pub share: f64,
 }
 
-/// Chooses the least threshold, of those that the text suggests, whose agreement with the full model less two standard
-/// errors is at least what was asked for. An agreement of 1 lets nothing leave: no text is long enough to be certain of it.
+/// Chooses the least threshold in the text whose agreement with the full model, minus two standard errors,
+/// reaches the goal. With a goal of 1 no token exits early: no text is long enough to prove that.
 ///
-/// `progress` hears tokens run and to run; thresholds that turn out bad early make it skip.
+/// `progress` gets the tokens done and the total; a threshold that fails early makes it skip ahead.
 ///
 /// # Errors
-/// If the stream belongs to another vocabulary, holds less than two windows or cannot be read; if the exits, the agreement
-/// or the context are out of range.
+/// If the stream has another vocabulary, holds less than two windows or cannot be read; if the exits, the
+/// agreement or the context are out of range.
 pub fn calibrate(
     model: &Arc<Llama>,
     stream: &TokenStream,
@@ -117,23 +119,24 @@ pub fn calibrate(
         return Err(Error::TooLittleText { tokens, context });
     }
     let mut session = Session::new(model, context)?;
-    session.set_confidence_exit(Some(policy(&options.exits, f32::INFINITY)))?; // the exits are good
+    session.set_confidence_exit(Some(policy(&options.exits, f32::INFINITY)))?; // checks the exits
 
     let halves = [windows.div_ceil(2), windows / 2].map(|windows| windows * context as u64);
     let most = halves[0] * u64::from(HALVINGS + 2); // the least threshold, the halvings, the greatest
-    let mut heard = Heard { done: 0, total: halves[0] + halves[1] + most + halves[1], progress };
+    let mut tokens_done =
+        TokenProgress { done: 0, total: halves[0] + halves[1] + most + halves[1], progress };
     let Reference { passages, thresholds } =
-        read(model, stream, (windows, context), &options.exits, &mut heard)?;
+        read(model, stream, windows, context, &options.exits, &mut tokens_done)?;
     let [first, second] = &passages;
     let mut replay =
-        Replay { session, workspace: Workspace::new(), exits: &options.exits, heard: &mut heard };
+        Replay { session, workspace: Workspace::new(), exits: &options.exits, tokens_done: &mut tokens_done };
     let found = replay.least(first, asked, &thresholds)?;
     let (threshold, chosen_by) = match found {
         Some(found) => found,
         None => (f32::INFINITY, replay.score(first, f32::INFINITY)?),
     };
     let held_out = replay.score(second, threshold)?;
-    heard.all();
+    tokens_done.all();
     Ok(Calibration { exits: options.exits.clone(), threshold, asked, chosen_by, held_out })
 }
 
@@ -141,14 +144,14 @@ fn policy(exits: &[usize], threshold: f32) -> ConfidenceExit {
     ConfidenceExit { exits: exits.to_vec(), threshold }
 }
 
-/// Tokens run, and who wants to know.
-struct Heard<'p> {
+/// The tokens done, and the callback.
+struct TokenProgress<'p> {
     done: u64,
     total: u64,
     progress: &'p mut dyn FnMut(u64, u64),
 }
 
-impl Heard<'_> {
+impl TokenProgress<'_> {
     fn more(&mut self, tokens: usize) {
         self.done += tokens as u64;
         (self.progress)(self.done, self.total);
@@ -160,17 +163,18 @@ impl Heard<'_> {
     }
 }
 
-/// Tokens fed one by one with a policy in force.
+/// Feeds tokens one by one with the policy on.
 struct Replay<'a, 'p> {
     session: Session,
     workspace: Workspace,
     exits: &'a [usize],
-    heard: &'a mut Heard<'p>,
+    tokens_done: &'a mut TokenProgress<'p>,
 }
 
 impl Replay<'_, '_> {
-    /// The least of the ascending `thresholds` with which `passages` agree as often as `asked` for, and the score; none if
-    /// the greatest does not. Agreement is taken to rise with the threshold, as it does but for a little noise.
+    /// The least of the ascending `thresholds` for which `passages` reach the agreement `asked`, and its
+    /// score; `None` if even the greatest does not. The search assumes that agreement rises with the
+    /// threshold, which it does except for a little noise.
     fn least(
         &mut self,
         passages: &[Passage],
@@ -179,11 +183,11 @@ impl Replay<'_, '_> {
     ) -> Result<Option<(f32, ConfidenceScore)>> {
         let tokens = passages.iter().map(|passage| passage.tokens.len()).sum();
         if 1.0 - SURE * standard_error(&vec![0; passages.len()], tokens) < asked {
-            return Ok(None); // so little text proves no such agreement
+            return Ok(None); // the text is too short to prove this agreement
         }
-        let (mut from, mut found) = (0, thresholds.len()); // the answer is one of these, or the end
+        let (mut from, mut found) = (0, thresholds.len()); // the answer is in this range, or its end
         let mut best = None;
-        // The least first: where every token may leave at the first exit, nothing is to be searched.
+        // Tries the least first: if every token may exit at the first exit, there is nothing to search.
         let mut next = 0;
         for _ in 0..=HALVINGS {
             if from >= found {
@@ -205,7 +209,7 @@ impl Replay<'_, '_> {
         Ok(score.expect("not more than all positions can differ"))
     }
 
-    /// The score of a threshold; none as soon as more than a share of `differing` positions differ.
+    /// The score of a threshold; `None` as soon as more than the share `differing` of the positions differs.
     fn score_up_to(
         &mut self,
         passages: &[Passage],
@@ -217,7 +221,7 @@ impl Replay<'_, '_> {
         let (before, mut missed) = (self.workspace.work(), Vec::with_capacity(passages.len()));
         for passage in passages {
             missed.push(self.missed(passage)?);
-            self.heard.more(passage.tokens.len());
+            self.tokens_done.more(passage.tokens.len());
             if missed.iter().sum::<usize>() as f64 > differing * tokens as f64 {
                 return Ok(None);
             }
@@ -235,7 +239,7 @@ impl Replay<'_, '_> {
         }))
     }
 
-    /// Positions of a passage at which the policy says something else than the full model.
+    /// The number of positions at which the policy's choice differs from the full model's.
     fn missed(&mut self, passage: &Passage) -> Result<usize> {
         self.session.truncate(0);
         let mut missed = 0;
@@ -246,7 +250,7 @@ impl Replay<'_, '_> {
     }
 }
 
-/// What the full model takes for the same tokens, one by one.
+/// The work of the full model for the same tokens, one by one.
 fn plain_work(model: &Llama, passages: &[Passage]) -> Work {
     let mut work = Work::default();
     for before in passages.iter().flat_map(|passage| 0..passage.tokens.len()) {
@@ -255,9 +259,9 @@ fn plain_work(model: &Llama, passages: &[Passage]) -> Work {
     work
 }
 
-/// One standard error of the share of `tokens` that were missed, so many in each of some equal windows. Half a miss is
-/// added to either side: a text without any is no proof that there are none. Where misses crowd in a few windows they
-/// tell less, so the windows' own spread counts if it is more.
+/// One standard error of the share of differing tokens, over windows of equal size. Half a difference is
+/// added to either side: a text without a difference does not prove that there is none. If differences are
+/// concentrated in a few windows, the spread of the windows is larger and counts instead.
 fn standard_error(missed: &[usize], tokens: usize) -> f64 {
     let (tokens, windows) = (tokens as f64, missed.len() as f64);
     let all: f64 = missed.iter().map(|&missed| missed as f64).sum();

@@ -1,12 +1,12 @@
-//! The text to measure on: stories, or a corpus that was prepared already.
+//! Opens the text to measure on: stories, or a prepared corpus.
 
 use crate::{Error, Result};
 use offramp_text::{Corpus, CorpusOptions, PrepareSummary, TokenStream, Tokenizer};
 use std::path::{Path, PathBuf};
 
-/// The tokens that `paths` mean to a model with this tokenizer: the stories of all that [`Corpus::find`] finds, or of
-/// one prepared folder the validation split (the training split if it has no other). No more than the story that
-/// reaches `max_tokens`, of either.
+/// The tokens of `paths` for a model with this tokenizer: the stories of all files that [`Corpus::find`]
+/// finds, or the validation split of one prepared folder (its training split if it has no other). Ends with
+/// the story that reaches `max_tokens`.
 ///
 /// # Errors
 /// If the files or the folder cannot be read, or the folder was prepared with another tokenizer.
@@ -46,7 +46,7 @@ mod tests {
     const TRAIN: &str = "The cat sat on the mat.\n<|endoftext|>\nThe cat sang and the cat sat.\n";
     const VALID: &str = "A cat sat.\n<|endoftext|>\nThe mat sang.\n<|endoftext|>\nThe cat and the mat sat.\n";
 
-    /// `train.txt` and `valid.txt`, and `corpus/` prepared from them or from the first alone.
+    /// `train.txt` and `valid.txt`, and `corpus/`, prepared from both or only from the first.
     fn place(with_valid: bool, vocab_size: usize) -> TempDir {
         let place = tempfile::tempdir().unwrap();
         let [train, valid] = ["train.txt", "valid.txt"].map(|name| place.path().join(name));
@@ -107,7 +107,7 @@ mod tests {
         assert!(more.len() > first.len() as u64, "one token more takes a second story");
     }
 
-    /// Whatever is asked for, a prepared folder gives what the stories themselves do.
+    /// For every limit, a prepared folder gives the same tokens as the stories.
     #[test]
     fn a_limit_holds_for_a_prepared_folder_too() {
         let place = place(true, 264);
@@ -137,7 +137,7 @@ mod tests {
         let parts = ["train.txt", "valid.txt"].map(|name| tokens(&open(&[path(name)]).unwrap()));
         assert_eq!(tokens(&both), parts.join(&end));
         assert_eq!(tokens(&open(&[path("[tv]*.txt")]).unwrap()), tokens(&both));
-        assert_eq!(both.found().stories, 5);
+        assert_eq!(both.counts().stories, 5);
         let message = open(&[path("corpus"), path("valid.txt")]).unwrap_err().to_string();
         assert!(message.contains("was prepared already"), "{message}");
     }
@@ -157,13 +157,13 @@ mod tests {
         refused("absent.txt", &tokenizer, &["absent.txt"]);
         refused("empty", &tokenizer, &["empty"]);
         refused("nothing.txt", &tokenizer, &["nothing.txt"]);
-        // Put beside shards that another made.
+        // The tokenizer is put beside shards that another one made.
         let mut json: serde_json::Value =
             serde_json::from_slice(&fs::read(corpus.join("tokenizer.json")).unwrap()).unwrap();
         json["model"]["merges"].as_array_mut().unwrap().swap(0, 1);
         fs::write(corpus.join("tokenizer.json"), json.to_string()).unwrap();
         refused("corpus", &tokenizer, &["tokenizer.json", "not the tokenizer that made"]);
-        // As many tokens, but other ones.
+        // As many tokens, but different ones.
         let other = Tokenizer::train_bpe([Ok("dog dog do big bigger".repeat(9))].into_iter(), 264).unwrap();
         refused("corpus", &other, &["corpus", "another tokenizer", "model's tokenizer.json"]);
     }

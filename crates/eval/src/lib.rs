@@ -1,12 +1,13 @@
-//! What a model is worth: perplexity, agreement and speed at every exit.
+//! Measures what a model is worth: perplexity, agreement and speed at every exit.
 //!
-//! The protocols are the project's measures (`docs/measures.md`). This room hands out numbers and
-//! prints nothing.
+//! `docs/measures.md` defines the measures. This crate returns numbers and prints nothing.
 
 pub mod card;
 mod confidence;
 mod data;
+mod many_texts;
 mod memory;
+pub mod number;
 mod others;
 mod perplexity;
 mod smoothed;
@@ -17,12 +18,12 @@ mod training;
 
 pub use confidence::{Calibration, CalibrationOptions, ConfidenceScore, ExitShare, calibrate};
 pub use data::open_data;
+pub use many_texts::{ManyTextsOptions, ManyTextsReport, ManyTextsSpeed, many_texts};
 pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, evaluate, perplexity};
-pub use smoothed::Smoothed;
 pub use speculation::{
-    Agreeing, AutoPoint, ChosenExit, Difference, MakeHead, SweepOptions, SweepPoint, SweepReport, Texts,
-    VerifyReport, Way, agreeing, openings, sweep, verify,
+    Agreeing, AgreeingOptions, AutoPoint, ChosenExit, Difference, MakeHead, NamedSpeculation, SweepOptions,
+    SweepPoint, SweepReport, Texts, VerifyReport, agreeing, openings, sweep, verify,
 };
 pub use speed::{
     DecodeSample, ExitSpeed, MemoryProbe, MemoryUse, SpeedOptions, SpeedReport, Spread, VerifySample,
@@ -31,19 +32,19 @@ pub use speed::{
 pub use stability::{GradNorm, Stability};
 pub use training::{Curves, TrainingReport};
 
-/// What can go wrong while measuring.
+/// An error while measuring.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model refused.
+    /// An error of the model.
     #[error(transparent)]
     Model(#[from] offramp_model::Error),
-    /// The session refused.
+    /// An error of the session.
     #[error(transparent)]
     Engine(#[from] offramp_engine::Error),
     /// The text could not be read.
     #[error(transparent)]
     Text(#[from] offramp_text::Error),
-    /// The model with its tokenizer could not be had.
+    /// The model with its tokenizer could not be opened.
     #[error(transparent)]
     Pipeline(#[from] offramp_pipeline::Error),
     /// A prepared corpus of another tokenizer.
@@ -56,7 +57,7 @@ pub enum Error {
         /// The prepared folder.
         path: std::path::PathBuf,
     },
-    /// The tokens do not belong to this model.
+    /// The tokens were made for another vocabulary.
     #[error(
         "the data was prepared for a vocabulary of {data}, the model has {model}: prepare it with the model's tokenizer.json"
     )]
@@ -66,26 +67,26 @@ pub enum Error {
         /// The model's vocabulary.
         model: usize,
     },
-    /// Nothing to check a threshold on.
+    /// Too little text to choose a threshold and to check it.
     #[error(
         "calibration chooses a threshold on one window of {context} tokens and checks it on another: give more text than \
          {tokens} tokens, or a shorter context"
     )]
     TooLittleText {
-        /// Tokens that there are, or that were asked for.
+        /// The tokens of the text, or the limit that was given.
         tokens: u64,
-        /// Tokens of a window.
+        /// The tokens of a window.
         context: usize,
     },
-    /// An agreement that no threshold has.
+    /// An agreement that no threshold can have.
     #[error(
         "an agreement of {0}: it must be above 0 and at most 1, the share of tokens that are to stay the same"
     )]
     Agreement(f64),
-    /// Options that measure nothing.
+    /// Invalid options.
     #[error("{0}")]
     Options(String),
 }
 
-/// What measuring returns.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,27 +1,27 @@
-//! How much memory this process holds, and the most that it has held.
+//! The memory of this process, now and at its peak.
 
 /// Resident memory of this process, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Now.
     pub resident: u64,
-    /// The most so far.
+    /// The peak so far.
     pub peak: u64,
 }
 
-/// Resident memory of this process, where the system tells (`VmRSS` and `VmHWM` on Linux).
+/// The resident memory of this process, where the system reports it (`VmRSS` and `VmHWM` on Linux).
 pub fn memory() -> Option<Memory> {
     parse(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Peak resident memory of this process in bytes, where the system tells.
+/// The peak resident memory of this process in bytes, where the system reports it.
 pub fn peak_memory() -> Option<u64> {
     Some(memory()?.peak)
 }
 
-/// Lets the peak begin anew at what is resident now, where the system can.
+/// Resets the peak to what is resident now, where the system can.
 pub(crate) fn forget_peak() {
-    // Where it cannot, the peak is that of the whole process.
+    // If it cannot, the peak stays that of the whole process.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -32,7 +32,7 @@ fn parse(status: &str) -> Option<Memory> {
         Some(kilobytes * 1024)
     };
     let (resident, peak) = (bytes("VmRSS:")?, bytes("VmHWM:")?);
-    // The kernel counts the two at different moments.
+    // The kernel updates the two at different moments.
     Some(Memory { resident, peak: peak.max(resident) })
 }
 

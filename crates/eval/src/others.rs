@@ -1,26 +1,26 @@
-//! What other programs take of the machine's processors while something is measured.
+//! The processor time of other programs while something is measured.
 
-/// Processor time so far, all of it in one unit.
+/// Processor times so far, all in the same unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ProcessorTime {
     processors: u64,
-    /// Of all processors, idle or not.
+    /// The time of all processors, idle or not.
     passed: u64,
-    /// In which a processor had something to do, the machine's host included.
+    /// The time in which a processor was busy, also for the machine's host.
     used: u64,
-    /// By this process.
+    /// The time of this process.
     own: u64,
 }
 
 impl ProcessorTime {
-    /// Now, where the system tells (`/proc` on Linux).
+    /// The times now, where the system reports them (`/proc` on Linux).
     pub(crate) fn now() -> Option<Self> {
         let read = |path| std::fs::read_to_string(path).ok();
         parse(&read("/proc/stat")?, &read("/proc/self/stat")?)
     }
 
-    /// The share of the processors of `threads` threads that others took since `before`: those that nobody needs are
-    /// theirs to take.
+    /// The share of the processors of `threads` threads that others used since `before`. Processors that this
+    /// process does not need are free for them and do not count.
     pub(crate) fn taken_since(self, before: Self, threads: usize) -> Option<f64> {
         let [passed, used, own] =
             [self.passed - before.passed, self.used - before.used, self.own - before.own].map(|t| t as f64);
@@ -28,14 +28,14 @@ impl ProcessorTime {
         if passed == 0.0 || threads == 0.0 {
             return None;
         }
-        // The two counts are read one after the other.
+        // The two files are read one after the other, so the difference can be negative.
         let others = (used - own).max(0.0) / passed * processors;
         let wanted = threads.min(processors);
         Some(((others + wanted - processors) / wanted).clamp(0.0, 1.0))
     }
 }
 
-/// Of `/proc/stat` (`cpu user nice system idle iowait irq softirq steal …`) and `/proc/self/stat`.
+/// Parses `/proc/stat` (`cpu user nice system idle iowait irq softirq steal …`) and `/proc/self/stat`.
 fn parse(machine: &str, process: &str) -> Option<ProcessorTime> {
     let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>().ok();
     let all = numbers(machine.lines().find_map(|line| line.strip_prefix("cpu "))?)?;
@@ -43,7 +43,7 @@ fn parse(machine: &str, process: &str) -> Option<ProcessorTime> {
         machine.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
     let [idle, iowait] = [*all.get(3)?, *all.get(4)?];
     let passed: u64 = all.iter().take(8).sum();
-    // The command's name, in brackets, may hold anything.
+    // The command's name, in brackets, may contain anything.
     let mut fields = process.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     let own = ticks()? + ticks()?;

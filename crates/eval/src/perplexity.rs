@@ -1,8 +1,7 @@
 //! Perplexity at every exit, in one pass over the data.
 //!
-//! The stream of tokens is cut into windows of C + 1 that overlap by one, so that every token but the
-//! first is scored exactly once. A window goes up through the layers once; at each exit the one head
-//! scores it.
+//! The stream of tokens is cut into windows of C + 1 that overlap by one, so that every token but the first
+//! is scored exactly once. A window goes through the layers once; the one head scores it at each exit.
 
 use crate::{Error, Result};
 use offramp_engine::{TokenScore, score};
@@ -11,26 +10,26 @@ use offramp_pipeline::Pipeline;
 use offramp_text::{TokenStream, Windows};
 use serde::{Deserialize, Serialize};
 
-/// The longest context unless another is asked for: the card's.
+/// The longest context by default: the card's.
 const CONTEXT: usize = 512;
 /// Logits held at once, in floats.
 const LOGITS: usize = 1 << 22;
 
-/// What to measure.
+/// The options of an evaluation.
 #[derive(Clone, Debug, Default)]
 pub struct PerplexityOptions {
     /// Exits to score, each `1..=num_hidden_layers`; empty for all.
     pub exits: Vec<usize>,
-    /// Tokens of context C; by default 512 or the model's context, whichever is less.
+    /// Tokens of context C; by default 512, or the model's context if that is less.
     pub context: Option<usize>,
-    /// Stop after about so many scored tokens (whole windows).
+    /// Stop after about this many scored tokens, in whole windows.
     pub max_tokens: Option<u64>,
 }
 
-/// How well one exit predicts the data.
+/// The score of one exit.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ExitScore {
-    /// Layers run.
+    /// The exit layer.
     pub exit_layer: usize,
     /// Tokens scored.
     pub tokens: u64,
@@ -42,7 +41,7 @@ pub struct ExitScore {
     pub perplexity: f64,
     /// `Σ nats / ln 2 / bytes`.
     pub bits_per_byte: f64,
-    /// Share of tokens whose most likely successor is the full model's too.
+    /// The share of tokens whose most likely next token is the full model's too.
     pub agreement: f64,
 }
 
@@ -61,13 +60,14 @@ pub fn evaluate(
     perplexity(pipeline.model(), stream, &byte_length, options, progress)
 }
 
-/// Scores `stream` at every exit asked for.
+/// Scores `stream` at every exit of `options`.
 ///
-/// `byte_length` gives the UTF-8 bytes of a token's text after the token before it; `progress` hears tokens scored and to score.
+/// `byte_length` gives the UTF-8 bytes of a token's text after the token before it. `progress` gets the
+/// tokens scored and the total.
 ///
 /// # Errors
-/// If the stream belongs to another vocabulary, is too short or cannot be read, if an exit does not
-/// exist or the context does not fit the model.
+/// If the stream has another vocabulary, is too short or cannot be read, if an exit does not exist or the
+/// context does not fit the model.
 pub fn perplexity(
     model: &Llama,
     stream: &TokenStream,
@@ -91,7 +91,7 @@ pub fn perplexity(
     Ok(pass.scores())
 }
 
-/// Tokens of context in which `model` is measured on `stream`, if `asked` for so many.
+/// The context in which `model` is measured on `stream`, for the context `asked`.
 pub(crate) fn context_of(model: &Llama, stream: &TokenStream, asked: Option<usize>) -> Result<usize> {
     let (vocab, limit) = (model.config().vocab_size, model.config().prompt_context());
     if stream.vocab_size() > vocab {
@@ -109,7 +109,7 @@ pub(crate) fn rows_at_once(model: &Llama) -> usize {
     (LOGITS / model.config().vocab_size).max(1)
 }
 
-/// Sums so far, and the buffers of one window.
+/// The sums so far, and the buffers of one window.
 struct Pass<'m> {
     model: &'m Llama,
     context: usize,
@@ -132,7 +132,7 @@ impl<'m> Pass<'m> {
         options.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
         let all: Vec<usize> = (1..=full).collect();
         let wanted = if options.exits.is_empty() { all } else { options.exits.clone() };
-        // Agreement needs the full model's choice even where its score was not asked for.
+        // Agreement needs the full model's choice even if its score was not asked for.
         let mut exits = wanted.clone();
         exits.push(full);
         exits.sort_unstable();
@@ -153,7 +153,7 @@ impl<'m> Pass<'m> {
         })
     }
 
-    /// Takes one window up through the layers, scoring it at each exit on the way.
+    /// Runs one window through the layers and scores it at each exit.
     fn window(&mut self, inputs: &[u32], labels: &[u32]) -> Result<()> {
         self.cache.clear();
         self.model.embed(inputs, &mut self.hidden)?;
@@ -175,7 +175,7 @@ impl<'m> Pass<'m> {
         Ok(())
     }
 
-    /// Scores of every token from the depth at which the window stands, a few rows of logits at a time.
+    /// The scores of every token at the current depth, a few rows of logits at a time.
     fn exit_scores(&mut self, labels: &[u32]) -> Vec<TokenScore> {
         let rows = rows_at_once(self.model);
         let mut scores = Vec::with_capacity(labels.len());

@@ -1,21 +1,21 @@
-//! The one smoothing of this project: of the loss and the speed, in the live display and in the curves.
+//! The only smoothing of this project: of loss and speed, in the live display and in the curves.
 
-/// What a value counts, once enough came before it.
+/// The weight of the newest value, after the first twenty.
 const SHARE: f64 = 1.0 / 20.0;
 
-/// A running mean that forgets: a twentieth of it is the newest value.
+/// An exponential moving average in which the newest value weighs one twentieth.
 ///
-/// With values x₁, x₂, …: s₁ = x₁, and sₙ = sₙ₋₁ + max(1/20, 1/n) · (xₙ − sₙ₋₁). The first twenty make a plain mean,
-/// so that nothing leans on the first value for long. Values that are not finite are not counted.
+/// With values x₁, x₂, …: s₁ = x₁, and sₙ = sₙ₋₁ + max(1/20, 1/n) · (xₙ − sₙ₋₁). The first twenty make a
+/// plain mean, so that the first value loses its weight soon. Values that are not finite do not count.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Smoothed {
+pub(crate) struct Smoothed {
     now: f64,
     count: u64,
 }
 
 impl Smoothed {
-    /// Takes the next value in.
-    pub fn add(&mut self, value: f64) {
+    /// Adds the next value.
+    pub(crate) fn add(&mut self, value: f64) {
         if !value.is_finite() {
             return;
         }
@@ -24,8 +24,8 @@ impl Smoothed {
         self.now = if self.count == 1 { value } else { self.now + share * (value - self.now) };
     }
 
-    /// The smoothed value; NaN before there was one.
-    pub fn value(&self) -> f64 {
+    /// The smoothed value; NaN before the first value.
+    pub(crate) fn value(&self) -> f64 {
         if self.count == 0 { f64::NAN } else { self.now }
     }
 }

@@ -1,8 +1,8 @@
 //! Tokens per second at every exit: batch 1, greedy, one warm-up, then several samples.
 //!
-//! Machines are shared and drift, so the exits take turns, token by token, and the memory's bandwidth is probed before
-//! and after every round of decoding: one during which it changed is taken again. What other programs took of the
-//! processors is counted beside it.
+//! Machines are shared and drift, so the exits take turns, token by token. The memory bandwidth is probed
+//! before and after every round of decoding, and a round in which it changed is repeated. The processor time
+//! of other programs is measured too.
 
 mod timing;
 
@@ -13,21 +13,21 @@ use offramp_model::{Formats, Llama, Storage};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Rounds for each that is asked for: repeated samples must come to an end.
+/// The most rounds per requested round: repetition must end.
 const PATIENCE: usize = 3;
 
-/// What to measure.
+/// The options of a bench.
 #[derive(Clone, Debug)]
 pub struct SpeedOptions {
-    /// Exits to time; empty for the full depth alone.
+    /// Exits to time; if empty, the full depth alone.
     pub exits: Vec<usize>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens decoded after it.
+    /// Tokens decoded after the prompt.
     pub new_tokens: usize,
     /// Counted samples of each exit.
     pub runs: usize,
-    /// Tokens of a call that verifies; 0 times none.
+    /// Tokens of a call that verifies; 0 for no such call.
     pub verify: usize,
 }
 
@@ -38,20 +38,20 @@ impl Default for SpeedOptions {
 }
 
 impl SpeedOptions {
-    /// Positions that a session must have room for.
+    /// The positions that a session needs.
     pub fn positions(&self) -> usize {
         self.prompt_tokens.saturating_add(self.new_tokens.max(self.verify))
     }
 }
 
-/// Median, least and most of several samples.
+/// The median, minimum and maximum of several samples.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Spread {
-    /// The middle one (of an even number, the mean of the middle two).
+    /// The median (of an even number, the mean of the middle two).
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
 }
 
@@ -65,21 +65,21 @@ impl Spread {
     }
 }
 
-/// New tokens, one by one and in turn with those of other exits, between two probes of the memory.
+/// New tokens, one by one and in turn with other exits, between two probes of the memory.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct DecodeSample {
-    /// What the tokens took.
+    /// The seconds of the tokens.
     pub seconds: f64,
-    /// Bytes per second that the memory gave before.
+    /// The memory bandwidth before, in bytes per second.
     pub bandwidth_before: f64,
-    /// And after.
+    /// The memory bandwidth after.
     pub bandwidth_after: f64,
-    /// Whether the two agree.
+    /// Whether the two probes agree.
     pub counted: bool,
 }
 
 impl DecodeSample {
-    /// Probes further apart than a tenth of the larger say that the machine changed in between.
+    /// If the probes differ by more than a tenth of the larger, the machine changed in between.
     const AGREEMENT: f64 = 0.1;
 
     fn new(seconds: f64, [before, after]: [f64; 2]) -> Self {
@@ -92,19 +92,19 @@ impl DecodeSample {
     }
 }
 
-/// One call for several tokens after the prompt, beside one for the first of them.
+/// One call for several tokens after the prompt, and one for the first of them.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct VerifySample {
-    /// What one token took, in seconds.
+    /// The seconds of the call for one token.
     pub one: f64,
-    /// What all of them took, in seconds.
+    /// The seconds of the call for all.
     pub all: f64,
 }
 
-/// How fast one exit is.
+/// The speed of one exit.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExitSpeed {
-    /// Layers run.
+    /// The exit layer.
     pub exit_layer: usize,
     /// Prompt tokens per second.
     pub prefill: Spread,
@@ -112,23 +112,23 @@ pub struct ExitSpeed {
     pub first_token: Spread,
     /// Decoded tokens per second.
     pub decode: Spread,
-    /// Bytes of weights (codes and scales), keys and values that a decoded token reads, on average.
+    /// The mean bytes that a decoded token reads: weights (codes and scales), keys and values.
     pub bytes_per_token: u64,
     /// Bytes that decoding reads per second.
     pub bytes_per_second: Spread,
-    /// The same over what the memory gave beside each sample.
+    /// The same, over the memory bandwidth beside each sample.
     pub bandwidth_share: Spread,
-    /// Decoded tokens per second over those of the deepest exit timed: the median of the rounds' ratios.
+    /// Decoded tokens per second over those of the deepest timed exit: the median of the rounds' ratios.
     pub speed_up: f64,
-    /// How many times as long as one token several take in one call; none if that was not timed.
+    /// The time of a call for several tokens over that for one; `None` if it was not timed.
     pub verify: Option<Spread>,
-    /// Decode samples that were taken again because the memory changed while they ran.
+    /// The number of decode samples that were repeated because the memory bandwidth changed.
     pub repeated: usize,
-    /// Whether any sample had a steady memory; if none had, all of them count.
+    /// Whether any sample had a steady memory bandwidth. If none had, all samples count.
     pub steady: bool,
-    /// Every prompt's seconds.
+    /// The seconds of every prompt.
     pub prefill_samples: Vec<f64>,
-    /// Every decode sample, those that do not count among them.
+    /// Every decode sample, also those that do not count.
     pub decode_samples: Vec<DecodeSample>,
     /// Every pair of calls.
     pub verify_samples: Vec<VerifySample>,
@@ -141,54 +141,55 @@ pub struct MemoryUse {
     pub weights: u64,
     /// Keys and values of all positions.
     pub kv_cache: u64,
-    /// The most that the process held from loading to the end of the warm-up, where the system tells.
+    /// The peak memory of the process from loading to the end of the warm-up, where the system reports it.
     pub peak: Option<u64>,
 }
 
-/// What a bench found.
+/// The result of a bench.
 #[derive(Clone, Debug, Serialize)]
 pub struct SpeedReport {
-    /// Of the layers, the head and the cache.
+    /// The formats of the layers, the head and the cache.
     pub formats: Formats,
     /// One entry for each exit, as asked.
     pub exits: Vec<ExitSpeed>,
-    /// Bytes per second that the memory gave, over all probes.
+    /// The memory bandwidth over all probes, in bytes per second.
     pub bandwidth: Spread,
-    /// What the model takes, without the probe's own buffer.
+    /// The memory of the model, without the probe's own buffer.
     pub memory: MemoryUse,
     /// The instruction set in use.
     pub kernels: &'static str,
-    /// Threads that shared the work.
+    /// The number of threads.
     pub threads: usize,
-    /// The share of these threads' processors that other programs took meanwhile, where the system tells.
+    /// The share of these threads' processors that other programs used meanwhile, where the system reports
+    /// it.
     pub taken_by_others: Option<f64>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens decoded after it.
+    /// Tokens decoded after the prompt.
     pub new_tokens: usize,
     /// Tokens of a call that verifies.
     pub verify_tokens: usize,
-    /// Samples of each exit that were asked for.
+    /// The requested samples of each exit.
     pub runs: usize,
 }
 
 impl SpeedReport {
-    /// Of the processors, taken by others: from here on the machine counts as busy.
+    /// If other programs use this share of the processors, the machine counts as busy.
     const BUSY: f64 = 0.1;
 
-    /// What others took, if that was so much that a quiet machine would be faster.
+    /// The share that others used, if it was large enough to make the speeds too low.
     pub fn busy(&self) -> Option<f64> {
         self.taken_by_others.filter(|&taken| taken >= Self::BUSY)
     }
 }
 
-/// Reads memory like that which holds weights.
+/// A probe over memory like that of weights.
 pub type MemoryProbe = bandwidth::Probe<Storage<f32>>;
 
-/// A probe of the memory's bandwidth, on large pages where the system has them, as weights are.
+/// A probe of the memory bandwidth, on large pages where the system has them, as for weights.
 ///
 /// # Errors
-/// If there is no room for what it reads.
+/// If there is not enough memory for its buffer.
 pub fn memory_probe() -> Result<MemoryProbe> {
     let floats = Storage::filled(bandwidth::FLOATS, 1.0);
     let no_room =
@@ -196,9 +197,9 @@ pub fn memory_probe() -> Result<MemoryProbe> {
     Ok(bandwidth::Probe::new(floats.map_err(no_room)?))
 }
 
-/// Times a model at every exit asked for; `progress` hears samples taken and to take.
+/// Times a model at every exit of the options. `progress` gets the samples taken and the total.
 ///
-/// `load` gives the model; it is called first, so that the memory that it takes is counted.
+/// `load` returns the model. It is called first, so that its memory is measured too.
 ///
 /// # Errors
 /// If there is no model, an exit does not exist, or the tokens do not fit the model's context.
@@ -248,7 +249,7 @@ pub fn speed(
     })
 }
 
-/// The median of the rounds' ratios, of those that count if any does.
+/// The median of the rounds' ratios, over the rounds that count, or over all if none does.
 fn speed_up(exit: &[DecodeSample], deepest: &[DecodeSample]) -> f64 {
     let steady = exit.iter().any(|sample| sample.counted);
     let rounds = exit.iter().zip(deepest).filter(|(sample, _)| sample.counted || !steady);
@@ -291,7 +292,7 @@ mod tests {
         assert!(counted([30.0, 27.5]) && counted([27.5, 30.0]));
         assert!(!counted([30.0, 26.5]) && !counted([26.5, 30.0]));
     }
-    /// A machine that is ten times slower in one round than in the others changes no speed-up.
+    /// A machine that is ten times slower in one round changes no speed-up.
     #[test]
     fn a_speed_up_is_the_middle_of_what_the_rounds_found() {
         let of = |rounds: [(f64, bool); 3]| {

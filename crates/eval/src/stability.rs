@@ -1,16 +1,17 @@
-//! How stable a run is, step by step: the same numbers while it goes and in the report at its end.
+//! The stability of a run, step by step. The live display and the final report compute the same numbers with
+//! it.
 
 use crate::smoothed::Smoothed;
 use offramp_model::journal::StepRecord;
 use serde::Serialize;
 use std::collections::VecDeque;
 
-/// Steps before the one that may be a spike.
+/// The number of steps that a step's loss is compared with.
 const WINDOW: usize = 50;
-/// Standard deviations above their mean from which it is one.
+/// A spike is this many standard deviations above their mean.
 const SPIKE: f64 = 5.0;
 
-/// What the steps so far amount to.
+/// The numbers of the steps so far.
 #[derive(Clone, Debug, Default)]
 pub struct Stability {
     loss: Smoothed,
@@ -24,23 +25,23 @@ pub struct Stability {
 /// The distribution of the gradient's norm.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct GradNorm {
-    /// Half of the steps had less.
+    /// The median.
     pub median: f64,
-    /// One step in a hundred had more.
+    /// The 99th percentile.
     pub percentile_99: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
 }
 
 impl GradNorm {
-    /// Of the finite ones among some norms; NaN if there is none.
+    /// The distribution of the finite values of `norms`; NaN if there is none.
     pub(crate) fn of(norms: impl Iterator<Item = f64>) -> Self {
         Self::ranked(&mut norms.filter(|norm| norm.is_finite()).collect::<Vec<_>>())
     }
 
-    /// Linear in their number.
+    /// Takes time linear in the number of norms.
     fn ranked(norms: &mut [f64]) -> Self {
-        // The nearest rank: the least value that so many of all do not exceed.
+        // The nearest rank: the least value that this share of all values does not exceed.
         let mut rank = |share: f64| {
             let rank = (share * norms.len() as f64).ceil() as usize;
             let index = rank.checked_sub(1)?;
@@ -52,7 +53,7 @@ impl GradNorm {
 }
 
 impl Stability {
-    /// Takes the next step in.
+    /// Adds the next step.
     pub fn add(&mut self, step: &StepRecord) {
         if !step.loss.is_finite() || !step.grad_norm.is_finite() {
             self.skipped += 1;
@@ -60,7 +61,7 @@ impl Stability {
         if step.grad_norm.is_finite() {
             self.norms.push(step.grad_norm);
         }
-        // Times can be averaged, rates cannot: a step that was held up would count for too little.
+        // Times can be averaged, rates cannot: a slow step would weigh too little.
         self.seconds_per_token.add(1.0 / step.tokens_per_second);
         self.loss.add(step.final_loss);
         if step.final_loss.is_finite() {
@@ -82,7 +83,7 @@ impl Stability {
         self.window.push_back(loss);
     }
 
-    /// The last layer's loss, smoothed ([`Smoothed`]); NaN before there was a finite one.
+    /// The last layer's loss, smoothed as `docs/measures.md` defines it; NaN before the first finite loss.
     pub fn smoothed_loss(&self) -> f64 {
         self.loss.value()
     }
@@ -92,9 +93,9 @@ impl Stability {
         1.0 / self.seconds_per_token.value()
     }
 
-    /// The gradient's norm before clipping, over all steps in which it was finite; NaN if there was none.
+    /// The gradient's norm before clipping, over all steps in which it was finite; NaN if there is none.
     ///
-    /// Linear in the number of steps.
+    /// Takes time linear in the number of steps.
     pub fn grad_norm(&mut self) -> GradNorm {
         GradNorm::ranked(&mut self.norms)
     }
@@ -104,7 +105,7 @@ impl Stability {
         self.loss_spikes
     }
 
-    /// Steps that changed nothing, as their loss or gradient was not finite.
+    /// Steps that changed no weight, because their loss or gradient was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }

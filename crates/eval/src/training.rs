@@ -1,4 +1,4 @@
-//! What a journal says of a training run: how stable it was, and the curves to draw.
+//! A training run from its journal: its stability, and its curves.
 
 use crate::stability::{GradNorm, Stability};
 use crate::{Result, Spread};
@@ -6,51 +6,51 @@ use offramp_model::journal::{self, Record, StartRecord, StepRecord, ValidationRe
 use serde::Serialize;
 use std::path::Path;
 
-/// Points of a curve, at most: more than can be told apart.
+/// The most points of a curve: more cannot be told apart.
 const POINTS: usize = 1000;
 
 /// A training run in numbers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainingReport {
-    /// What the run began with, if the journal says so.
+    /// The record of the start, if the journal has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<StartRecord>,
-    /// Steps made.
+    /// The number of steps.
     pub steps: u64,
     /// Tokens seen.
     pub tokens: u64,
-    /// What its steps took, without validations and checkpoints.
+    /// The seconds of all steps, without validations and checkpoints.
     pub seconds: f64,
-    /// The last layer's loss, smoothed ([`crate::Smoothed`]).
+    /// The last layer's loss, smoothed as `docs/measures.md` defines it.
     pub smoothed_loss: f64,
     /// The gradient's norm before clipping, over all steps in which it was finite.
     pub grad_norm: GradNorm,
-    /// The same of the steps after the warm-up: after the first one that had the largest learning rate.
+    /// The same for the steps after the warm-up: after the first step with the largest learning rate.
     pub grad_norm_after_warmup: GradNorm,
-    /// The same of the steps whose activations had 4-bit codes, if there were any.
+    /// The same for the steps with 4-bit activations, if there were any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_norm_int4: Option<GradNorm>,
     /// Steps whose loss was more than five standard deviations above the mean of the fifty before.
     pub loss_spikes: u64,
-    /// Steps that changed nothing, as their loss or gradient was not finite.
+    /// Steps that changed no weight, because their loss or gradient was not finite.
     pub skipped: u64,
     /// Training tokens per second, over all steps.
     pub tokens_per_second: Spread,
-    /// What was validated, in order.
+    /// The validations, in order.
     pub validation: Vec<ValidationRecord>,
     /// The curves.
     #[serde(skip)]
     pub curves: Curves,
 }
 
-/// Points (step, value), at most a thousand each; a point stands for the steps since the one before.
+/// Points (step, value), at most a thousand of each. A point stands for the steps since the point before.
 #[derive(Clone, Debug, Default)]
 pub struct Curves {
-    /// The last layer's loss, each point a mean.
+    /// The last layer's loss: each point is a mean.
     pub loss: Vec<(f64, f64)>,
     /// The smoothed loss.
     pub smoothed_loss: Vec<(f64, f64)>,
-    /// The gradient's norm, each point a maximum.
+    /// The gradient's norm: each point is a maximum.
     pub grad_norm: Vec<(f64, f64)>,
     /// The learning rate.
     pub learning_rate: Vec<(f64, f64)>,
@@ -118,7 +118,7 @@ impl TrainingReport {
     }
 }
 
-/// The steps after the first one that had the largest learning rate.
+/// The steps after the first one with the largest learning rate.
 fn after_warmup(steps: &[StepRecord]) -> &[StepRecord] {
     let largest = steps.iter().map(|step| step.learning_rate).fold(f64::NEG_INFINITY, f64::max);
     let peak = steps.iter().position(|step| step.learning_rate == largest);
@@ -139,7 +139,8 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// A curve over the steps in at most [`POINTS`] points, each the sum-up of the finite values in its stretch.
+/// A curve over the steps, in at most [`POINTS`] points. Each point summarizes the finite values of its
+/// steps.
 fn thinned(
     steps: &[StepRecord],
     value: impl Fn(usize) -> f64,

@@ -1,4 +1,4 @@
-//! One file: made beside its target, then renamed onto it.
+//! One file: written beside its target, then renamed onto it.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -9,7 +9,7 @@ use tempfile::{Builder, TempPath};
 use crate::half_made::{Listed, half_made};
 use crate::{PREFIX, SUFFIX, parent, sync_names};
 
-/// A file in the making, beside the one it will replace; dropped unfinished, it is removed.
+/// A file that is being written beside the one it will replace. Dropping it removes it.
 #[derive(Debug)]
 pub struct Unfinished {
     file: File,
@@ -18,7 +18,7 @@ pub struct Unfinished {
     target: PathBuf,
 }
 
-/// A file that is complete and on disk, but not yet under its name; dropped unpublished, it is removed.
+/// A file that is complete and on disk, but does not have its name yet. Dropping it removes it.
 #[derive(Debug)]
 pub struct Finished {
     name: TempPath,
@@ -27,40 +27,40 @@ pub struct Finished {
 }
 
 impl Unfinished {
-    /// Begins a file that will be `target`, in the folder of `target`.
+    /// Creates a temporary file that will become `target`, in the folder of `target`.
     ///
     /// # Errors
-    /// If the folder is not there or may not be written.
+    /// If the folder does not exist or may not be written.
     pub fn create(target: &Path) -> io::Result<Self> {
-        // `create_new` and not tempfile's own opening: the result is for others to read, so it gets the permissions of
-        // any new file (0666 less the umask), not those of a secret.
+        // `create_new`, not tempfile's own function: others read the result, so it gets the permissions of
+        // any new file (0666 less the umask), and not those of a secret.
         let open = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
         let mut paths = half_made();
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open)?;
-        // Apart, for tempfile's own writer adds the hidden name to every error.
+        // tempfile's own writer would add the hidden name to every error.
         let (file, name) = file.into_parts();
         let listed = Listed::new(&mut paths, &name);
         Ok(Self { file, name, listed, target: target.to_owned() })
     }
 
-    /// The file that will appear.
+    /// The path that the file will have.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Hands the bytes to the disk and closes the file.
+    /// Flushes the bytes to the disk and closes the file.
     ///
     /// # Errors
-    /// If the disk does not take them.
+    /// If the disk does not take the bytes.
     pub fn finish(self) -> io::Result<Finished> {
         self.file.sync_all()?;
         Ok(Finished { name: self.name, listed: self.listed, target: self.target })
     }
 
-    /// [`Unfinished::finish`] and [`Finished::publish`].
+    /// Calls [`Unfinished::finish`], then [`Finished::publish`].
     ///
     /// # Errors
-    /// As those.
+    /// As these two.
     pub fn publish(self) -> io::Result<()> {
         self.finish()?.publish()
     }
@@ -83,15 +83,15 @@ impl Seek for Unfinished {
 }
 
 impl Finished {
-    /// The file that will appear.
+    /// The path that the file will have.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Gives the file its name, in place of whatever had it before, and hands the name to the disk.
+    /// Renames the file onto its target, replaces what was there, and flushes the name to the disk.
     ///
     /// # Errors
-    /// If it cannot be renamed; then what was there before is still there.
+    /// If it cannot be renamed. The old file then stays.
     pub fn publish(self) -> io::Result<()> {
         let Self { name, listed, target } = self;
         let paths = half_made();
@@ -107,14 +107,14 @@ impl Finished {
 /// Replaces the file at `target` by `bytes`.
 ///
 /// # Errors
-/// If it cannot be written; then what was there before is still there.
+/// If it cannot be written. The old file then stays.
 pub fn write_whole(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut unfinished = Unfinished::create(target)?;
     unfinished.write_all(bytes)?;
     unfinished.publish()
 }
 
-/// Linux keeps a full disk at hand.
+/// Linux has a disk that is always full: `/dev/full`.
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! A folder of files that belong together: made beside its target, then renamed onto it.
+//! A folder of files that belong together: written beside its target, then renamed onto it.
 
 use std::fs;
 use std::io;
@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::half_made::{Listed, half_made};
 use crate::{PREFIX, REPLACED, SUFFIX, parent, sync_names};
 
-/// Replaces the folder at `target` by one that `fill` puts its files in, whole or not at all.
+/// Replaces the folder at `target` by a new one, into which `fill` writes its files. Either the whole new
+/// folder appears or nothing changes.
 ///
-/// A folder that was there before is set aside under a hidden name, and removed once the new one has its place. `failed`
-/// makes the caller's error of the system's.
+/// An old folder is first renamed to a hidden name, and removed once the new one has its name. `failed` turns
+/// the system's error into the caller's.
 ///
 /// # Errors
-/// What `fill` returns, or if a folder cannot be made or renamed; then what was there before is still there.
+/// What `fill` returns, or if a folder cannot be made or renamed. The old folder then stays.
 pub fn replace_folder<E>(
     target: &Path,
     failed: impl Fn(io::Error) -> E,
@@ -25,7 +26,7 @@ pub fn replace_folder<E>(
     unfinished.publish(target).map_err(failed)
 }
 
-/// A folder in the making; dropped unpublished, it is removed.
+/// A folder that is being filled. Dropping it before `publish` removes it.
 struct Folder {
     path: PathBuf,
     _listed: Listed,
@@ -47,7 +48,7 @@ impl Folder {
         let replaces = target.exists();
         let mut paths = half_made();
         if replaces {
-            let _ = fs::remove_dir_all(&aside); // left by a process of the same number that was killed
+            let _ = fs::remove_dir_all(&aside); // a killed process with the same id left it
             fs::rename(target, &aside)?;
         }
         if let Err(error) = fs::rename(&self.path, target) {
@@ -60,7 +61,7 @@ impl Folder {
         drop(paths);
         sync_names(parent(target));
         if set_aside.is_some() {
-            let _ = fs::remove_dir_all(&aside); // the new folder stands: nothing is lost if this fails
+            let _ = fs::remove_dir_all(&aside); // the new folder is in place, so a failure loses nothing
         }
         Ok(())
     }
@@ -72,7 +73,8 @@ impl Drop for Folder {
     }
 }
 
-/// Removes a folder: under a hidden name first, so that a process killed in the middle leaves no half of it.
+/// Removes a folder. It is renamed to a hidden name first, so that a process killed midway leaves no partial
+/// folder under the old name.
 ///
 /// # Errors
 /// If it cannot be renamed or removed.
@@ -84,14 +86,15 @@ pub fn remove_folder(folder: &Path) -> io::Result<()> {
     fs::remove_dir_all(&aside)
 }
 
-/// What a folder is called before it is whole, and while it is removed.
+/// The hidden name of a folder while it is filled or removed.
 fn hidden(folder: &Path) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     parent(folder).join(format!("{PREFIX}{name}-{}{SUFFIX}", std::process::id()))
 }
 
-/// Removes what killed runs left half-made in `folder`, and gives a folder that was set aside its name back if the new
-/// one never got it. Nothing else may be writing there. Best effort: nothing depends on it.
+/// Removes the partial files that killed runs left in `folder`. If an old folder was set aside and its
+/// replacement never came, it gets its name back. Nothing else may write to `folder` meanwhile. Failures are
+/// ignored: nothing depends on this.
 pub fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -104,7 +107,7 @@ pub fn remove_leftovers(folder: &Path) {
     }
 }
 
-/// The name that a folder had before it was set aside: `model` of `.offramp-model-77.replaced`.
+/// The name of a folder before it was set aside: `model` for `.offramp-model-77.replaced`.
 fn set_aside(name: &str) -> Option<&str> {
     let (name, process) = name.strip_prefix(PREFIX)?.strip_suffix(REPLACED)?.rsplit_once('-')?;
     (!name.is_empty() && process.parse::<u32>().is_ok()).then_some(name)

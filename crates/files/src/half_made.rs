@@ -1,19 +1,19 @@
-//! What this process has half made: a command that is told to end takes it away.
+//! The partial files and folders of this process. A command that is told to end removes them.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Paths that are half made. Whatever begins or ends such a path holds the lock meanwhile.
+/// Paths that are not complete. Code that creates or publishes such a path holds this lock.
 static HALF_MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 pub(crate) fn half_made() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     HALF_MADE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what this process has half made, in its last moment: a thread that begins or publishes a file or a folder
-/// after that waits for ever.
+/// Removes every partial file and folder of this process, just before it exits. The lock stays held: a thread
+/// that creates or publishes a file after this call waits until the process ends.
 pub fn abandon() {
     let paths = half_made();
     for path in paths.iter() {
@@ -22,12 +22,12 @@ pub fn abandon() {
     std::mem::forget(paths);
 }
 
-/// A path that is half made; dropped, it is none any more.
+/// A path in the list of partial files. Dropping it takes the path off the list.
 #[derive(Debug)]
 pub(crate) struct Listed(PathBuf);
 
 impl Listed {
-    /// Lists `path`, which was made while `paths` was held.
+    /// Adds `path` to the list. The caller holds the lock since before it created `path`.
     pub(crate) fn new(paths: &mut BTreeSet<PathBuf>, path: &Path) -> Self {
         paths.insert(path.to_owned());
         Self(path.to_owned())

@@ -1,18 +1,18 @@
-//! What stands in a file, within a message that goes to a terminal.
+//! Text out of files, made fit for an error message on a terminal.
 
-/// Text that came from a file, fit for a line: control characters escaped, and where it goes on and on cut in
-/// the middle, since what parsers expect stands at the end.
+/// Text from a file, made fit for one line: control characters are escaped. A long text is cut in the middle,
+/// because parsers put what they expected at the end.
 pub fn legible(text: &str) -> String {
     shortened(text, 100, 60)
 }
 
-/// Another's message, which may run over several lines and quote whatever a file holds: in one line, and cut
-/// as [`legible`] cuts.
+/// The message of another library, which may have several lines and may quote a file, as one line. A long
+/// message is cut as [`legible`] cuts it.
 pub fn one_line(message: &str) -> String {
     shortened(&message.split_whitespace().collect::<Vec<_>>().join(" "), 300, 100)
 }
 
-/// At most so many characters of the beginning and of the end, counted as they are shown.
+/// Keeps at most `beginning` and `end` characters, counted after escaping.
 fn shortened(text: &str, beginning: usize, end: usize) -> String {
     let shown: Vec<char> = text.chars().flat_map(escaped).take(beginning + end + 1).collect();
     if shown.len() <= beginning + end {

@@ -1,11 +1,11 @@
 //! Files and folders that appear whole or not at all.
 //!
-//! Everything that this program keeps is written here: beside its target under a hidden name, handed to the disk, then
-//! renamed onto the target, and the folder that holds the name is handed to the disk too. A process that is killed in
-//! the middle leaves the old file and something hidden, which [`remove_leftovers`] takes away.
+//! Every file that this program keeps is written here, in four steps: it is written beside its target under a
+//! hidden name, flushed to the disk, renamed onto the target, and the folder's list of names is flushed too.
+//! A process that is killed midway leaves the old file and a hidden one, which [`remove_leftovers`] removes.
 //!
-//! Errors are the system's own. The callers name the file and say what to do; what they quote of a file they make
-//! [`legible`].
+//! Errors are the system's own. The callers name the file and say what to do. What they quote from a file
+//! they pass through [`legible`].
 
 mod disk;
 mod file;
@@ -22,14 +22,14 @@ pub use legible::{legible, one_line};
 use std::fs::File;
 use std::path::Path;
 
-/// What a file or folder is called before it is whole begins and ends with these.
+/// The hidden name of an unfinished file or folder begins and ends with these.
 const PREFIX: &str = ".offramp-";
 const SUFFIX: &str = ".partial";
-/// The end of what a replaced folder is called for the moment between two renames.
+/// The ending of a replaced folder's name, between the two renames.
 const REPLACED: &str = ".replaced";
 
-/// Hands a folder's names to the disk, where the system can: without it a rename may come undone when the power
-/// fails, but what it undoes to is whole.
+/// Flushes a folder's list of names to the disk, where the system can. Without this a power failure may undo
+/// a rename. The old file would then be back, and whole.
 fn sync_names(folder: &Path) {
     if let Ok(opened) = File::open(folder) {
         let _ = opened.sync_all();
@@ -40,11 +40,11 @@ fn sync_names(folder: &Path) {
 
 #[cfg(test)]
 thread_local! {
-    /// Folders whose names were handed to the disk.
+    /// Folders whose list of names was flushed.
     static SYNCED: std::cell::RefCell<Vec<std::path::PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// The folder in which `target` has its name.
+/// The folder that holds the name of `target`.
 fn parent(target: &Path) -> &Path {
     match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

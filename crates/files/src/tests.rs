@@ -1,4 +1,4 @@
-//! Whole or not at all: what is there after every way in which writing can end.
+//! What is on the disk after every way in which writing can end.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The folders that `work` hands to the disk.
+/// The folders that `work` flushes to the disk.
 fn synced(work: impl FnOnce()) -> Vec<PathBuf> {
     SYNCED.take();
     work();
@@ -35,7 +35,7 @@ fn an_abandoned_file_leaves_no_trace_and_a_finished_one_replaces() {
     assert_eq!(names(folder.path()), ["a.json"]);
 }
 
-/// Without it, a power failure may take the file's name away again.
+/// Without the flush, a power failure may remove the file's name.
 #[test]
 fn every_new_name_is_handed_to_the_disk() {
     let place = tempfile::tempdir().unwrap();
@@ -69,7 +69,7 @@ fn leftovers_of_a_killed_run_are_removed_and_nothing_else() {
     fs::write(folder.join(".offramp-x1.partial"), b"half").unwrap();
     fs::create_dir(folder.join(".offramp-step-000002-77.partial")).unwrap();
     fs::write(folder.join("mine.partial"), b"keep").unwrap();
-    // Set aside, and the new one never came.
+    // Set aside, and never replaced.
     fs::create_dir(folder.join(".offramp-model-77.replaced")).unwrap();
     remove_leftovers(folder);
     assert_eq!(names(folder), ["mine.partial", "model"]);

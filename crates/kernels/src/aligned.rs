@@ -1,10 +1,10 @@
-//! A buffer that begins at a cache line: vectors and tiles that straddle two lines are read twice.
+//! A buffer that begins at a cache line. A vector or a tile row that crosses two lines costs two reads.
 
-/// Values kept from call to call, the first of them at a multiple of 64 bytes.
+/// A buffer that is kept from call to call. Its first value lies at a multiple of 64 bytes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Aligned<V> {
     room: Vec<V>,
-    start: usize, // kept, because a clone's room lies elsewhere
+    start: usize, // stored, because a clone's buffer lies at another address
     len: usize,
 }
 
@@ -12,13 +12,13 @@ pub(crate) struct Aligned<V> {
 const LINE: usize = 64;
 
 impl<V: Copy + Default> Aligned<V> {
-    /// Makes room for `len` values; they are whatever was there before.
+    /// Makes room for `len` values. They hold anything.
     pub(crate) fn resize(&mut self, len: usize) -> &mut [V] {
         let spare = LINE / size_of::<V>().min(LINE);
         if self.room.len() < len + spare {
             self.room.resize(len + spare, V::default());
         }
-        // Nowhere is a correct answer too, only a slower one.
+        // `align_offset` may give up; the values are then correct, only slower to read.
         let line = self.room.as_ptr().align_offset(LINE);
         self.start = if line <= self.room.len() - len { line } else { 0 };
         self.len = len;

@@ -6,18 +6,18 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// More than a last-level cache keeps of a buffer that is read from end to end again and again.
+/// Larger than any last-level cache, so that each pass reads memory.
 const BYTES: usize = 512 << 20;
 /// Length of a row, where the buffer is read as a matrix.
 const ROW: usize = 4096;
 /// Floats of a cache line.
 const LINE: usize = 16;
-/// Places of a thread's part that are read in turn: more pages are under way than at one.
+/// Streams that a thread reads in turn, so that several pages are read at a time.
 const STREAMS: usize = 4;
 /// Passes of each kind.
 const PASSES: usize = 2;
 
-/// A buffer to read from, written before (a first touch would measure the operating system).
+/// A buffer to read from. It was written before: a first touch would measure the operating system.
 #[derive(Debug)]
 pub struct Probe<F = Vec<f32>> {
     floats: F,
@@ -33,7 +33,7 @@ impl Default for Probe {
 }
 
 impl<F: AsRef<[f32]> + Sync> Probe<F> {
-    /// Reads `floats`: where large pages are to be had, the memory is faster on them.
+    /// Reads `floats`, so that a caller that has large pages can measure on them: they are faster.
     ///
     /// # Panics
     /// If there are not [`FLOATS`].
@@ -44,9 +44,9 @@ impl<F: AsRef<[f32]> + Sync> Probe<F> {
 
     /// Bytes per second that the memory gives to all threads together.
     ///
-    /// The buffer is read twice as a product reads its weights, which asks for lines ahead of time, and twice by
-    /// plain sums over several streams, which leave that to the processor. Which is faster depends on the
-    /// machine; the best pass counts, as a limit is not what something else on the machine left of it.
+    /// The buffer is read twice by a product, which prefetches, and twice by plain sums over several streams,
+    /// which leave prefetching to the processor. Which is faster depends on the machine. The best pass
+    /// counts, because other work on the machine can only slow a pass down.
     pub fn read(&self) -> f64 {
         let (x, mut out) = ([1.0; ROW], vec![0.0; FLOATS / ROW]);
         let mut operand = Operand::default();
@@ -67,7 +67,7 @@ impl<F: AsRef<[f32]> + Sync> Probe<F> {
         let (lines, _) = self.floats.as_ref().as_chunks::<LINE>();
         let threads = pool::threads();
         let (next, total) = (AtomicU64::new(0), AtomicU64::new(0));
-        // A thread takes parts while there are any: the team may be smaller than the pool.
+        // A thread takes parts until none is left, because the team may be smaller than the pool.
         team::together(threads, &|_| {
             while let Some(part) = lines.chunks(lines.len().div_ceil(threads)).nth(take(&next)) {
                 total.fetch_add(sum_of(part), Ordering::Relaxed);
@@ -87,7 +87,7 @@ fn time(pass: &mut dyn FnMut()) -> Duration {
     start.elapsed()
 }
 
-/// The sum of all bits, as integers: sums in any order, and so in vectors.
+/// The sum of all bits as integers, whose order does not matter, so that the compiler vectorizes it.
 fn sum_of(lines: &[[f32; LINE]]) -> u64 {
     let length = lines.len() / STREAMS;
     let streams: [_; STREAMS] = std::array::from_fn(|s| &lines[s * length..][..length]);

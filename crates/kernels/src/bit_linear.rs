@@ -1,21 +1,24 @@
-//! The arithmetic of a `BitLinear` layer: ternary weights, activations of 8 or 4 bits, and the rotation before them.
+//! The arithmetic of a `BitLinear` layer: ternary weights, activations of 8 or 4 bits, and the rotation
+//! before them.
 //!
-//! This is its definition, in plain Rust: training calls it, and the engine's faster ways are tested against it.
-//! With codes `c` and steps `s`, a product is `y = (Σ c_x · c_w) · (s_x · s_w)`: the sum is an exact whole number, and
-//! is scaled once. What is not finite makes its step not finite, and so everything that the step scales.
+//! This is the definition, in plain Rust. Training calls it, and the engine's faster kernels are tested
+//! against it. With codes `c` and steps `s` (scales), a product is `y = (Σ c_x · c_w) · (s_x · s_w)`: the sum
+//! is an exact whole number, which is scaled once. A value that is not finite makes its step not finite, so
+//! that no product hides it.
 //!
-//! Sources: BitNet b1.58 (Ma et al. 2024, arXiv:2402.17764) for weights and 8 bits, in the form of its training tips
-//! and of Hugging Face's `bitnet`; BitNet a4.8 (Wang et al. 2024, arXiv:2411.04965) for 4 bits; BitNet v2 (Wang et al.
-//! 2025, arXiv:2504.18415) for the rotation.
+//! Sources: BitNet b1.58 (Ma et al. 2024, arXiv:2402.17764) for weights and 8 bits, in the form of its
+//! training tips and of Hugging Face's `bitnet`; BitNet a4.8 (Wang et al. 2024, arXiv:2411.04965) for 4 bits;
+//! BitNet v2 (Wang et al. 2025, arXiv:2504.18415) for the rotation.
 
-/// What no magnitude is taken to be below, so that a row of zeros has a step.
+pub(crate) mod row_kernels;
+
+use crate::rounding::nearest_i32;
+
+/// The least magnitude that a step is computed from, so that a row of zeros has a step.
 const FLOOR: f32 = 1e-5;
 
 /// Lanes in which magnitudes are summed; see [`mean_magnitude`].
 const LANES: usize = 8;
-
-/// 1.5 · 2²³: adding and taking it away again rounds what is below 2²² to the nearest whole number, ties to even.
-const ROUND: f32 = 12_582_912.0;
 
 /// √7: a row's mean magnitude is √7 steps of its 4-bit codes.
 const SQRT_7: f32 = 2.645_751_3;
@@ -25,7 +28,7 @@ const SQRT_7: f32 = 2.645_751_3;
 pub enum Activations {
     /// −128 to 127; the largest magnitude of a token is 127.
     Int8,
-    /// −8 to 7; the mean magnitude of a token is √7, and what is beyond 7 is cut.
+    /// −8 to 7; the mean magnitude of a token is √7, and larger codes are clamped.
     Int4,
 }
 
@@ -38,7 +41,7 @@ impl Activations {
         }
     }
 
-    /// What a value is multiplied by before it is rounded, and the step of the codes: for one token's `x`.
+    /// For one token `x`: the factor of its values before they are rounded, and the step of its codes.
     #[inline(always)]
     fn scales(self, x: &[f32]) -> (f32, f32) {
         match self {
@@ -74,9 +77,9 @@ pub fn ternary<C: From<i8>>(weights: &[f32], step: f32, codes: &mut [C]) {
     round(weights, 1.0 / step, (-1.0, 1.0), codes);
 }
 
-/// The codes of one token's activations; returns their step. `c = clamp(round(x · 127 / max|x|), −128, 127)` of step
-/// `max|x| / 127`, or `c = clamp(round(√7 · x / β), −8, 7)` of step `β / √7`, where `β = mean|x|`; ties to even, and
-/// neither maximum nor mean below 1e-5.
+/// The codes of one token's activations; returns their step. `c = clamp(round(x · 127 / max|x|), −128, 127)`
+/// of step `max|x| / 127`, or `c = clamp(round(√7 · x / β), −8, 7)` of step `β / √7`, where `β = mean|x|`;
+/// ties to even, and neither maximum nor mean below 1e-5.
 ///
 /// # Panics
 /// If `codes` is not as long as `x`.
@@ -87,8 +90,9 @@ pub fn quantise<C: From<i8>>(activations: Activations, x: &[f32], codes: &mut [C
     step
 }
 
-/// Multiplies a row by the orthonormal Hadamard matrix of its length (Sylvester's order), in place: its own inverse
-/// and transpose. Butterflies over neighbours come first, those over halves last, then one product with `1 / √n`.
+/// Multiplies a row by the orthonormal Hadamard matrix of its length (Sylvester's order), in place: its own
+/// inverse and transpose. Butterflies over neighbours come first, those over halves last, then one product
+/// with `1 / √n`.
 ///
 /// # Panics
 /// If the length is no power of two.
@@ -109,32 +113,31 @@ pub fn hadamard(row: &mut [f32]) {
     row.iter_mut().for_each(|value| *value *= scale);
 }
 
-/// Bounds come first, which are whole numbers: what is rounded is then small enough for [`ROUND`].
+/// Clamps before it rounds, so that values are small enough for [`nearest_i32`]. The bounds are whole
+/// numbers, so that the order does not matter.
 #[inline(always)]
 fn round<C: From<i8>>(values: &[f32], inverse: f32, (least, most): (f32, f32), codes: &mut [C]) {
     assert_eq!(values.len(), codes.len(), "one code for each value");
     for (code, value) in codes.iter_mut().zip(values) {
         let bounded = (value * inverse).max(least).min(most);
-        // The whole number stands in the low bits of the mantissa.
-        let whole = (bounded + ROUND).to_bits().wrapping_sub(ROUND.to_bits());
-        *code = C::from(whole as i8);
+        *code = C::from(nearest_i32(bounded) as i8);
     }
 }
 
-/// As the larger of both, but a NaN stays one.
+/// The larger of both; NaN stays NaN.
 #[inline(always)]
 fn at_least_floor(magnitude: f32) -> f32 {
     if magnitude < FLOOR { FLOOR } else { magnitude }
 }
 
-/// As bits magnitudes have the order of their values, infinity and NaN above all.
+/// Compares bits, which have the order of the magnitudes. Infinity and NaN are above all others.
 #[inline(always)]
 fn max_magnitude(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |most, value| most.max(value.abs().to_bits())))
 }
 
-/// `mean|x|`, summed in `f64`: lane `j` of eight takes the values `k ≡ j` in increasing `k`, then lanes are added in
-/// their order.
+/// `mean|x|`, summed in `f64`: lane `j` of eight takes the values `k ≡ j` in increasing `k`, then lanes are
+/// added in their order.
 #[inline(always)]
 fn mean_magnitude(values: &[f32]) -> f32 {
     let mut lanes = [0.0f64; LANES];
@@ -159,7 +162,7 @@ mod tests {
         })
     }
 
-    /// The formula, word for word.
+    /// The formula.
     fn expected(x: f32, inverse: f32, (least, most): (f32, f32)) -> f32 {
         (x * inverse).round_ties_even().clamp(least, most)
     }
@@ -184,7 +187,8 @@ mod tests {
                 prop_assert!((step / exact - 1.0).abs() < 1e-6, "{} instead of {}", step, exact);
                 for (&code, &x) in codes.iter().zip(&x) {
                     let (found, wanted) = (f32::from(code), expected(x, inverse, bounds));
-                    // The mean may be summed otherwise: its last bit moves what is half-way.
+                    // The mean here is summed in another order. Its last bit may move a value that lies
+                    // half-way.
                     let half_way = ((x * inverse).fract().abs() - 0.5).abs() < 1e-4;
                     prop_assert!(found == wanted || half_way && (found - wanted).abs() == 1.0);
                 }

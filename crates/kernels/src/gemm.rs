@@ -1,44 +1,39 @@
 //! Training's large products, in `f32` or in `bf16` with sums in `f32`.
 //!
-//! The right operand is cut into blocks that fit the last cache and packed there, by all threads or by the one
-//! that computes; each thread then packs rows of the left operand into its own second-level cache and goes through
-//! tiles that fit the registers, or AMX's (Goto and van de Geijn 2008). Every element of the output is summed in increasing k,
-//! in stretches of 256 words, whatever the threads, the cut and the neighbours: a product has the
-//! same bits for any number of threads, and for any number of rows.
+//! The method is that of Goto and van de Geijn (2008). The right operand is cut into blocks that fit the
+//! last-level cache and packed there. Each thread packs rows of the left operand into its own second-level
+//! cache, and multiplies them in tiles that fit the registers, or AMX's tiles.
 //!
-//! In `bf16` operands are rounded as they are packed, to nearest and ties to even; two of them share a word.
+//! Every element of the output is summed in increasing k, in stretches of 256 words. So a product has the
+//! same bits for any number of threads and any number of rows.
+//!
+//! For `bf16` operands are rounded while they are packed, to nearest and ties to even. Two values share a
+//! word.
 
-mod operand;
+pub(crate) mod matrix;
+pub(crate) mod micro;
 pub(crate) mod portable;
 #[cfg(test)]
 mod tests;
 
-pub use operand::{Matrix, MatrixMut, Values};
+pub use matrix::{Matrix, MatrixMut, Values};
+pub use micro::{Micro, Write};
 
-use crate::table::{Table, active};
+use crate::dispatch::active;
+use crate::table::Table;
+use micro::{DEPTH, Panels, blocks};
 use rayon::prelude::*;
 use std::cell::Cell;
 
-/// Words of k that are summed in registers before they reach the output.
-pub(crate) const DEPTH: usize = 256;
 /// Words of the packed right operand (8 MiB): a part of the last cache.
 const RIGHT_WORDS: usize = 1 << 21;
 /// Words of the packed rows of one task (256 KiB): a part of a second-level cache.
 const LEFT_WORDS: usize = 1 << 16;
 
-/// What happens to what stood in the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// It is overwritten.
-    Replace,
-    /// The product is added to it.
-    Add,
-}
-
 /// Who computes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// The calling thread: inside loops that are parallel already.
+    /// The calling thread, for loops that are parallel already.
     One,
     /// The whole pool.
     All,
@@ -54,7 +49,7 @@ pub enum Factors {
     Bf16,
 }
 
-/// How a product is made.
+/// How a product is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Product {
     /// What it is multiplied by.
@@ -65,101 +60,13 @@ pub struct Product {
     pub threads: Threads,
 }
 
-/// The innermost part of a product for one instruction set and one kind of factors.
-#[derive(Debug)]
-pub struct Micro {
-    /// Rows of a tile.
-    pub(crate) rows: usize,
-    /// Columns of a tile.
-    pub(crate) columns: usize,
-    /// Values of k that share a word of a panel: 1, or 2 `bf16`, the even one low.
-    pub(crate) per_word: usize,
-    /// Panels have a multiple of so many words of k, the last ones zero. It divides [`DEPTH`].
-    pub(crate) step: usize,
-    /// Writes rows of the left operand as panels of `rows` (second argument), as many words each as `words`
-    /// times `rows`, in an order of its own; what pads the last panel counts for nothing.
-    pub(crate) pack_left: Pack,
-    /// As `pack_left`, columns of the right operand as panels of `columns`.
-    pub(crate) pack_right: Pack,
-    /// `out = alpha · left · right`, or adds it, for all tiles of some panels.
-    pub(crate) tiles: fn(Panels<'_>, &mut [f32]),
-}
-
-type Pack = fn(Strip<'_>, usize, &mut [u32]);
-
-impl Micro {
-    /// Words of `depth` values of k in a panel.
-    fn words(&self, depth: usize) -> usize {
-        depth.div_ceil(self.per_word).next_multiple_of(self.step)
-    }
-}
-
-/// Rows of the left operand or columns of the right one, at a stretch of k.
-#[derive(Clone, Copy)]
-pub(crate) struct Strip<'a> {
-    /// From the first element on.
-    pub(crate) values: Values<'a>,
-    pub(crate) count: usize,
-    pub(crate) depth: usize,
-    /// From one row or column to the next.
-    pub(crate) stride: usize,
-    /// From one k to the next.
-    pub(crate) k_stride: usize,
-}
-
-/// Packed rows and columns at a stretch of k, and where their product goes in the output slice.
-#[derive(Clone, Copy)]
-pub(crate) struct Panels<'a> {
-    left: &'a [u32],  // [panels, words · rows of a panel]
-    right: &'a [u32], // [panels, DEPTH · columns of a panel], of which `words` are used
-    words: usize,
-    size: [usize; 2], // rows and columns of the output
-    stride: usize,    // of the output's rows
-    pub(crate) alpha: f32,
-    pub(crate) write: Write,
-}
-
-impl Panels<'_> {
-    /// Calls `tile` for every tile of so many rows and columns. Columns outside: their panel stays in the first
-    /// cache while all rows go by.
-    #[inline(always)]
-    pub(crate) fn each(
-        self,
-        rows: usize,
-        columns: usize,
-        out: &mut [f32],
-        tile: impl Fn(Tile<'_>, &mut [f32]),
-    ) {
-        let Self { left, right, words, size, stride, alpha, write } = self;
-        for (c, right) in blocks(size[1], columns).zip(right.chunks_exact(DEPTH * columns)) {
-            let right = &right[..words * columns];
-            for (r, left) in blocks(size[0], rows).zip(left.chunks_exact(words * rows)) {
-                let out = &mut out[r.start * stride + c.start..];
-                tile(Tile { left, right, rows: r.len(), columns: c.len(), stride, alpha, write }, out);
-            }
-        }
-    }
-}
-
-/// Two panels, and where their product goes in the output slice.
-#[derive(Clone, Copy)]
-pub(crate) struct Tile<'a> {
-    pub(crate) left: &'a [u32],
-    pub(crate) right: &'a [u32],
-    pub(crate) rows: usize,    // of the output, at most the panel's
-    pub(crate) columns: usize, // as `rows`
-    pub(crate) stride: usize,  // of the output's rows
-    pub(crate) alpha: f32,
-    pub(crate) write: Write,
-}
-
 thread_local! {
     /// Each thread's packed operands, kept from product to product.
     static LEFT: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
     static RIGHT: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }
 
-/// A thread's buffer, or one of `len` words, which the system gives when they are touched.
+/// The thread's buffer, or a new one of `len` words. The system provides its pages when they are touched.
 fn take(buffer: &'static std::thread::LocalKey<Cell<Vec<u32>>>, len: usize) -> Vec<u32> {
     let held = buffer.take();
     if held.is_empty() { vec![0; len] } else { held }
@@ -183,18 +90,19 @@ pub fn prepare() {
 /// # Panics
 /// If the shapes do not fit.
 pub fn gemm(out: MatrixMut<'_>, write: Write, a: Matrix<'_>, b: Matrix<'_>, how: Product) {
-    gemm_with(active(), out, write, (a, b), how);
+    gemm_with(active(), out, write, a, b, how);
 }
 
-/// As [`gemm`], with a table of one's choice.
+/// As [`gemm`], with a given table.
 ///
 /// # Panics
 /// As [`gemm`].
-pub fn gemm_with(
+pub(crate) fn gemm_with(
     table: &Table,
     out: MatrixMut<'_>,
     write: Write,
-    (a, b): (Matrix<'_>, Matrix<'_>),
+    a: Matrix<'_>,
+    b: Matrix<'_>,
     how: Product,
 ) {
     let [m, n, k] = [out.rows, out.cols, a.cols];
@@ -218,34 +126,36 @@ pub fn gemm_with(
         Factors::F32 => table.gemm,
         Factors::Bf16 => table.gemm_bf16,
     };
-    let (shape, stride, data) = (Shape::new(micro, [m, n, k], how.threads), out.row_stride, out.data);
+    let (blocking, stride, data) = (Blocking::new(micro, [m, n, k], how.threads), out.row_stride, out.data);
     let mut packed = take(&RIGHT, RIGHT_WORDS);
-    for columns in blocks(n, shape.columns) {
-        for ks in blocks(k, shape.depth) {
-            let right = &mut packed[..shape.right_words([ks.len(), columns.len()])];
+    for columns in blocks(n, blocking.columns) {
+        for ks in blocks(k, blocking.depth) {
+            let right = &mut packed[..blocking.right_words([ks.len(), columns.len()])];
             pack_right(micro, b.part(ks.start, columns.start, ks.len(), columns.len()), right, how.threads);
             let write = if ks.start == 0 { write } else { Write::Add };
-            let block = Block { micro, right, columns: columns.len(), alpha: how.alpha, write };
+            let block = PackedBlock { micro, right, columns: columns.len(), alpha: how.alpha, write };
             let out = &mut data[columns.start..(m - 1) * stride + columns.end];
-            all_rows((&shape, how.threads), &block, a.part(0, ks.start, m, ks.len()), out, stride);
+            all_rows(blocking.rows, how.threads, &block, a.part(0, ks.start, m, ks.len()), out, stride);
         }
     }
     RIGHT.set(packed);
 }
 
-/// The product of a block with all rows of the left operand, into rows `stride` apart; a task takes some of them.
+/// The product of a block with all rows of the left operand, into rows `stride` apart; a task takes `rows` of
+/// them.
 fn all_rows(
-    (shape, threads): (&Shape<'_>, Threads),
-    block: &Block<'_>,
+    rows: usize,
+    threads: Threads,
+    block: &PackedBlock<'_>,
     a: Matrix<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
     let task = |(index, out): (usize, &mut [f32])| {
-        let first = index * shape.rows;
-        block.rows(a.part(first, 0, shape.rows.min(a.rows - first), a.cols), out, stride);
+        let first = index * rows;
+        block.rows(a.part(first, 0, rows.min(a.rows - first), a.cols), out, stride);
     };
-    let size = shape.rows * stride;
+    let size = rows * stride;
     match threads {
         Threads::One => out.chunks_mut(size).enumerate().for_each(task),
         Threads::All => out.par_chunks_mut(size).with_max_len(1).enumerate().for_each(task),
@@ -253,18 +163,18 @@ fn all_rows(
 }
 
 /// How a product is cut.
-struct Shape<'a> {
+struct Blocking<'a> {
     micro: &'a Micro,
     rows: usize,
     columns: usize,
     depth: usize,
 }
 
-impl<'a> Shape<'a> {
+impl<'a> Blocking<'a> {
     fn new(micro: &'a Micro, [m, n, k]: [usize; 3], threads: Threads) -> Self {
         let per_word = micro.per_word;
         let sharing = if threads == Threads::All { crate::pool::threads() } else { 1 };
-        // Two tasks for each thread even out what the machine does beside them.
+        // Two tasks for each thread, so that a thread that is slowed down does less.
         let share = if sharing == 1 { m } else { m.div_ceil(2 * sharing) };
         let within =
             |wanted: usize, room: usize, tile: usize| wanted.next_multiple_of(tile).min(room / tile * tile);
@@ -275,17 +185,11 @@ impl<'a> Shape<'a> {
         Self { micro, rows, columns, depth }
     }
 
-    /// Words of a packed block of the right operand, whose stretches have all the room of a whole one.
+    /// Words of a packed block of the right operand. Every stretch has the room of a whole one.
     fn right_words(&self, [depth, columns]: [usize; 2]) -> usize {
         let stretches = depth.div_ceil(DEPTH * self.micro.per_word);
         stretches * DEPTH * columns.next_multiple_of(self.micro.columns)
     }
-}
-
-/// `0..len` in blocks.
-#[inline]
-fn blocks(len: usize, block: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    (0..len).step_by(block).map(move |first| first..len.min(first + block))
 }
 
 /// Packs a block of the right operand: `[stretches, panels, words, columns of a panel]`.
@@ -294,8 +198,8 @@ fn pack_right(micro: &Micro, b: Matrix<'_>, right: &mut [u32], threads: Threads)
     let pack = |(index, panel): (usize, &mut [u32])| {
         let (k, column) = (index / panels * stretch, index % panels * micro.columns);
         let (depth, count) = (stretch.min(b.rows - k), micro.columns.min(b.cols - column));
-        let strip = b.part(k, column, depth, count).columns();
-        (micro.pack_right)(strip, micro.columns, &mut panel[..micro.words(depth) * micro.columns]);
+        let source = b.part(k, column, depth, count).columns();
+        (micro.pack_right)(source, micro.columns, &mut panel[..micro.words(depth) * micro.columns]);
     };
     let panel = DEPTH * micro.columns;
     match threads {
@@ -304,9 +208,9 @@ fn pack_right(micro: &Micro, b: Matrix<'_>, right: &mut [u32], threads: Threads)
     }
 }
 
-/// A packed block of the right operand, and what is to be done with it.
+/// A packed block of the right operand, and how its product is scaled and written.
 #[derive(Clone, Copy)]
-struct Block<'a> {
+struct PackedBlock<'a> {
     micro: &'a Micro,
     right: &'a [u32],
     columns: usize,
@@ -314,7 +218,7 @@ struct Block<'a> {
     write: Write,
 }
 
-impl Block<'_> {
+impl PackedBlock<'_> {
     /// The product with some rows of the left operand, into rows `stride` apart.
     fn rows(&self, a: Matrix<'_>, out: &mut [f32], stride: usize) {
         let Self { micro, alpha, mut write, .. } = *self;
@@ -324,7 +228,7 @@ impl Block<'_> {
         for (ks, right) in blocks(a.cols, DEPTH * micro.per_word).zip(stretches) {
             let words = micro.words(ks.len());
             let left = &mut packed[..words * a.rows.next_multiple_of(micro.rows)];
-            (micro.pack_left)(a.part(0, ks.start, a.rows, ks.len()).strip(), micro.rows, left);
+            (micro.pack_left)(a.part(0, ks.start, a.rows, ks.len()).rows(), micro.rows, left);
             let size = [a.rows, self.columns];
             (micro.tiles)(Panels { left, right, words, size, stride, alpha, write }, out);
             write = Write::Add;

@@ -1,22 +1,27 @@
-//! Arithmetic on slices: products, norms, softmax, rotary embedding, the optimiser's update.
+//! Arithmetic on slices: matrix products, attention, norms, softmax, rotary embedding, the optimizer's
+//! update.
 //!
-//! This room knows no layer, no model and no file. It promises three things:
+//! This crate knows no layer, no model and no file. It promises three things:
 //!
-//! 1. **A token's arithmetic does not depend on how many tokens share the call.** Every product of
-//!    the engine ([`linear()`], [`Table::product`]) sums each output element in one fixed order, which the
-//!    table and the format decide: lane `j` of one vector takes the terms `k ≡ j` in increasing `k`, then
-//!    the lanes are added in a fixed tree; or, of quantised factors, each block is an exact whole number, and
-//!    blocks are added in increasing `k`; of ternary weights the whole element is. Tiling and threads choose *which* elements are computed together,
-//!    never *how*. Only then is "speculative = greedy" an equality and not a tolerance.
-//!    `tests/invariance.rs` holds it, and for [`attend`] `tests/attention.rs`.
-//! 2. **Dispatch is data.** A [`Table`] is one set of functions for one instruction set. [`active`]
-//!    chooses the best that the processor has, once; `OFFRAMP_KERNELS=reference|avx2|avx512|amx` forces
-//!    one. Holding a table other than the reference is the proof that the processor can run it.
-//! 3. **The reference is the definition**: plain Rust for any target, and every other table is tested
+//! 1. **A token's result does not depend on which tokens share the call.** The engine's products
+//!    ([`linear()`]) and attention ([`attend`]) compute each output element in one fixed order. The order
+//!    depends on the table and the format alone. Tiles and threads decide which elements are computed
+//!    together, never how one element is summed. This makes speculative decoding equal to greedy decoding,
+//!    bit for bit. The orders are:
+//!    - `f32` and `bf16`: lane `j` of one vector sums the terms `k ≡ j` in increasing `k`. Then the lanes are
+//!      added in a fixed tree.
+//!    - int8 and int4: the sum of a block is an exact whole number. Blocks are added in increasing `k`.
+//!    - ternary: the sum of the whole row is an exact whole number.
+//!
+//!    `tests/invariance.rs` and `tests/attention.rs` check it.
+//! 2. **Dispatch is data.** A [`Table`] holds one set of functions for one instruction set. [`active`]
+//!    chooses the fastest table of the processor once; `OFFRAMP_KERNELS=reference|avx2|avx512|amx` forces
+//!    one. A table is handed out only if the processor can run it.
+//! 3. **The reference table is the definition.** It is plain Rust for any target. Every other table is tested
 //!    against it and against the formulas in `f64`.
 //!
-//! [`gemm`], training's large products, keeps the first promise in an order of its own: an element is summed in
-//! increasing k, whatever the threads, the cut and the other rows.
+//! [`gemm`], training's large products, keeps the first promise with an order of its own: an element is
+//! summed in increasing `k`, whatever the threads, the tiles and the other rows.
 
 mod aligned;
 pub mod attend;
@@ -24,12 +29,18 @@ pub mod bandwidth;
 pub mod bit_linear;
 mod columns;
 pub mod convert;
+mod dispatch;
+mod elementwise;
+mod exponential;
+mod factors;
 pub mod gemm;
-mod lanes;
 mod linear;
 pub mod pool;
 mod reference;
+mod rounding;
 pub mod rows;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no table of this target uses it yet"))]
+mod simd;
 pub mod strips;
 mod table;
 pub mod team;
@@ -38,8 +49,11 @@ pub mod ternary;
 mod x86;
 
 pub use columns::{Claims, ColumnsMut};
+pub use dispatch::{UnknownTable, active, available, choose};
+pub use elementwise::{AdamWStep, NormRow};
+pub use factors::RowFactors;
 pub use half::{bf16, f16};
-pub use linear::{Job, Operand, Rows, TernaryWeight, Weight, linear, linear_with};
+pub use linear::{Job, Operand, TernaryWeight, Weight, linear, linear_with};
 /// The one thread pool, for rooms whose own loops run over tokens, heads or samples.
 pub use rayon;
-pub use table::{AdamWStep, NormRow, TILE_TOKENS, Table, UnknownTable, active, available, choose};
+pub use table::Table;

@@ -1,21 +1,25 @@
-//! The engine's products over its threads: one input, one or several weight matrices.
+//! The engine's products, over its threads: one input by one or several weight matrices.
 
 use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
-use crate::strips::{Codes, Quantiser, STRIP, Strips};
-use crate::table::{TILE_TOKENS, Table, active};
-use crate::ternary::{self, Input, Ternary};
+use crate::dispatch::active;
+use crate::factors::{RowFactors, StripFactors, TernaryFactors};
+use crate::strips::{BlockQuantizer, Codes, STRIP};
+use crate::table::{TILE_TOKENS, Table};
+use crate::ternary::{self, Input, RowQuantizer};
 use crate::{pool, team};
 use half::bf16;
 
-/// Bytes of weights below which a thread is not worth calling: it comes within a microsecond.
+/// Bytes of weights below which a thread is not worth calling. Calling one takes about a microsecond.
 const WORTH_A_THREAD: usize = 32 << 10;
 /// Values of the input below which it is not worth calling threads to convert them.
 const CONVERTED_ALONE: usize = 32 << 10;
-/// Bytes of weights that a thread takes at a time: long enough a stream, and a part of its second-level cache.
+/// Bytes of weights that a thread takes at a time: enough for a long stream, and less than its second-level
+/// cache.
 const CHUNK: usize = 256 << 10;
 
-/// More tokens than this are many: they go through a block of rows that stays in the second-level cache.
+/// More tokens than this are many. They are multiplied by a block of rows that stays in the second-level
+/// cache.
 const MANY: usize = 16;
 /// Rows of such a block.
 const BLOCK: usize = 64;
@@ -27,9 +31,9 @@ pub enum Weight<'a> {
     F32(&'a [f32]),
     /// Row after row; the input is rounded to `bf16` too, sums are `f32`.
     Bf16(&'a [bf16]),
-    /// Strip after strip; the input is quantised to int8.
+    /// Strip after strip; the input is quantized to int8.
     Strips(Codes, &'a [u8]),
-    /// Strip after strip of two-bit codes; the input is quantised row by row.
+    /// Strip after strip of two-bit codes; the input is quantized row by row.
     Ternary(TernaryWeight<'a>),
 }
 
@@ -38,14 +42,14 @@ pub enum Weight<'a> {
 pub struct TernaryWeight<'a> {
     /// Its strips; see [`ternary`](crate::ternary).
     pub strips: &'a [u8],
-    /// What a code counts.
+    /// The scale of the matrix: what a code of 1 stands for.
     pub step: f32,
-    /// What becomes of the input.
+    /// How the input is quantized.
     pub input: Input,
 }
 
 impl Weight<'_> {
-    /// Whether both ask for the input in one form.
+    /// Whether both need the input in the same format.
     fn shares_input(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::F32(_), Self::F32(_)) | (Self::Bf16(_), Self::Bf16(_)) => true,
@@ -66,30 +70,6 @@ impl Weight<'_> {
     }
 }
 
-/// A product of row-major factors: what a table's kernel is given.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows<'a, V> {
-    /// `[tokens, in_features]`, or as the table's operand is written
-    pub x: &'a [V],
-    /// `[rows, in_features]`
-    pub weight: &'a [V],
-    /// Length of a row of either.
-    pub in_features: usize,
-}
-
-impl<V> Rows<'_, V> {
-    /// Checks that the factors belong to an output `[tokens, rows]`.
-    ///
-    /// # Panics
-    /// If they do not.
-    pub(crate) fn check(&self, tokens: usize, rows: usize) {
-        let k = self.in_features;
-        assert!(k > 0, "a product over no features");
-        assert_eq!(self.x.len(), tokens * k, "x is [tokens, {k}]");
-        assert_eq!(self.weight.len(), rows * k, "weight is [rows, {k}]");
-    }
-}
-
 /// A weight matrix, and where its product goes.
 #[derive(Debug)]
 pub struct Job<'a> {
@@ -99,14 +79,14 @@ pub struct Job<'a> {
     pub out: &'a mut [f32],
 }
 
-/// The input in the formats that weights ask for, in buffers kept from call to call.
+/// The input in each format that weights need, in buffers that are kept from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct Operand {
-    f32: Aligned<f32>, // of many tokens, which are read again and again
+    f32: Aligned<f32>, // a copy of many tokens, which are read again and again
     bf16: Aligned<bf16>,
-    int8: Quantiser,
-    int4: Quantiser,
-    ternary: [ternary::Quantiser; Input::ALL.len()],
+    int8: BlockQuantizer,
+    int4: BlockQuantizer,
+    ternary: [RowQuantizer; Input::ALL.len()],
 }
 
 impl Operand {
@@ -129,13 +109,13 @@ impl Operand {
                 });
             }
             Weight::Strips(Codes::Int8, _) => {
-                self.int8.quantise_on(threads, table, (Codes::Int8, x, in_features))
+                self.int8.quantize_on(threads, table, Codes::Int8, x, in_features)
             }
             Weight::Strips(Codes::Int4, _) => {
-                self.int4.quantise_on(threads, table, (Codes::Int4, x, in_features))
+                self.int4.quantize_on(threads, table, Codes::Int4, x, in_features)
             }
             Weight::Ternary(TernaryWeight { input, .. }) => {
-                self.ternary[input.index()].quantise_on(threads, table, (input, x, in_features));
+                self.ternary[input.index()].quantize_on(threads, table, input, x, in_features);
             }
         }
     }
@@ -152,7 +132,7 @@ pub fn linear(x: &[f32], in_features: usize, operand: &mut Operand, jobs: &mut [
     linear_with(active(), x, in_features, operand, jobs);
 }
 
-/// As [`linear`], with a table of one's choice.
+/// As [`linear`], with a given table.
 ///
 /// # Panics
 /// As [`linear`].
@@ -175,7 +155,7 @@ pub fn linear_with(
     }
     let bytes: usize = jobs.iter().map(|job| job.weight.bytes()).sum();
     let threads = (bytes.saturating_mul(tokens.div_ceil(4)) / WORTH_A_THREAD).clamp(1, pool::threads());
-    let factors = Factors { table, x, in_features, operand };
+    let factors = PreparedInput { table, x, in_features, operand };
     let mut jobs = jobs.iter_mut();
     let shared: [_; 4] = std::array::from_fn(|_| jobs.next().map(|job| Shared::new(job, tokens, threads)));
     assert!(jobs.next().is_none(), "at most four matrices at once");
@@ -188,7 +168,7 @@ pub fn linear_with(
     });
 }
 
-/// A job that threads share.
+/// A job whose rows threads claim.
 struct Shared<'a> {
     weight: Weight<'a>,
     claims: Claims<'a>,
@@ -208,15 +188,15 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// The input of a product.
-struct Factors<'a> {
+/// The input of a product, in all formats that its jobs need.
+struct PreparedInput<'a> {
     table: &'a Table,
     x: &'a [f32],
     in_features: usize,
     operand: &'a Operand,
 }
 
-impl Factors<'_> {
+impl PreparedInput<'_> {
     /// The rows of `weight` from `first` on, as many as `out` has columns.
     fn product(&self, weight: Weight<'_>, first: usize, out: ColumnsMut<'_>) {
         let Self { table, x, in_features, operand } = *self;
@@ -224,11 +204,11 @@ impl Factors<'_> {
         match weight {
             Weight::F32(weight) => {
                 let x = if operand.f32.values().len() == x.len() { operand.f32.values() } else { x };
-                (table.product)(Rows { x, weight: &weight[values], in_features }, out);
+                (table.product)(RowFactors { x, weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
                 (table.product_bf16)(
-                    Rows { x: operand.bf16.values(), weight: &weight[values], in_features },
+                    RowFactors { x: operand.bf16.values(), weight: &weight[values], in_features },
                     out,
                 );
             }
@@ -236,13 +216,13 @@ impl Factors<'_> {
                 let strip = codes.strip_bytes(in_features);
                 let weight = &weight[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
                 let x = if codes == Codes::Int8 { &operand.int8 } else { &operand.int4 };
-                (table.product_strips)(Strips { codes, x: x.tokens(), weight }, out);
+                (table.product_strips)(StripFactors { codes, x: x.tokens(), weight }, out);
             }
             Weight::Ternary(TernaryWeight { strips, step, input }) => {
                 let strip = ternary::strip_bytes(in_features);
                 let weight = &strips[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
                 let x = operand.ternary[input.index()].tokens();
-                (table.product_ternary)(Ternary { x, weight, step }, out);
+                (table.product_ternary)(TernaryFactors { x, weight, step }, out);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! How many threads work: the one pool that every room shares.
+//! The number of threads: one pool, which all crates share.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -7,13 +7,13 @@ use std::path::Path;
 /// The pool cannot have the number of threads that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// It was already at work with another.
+    /// It already runs with another number.
     #[error("the number of threads is already {0}: set it before the first computation")]
     AlreadyRunning(usize),
-    /// The system does not give so many; nothing can be computed in this process any more.
+    /// The system does not start so many threads. Nothing can be computed in this process any more.
     #[error("the system does not give {threads} threads: {reason}: ask for fewer")]
     NotGiven {
-        /// What was asked for.
+        /// The number that was asked for.
         threads: usize,
         /// What the system answered.
         reason: String,
@@ -25,11 +25,11 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Cores that this process may use, each counted once however many threads it runs at a time: decoding waits
-/// for memory and arithmetic units, of which a second thread on a core brings no more.
+/// Physical cores that this process may use. Two threads on one core share its memory access and its
+/// arithmetic units, for which decoding waits, so that a second one brings nothing.
 pub fn physical_cores() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    // Where the system does not tell, every processor is a core.
+    // If the system does not say, every processor counts as a core.
     cores(Path::new("/sys/devices/system/cpu")).map_or(processors, |cores| cores.clamp(1, processors))
 }
 
@@ -44,7 +44,7 @@ fn cores(folder: &Path) -> Option<usize> {
             continue; // `cpufreq`, `cpuidle`, …
         }
         let topology = entry.path().join("topology");
-        // Its older name on older systems. A processor that is switched off has neither.
+        // The second is its name on older systems. A processor that is switched off has neither.
         let names = ["core_cpus_list", "thread_siblings_list"];
         let list = names.iter().find_map(|name| std::fs::read_to_string(topology.join(name)).ok());
         found.extend(list.map(|list| list.trim().to_owned()));

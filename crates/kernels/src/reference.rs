@@ -1,42 +1,44 @@
 //! The reference table: plain Rust for any target, and the definition of the others.
 
 use crate::attend;
+use crate::bit_linear::row_kernels;
 use crate::columns::ColumnsMut;
-use crate::gemm::{Micro, portable};
-use crate::lanes;
-use crate::linear::Rows;
-use crate::strips;
+use crate::elementwise;
+use crate::factors::RowFactors;
+use crate::gemm::micro::Micro;
+use crate::gemm::portable;
+use crate::strips::{block_quantized, pack_strip, portable_strips};
 use crate::table::Table;
-use crate::ternary;
+use crate::ternary::portable_ternary;
 use half::bf16;
 
-/// Written with arrays of lanes, so that the compiler vectorises it for whatever target it has; no
-/// fused multiply-add, which would be a library call where the target lacks it.
+/// Written with arrays of lanes, which the compiler vectorizes for any target. Nothing is fused: a fused
+/// multiply-add would be a library call on targets that lack it.
 pub(crate) static TABLE: Table = Table {
     name: "reference",
     product,
-    operand_bf16: |x, _, _, out| lanes::narrow::<false>(x, out),
+    operand_bf16: |x, _, _, out| elementwise::narrow::<false>(x, out),
     operand_len: |tokens, in_features| tokens * in_features,
     product_bf16,
-    product_strips: strips::lanes::product_strips::<false>,
-    product_ternary: ternary::lanes::product_ternary::<false>,
-    quantise_row: ternary::lanes::quantise_row::<false>,
-    hadamard: ternary::lanes::hadamard::<false>,
-    pack: strips::pack_strip::<false>,
-    quantise: strips::quantise::<false>,
-    dot: lanes::dot::<false>,
-    axpy: lanes::axpy::<false>,
-    sum_of_squares: lanes::sum_of_squares::<false>,
-    rms_norm: lanes::rms_norm::<false>,
-    rms_norm_backward: lanes::rms_norm_backward::<false>,
-    softmax: lanes::softmax::<false>,
-    softmax_backward: lanes::softmax_backward::<false>,
-    narrow: lanes::narrow::<false>,
+    product_strips: portable_strips::product_strips::<false>,
+    product_ternary: portable_ternary::product_ternary::<false>,
+    quantise_row: row_kernels::quantise_row::<false>,
+    hadamard: row_kernels::hadamard::<false>,
+    pack: pack_strip::pack_strip::<false>,
+    quantize_token: block_quantized::quantize_token::<false>,
+    dot: elementwise::dot::<false>,
+    axpy: elementwise::axpy::<false>,
+    sum_of_squares: elementwise::sum_of_squares::<false>,
+    rms_norm: elementwise::rms_norm::<false>,
+    rms_norm_backward: elementwise::rms_norm_backward::<false>,
+    softmax: elementwise::softmax::<false>,
+    softmax_backward: elementwise::softmax_backward::<false>,
+    narrow: elementwise::narrow::<false>,
     attend: |job, out| attend::lanes::attend::<_, 2, 1>([0.0; 16], job, out),
-    silu_mul: lanes::silu_mul::<false>,
-    silu_mul_backward: lanes::silu_mul_backward::<false>,
-    rope: lanes::rope::<false>,
-    adamw: lanes::adamw::<false>,
+    silu_mul: elementwise::silu_mul::<false>,
+    silu_mul_backward: elementwise::silu_mul_backward::<false>,
+    rope: elementwise::rope::<false>,
+    adamw: elementwise::adamw::<false>,
     gemm: &GEMM,
     gemm_bf16: &GEMM_BF16,
 };
@@ -59,18 +61,18 @@ static GEMM_BF16: Micro = Micro {
     ..GEMM
 };
 
-fn product(factors: Rows<'_, f32>, mut out: ColumnsMut<'_>) {
+fn product(factors: RowFactors<'_, f32>, mut out: ColumnsMut<'_>) {
     factors.check(out.rows(), out.columns());
-    let Rows { x, weight, in_features } = factors;
+    let RowFactors { x, weight, in_features } = factors;
     for (r, weight) in weight.chunks_exact(in_features).enumerate() {
         by_all(x, weight, r, &mut out);
     }
 }
 
-/// Widened first, which is exact: the products are those of `f32`.
-fn product_bf16(factors: Rows<'_, bf16>, mut out: ColumnsMut<'_>) {
+/// Widens first, which is exact, and multiplies as `f32`.
+fn product_bf16(factors: RowFactors<'_, bf16>, mut out: ColumnsMut<'_>) {
     factors.check(out.rows(), out.columns());
-    let Rows { x, weight, in_features } = factors;
+    let RowFactors { x, weight, in_features } = factors;
     let widen = |narrow: &[bf16], wide: &mut [f32]| {
         for (wide, narrow) in wide.iter_mut().zip(narrow) {
             *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
@@ -84,9 +86,9 @@ fn product_bf16(factors: Rows<'_, bf16>, mut out: ColumnsMut<'_>) {
     }
 }
 
-/// One row by all tokens.
+/// The products of one row and all tokens.
 fn by_all(x: &[f32], row: &[f32], r: usize, out: &mut ColumnsMut<'_>) {
     for (t, x) in x.chunks_exact(row.len()).enumerate() {
-        out.row(t)[r] = lanes::dot::<false>(x, row);
+        out.row(t)[r] = elementwise::dot::<false>(x, row);
     }
 }

@@ -3,7 +3,7 @@
 //! A row's arithmetic is that of the table's function on this row alone, so that neither the other rows nor the
 //! threads change it. A call with few values stays on the calling thread.
 
-use crate::table::active;
+use crate::dispatch::active;
 use crate::{pool, team};
 
 /// Values below which a thread is not worth calling.

@@ -3,15 +3,12 @@
 mod amx;
 mod attend;
 mod avx2;
+mod avx2_gemm;
+mod avx2_vectors;
 mod avx512;
-mod gemm2;
-mod gemm512;
-mod pack512;
-mod strips2;
-mod strips512;
-mod ternary2;
-mod ternary512;
-mod tiles;
+mod avx512_gemm;
+mod avx512_gemm_pack;
+mod avx512_vectors;
 mod wiring;
 
 use crate::table::Table;

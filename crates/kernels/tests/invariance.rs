@@ -1,10 +1,10 @@
-//! Invariant 4: a token's result does not depend on how many tokens share the call, on the cut of the rows, nor
-//! on threads.
+//! Invariant 4: a token's result does not depend on how many tokens share the call, on the cut of the rows,
+//! nor on threads.
 
-use offramp_kernels::strips::{Codes, Quantiser, STRIP, Strips, pack};
-use offramp_kernels::ternary::{self, Input, Ternary};
+use offramp_kernels::strips::{BlockQuantizer, Codes, STRIP, StripFactors, pack};
+use offramp_kernels::ternary::{self, Input, TernaryFactors};
 use offramp_kernels::{
-    ColumnsMut, Job, Operand, Rows, Table, TernaryWeight, Weight, available, bf16, linear_with, pool,
+    ColumnsMut, Job, Operand, RowFactors, Table, TernaryWeight, Weight, available, bf16, linear_with, pool,
 };
 use std::ops::Range;
 
@@ -83,27 +83,27 @@ impl Product {
         let values = first * in_features..(first + out.columns()) * in_features;
         match self.weight(format) {
             Weight::F32(weight) => {
-                (table.product)(Rows { x: &self.x[tokens], weight: &weight[values], in_features }, out);
+                (table.product)(RowFactors { x: &self.x[tokens], weight: &weight[values], in_features }, out);
             }
             Weight::Bf16(weight) => {
                 let count = tokens.len() / in_features;
                 let mut x = vec![bf16::ZERO; (table.operand_len)(count, in_features)];
                 (table.operand_bf16)(&self.x[tokens], in_features, count, &mut x);
-                (table.product_bf16)(Rows { x: &x, weight: &weight[values], in_features }, out);
+                (table.product_bf16)(RowFactors { x: &x, weight: &weight[values], in_features }, out);
             }
             Weight::Strips(codes, weight) => {
                 let bytes = codes.strip_bytes(in_features);
                 let weight = &weight[first / STRIP * bytes..][..out.columns().div_ceil(STRIP) * bytes];
-                let mut quantiser = Quantiser::default();
-                quantiser.quantise(table, codes, &self.x[tokens], in_features);
-                (table.product_strips)(Strips { codes, x: quantiser.tokens(), weight }, out);
+                let mut quantizer = BlockQuantizer::default();
+                quantizer.quantize(table, codes, &self.x[tokens], in_features);
+                (table.product_strips)(StripFactors { codes, x: quantizer.tokens(), weight }, out);
             }
             Weight::Ternary(TernaryWeight { strips, step, input }) => {
                 let bytes = ternary::strip_bytes(in_features);
                 let weight = &strips[first / STRIP * bytes..][..out.columns().div_ceil(STRIP) * bytes];
-                let mut quantiser = ternary::Quantiser::default();
-                quantiser.quantise(table, input, &self.x[tokens], in_features);
-                (table.product_ternary)(Ternary { x: quantiser.tokens(), weight, step }, out);
+                let mut quantizer = ternary::RowQuantizer::default();
+                quantizer.quantize(table, input, &self.x[tokens], in_features);
+                (table.product_ternary)(TernaryFactors { x: quantizer.tokens(), weight, step }, out);
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Every table's products are what their formulas say, in `f64`: in every format, on odd sizes, at the extremes.
+//! Every table's products are what their formulas say, in `f64`: in every format, on odd sizes, at the
+//! extremes.
 
-use offramp_kernels::strips::{Codes, Quantiser, STRIP, Strips, pack, unpack};
-use offramp_kernels::{ColumnsMut, Rows, Table, available, bf16};
+use offramp_kernels::strips::{BlockQuantizer, Codes, STRIP, StripFactors, pack, unpack};
+use offramp_kernels::{ColumnsMut, RowFactors, Table, available, bf16};
 use proptest::prelude::*;
 
 const CODES: [Codes; 2] = [Codes::Int8, Codes::Int4];
@@ -24,7 +25,7 @@ fn numbers(len: usize, seed: u32) -> Vec<f32> {
 fn product_f32(table: &Table, x: &[f32], weight: &[f32], in_features: usize) -> Vec<f32> {
     let rows = weight.len() / in_features;
     let mut out = vec![f32::NAN; x.len() / in_features * rows];
-    (table.product)(Rows { x, weight, in_features }, ColumnsMut::new(&mut out, rows));
+    (table.product)(RowFactors { x, weight, in_features }, ColumnsMut::new(&mut out, rows));
     out
 }
 
@@ -34,7 +35,7 @@ fn product_bf16(table: &Table, x: &[f32], weight: &[bf16], in_features: usize) -
     let mut operand = vec![bf16::ZERO; (table.operand_len)(x.len() / in_features, in_features)];
     (table.operand_bf16)(x, in_features, x.len() / in_features, &mut operand);
     let mut out = vec![f32::NAN; x.len() / in_features * rows];
-    (table.product_bf16)(Rows { x: &operand, weight, in_features }, ColumnsMut::new(&mut out, rows));
+    (table.product_bf16)(RowFactors { x: &operand, weight, in_features }, ColumnsMut::new(&mut out, rows));
     out
 }
 
@@ -57,7 +58,7 @@ fn check_rows(what: &str, out: &[f32], x: &[f32], weight: &[f32], k: usize) {
     }
 }
 
-/// Rows packed as strips.
+/// RowFactors packed as strips.
 fn strips_of(codes: Codes, weight: &[f32], in_features: usize) -> Vec<u8> {
     let rows = weight.len() / in_features;
     let mut strips = vec![0xa5; codes.bytes(rows, in_features).expect("it fits")];
@@ -67,7 +68,7 @@ fn strips_of(codes: Codes, weight: &[f32], in_features: usize) -> Vec<u8> {
 }
 
 /// A token in int8, as `strips` says it becomes: codes without padding, and a scale for each block.
-fn quantised(codes: Codes, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
+fn quantized(codes: Codes, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
     let (mut whole, mut scales) = (Vec::new(), Vec::new());
     for block in x.chunks(codes.block()) {
         let largest = block.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -86,13 +87,13 @@ fn check_strips(codes: Codes, x: &[f32], strips: &[u8], rows: usize, k: usize) {
     let mut weight = vec![0.0; rows * k];
     strips.chunks(bytes).zip(weight.chunks_mut(STRIP * k)).for_each(|(s, w)| unpack(codes, s, k, w));
     for table in available() {
-        let mut quantiser = Quantiser::default();
-        quantiser.quantise(table, codes, x, k);
+        let mut quantizer = BlockQuantizer::default();
+        quantizer.quantize(table, codes, x, k);
         let mut out = vec![f32::NAN; tokens * rows];
-        let factors = Strips { codes, x: quantiser.tokens(), weight: strips };
+        let factors = StripFactors { codes, x: quantizer.tokens(), weight: strips };
         (table.product_strips)(factors, ColumnsMut::new(&mut out, rows));
         for (x, out) in x.chunks(k).zip(out.chunks(rows)) {
-            let (row, scales) = quantised(codes, x);
+            let (row, scales) = quantized(codes, x);
             for (r, (&got, weight)) in out.iter().zip(weight.chunks(k)).enumerate() {
                 let blocks_of = row.chunks(codes.block()).zip(weight.chunks(codes.block())).zip(&scales);
                 let terms = blocks_of.map(|((x, w), &scale)| {
@@ -142,7 +143,7 @@ proptest! {
     }
 }
 
-/// Strips, all of whose scales are replaced.
+/// StripFactors, all of whose scales are replaced.
 fn with_scales(codes: Codes, mut strips: Vec<u8>, scale: f32) -> Vec<u8> {
     for block in strips.chunks_mut(codes.strip_bytes(codes.block())) {
         let scales = block.len() - 2 * STRIP;
@@ -186,10 +187,10 @@ fn what_is_no_number_reaches_its_token_and_no_other() {
                 let mut outs = vec![product_f32(table, &x, &weight, k), product_bf16(table, &x, &narrow, k)];
                 for codes in CODES {
                     let strips = strips_of(codes, &weight, k);
-                    let mut quantiser = Quantiser::default();
-                    quantiser.quantise(table, codes, &x, k);
+                    let mut quantizer = BlockQuantizer::default();
+                    quantizer.quantize(table, codes, &x, k);
                     let mut out = vec![0.0; 3 * rows];
-                    let factors = Strips { codes, x: quantiser.tokens(), weight: &strips };
+                    let factors = StripFactors { codes, x: quantizer.tokens(), weight: &strips };
                     (table.product_strips)(factors, ColumnsMut::new(&mut out, rows));
                     outs.push(out);
                 }
@@ -218,7 +219,7 @@ fn factors_that_do_not_fit_are_refused() {
         let out = std::cell::RefCell::new(&mut out[..]);
         let call = |x: usize, weight: usize, in_features: usize| {
             let (x, weight) = (&[0.0; 20][..x], &[0.0; 20][..weight]);
-            (table.product)(Rows { x, weight, in_features }, ColumnsMut::new(&mut out.borrow_mut(), 2));
+            (table.product)(RowFactors { x, weight, in_features }, ColumnsMut::new(&mut out.borrow_mut(), 2));
         };
         call(8, 16, 8);
         says("weight is [rows, 8]", &|| call(8, 15, 8));
@@ -227,12 +228,12 @@ fn factors_that_do_not_fit_are_refused() {
         says("x is [tokens, 8]", &|| call(16, 16, 8));
         says("a product over no features", &|| call(0, 0, 0));
         for codes in CODES {
-            let mut quantiser = Quantiser::default();
-            quantiser.quantise(table, codes, &[1.0; 200], 100);
+            let mut quantizer = BlockQuantizer::default();
+            quantizer.quantize(table, codes, &[1.0; 200], 100);
             let bytes = codes.bytes(2, 100).expect("it fits");
             let call = |codes, bytes, rows| {
                 let mut out = vec![0.0; 2 * rows];
-                let factors = Strips { codes, x: quantiser.tokens(), weight: &[0; 20_000][..bytes] };
+                let factors = StripFactors { codes, x: quantizer.tokens(), weight: &[0; 20_000][..bytes] };
                 (table.product_strips)(factors, ColumnsMut::new(&mut out, rows));
             };
             call(codes, bytes, 2);

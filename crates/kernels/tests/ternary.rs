@@ -1,9 +1,9 @@
-//! Every table's ternary products are exact whole numbers times two steps, and its rows are quantised and rotated as
-//! `bit_linear` says: on odd sizes, at the extremes, and bit for bit.
+//! Every table's ternary products are exact whole numbers times two steps, and its rows are quantized and
+//! rotated as `bit_linear` says: on odd sizes, at the extremes, and bit for bit.
 
 use offramp_kernels::bit_linear::{self, Activations};
 use offramp_kernels::strips::STRIP;
-use offramp_kernels::ternary::{Input, Quantiser, Ternary, bytes, pack, strip_bytes};
+use offramp_kernels::ternary::{Input, RowQuantizer, TernaryFactors, bytes, pack, strip_bytes};
 use offramp_kernels::{ColumnsMut, Table, available};
 use proptest::prelude::*;
 
@@ -46,10 +46,10 @@ struct Product<'a> {
 impl Product<'_> {
     fn by(&self, table: &Table, input: Input) -> Vec<f32> {
         let Self { x, in_features, strips, rows, step } = *self;
-        let mut quantiser = Quantiser::default();
-        quantiser.quantise(table, input, x, in_features);
+        let mut quantizer = RowQuantizer::default();
+        quantizer.quantize(table, input, x, in_features);
         let mut out = vec![f32::NAN; x.len() / in_features * rows];
-        let factors = Ternary { x: quantiser.tokens(), weight: strips, step };
+        let factors = TernaryFactors { x: quantizer.tokens(), weight: strips, step };
         (table.product_ternary)(factors, ColumnsMut::new(&mut out, rows));
         out
     }
@@ -163,11 +163,11 @@ fn factors_that_do_not_fit_are_refused() {
         assert!(message.contains(expected), "{message}");
     };
     for table in available() {
-        let mut quantiser = Quantiser::default();
-        quantiser.quantise(table, Input::ALL[0], &[1.0; 200], 100);
+        let mut quantizer = RowQuantizer::default();
+        quantizer.quantize(table, Input::ALL[0], &[1.0; 200], 100);
         let call = |bytes, tokens, rows| {
             let mut out = vec![0.0; tokens * rows];
-            let factors = Ternary { x: quantiser.tokens(), weight: &[0; 20_000][..bytes], step: 1.0 };
+            let factors = TernaryFactors { x: quantizer.tokens(), weight: &[0; 20_000][..bytes], step: 1.0 };
             (table.product_ternary)(factors, ColumnsMut::new(&mut out, rows));
         };
         let bytes = bytes(2, 100).expect("it fits");

@@ -1,4 +1,5 @@
-//! Asking for threads: how many there are, what is said when there cannot be as many, and that idle ones sleep.
+//! Asking for threads: how many there are, what is said when there cannot be as many, and that idle ones
+//! sleep.
 
 use offramp_kernels::pool::{PoolError, set_threads, threads};
 use offramp_kernels::team::together;
@@ -31,7 +32,8 @@ fn more_threads_than_the_system_gives_are_an_error() {
             r#"ulimit -v 1000000 && exec "$0" --exact more_threads_than_the_system_gives_are_an_error"#;
         Command::new("sh").args(["-c", script]).arg(&test).env(ALONE, "1").output().expect("a shell")
     };
-    // Now and then a thread that was given has no room left to begin in, and the system library ends the process.
+    // Now and then a thread that was given has no room left to begin in, and the system library ends the
+    // process.
     let mut outputs = (0..5).map(|_| run()).skip_while(|output| output.status.code().is_none());
     let output = outputs.next().expect("a process that comes to its end");
     assert!(output.status.success(), "{output:?}");

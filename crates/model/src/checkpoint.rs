@@ -1,7 +1,7 @@
-//! The checkpoint folder: writing it so that a killed process loses nothing, and finding it again.
+//! Checkpoint folders: writing them so that a killed process loses nothing, and finding them.
 //!
-//! Every file appears under its name whole or not at all: it is written beside its target, handed to
-//! the disk and renamed. [`replace_folder`] does the same for a folder of files that belong together.
+//! Every file appears whole or not at all: it is written beside its target, synced and renamed.
+//! [`replace_folder`] does the same for a folder of files that belong together.
 
 mod checksum;
 mod quantize;
@@ -29,10 +29,10 @@ use std::fs;
 use std::path::Path;
 
 /// Writes a Hugging Face folder of `f32` weights that stock `transformers` loads: `model.safetensors`,
-/// `generation_config.json` and, last, the `config.json` that makes it a model. Returns what each file is.
+/// `generation_config.json` and, last, the `config.json` that makes it a model. Returns the checksums of the
+/// files.
 ///
-/// `tensors` is asked for each tensor of [`Config::tensors`] in turn, and its answer is written before
-/// the next is asked for.
+/// `tensors` gives each tensor of [`Config::tensors`] in turn; one is written before the next is asked for.
 ///
 /// # Errors
 /// If `config` is impossible, a tensor has the wrong length, or a file cannot be written.

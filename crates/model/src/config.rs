@@ -47,7 +47,7 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// How positions rotate queries and keys.
     pub rope: RopeParameters,
-    /// Which family it is of, and what that has beside a plain Llama.
+    /// The family, and what it has beyond a plain Llama.
     pub family: Family,
     /// Whether the LM head is the token embedding.
     pub tie_word_embeddings: bool,
@@ -57,9 +57,9 @@ pub struct Config {
     pub eos_token_ids: Vec<u32>,
     /// What early-exit training did, if there was any.
     pub early_exit: Option<EarlyExit>,
-    /// What the layers' projections are, if they are ternary.
+    /// The kind of the layers' projections, if they are ternary.
     pub bit_linear: Option<BitLinear>,
-    /// What the folder's tensors are, if they are not all floats.
+    /// The number formats of the folder, if its tensors are not all floats.
     pub quantization: Option<Quantization>,
 }
 
@@ -68,9 +68,9 @@ pub struct Config {
 pub struct EarlyExit {
     /// Weight of the early-exit loss beside the last layer's.
     pub early_exit_loss_scale: f64,
-    /// Which exits were active in which step: `all`, `rotational`, `gradual` or `sampled`.
+    /// The exits that were active in each step: `all`, `rotational`, `gradual` or `sampled`.
     pub curriculum: String,
-    /// How the chance of dropping a layer grew with depth: `none`, `quadratic`, `linear`, `exponential`.
+    /// How the chance of dropping a layer grows with depth: `none`, `quadratic`, `linear`, `exponential`.
     pub layer_dropout: String,
     /// The largest of those chances.
     pub layer_dropout_max: f64,
@@ -85,18 +85,19 @@ impl Config {
         Self::from_json(&read_text(path)?, path)
     }
 
-    /// Reads the text of a `config.json`; `origin` names it in errors. Keys that do not change what
-    /// a Llama computes are ignored, and what it does not say is what `transformers` assumes.
+    /// Reads the text of a `config.json`; `origin` names it in errors. Keys that do not change what the model
+    /// computes are ignored. Keys that are missing have the value that `transformers` assumes.
     ///
     /// # Errors
-    /// If it is not JSON, or a key has a value that this room cannot honour, or another name than Hugging Face's.
+    /// If it is not JSON, a key has a value that is not supported, or a key has another name than Hugging
+    /// Face's.
     pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
         let config = read::parse(text, origin)?;
         config.validate(origin).map_err(|error| defaults::explained(error, text))?;
         Ok(config)
     }
 
-    /// The text of a `config.json` that `transformers` 4.45 and 5.x read alike; of a quantised folder, one that
+    /// The text of a `config.json`. `transformers` 4.45 and 5.x read it alike; that of a quantized folder
     /// they refuse.
     pub fn to_json(&self) -> String {
         self.to_json_of(if self.quantization.is_some() { Format::Bf16 } else { Format::F32 })
@@ -112,10 +113,10 @@ impl Config {
         write::generation_json(self)
     }
 
-    /// Checks that such a model can exist, without making any of it; `origin` names it in errors.
+    /// Checks that such a model can exist, without making any part of it; `origin` names it in errors.
     ///
     /// # Errors
-    /// The first key whose value is impossible, alone or beside the others.
+    /// The first key whose value is impossible, alone or together with the others.
     pub fn validate(&self, origin: &Path) -> Result<()> {
         limits::check(self).map_err(|limits::Fault { key, found, expected }| Error::Config {
             path: origin.to_owned(),
@@ -125,8 +126,8 @@ impl Config {
         })
     }
 
-    /// The exit layers at a quarter, half and three quarters of a depth, and the full depth: the card's 6, 12,
-    /// 18 and 24.
+    /// The exit layers at a quarter, half and three quarters of a depth, and the full depth: the card's 6,
+    /// 12, 18 and 24.
     pub fn quarters(num_hidden_layers: usize) -> Vec<usize> {
         let mut exits: Vec<_> = (1..=4).map(|quarter| (num_hidden_layers * quarter / 4).max(1)).collect();
         exits.dedup();
@@ -155,7 +156,7 @@ impl Config {
         }
     }
 
-    /// Values that the model learns; a tied head counts once.
+    /// The number of parameters; a tied head counts once.
     pub fn parameter_count(&self) -> u64 {
         self.checked_parameter_count().expect("validate() has bounded the sizes")
     }

@@ -50,12 +50,12 @@ pub enum Error {
         /// What it may be, or what to do.
         expected: String,
     },
-    /// A head in ternary weights.
+    /// Ternary weights were asked for the head.
     #[error(
         "a ternary head says nothing worth hearing: give the head a format of its own, int8, int4, bf16 or f32"
     )]
     TernaryHead,
-    /// A format that layers which were made to be ternary cannot have.
+    /// A format was asked for that ternary layers cannot have.
     #[error("{path}: the layers of a {name} are ternary, not {wanted}: leave the format out, or choose the head's alone", path = path.display())]
     TernaryLayers {
         /// The folder.
@@ -65,13 +65,13 @@ pub enum Error {
         /// What was asked for.
         wanted: Format,
     },
-    /// A model that ternary weights would ruin.
+    /// A model was to be made ternary that was not trained for it.
     #[error("{path}: this model was not trained to be ternary: train one of the bitskip family, or measure the speed alone with --format ternary", path = path.display())]
     NotTernary {
         /// The folder.
         path: PathBuf,
     },
-    /// A head that a folder of ternary layers cannot hold.
+    /// A format of the head that a folder of ternary layers cannot hold.
     #[error("{path}: the folder of a {name} has a head in f32 or bf16, not {wanted}: narrow it when the model is loaded, with --head-format", path = path.display())]
     PackedHead {
         /// The folder.
@@ -81,7 +81,7 @@ pub enum Error {
         /// What was asked for.
         wanted: Format,
     },
-    /// Packed ternary weights that are none.
+    /// Packed ternary weights with an invalid code, scale or shape.
     #[error("{path}: tensor {tensor} {reason}", path = path.display(), tensor = legible(tensor))]
     Packed {
         /// The file.
@@ -110,15 +110,15 @@ pub enum Error {
         /// Ids are below this.
         vocab_size: usize,
     },
-    /// A draft head that could say nothing.
+    /// A draft head without any token.
     #[error("the shortlist of the draft head is empty: name at least one token")]
     EmptyShortlist,
-    /// More positions than the cache was made for.
+    /// More positions than the cache has.
     #[error(
         "{positions} positions do not fit a cache of {capacity}: shorten the input or make a larger cache"
     )]
     CacheFull {
-        /// Positions that would stand in the cache.
+        /// Positions that the cache would hold.
         positions: usize,
         /// Positions that fit.
         capacity: usize,
@@ -142,7 +142,7 @@ pub enum Error {
         /// Positions that it was to hold.
         positions: usize,
     },
-    /// Weights given in memory, with a length that is not their shape's.
+    /// Weights in memory whose length does not fit their shape.
     #[error("{tensor} has {found} values: its shape {shape:?} asks for {expected}", expected = shape.iter().product::<usize>())]
     Length {
         /// The tensor.
@@ -152,7 +152,7 @@ pub enum Error {
         /// The values it has.
         found: usize,
     },
-    /// A safetensors file that is truncated, or whose header is not to be trusted.
+    /// A safetensors file that is truncated or inconsistent.
     #[error("{path}: {reason}: the file is damaged or not a safetensors file, copy or export it again", path = path.display())]
     Safetensors {
         /// The file.
@@ -160,7 +160,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An index of shards that is wrong about them.
+    /// An index that does not fit its shards.
     #[error("{path}: {reason}", path = path.display())]
     Index {
         /// The index file.
@@ -168,19 +168,19 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// A file that is not what was written.
+    /// A file that changed since it was written.
     #[error("{path} is damaged: its {what} is {found}, not {expected} as it was written: use another copy of it", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What differs: length or checksum.
         what: &'static str,
-        /// What it is.
+        /// Its length or checksum now.
         found: String,
-        /// What it was.
+        /// Its length or checksum when it was written.
         expected: String,
     },
-    /// A tensor that should be there and is not.
+    /// A tensor that is missing.
     #[error("{path}: there is no tensor {tensor} {shape:?}: {advice}", path = path.display(), tensor = legible(tensor))]
     MissingTensor {
         /// The file, or the folder of the shards.
@@ -192,7 +192,7 @@ pub enum Error {
         /// What to do.
         advice: String,
     },
-    /// A tensor that the config does not know of.
+    /// A tensor that the model does not have.
     #[error("{path}: tensor {tensor} {shape} is not part of this model: check that config.json belongs to this file", path = path.display(), tensor = legible(tensor), shape = legible(&format!("{shape:?}")))]
     UnexpectedTensor {
         /// The file.
@@ -202,10 +202,10 @@ pub enum Error {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// A tensor that two files, or one header twice, claim to hold.
+    /// A tensor that stands in two files, or twice in one header.
     #[error("{path}: tensor {tensor} is there twice: export the model again", path = path.display(), tensor = legible(tensor))]
     DuplicateTensor {
-        /// The file in which it was met again.
+        /// The file in which it came the second time.
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
@@ -237,17 +237,17 @@ pub enum Error {
         /// What is read in its place.
         expected: &'static str,
     },
-    /// Quantised weights, where those they were made from are needed.
+    /// Quantized weights where floats are needed.
     #[error("{path}: the weights are {held}: {advice}", path = path.display())]
     Quantized {
         /// The folder or file.
         path: PathBuf,
-        /// What they are.
+        /// Their format.
         held: Format,
         /// What to do.
         advice: &'static str,
     },
-    /// Weights that do not fit the memory.
+    /// Weights for which the memory does not suffice.
     #[error("there is no memory for {tensor} of {bytes} bytes: choose a smaller model or a narrower format")]
     WeightMemory {
         /// The tensor.
@@ -255,7 +255,7 @@ pub enum Error {
         /// What it needs.
         bytes: u64,
     },
-    /// More memory than there is; none of it was taken.
+    /// More memory than there is. None of it was taken.
     #[error(
         "{what}: {} GB of memory are needed, and {} GB are available: choose a smaller model, fewer tokens or a \
          narrower format, or free some memory",
@@ -269,13 +269,13 @@ pub enum Error {
         /// Bytes that this process may still take.
         available: u64,
     },
-    /// A folder that is not there to be replaced.
+    /// A folder that exists already and is not replaced.
     #[error("{path} is there already: choose another folder, or remove it", path = path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
     },
-    /// A weight that is no number.
+    /// A weight that is NaN or infinite.
     #[error("{path}: tensor {tensor} is {found} at index {index}: its training diverged or the file is damaged", path = path.display())]
     NotFinite {
         /// The file.
@@ -287,7 +287,7 @@ pub enum Error {
         /// NaN or an infinity.
         found: f32,
     },
-    /// A path at which there is no model.
+    /// A path without a model.
     #[error("{path}: {reason}: give a model folder (with config.json), or a run folder with model/ or step-NNNNNN/ in it", path = path.display())]
     NoModel {
         /// The path.
@@ -295,23 +295,23 @@ pub enum Error {
         /// What was found instead.
         reason: String,
     },
-    /// Something that people have in place of a model folder.
+    /// Something else than a model folder.
     #[error("{path}: {found}: {advice}", path = path.display())]
     Foreign {
         /// The path.
         path: PathBuf,
-        /// What it is.
+        /// What is there.
         found: String,
         /// The next step.
         advice: String,
     },
-    /// What git-lfs leaves in place of a file that it has not fetched.
+    /// A pointer of git-lfs in place of a file.
     #[error("{path} is a git-lfs pointer, which says where the file is, and not the file: run `git lfs pull` in its folder, or download it again", path = path.display())]
     LfsPointer {
         /// The file.
         path: PathBuf,
     },
-    /// A head that is said to be the embedding, and is not.
+    /// A tied head that differs from the embedding.
     #[error("{path}: lm_head.weight is not the token embedding, which tie_word_embeddings in config.json says it is: set that to false to run with both, or remove the tensor", path = path.display())]
     NotTied {
         /// The file, or the folder of the shards.
@@ -329,7 +329,7 @@ pub enum Error {
     },
 }
 
-/// Gigabytes with one decimal, rounded as told.
+/// Gigabytes with one decimal, rounded by `round`.
 fn tenths(bytes: u64, divide: fn(u64, u64) -> u64) -> String {
     let tenths = divide(bytes, 100_000_000);
     format!("{}.{}", tenths / 10, tenths % 10)
@@ -352,18 +352,18 @@ impl Error {
         Self::Safetensors { path: path.to_owned(), reason: legible(&reason.into()) }
     }
 
-    /// A tensor that there is no memory for.
+    /// The error of a tensor for which there is no memory.
     pub(crate) fn memory(spec: &TensorSpec, bytes: u64) -> Self {
         Self::WeightMemory { tensor: spec.name.clone(), bytes }
     }
 
-    /// A tensor in memory of the wrong length.
+    /// The error of a tensor in memory of the wrong length.
     pub(crate) fn wrong_length(spec: &TensorSpec, found: usize) -> Self {
         Self::Length { tensor: spec.name.clone(), shape: spec.shape.clone(), found }
     }
 }
 
-/// Opens a file for reading, and nothing else: a pipe would keep its reader waiting for ever.
+/// Opens a regular file for reading. A pipe is refused: reading it could wait forever.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));

@@ -1,6 +1,6 @@
-//! What people have in place of a model folder, told apart by its files; and the next step for each.
+//! What people have instead of a model folder, told by its files, and what to do with each.
 //!
-//! None of it is guessed at or converted here. Each step was tried: it ends in a folder that loads.
+//! Nothing is converted here. Each advice was tried: it ends in a folder that loads.
 
 mod hub;
 
@@ -24,10 +24,10 @@ const ADAPTER: &str = "merge it, in that folder, with `python -c \"from peft imp
 const ORIGINAL: &str = "download the model in Hugging Face's layout: a repository with config.json and \
     model.safetensors, often of the same name with -hf";
 
-/// What stands at a path that is no folder.
+/// The error for a path that is no folder.
 ///
 /// # Errors
-/// Always: what it is, and what to do.
+/// Always: it says what is there and what to do.
 pub(crate) fn no_folder(path: &Path) -> Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else { return Err(hub::absent(path)) };
     let fault = |found, advice| Err(fault(path, found, advice));
@@ -45,7 +45,7 @@ pub(crate) fn no_folder(path: &Path) -> Result<()> {
     Err(Error::NoModel { path: path.to_owned(), reason: "it is not a folder".to_owned() })
 }
 
-/// What is wrong with a folder in which there is no `config.json`.
+/// The error for a folder without a `config.json`.
 pub(crate) fn no_config(folder: &Path) -> Error {
     let names = names(folder);
     let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
@@ -66,7 +66,7 @@ pub(crate) fn no_config(folder: &Path) -> Error {
     Error::NoModel { path: folder.to_owned(), reason }
 }
 
-/// What is wrong with a folder in which there are no weights that can be read.
+/// The error for a folder without weights that can be read.
 pub(crate) fn no_weights(folder: &Path) -> Error {
     let names = names(folder);
     let find = |wanted: &dyn Fn(&str) -> bool| names.iter().find(|name| wanted(name));

@@ -1,4 +1,4 @@
-//! The number formats by their names: what a user may ask for, and what a model says that it holds.
+//! The names of the number formats.
 
 use offramp_kernels::strips::Codes;
 use serde::Serialize;
@@ -17,7 +17,7 @@ pub enum Format {
     Int8,
     /// 4-bit codes in strips, a scale for each 32 of a row.
     Int4,
-    /// −1, 0 or 1 in two bits, a step for the whole matrix; of layers alone.
+    /// −1, 0 or 1 in two bits, with one step for the whole matrix; only layers have it.
     Ternary,
 }
 
@@ -32,7 +32,7 @@ pub enum CacheFormat {
     F16,
 }
 
-/// A name that no format has.
+/// A name of no format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is no {what}: choose one of {choices}")]
 pub struct UnknownFormat {
@@ -44,9 +44,9 @@ pub struct UnknownFormat {
 /// The formats of a model's parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Formats {
-    /// The layers' matrices; none: as the file holds them.
+    /// The layers' matrices; none: as in the file.
     pub layers: Option<Format>,
-    /// The LM head; none: as the layers, if these are given, int8 beside ternary ones, else as the file holds it.
+    /// The LM head; none: as the layers, if these are given (int8 beside ternary ones), else as in the file.
     pub head: Option<Format>,
     /// Keys and values.
     pub kv_cache: CacheFormat,
@@ -67,7 +67,7 @@ impl Format {
         }
     }
 
-    /// Whether it is one of floats.
+    /// Whether its values are floats.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::Bf16)
     }
@@ -109,7 +109,7 @@ impl Formats {
         Self { layers: Some(format), ..Self::default() }
     }
 
-    /// What the head is to be, if that does not depend on the file.
+    /// The head's format, if it does not depend on the file.
     pub(crate) fn of_head(&self) -> Option<Format> {
         let beside = |layers| if layers == Format::Ternary { Format::Int8 } else { layers };
         self.head.or(self.layers.map(beside))

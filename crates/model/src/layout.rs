@@ -1,4 +1,4 @@
-//! How a matrix of a format lies in memory and in files, and how it is made from floats.
+//! How a matrix of a format lies in memory and in files, and how it is encoded from floats.
 
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -8,11 +8,11 @@ use offramp_kernels::strips::{STRIP, pack};
 use offramp_kernels::{active, bf16};
 use safetensors::Dtype;
 
-/// Writes the values of a tensor from an index on, which is that of a strip's first row; row-major.
+/// Writes the values of a tensor, row-major, from an index on; the index is that of a strip's first row.
 pub(crate) type Values<'a> = dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a;
 
-/// A matrix in a format: row after row of floats, or strip after strip of codes; or ternary codes as a file packs
-/// them, which `encode` does not make.
+/// A matrix in a format: rows of floats, or strips of codes. Ternary codes as a file packs them have a layout
+/// too, but `encode` does not make them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(crate) format: Format,
@@ -43,7 +43,7 @@ impl Layout {
         }
     }
 
-    /// Bytes of all; none if no machine can count them.
+    /// Bytes of the whole matrix; none if they do not fit a `usize`.
     pub(crate) fn bytes(&self) -> Option<usize> {
         let values = || self.rows.checked_mul(self.in_features);
         match (self.format, self.format.codes()) {
@@ -63,8 +63,8 @@ impl Layout {
         }
     }
 
-    /// Fills `out`, which is aligned for the format, with the strips from `first` on that it has room for: on all
-    /// threads, a strip of floats for each.
+    /// Encodes strips from number `first` on into `out`, which is aligned for the format, until it is full.
+    /// All threads share the work, one strip of floats each.
     ///
     /// # Errors
     /// The first that `values` returns.
@@ -89,7 +89,7 @@ impl Layout {
         failed.find_map_first(Result::err).map_or(Ok(()), Err)
     }
 
-    /// What a safetensors file calls the elements.
+    /// The elements' type in a safetensors file.
     pub(crate) fn dtype(&self) -> Dtype {
         match self.format {
             Format::F32 => Dtype::F32,
@@ -98,10 +98,10 @@ impl Layout {
         }
     }
 
-    /// [`bytes`](Self::bytes), as an error of the tensor where there are too many.
+    /// [`bytes`](Self::bytes), with an error that names the tensor.
     ///
     /// # Errors
-    /// If no machine can count them.
+    /// If they do not fit a `usize`.
     pub(crate) fn checked_bytes(&self, spec: &TensorSpec) -> Result<usize> {
         self.bytes().ok_or_else(|| Error::memory(spec, u64::MAX))
     }

@@ -16,6 +16,7 @@ mod batch;
 mod block_pool;
 pub mod checkpoint;
 mod config;
+mod cost;
 mod draft_head;
 mod error;
 mod foreign;

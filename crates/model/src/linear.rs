@@ -1,4 +1,4 @@
-//! A weight matrix and its number format: the one place where precision is chosen.
+//! A linear layer in any number format: the only file that chooses the precision.
 
 use crate::error::Result;
 use crate::format::Format;
@@ -20,7 +20,7 @@ pub(crate) struct Linear {
 
 /// The weight of a linear layer.
 ///
-/// Narrower formats join here, as variants; no other file of the model knows which one it runs.
+/// Each number format is a variant. No other file of the model knows which one it runs.
 #[derive(Clone, Debug)]
 enum Matrix {
     /// 32-bit floats.
@@ -35,7 +35,7 @@ enum Matrix {
     Ternary(TernaryMatrix),
 }
 
-/// Where a matrix lies, possibly in the file, and its shape.
+/// A matrix in memory or in a mapped file, and its shape.
 #[derive(Clone, Debug)]
 struct Values<V> {
     weight: Storage<V>, // [out_features, in_features], or strips of them
@@ -51,8 +51,8 @@ impl<V: Pod> Values<V> {
 }
 
 impl Linear {
-    /// The matrix `spec` `[out_features, in_features]` of `source`, in the format it has there or `wanted`; where that
-    /// is ternary, `input` is what becomes of the other factor. There is no bias.
+    /// The matrix `spec` `[out_features, in_features]` of `source`, in the format `wanted` or else its own;
+    /// `input` says how the input is rounded if that is ternary. There is no bias.
     pub(crate) fn take(
         source: &dyn Source,
         spec: &TensorSpec,
@@ -137,7 +137,7 @@ impl Linear {
         address(self) == address(other)
     }
 
-    /// Appends one row of the weight to `out`: what an embedding is there for.
+    /// Appends one row of the weight to `out`, as an embedding does.
     ///
     /// # Panics
     /// If there is no such row, or the matrix is ternary, which no embedding and no head is.
@@ -165,8 +165,8 @@ impl Linear {
     }
 }
 
-/// Applies up to four layers of the same `in_features` to the same `x`, which is read and converted once;
-/// the outputs are resized.
+/// Applies several layers of the same `in_features` to the same `x`, which is read and converted once. The
+/// outputs are resized.
 ///
 /// # Shapes
 /// `x`: `[tokens, in_features]`, each output: `[tokens, out_features]`

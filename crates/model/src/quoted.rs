@@ -1,6 +1,6 @@
-//! Words of a command that a message suggests.
+//! Words in a command that a message suggests.
 
-/// A word as a POSIX shell takes it, whatever is in it: as it is, or in quotes.
+/// A word as a POSIX shell reads it: plain or in quotes.
 pub fn quoted(word: &str) -> String {
     let plain = |char: char| char.is_alphanumeric() || "_@%+=:,./-".contains(char);
     match !word.is_empty() && word.chars().all(plain) {

@@ -18,8 +18,9 @@ pub struct Rope {
 
 /// Dynamic scaling: the base of a position past the context grows with it.
 ///
-/// transformers takes the base of the longest text so far for all tokens of a call. A text that it generates past its
-/// context token by token so has this position's base at each, and so has it here, however the tokens come in.
+/// transformers takes the base of the longest text so far for all tokens of a call. A text that it generates
+/// past its context token by token so has this position's base at each, and so has it here, however the
+/// tokens come in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Dynamic {
     theta: f64,
@@ -207,7 +208,8 @@ mod tests {
         1.0, 0.095_839_98, 0.0125, 0.003_952_847_3, 0.00125, 0.000_395_284_73, 0.000_125, 3.952_847_3e-5,
     ];
 
-    /// What transformers 5.24 computes for these: in the middle of the pairs, with fractions of pairs, with no pair between.
+    /// What transformers 5.24 computes for these: in the middle of the pairs, with fractions of pairs, with
+    /// no pair between.
     #[test]
     fn yarn_scaling_is_transformers() {
         let found = |keys: &str| {
@@ -230,7 +232,8 @@ mod tests {
         }
     }
 
-    /// What transformers 5.24 computes for texts of 33 and of 100 tokens; and within the context nothing is scaled.
+    /// What transformers 5.24 computes for texts of 33 and of 100 tokens; and within the context nothing is
+    /// scaled.
     #[test]
     fn dynamic_scaling_is_transformers_for_a_text_that_grows() {
         let keys = r#""rope_theta": 10000.0, "max_position_embeddings": 32"#;

@@ -1,4 +1,5 @@
-//! Where a model's weights come from: a folder ([`Weights`](crate::Weights)), a caller, or a seed.
+//! Where a model's weights come from: a folder ([`Weights`](crate::Weights)), a caller, or a random
+//! generator.
 
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -13,43 +14,43 @@ use rand::{Rng, SeedableRng};
 use std::cell::RefCell;
 use twox_hash::XxHash64;
 
-/// One way to the weights of a model, for every format that they are to have.
+/// Gives the weights of a model in any format.
 pub(crate) trait Source {
-    /// The format in which a tensor is at hand: what it becomes if no other is asked for.
+    /// The format that a tensor gets if no other is asked for.
     ///
     /// # Errors
     /// If there is no such tensor.
     fn format(&self, spec: &TensorSpec) -> Result<Format>;
 
-    /// Whether a tensor that has its format at hand is read as it lies, and takes no memory of its own.
+    /// Whether a tensor in its own format is read from a mapped file and takes no memory.
     fn is_mapped(&self) -> bool {
         false
     }
 
-    /// A tensor as it lies in a file, checked; none where it has to be made from its values.
+    /// A tensor as it lies in a file; none if it has to be made from its values.
     ///
     /// # Errors
-    /// If it is not what `spec` says, or holds what is no number.
+    /// If it is not what `spec` says, or a value is not finite.
     fn mapped(&self, _spec: &TensorSpec) -> Result<Option<Mapped>> {
         Ok(None)
     }
 
-    /// What gives a tensor's values, on any thread, a few rows at a time.
+    /// A function that writes a tensor's values, a few rows at a time, on any thread.
     ///
     /// # Errors
     /// If the tensor is not what `spec` says.
     fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>>;
 
-    /// A matrix in ternary codes: those that it has, or those of its values.
+    /// A matrix in ternary codes: the source's own, or made from the values.
     ///
     /// # Errors
-    /// As [`Source::values`], and what that returns; or if there is no memory for them.
+    /// As [`Source::values`] and the function that it returns; or if there is no memory for the codes.
     fn ternary(&self, spec: &TensorSpec) -> Result<Codes> {
         Codes::of(&*self.values(spec)?, spec)
     }
 }
 
-/// A tensor in `format`, whose values in memory are `V`: as it lies in its file, or made strip by strip.
+/// A tensor in `format`, whose elements in memory are `V`: mapped from its file, or made strip by strip.
 ///
 /// # Errors
 /// What the source returns, or if there is no memory for it.
@@ -66,7 +67,7 @@ pub(crate) fn storage<V: Pod>(source: &dyn Source, spec: &TensorSpec, format: Fo
     Ok(pages.into())
 }
 
-/// Values that a caller has.
+/// Values given by a caller.
 pub(crate) struct Given<F>(RefCell<F>);
 
 impl<F> Given<F> {
@@ -92,25 +93,26 @@ impl<F: FnMut(&TensorSpec) -> Result<Vec<f32>>> Source for Given<F> {
     }
 }
 
-/// Weights and biases of standard deviation 0.02, evenly spread, and norms of 1: the same for a seed whatever the threads.
+/// Uniform weights and biases of standard deviation 0.02, and norms of 1. The same seed gives the same
+/// values, whatever the threads.
 pub(crate) struct Random {
     pub(crate) seed: u64,
     pub(crate) embedding: Format,
     pub(crate) damped: Option<Damped>,
 }
 
-/// Layers that add less to the residual stream: the nearer `scale` is to 0, the more often the exit before them says
-/// what the whole model says.
+/// Layers that add less to the residual stream. The nearer `scale` is to 0, the more often the exit before
+/// them predicts what the whole model predicts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Damped {
-    /// The exit before them.
+    /// The exit before these layers.
     pub exit_layer: usize,
-    /// What they add is so many times as much.
+    /// Their contribution is multiplied by this.
     pub scale: f32,
 }
 
 impl Random {
-    /// √3 standard deviations: as far as an even spread goes.
+    /// The largest weight: √3 standard deviations of a uniform distribution.
     const LARGEST: f32 = 0.02 * 1.732_050_8;
 
     /// The largest weight of a tensor.

@@ -1,4 +1,4 @@
-//! Where a tensor's values live.
+//! Where a tensor's values lie: in memory, or in a mapped file.
 
 mod map;
 mod pages;
@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The values of a tensor, `f32`, `bf16` or bytes: mapped from a file or in memory. Cloning shares them.
+/// The values of a tensor, `f32`, `bf16` or bytes. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Storage<V> {
     place: Place,
@@ -38,7 +38,8 @@ impl Mapped {
 }
 
 impl<V: Pod> Storage<V> {
-    /// What is mapped as it stands, if it is aligned; little-endian, as safetensors is.
+    /// A part of a mapped file as values, if it is aligned. safetensors are little-endian, as every machine
+    /// this runs on.
     pub(crate) fn mapped(mapped: Mapped) -> Option<Self> {
         bytemuck::try_cast_slice::<u8, V>(mapped.bytes()).ok()?;
         Some(Self { place: Place::Mapped(mapped), values: PhantomData })
@@ -53,17 +54,17 @@ impl<V: Pod> Storage<V> {
         })
     }
 
-    /// So many copies of a value, in memory like that of weights which are not mapped.
+    /// `len` copies of a value, in the same kind of memory as weights.
     ///
     /// # Errors
-    /// If the system has no room for them.
+    /// If the system has no memory for them.
     pub fn filled(len: usize, value: V) -> std::io::Result<Self> {
         let mut pages = Pages::new(len.saturating_mul(size_of::<V>()))?;
         bytemuck::cast_slice_mut(pages.bytes_mut()).fill(value);
         Ok(pages.into())
     }
 
-    /// Whether the values are read from a file as they are needed.
+    /// Whether the values lie in a mapped file.
     pub fn is_mapped(&self) -> bool {
         matches!(self.place, Place::Mapped(_))
     }

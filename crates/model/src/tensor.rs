@@ -45,7 +45,8 @@ impl TensorSpec {
     /// How many values it holds.
     ///
     /// # Panics
-    /// If that is no `usize`: no such tensor is in a config that [`Config::validate`](crate::Config::validate) accepts.
+    /// If that is no `usize`: no such tensor is in a config that
+    /// [`Config::validate`](crate::Config::validate) accepts.
     pub fn len(&self) -> usize {
         let product = self.shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
         product.expect("a tensor's length fits a usize")

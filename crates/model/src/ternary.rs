@@ -1,4 +1,4 @@
-//! A matrix of ternary weights: made of floats, or of the codes that a folder holds.
+//! A matrix of ternary weights, made of floats or of codes from a folder.
 
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -11,7 +11,7 @@ use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::strips::STRIP;
 use offramp_kernels::ternary::{self as strips, Input};
 
-/// Strips of codes −1, 0 and 1, and what one counts.
+/// Strips of codes −1, 0 and 1, and the step that they are multiplied by.
 #[derive(Clone, Debug)]
 pub(crate) struct TernaryMatrix {
     strips: Storage<u8>,
@@ -28,8 +28,8 @@ pub(crate) struct Codes {
 }
 
 impl TernaryMatrix {
-    /// The matrix `spec` `[out_features, in_features]`, whose codes these are; `input` is what becomes of the other
-    /// factor.
+    /// Packs the codes of the matrix `spec` `[out_features, in_features]`; `input` says how the other factor
+    /// is rounded.
     ///
     /// # Errors
     /// If the matrix is too large or there is no memory for it.
@@ -52,14 +52,14 @@ impl TernaryMatrix {
 }
 
 impl Codes {
-    /// Of floats: see [`bit_linear`](offramp_kernels::bit_linear).
+    /// Rounds floats: see [`bit_linear`](offramp_kernels::bit_linear).
     ///
     /// # Errors
     /// The first that `values` returns, or if there is no memory for the floats.
     pub(crate) fn of(values: &Values<'_>, spec: &TensorSpec) -> Result<Self> {
         let layout = Layout::new(spec, Format::F32);
         let bytes = layout.checked_bytes(spec)?;
-        // Not beside what stays: a chunk of pages is given back whole.
+        // A Vec instead of pages: pages share chunks with what stays, and a chunk is freed only as a whole.
         let mut floats = Vec::new();
         floats.try_reserve_exact(spec.len()).map_err(|_| Error::memory(spec, bytes as u64))?;
         floats.resize(spec.len(), 0f32);
@@ -72,7 +72,8 @@ impl Codes {
         Ok(Self { codes, step })
     }
 
-    /// The magnitude of floats whose codes and step are these: all that are not zero are alike.
+    /// The magnitude of floats that are rounded to these codes and this step. All that are not zero are
+    /// alike.
     pub(crate) fn magnitude(&self) -> f32 {
         let nonzero = self.codes.par_iter().filter(|&&code| code != 0).count();
         (f64::from(self.step) * self.codes.len() as f64 / nonzero.max(1) as f64) as f32

@@ -4,29 +4,29 @@ use crate::error::{Error, Result, open_regular};
 use std::io::Read;
 use std::path::Path;
 
-/// How git-lfs begins what it leaves in place of a file that it has not fetched.
+/// How a pointer of git-lfs begins. It stands in place of a file that was not fetched.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// Whether these are the bytes of such a note, and not those of the file.
+/// Whether these bytes are such a pointer.
 pub(crate) fn is_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(POINTER)
 }
 
-/// The longest that [`read_text`] reads: such files are pages.
+/// The largest file that [`read_text`] reads.
 const LONGEST: u64 = 16 << 20;
 
-/// A small text file of a model's folder, as `config.json` is one.
+/// Reads a small text file of a model's folder, such as `config.json`.
 ///
 /// # Errors
-/// If it cannot be read, is longer than 16 MiB, is no UTF-8, or stands for another file that git-lfs has not fetched.
+/// If it cannot be read, is longer than 16 MiB, is not UTF-8, or is a pointer of git-lfs.
 pub fn read_text(path: &Path) -> Result<String> {
     read(path, LONGEST)
 }
 
-/// A text file of at most so many bytes.
+/// Reads a text file of at most `most` bytes.
 ///
 /// # Errors
-/// If it cannot be read, is longer, is no UTF-8, or stands for another file that git-lfs has not fetched.
+/// If it cannot be read, is longer, is not UTF-8, or is a pointer of git-lfs.
 pub(crate) fn read(path: &Path, most: u64) -> Result<String> {
     let mut bytes = Vec::new();
     let file = open_regular(path).map_err(|error| Error::read(path, error))?;

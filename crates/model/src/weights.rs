@@ -1,4 +1,4 @@
-//! Weights from safetensors, one file or shards with an index, without trusting either.
+//! Weights from safetensors, one file or shards with an index. Neither is trusted.
 
 pub(crate) mod bitnet;
 mod file;
@@ -26,11 +26,10 @@ use offramp_kernels::rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Values that one thread reads before it asks for more.
+/// Values that a thread reads at a time.
 const PIECE: usize = 1 << 16;
 
-/// The tensors of a model folder or of one file: mapped, checked against what they should be, and
-/// not yet read.
+/// The tensors of a model folder or of one file: mapped, checked against the specs, and not read yet.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf, // the file, or the folder of the shards
@@ -44,14 +43,14 @@ impl Weights {
     /// Opens `model.safetensors`, or the shards of `model.safetensors.index.json`, and checks that
     /// they hold exactly the tensors of `config`. Nothing is allocated for the values.
     ///
-    /// Names may lack their `model.`, or have it twice, as `transformers` reads them, and a tied model may hold its head
-    /// alone. Ignored are the head of a tied model beside its embedding, of which it is a copy, and the `rotary_emb`
-    /// buffers of old checkpoints.
+    /// Names may lack their `model.` or have it twice, as `transformers` reads them. A tied model may hold
+    /// its head alone. The head of a tied model beside its embedding must be a copy of it. The `rotary_emb`
+    /// buffers of old checkpoints are ignored.
     ///
     /// # Errors
-    /// If a file is missing, truncated or lies, an index points elsewhere, or a tensor is missing,
-    /// misshapen, there twice, of another number format than F32, F16, BF16 or the strips that the config
-    /// speaks of, or unexpected; or if a tied head is not the embedding.
+    /// If a file is missing, truncated or inconsistent, or an index names files elsewhere; if a tensor is
+    /// missing, comes twice, is unexpected, or has another shape or number format than the config asks for;
+    /// or if a tied head is not the embedding.
     pub fn open(folder: &Path, config: &Config) -> Result<Self> {
         let weights = match folder.join(WEIGHTS) {
             single if single.exists() => Self::single(&single)?,
@@ -60,8 +59,8 @@ impl Weights {
         weights.of_model(config).map_err(|error| blamed(error, &folder.join(CONFIG)))
     }
 
-    /// As [`Weights::open`], of the bytes of a `model.safetensors` that a program carries; `origin` names them in
-    /// errors.
+    /// As [`Weights::open`], of the bytes of a `model.safetensors` that the program carries; `origin` names
+    /// them in errors.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -71,7 +70,7 @@ impl Weights {
         weights.of_model(config)
     }
 
-    /// The tensors of a model, but for the scales of packed ones.
+    /// The tensors of a model without the scales of packed ones.
     fn specs(config: &Config) -> Vec<TensorSpec> {
         let mut specs = config.tensors();
         if config.tie_word_embeddings && config.quantization.is_some_and(|held| !held.head.is_float()) {
@@ -108,8 +107,8 @@ impl Weights {
         Ok(self)
     }
 
-    /// Checks that the head beside a tied embedding is a copy of it. Where it is not, one generation of transformers
-    /// runs with it and another without.
+    /// Checks that the head beside a tied embedding is a copy of it. If it were not, transformers 4 and 5
+    /// would compute different logits.
     fn check_tied(&self, config: &Config) -> Result<()> {
         let head = config.head_tensor();
         let embedding = TensorSpec { name: EMBEDDING.to_owned(), ..head.clone() };
@@ -126,7 +125,7 @@ impl Weights {
         pieces.map(|piece| same(piece * PIECE)).find_map_first(Result::err).map_or(Ok(()), Err)
     }
 
-    /// Opens one safetensors file that should hold exactly the tensors of `specs`, as floats.
+    /// Opens one safetensors file that must hold exactly the tensors of `specs`, as floats.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -136,17 +135,17 @@ impl Weights {
         Ok(weights)
     }
 
-    /// The values of one tensor: mapped where the file has aligned `f32`, else widened.
+    /// The values of one tensor: mapped if the file has them in aligned `f32`, else converted.
     ///
     /// # Errors
-    /// If there is no such tensor, it has another shape, is quantised, or one of its values is not finite.
+    /// If there is no such tensor, it has another shape or is quantized, or a value is not finite.
     pub fn take(&self, spec: &TensorSpec) -> Result<Storage<f32>> {
         self.refuse_quantized(spec)?;
         storage(self, spec, Format::F32)
     }
 
-    /// The values of one tensor, into a buffer of its length. They are not mapped, so that no second copy of
-    /// them stays in memory.
+    /// Reads the values of one tensor into a buffer of its length. They are not mapped, so that no second
+    /// copy of them stays in memory.
     ///
     /// # Errors
     /// As [`Weights::take`], or if the file cannot be read.
@@ -167,8 +166,8 @@ impl Weights {
         self.files.iter().map(TensorFile::bytes).sum()
     }
 
-    /// The number formats in use, as safetensors calls them, and INT8 and INT4 for strips, TERNARY for packed codes;
-    /// each with its count of values.
+    /// The number formats in use and their numbers of values: the names of safetensors, INT8 and INT4 for
+    /// strips, TERNARY for packed codes.
     pub fn formats(&self) -> BTreeMap<String, u64> {
         let mut formats = BTreeMap::new();
         for (name, format, values) in self.files.iter().flat_map(TensorFile::formats) {
@@ -218,9 +217,9 @@ impl Weights {
     fn shards(folder: &Path, names: &Names) -> Result<Self> {
         let index = index::read(folder)?;
         let mut weights = Self::nothing(folder);
-        for (shard, promised) in &index.shards {
+        for shard in index.shards() {
             let file = TensorFile::open(&folder.join(shard))?;
-            index.check((shard, promised), &file, &|name| names.ignores(name))?;
+            index.check(shard, &file, &|name| names.ignores(name))?;
             weights.add(file)?;
         }
         Ok(weights)
@@ -231,7 +230,7 @@ impl Weights {
         self.place(self.files.len() - 1)
     }
 
-    /// Notes the names of a file.
+    /// Records which tensors a file has.
     fn place(&mut self, index: usize) -> Result<()> {
         let file = &self.files[index];
         for name in file.names() {
@@ -256,8 +255,8 @@ impl Weights {
         self.files[file].check(spec, strips)
     }
 
-    /// Checks that these tensors are there and no others but those that are ignored. It is done once: what is read
-    /// later is what was checked here.
+    /// Checks that these tensors are there, and no others but the ignored ones. This is done once, when the
+    /// files are opened.
     fn check(&mut self, specs: &[TensorSpec], ignored: &dyn Fn(&str) -> bool) -> Result<()> {
         let mut unmet = self.places.clone();
         for spec in specs {
@@ -285,9 +284,9 @@ impl Weights {
         }
     }
 
-    /// What to do where a tensor is missing.
+    /// What to do if a tensor is missing.
     fn instead(&self, name: &str) -> String {
-        // `module.` and the like, of what wraps a model while it is trained.
+        // A wrapper used in training adds `module.` and the like.
         let wrapped = self.places.keys().find(|found| found.ends_with(&format!(".{name}")));
         match (wrapped, name) {
             (Some(found), _) => {
@@ -315,7 +314,7 @@ impl Source for Weights {
 
     fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
         if self.strips(spec) == Some(Format::Ternary) {
-            // Floats that give these codes and this step again.
+            // Floats that are rounded to the same codes and step.
             let codes = self.ternary(spec)?;
             let magnitude = codes.magnitude();
             return Ok(Box::new(move |first, out| {

@@ -114,8 +114,13 @@ fn together(model: &Llama, texts: &[Text]) -> Vec<Vec<f32>> {
     texts.iter().map(|text| rest.split_off(..text.rows * VOCAB).expect("rows of each").to_vec()).collect()
 }
 
+/// Each is a batch in every format and cache.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_texts_logits_do_not_depend_on_who_shares_the_call(
@@ -128,6 +133,20 @@ proptest! {
                 prop_assert!(same, "{}: {:?} of {} texts", name, text, texts.len());
             }
         }
+    }
+}
+
+#[test]
+fn in_every_kernels_table() {
+    for table in offramp_kernels::available() {
+        let status = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "a_texts_logits_do_not_depend_on_who_shares_the_call"])
+            .env("OFFRAMP_KERNELS", table.name)
+            .env("PROPTEST_CASES", "2")
+            .output()
+            .expect("this test, again");
+        let said = String::from_utf8_lossy(&status.stdout);
+        assert!(status.status.success() && said.contains("1 passed"), "{}: {said}", table.name);
     }
 }
 

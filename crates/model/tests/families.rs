@@ -146,3 +146,28 @@ fn a_random_model_has_biases_that_are_not_zero() {
     let biases = 3 * 4 * (40 + 20 + 20 + 72 + 100 + 100 + 72); // of three layers, in f32
     assert_eq!(biased.bytes(), plain.bytes() + biases);
 }
+
+#[test]
+fn a_window_counts_as_what_it_reads() {
+    let windowed = config("mistral", &json!({ "sliding_window": 5 }));
+    let plain = config("mistral", &json!({}));
+    let work = |config: &Config, piece: usize| {
+        let model = Llama::from_weights(config.clone(), |spec| Ok(values(spec))).expect("a small model");
+        let (mut hidden, mut cache, mut scratch) = (model.new_hidden(), model.new_cache(20), Scratch::new());
+        for tokens in TOKENS.chunks(piece) {
+            model.embed(tokens, &mut hidden).expect("ids of the vocabulary");
+            let batch = &mut Batch::one(&mut cache);
+            model.forward(0..3, &mut hidden, batch, &mut scratch).expect("a small cache");
+        }
+        scratch.work()
+    };
+    // Of 20 tokens the one at position p sees p + 1, or 5 at most: 210, or 90; in three layers of four heads of 10.
+    for piece in [1, 20] {
+        let saved = work(&plain, piece).operations - work(&windowed, piece).operations;
+        assert_eq!(saved, 3 * 4 * 40 * (210 - 90), "{piece} tokens a call");
+    }
+    // One by one as many positions are read; together all of them are, once. A position has 2 · 2 · 10 values of f32.
+    let position = 2 * 2 * 10 * 4;
+    let saved = |piece| work(&plain, piece).bytes - work(&windowed, piece).bytes;
+    assert_eq!((saved(1), saved(20)), (3 * position * (210 - 90), 0));
+}

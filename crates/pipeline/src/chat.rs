@@ -1,9 +1,9 @@
-//! A conversation: what was said so far, and the prompt that the model's own template makes of it.
+//! A conversation: its messages, and the prompt that the model's own template makes from them.
 
 use crate::{ChatTemplate, Message, Pipeline, RenderOptions, Result};
 use offramp_text::PromptOptions;
 
-/// The messages of a conversation, from the system's on.
+/// The messages of a conversation, beginning with the system's.
 #[derive(Debug)]
 pub struct Chat {
     template: ChatTemplate,
@@ -12,9 +12,9 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// A conversation of which nothing is said yet; `system` stands before all that will be. The end that the
-    /// template knows ends texts from now on: folders of models that were taught to chat often name one end
-    /// in `config.json` and another in `tokenizer_config.json`.
+    /// A conversation without messages, except the `system` message if there is one. From now on the pipeline
+    /// also ends texts at the template's end token: folders of chat models often name one end in
+    /// `config.json` and another in `tokenizer_config.json`.
     pub fn new(template: ChatTemplate, system: Option<String>, pipeline: &mut Pipeline) -> Self {
         let end = template.special_token("eos_token").and_then(|name| pipeline.tokenizer().token_id(name));
         end.into_iter().for_each(|id| pipeline.add_stop_token(id));
@@ -23,27 +23,27 @@ impl Chat {
         chat
     }
 
-    /// Forgets what was said, but for the system's words.
+    /// Removes all messages but the system's.
     pub fn reset(&mut self) {
         self.messages = self.system.iter().map(|text| Message::new("system", text)).collect();
     }
 
-    /// The user's turn.
+    /// Adds a message of the user.
     pub fn ask(&mut self, text: &str) {
         self.messages.push(Message::new("user", text));
     }
 
-    /// The model's turn, as far as it came.
+    /// Adds the model's answer, complete or not.
     pub fn answer(&mut self, text: &str) {
         self.messages.push(Message::new("assistant", text));
     }
 
-    /// Takes the last turn back.
+    /// Removes the last message.
     pub fn take_back(&mut self) {
         self.messages.pop();
     }
 
-    /// The text that the model is to answer.
+    /// The text that the model should continue with its answer.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
@@ -52,10 +52,10 @@ impl Chat {
         Ok(self.template.render(&self.messages, &options)?)
     }
 
-    /// Its token ids. The template writes every special token itself, and none is added.
+    /// The token ids of the prompt. The template writes every special token itself; none is added.
     ///
     /// # Errors
-    /// As [`Chat::prompt`], and if the tokenizer cannot take the text.
+    /// As [`Chat::prompt`], and if the tokenizer cannot encode the text.
     pub fn encode(&self, pipeline: &Pipeline) -> Result<Vec<u32>> {
         pipeline.encode(&self.prompt()?, PromptOptions::rendered())
     }

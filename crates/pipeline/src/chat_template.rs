@@ -1,9 +1,9 @@
-//! A conversation as the text that a model was trained on: the folder's own template, rendered as
-//! `transformers`' `apply_chat_template` renders it.
+//! Turns a conversation into the text form that the model was trained on: renders the folder's own template
+//! as `transformers`' `apply_chat_template` does.
 //!
-//! Templates are programs out of downloaded files. They see the conversation and nothing else, run for a
-//! bounded number of steps (which bounds the memory that they take) and seconds, and within a stack that
-//! holds whatever can be nested in so many bytes of template.
+//! Templates are programs from downloaded files. They have access to the conversation and nothing else. Their
+//! steps are limited, which limits their memory, and so is their time. Their stack is large enough for any
+//! nesting that fits into the longest template.
 
 mod clock;
 mod environment;
@@ -26,7 +26,7 @@ use minijinja::value::ValueKind;
 
 use environment::Compiled;
 use error::Result;
-use folder::{FolderTemplates, Source};
+use folder::{FolderTemplates, TemplateText};
 use offramp_model::one_line;
 
 pub use clock::Clock;
@@ -37,34 +37,34 @@ pub use message::{Json, Message};
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
 
-/// Steps that every template may take, and those for each message, and for each 16 bytes of them. A step is
-/// one of the engine's instructions, or 64 bytes of text.
+/// The steps of every template, the steps for each message, and those for each 16 bytes of messages. A step
+/// is one of the engine's instructions, or 64 bytes of text.
 const STEPS: [u64; 3] = [2_000_000, 2_000, 1];
 
-/// How long a template is waited for. Conversations of thousands of messages take a tenth of a second.
+/// The time limit. Conversations of thousands of messages take a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The stack that templates are compiled and rendered on; what is not used is not taken.
+/// The stack for compiling and rendering. The system provides only the part that is used.
 const STACK: usize = 256 << 20;
 
 /// A folder's chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
     default: Option<Compiled>,
-    /// The one that is used where tools are given.
+    /// The template for conversations with tools.
     tool_use: Option<Compiled>,
-    /// Where the templates are, and how all of them are called.
+    /// Where the templates come from, for messages.
     place: String,
     names: Vec<String>,
     special_tokens: BTreeMap<String, String>,
 }
 
-/// What a template is told beside the messages.
+/// The inputs of a template beside the messages.
 #[derive(Debug, Clone, Default)]
 pub struct RenderOptions {
-    /// End with what begins an answer.
+    /// Ends with the beginning of an answer.
     pub add_generation_prompt: bool,
-    /// End within the last message, so that the model goes on with it.
+    /// Ends within the last message, so that the model continues it.
     pub continue_final_message: bool,
     /// A list of tools, each a JSON schema.
     pub tools: Option<Json>,
@@ -72,18 +72,18 @@ pub struct RenderOptions {
     pub documents: Option<Json>,
     /// Further variables of the template, such as `enable_thinking`.
     pub arguments: Vec<(String, Json)>,
-    /// What `strftime_now` says.
+    /// The time for `strftime_now`.
     pub clock: Clock,
 }
 
 impl ChatTemplate {
     /// The template of a model folder: `chat_template.jinja` (and `additional_chat_templates/`), else
-    /// `chat_template` in `tokenizer_config.json`; `None` where there is none.
+    /// `chat_template` in `tokenizer_config.json`. `None` if there is none.
     ///
     /// # Errors
     ///
-    /// Where a file cannot be read, is not what it should be, or the template does not compile; and where
-    /// there are several templates and none is the default.
+    /// If a file cannot be read or has the wrong form, if the template does not compile, or if there are
+    /// several templates and none is called `default`.
     pub fn from_folder(folder: &Path) -> Result<Option<Self>> {
         let FolderTemplates { mut templates, special_tokens } = folder::read(folder)?;
         if templates.is_empty() {
@@ -92,7 +92,7 @@ impl ChatTemplate {
         let names = templates.keys().cloned().collect();
         let mut compile = move |name| {
             let source = templates.remove(name);
-            source.map(|Source { origin, text }| Compiled::new(&origin, &text)).transpose()
+            source.map(|TemplateText { origin, text }| Compiled::new(&origin, &text)).transpose()
         };
         let (default, tool_use) =
             on_large_stack(PATIENCE, move || Ok((compile(DEFAULT)?, compile(TOOL_USE)?)))?;
@@ -103,11 +103,11 @@ impl ChatTemplate {
         Ok(Some(template))
     }
 
-    /// A template out of text, which messages call `origin`.
+    /// A template from text; `origin` names it in messages.
     ///
     /// # Errors
     ///
-    /// Where it does not compile.
+    /// If it does not compile.
     pub fn from_source(origin: &str, source: &str) -> Result<Self> {
         let (name, text) = (origin.to_owned(), source.to_owned());
         let default = Some(on_large_stack(PATIENCE, move || Compiled::new(&name, &text))?);
@@ -115,20 +115,20 @@ impl ChatTemplate {
         Ok(Self { default, tool_use: None, place, names, special_tokens: BTreeMap::new() })
     }
 
-    /// Tells the template a special token, such as `bos_token`.
+    /// Sets a special token for the template, such as `bos_token`.
     #[must_use]
     pub fn with_special_token(mut self, name: &str, text: &str) -> Self {
         self.special_tokens.insert(name.to_owned(), text.to_owned());
         self
     }
 
-    /// A special token that the template is told.
+    /// A special token of the template.
     #[must_use]
-    pub fn special_token(&self, name: &str) -> Option<&str> {
+    pub(crate) fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens.get(name).map(String::as_str)
     }
 
-    /// The template that is used where there are tools, or none.
+    /// The template for conversations with or without tools.
     fn template(&self, tools: bool) -> Result<&Compiled> {
         let template = self.tool_use.as_ref().filter(|_| tools).or(self.default.as_ref());
         template.ok_or_else(|| {
@@ -137,13 +137,13 @@ impl ChatTemplate {
         })
     }
 
-    /// The conversation as text. It holds the special tokens that the template writes, so that it is to be
-    /// encoded with special tokens read and none added.
+    /// Renders the conversation as text. The text contains all special tokens by name, so encode it with
+    /// special tokens read and none added.
     ///
     /// # Errors
     ///
-    /// Where the template refuses the conversation, fails on it, or takes too many steps; where there is no
-    /// message; and where the last message cannot be continued.
+    /// If the template refuses the conversation, fails, or takes too many steps; if there is no message; if
+    /// the last message cannot be continued.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
         if messages.is_empty() {
             return Err(ChatTemplateError::NoMessage);
@@ -205,7 +205,7 @@ fn objects(name: &str, list: Option<&Json>) -> Result<Value> {
     }
 }
 
-/// Steps that a template may take for this conversation.
+/// The steps that a template may take for this conversation.
 fn steps(messages: &[Message], options: &RenderOptions) -> u64 {
     let given = [&options.tools, &options.documents].into_iter().flatten();
     let bytes = messages.iter().map(Message::size).sum::<u64>()
@@ -213,7 +213,7 @@ fn steps(messages: &[Message], options: &RenderOptions) -> u64 {
     STEPS[0] + STEPS[1] * messages.len() as u64 + STEPS[2] * bytes / 16
 }
 
-/// The last message, cut open for the model to go on with.
+/// The last message with a mark at its end, so that the rendered text can be cut there.
 struct Continued {
     text: String,
 }
@@ -221,7 +221,7 @@ struct Continued {
 impl Continued {
     const TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
-    /// Puts the mark behind the last message's text.
+    /// Puts the mark at the end of the last message's text.
     fn mark(messages: &mut [Message]) -> Result<Self> {
         let failed = |reason: &str| ChatTemplateError::Continue(reason.to_owned());
         let message = messages.last_mut().ok_or(ChatTemplateError::NoMessage)?;
@@ -251,14 +251,14 @@ impl Continued {
         Ok(Self { text })
     }
 
-    /// The text up to the mark.
+    /// The rendered text up to the mark.
     fn cut(&self, rendered: String) -> Result<String> {
         let found = rendered.rfind(Self::TAG.trim_end()).filter(|_| rendered.contains(self.text.trim()));
         let at = found.ok_or_else(|| {
             let text = one_line(&self.text);
             ChatTemplateError::Continue(format!("the template does not print it as it is: {text}"))
         })?;
-        // A template that strips its messages took the mark's space with those before it.
+        // A template that strips its messages also removed the space in the mark.
         Ok(match rendered[at..].starts_with(Self::TAG) {
             true => rendered[..at].to_owned(),
             false => rendered[..at].trim_end().to_owned(),
@@ -266,11 +266,11 @@ impl Continued {
     }
 }
 
-/// Does `work` where the stack is large, and waits for it no longer than `patience`.
+/// Runs `work` on a thread with a large stack, and waits for it no longer than `patience`.
 ///
-/// Steps do not bound everything: comparing two lists that hold one list twice, that holds one list twice,
-/// and so on, is one step of 2ⁿ comparisons. A thread cannot be stopped from outside, so that one goes on by
-/// itself.
+/// The limit of steps does not bound everything. If a list holds another list twice, which holds another
+/// twice, and so on, comparing two such lists is one step of 2ⁿ comparisons. A thread cannot be stopped from
+/// outside, so it goes on alone.
 fn on_large_stack<T: Send + 'static>(
     patience: Duration,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -278,7 +278,7 @@ fn on_large_stack<T: Send + 'static>(
     let (sender, receiver) = mpsc::sync_channel(1);
     let builder = thread::Builder::new().name("chat template".to_owned()).stack_size(STACK);
     let worker = builder.spawn(move || {
-        // Nobody waits any more: there is nobody to tell.
+        // If nobody waits any more, sending fails, and the result is not needed.
         let _ = sender.send(work());
     });
     let worker = worker.map_err(ChatTemplateError::Thread)?;
@@ -296,7 +296,7 @@ fn on_large_stack<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    /// `{{ a == b }}` for two lists of one level that are doubled `levels` times.
+    /// `{{ a == b }}` for two lists that double at each of `levels` levels.
     fn doubled(levels: usize) -> Compiled {
         let source = format!(
             "{{% set a=[1] %}}{{% set b=[1] %}}{}{{{{ a == b }}}}",

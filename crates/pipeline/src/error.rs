@@ -1,19 +1,19 @@
-//! Everything that can go wrong between a text and a model.
+//! The errors between a text and a model.
 
 use crate::ChatTemplateError;
 use std::io;
 use std::path::PathBuf;
 
-/// What this room answers to what it cannot do.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model refused.
+    /// An error of the model.
     #[error(transparent)]
     Model(#[from] offramp_model::Error),
-    /// The session refused.
+    /// An error of the session.
     #[error(transparent)]
     Engine(#[from] offramp_engine::Error),
-    /// The tokenizer refused.
+    /// An error of the tokenizer.
     #[error(transparent)]
     Text(#[from] offramp_text::Error),
     /// A file that could not be read.
@@ -21,10 +21,10 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A `generation_config.json` that means nothing.
+    /// A `generation_config.json` with an invalid value.
     #[error(
         "{path}: {key} is {found}, expected {expected}: correct the file, or remove it to do without its defaults",
         path = path.display()
@@ -32,20 +32,20 @@ pub enum Error {
     GenerationConfig {
         /// The file.
         path: PathBuf,
-        /// The key, or what stands for the whole file.
+        /// The key, or a word for the whole file.
         key: String,
-        /// What stands there.
+        /// The value.
         found: String,
-        /// What may stand there.
+        /// The valid values.
         expected: &'static str,
     },
-    /// An empty prompt, and no token that a text begins with.
+    /// An empty prompt, and no token that begins a text.
     #[error(
         "the prompt is empty, and neither the tokenizer nor config.json names a token that a text begins with: \
          give a prompt"
     )]
     EmptyPrompt,
-    /// The chat template refused, or is none.
+    /// An error of the chat template.
     #[error(transparent)]
     ChatTemplate(#[from] ChatTemplateError),
     /// A model that has no chat template.
@@ -55,26 +55,26 @@ pub enum Error {
         name = name.display()
     )]
     NoChatTemplate {
-        /// The folder, or the name of what is carried.
+        /// The folder, or the name of the model that comes with the program.
         name: PathBuf,
-        /// How to chat after all.
+        /// How to chat nevertheless.
         advice: &'static str,
     },
-    /// A conversation that leaves no room for an answer.
+    /// A conversation so long that no answer fits into the context.
     #[error(
         "the conversation has {tokens} tokens, and the model's context holds {context}: begin a new one (/reset in \
          offramp chat), or say less"
     )]
     ConversationFull {
-        /// Tokens that it has, with what begins the answer.
+        /// Its tokens, with the beginning of the answer.
         tokens: usize,
-        /// Tokens that fit.
+        /// The tokens of the context.
         context: usize,
     },
-    /// A stop string that every text holds.
+    /// An empty stop string.
     #[error("a stop string is empty: every text would stop before it begins")]
     EmptyStopString,
 }
 
-/// What this room's functions return.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,4 +1,4 @@
-//! `generation_config.json`: how a model's makers mean its text to be chosen, and where it ends.
+//! `generation_config.json`: the folder's sampling options and end-of-text tokens.
 
 use crate::{Error, Result};
 use offramp_model::legible;
@@ -7,16 +7,16 @@ use std::path::Path;
 
 const NAME: &str = "generation_config.json";
 
-/// The keys of Hugging Face's file that concern text here; a key that is missing or `null` says nothing.
+/// The keys of Hugging Face's file that are used here. A key that is missing or `null` is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// Tokens that end a text: a number or a list in the file.
+    /// Tokens that end a text; in the file a number or a list.
     pub eos_token_ids: Vec<u32>,
-    /// Whether tokens are drawn by chance; `transformers` takes a missing key for `false`.
+    /// Whether tokens are sampled; `transformers` reads a missing key as `false`.
     pub do_sample: Option<bool>,
     /// Below 1 sharpens the distribution.
     pub temperature: Option<f32>,
-    /// Keeps so many of the most likely tokens; 0 keeps all.
+    /// Keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: Option<usize>,
     /// Keeps the most likely tokens until their probabilities sum to this.
     pub top_p: Option<f32>,
@@ -25,10 +25,10 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// That of a model folder; of one that has none, what says nothing.
+    /// The file of a model folder; without a file, an empty one.
     ///
     /// # Errors
-    /// If it is there and cannot be read, is not JSON, or a key has a value that it cannot have.
+    /// If the file cannot be read, is not JSON, or a key has an invalid value.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join(NAME);
         match path.exists() {
@@ -37,7 +37,7 @@ impl GenerationConfig {
         }
     }
 
-    /// The text of such a file; `origin` names it in errors.
+    /// Parses the text of such a file; `origin` names it in errors.
     ///
     /// # Errors
     /// As [`GenerationConfig::from_folder`].
@@ -64,8 +64,8 @@ impl GenerationConfig {
         })
     }
 
-    /// Whether it says anything of how tokens are chosen.
-    pub fn says_how_to_sample(&self) -> bool {
+    /// Whether the file has any sampling key.
+    pub(crate) fn says_how_to_sample(&self) -> bool {
         let Self { do_sample, temperature, top_k, top_p, repetition_penalty, .. } = self;
         do_sample.is_some()
             || top_k.is_some()
@@ -73,10 +73,10 @@ impl GenerationConfig {
     }
 }
 
-/// A file's keys; a wrong value is answered by its key and what was expected.
+/// The keys of a file. An error names the key and the expected values.
 struct Keys<'a>(&'a Map<String, Value>);
 
-type Found<'a, T> = std::result::Result<T, (&'a str, &'static str)>;
+type KeyResult<'a, T> = std::result::Result<T, (&'a str, &'static str)>;
 
 impl Keys<'_> {
     fn get<'k, T>(
@@ -84,7 +84,7 @@ impl Keys<'_> {
         key: &'k str,
         expected: &'static str,
         read: impl Fn(&Value) -> Option<T>,
-    ) -> Found<'k, Option<T>> {
+    ) -> KeyResult<'k, Option<T>> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => read(value).map(Some).ok_or((key, expected)),
@@ -96,12 +96,12 @@ impl Keys<'_> {
         key: &'k str,
         expected: &'static str,
         fits: impl Fn(f32) -> bool,
-    ) -> Found<'k, Option<f32>> {
+    ) -> KeyResult<'k, Option<f32>> {
         let number = |value: &Value| value.as_f64().map(|number| number as f32);
         self.get(key, expected, |value| number(value).filter(|&number| number.is_finite() && fits(number)))
     }
 
-    fn ids<'k>(&self, key: &'k str) -> Found<'k, Vec<u32>> {
+    fn ids<'k>(&self, key: &'k str) -> KeyResult<'k, Vec<u32>> {
         let ids = |value: &Value| match value {
             Value::Array(ids) => ids.iter().map(id).collect(),
             one => Some(vec![id(one)?]),

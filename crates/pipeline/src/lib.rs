@@ -1,13 +1,13 @@
-//! Text in, text out: a model with its tokenizer, as its folder's own files mean them.
+//! Text in, text out: a model with its tokenizer, used as the files of its folder say.
 //!
-//! A [`Source`] names a model; [`Source::open`] makes a [`Pipeline`] of it, which encodes prompts as
-//! `transformers` does ([`Pipeline::encode`]), knows the ends of a text and the sampling that the folder asks for
-//! ([`Sampling`]), and turns a prompt into text that arrives piece by piece ([`TextGeneration`]), without ever showing half a
-//! character or a stop string.
+//! A [`Source`] names a model, and [`Source::open`] makes a [`Pipeline`] from it. The pipeline encodes
+//! prompts as `transformers` does ([`Pipeline::encode`]). It knows the folder's end-of-text tokens and its
+//! sampling options ([`Sampling`]). It generates text piece by piece ([`TextGeneration`]), and never shows
+//! half a character or a stop string.
 //!
-//! A [`Chat`] is a conversation, which the folder's own [`ChatTemplate`] makes a prompt of.
+//! A [`Chat`] is a conversation. The folder's own [`ChatTemplate`] turns it into a prompt.
 //!
-//! Corpora are text and nothing else: who measures on them takes [`Pipeline::tokenizer`] and its plain encoding.
+//! Corpora are plain text: code that measures on them uses [`Pipeline::tokenizer`] and its plain encoding.
 
 mod chat;
 mod chat_template;
@@ -24,7 +24,7 @@ pub use chat_template::{ChatTemplate, ChatTemplateError, Clock, Json, Message, R
 pub use error::{Error, Result};
 pub use generation_config::GenerationConfig;
 pub use pipeline::Pipeline;
-pub use sampling::{Asked, Sampling};
+pub use sampling::{Sampling, UserSampling};
 pub use source::{Carried, Source};
 pub use text_generation::{Added, Finish, GeneratedText, Piece, Request, TextGeneration, Transcript};
 

@@ -1,13 +1,13 @@
-//! A model with its tokenizer: prompts in, and the rules for what comes out.
+//! A model with its tokenizer: encodes prompts, and holds the folder's rules for texts.
 
 use crate::source::ends_of_text;
-use crate::{Asked, Error, GenerationConfig, Request, Result, Sampling, TextGeneration};
+use crate::{Error, GenerationConfig, Request, Result, Sampling, TextGeneration, UserSampling};
 use offramp_engine::{GenerateOptions, SamplingOptions, Session, Speculation};
 use offramp_model::Llama;
 use offramp_text::{PromptOptions, Tokenizer};
 use std::sync::Arc;
 
-/// A model, its tokenizer, and what its folder says of prompts, ends and sampling.
+/// A model, its tokenizer, and its folder's settings for prompts, ends of text and sampling.
 #[derive(Debug)]
 pub struct Pipeline {
     model: Arc<Llama>,
@@ -17,7 +17,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Puts together what [`crate::Source::open`] has read.
+    /// Combines what [`crate::Source::open`] has read.
     pub fn new(model: Llama, tokenizer: Tokenizer, generation: GenerationConfig) -> Self {
         let mut stop_tokens = ends_of_text(model.config(), &generation);
         if stop_tokens.is_empty() {
@@ -31,7 +31,7 @@ impl Pipeline {
         &self.model
     }
 
-    /// The model, without the rest.
+    /// The model, without tokenizer and settings.
     pub fn into_model(self) -> Arc<Llama> {
         self.model
     }
@@ -41,25 +41,25 @@ impl Pipeline {
         &self.tokenizer
     }
 
-    /// Tokens that end a text: those of `config.json` and `generation_config.json`; where neither names one, the
-    /// tokenizer's end of text.
+    /// The tokens that end a text: those of `config.json` and `generation_config.json`, or, if neither names
+    /// one, the tokenizer's end of text.
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens
     }
 
-    /// Makes a token end texts too.
+    /// Makes one more token end texts.
     pub fn add_stop_token(&mut self, id: u32) {
         if !self.stop_tokens.contains(&id) {
             self.stop_tokens.push(id);
         }
     }
 
-    /// How tokens are chosen, where the user asks for this.
-    pub fn sampling(&self, asked: &Asked) -> Sampling {
+    /// The sampling options, with the user's where given.
+    pub fn sampling(&self, asked: &UserSampling) -> Sampling {
         Sampling::new(asked, &self.generation)
     }
 
-    /// What the engine has to know of this model's texts.
+    /// The engine's options for this model's texts.
     pub fn generate_options(&self, max_new_tokens: usize, sampling: SamplingOptions) -> GenerateOptions {
         GenerateOptions {
             max_new_tokens,
@@ -69,11 +69,11 @@ impl Pipeline {
         }
     }
 
-    /// Token ids of a prompt, as `transformers` gives them. An empty one begins as texts do: with the beginning of a
-    /// text where there is one, else with the end of the text before.
+    /// Token ids of a prompt, as in `transformers`. An empty prompt becomes the beginning-of-text token, or,
+    /// if there is none, the end-of-text token.
     ///
     /// # Errors
-    /// If the tokenizer cannot take it; [`Error::EmptyPrompt`] if it is empty and nothing begins a text.
+    /// If the tokenizer cannot encode it; [`Error::EmptyPrompt`] if it is empty and there is neither token.
     pub fn encode(&self, prompt: &str, options: PromptOptions) -> Result<Vec<u32>> {
         let ids = self.tokenizer.encode_prompt(prompt, options)?;
         if !ids.is_empty() {
@@ -84,17 +84,19 @@ impl Pipeline {
         Ok(vec![bos.or(self.tokenizer.end_of_text()).ok_or(Error::EmptyPrompt)?])
     }
 
-    /// A session that holds a prompt and what follows it, as far as the context reaches.
+    /// A session for a prompt and its continuation, as far as the context allows.
     ///
     /// # Errors
-    /// If the memory has no room for so many. What does not fit the context is refused by [`Pipeline::begin`].
+    /// If there is not enough memory. [`Pipeline::begin`] refuses a prompt that does not fit into the
+    /// context.
     pub fn session(&self, prompt_tokens: usize, max_new_tokens: usize) -> Result<Session> {
         let wanted = prompt_tokens.saturating_add(max_new_tokens);
         Ok(Session::new(&self.model, wanted.min(self.model.config().context()))?)
     }
 
-    /// A session that holds a longer prompt and what follows it: `session` where it has the room, else a new one with
-    /// room for as much again and for a few turns at least, so that a conversation seldom needs another.
+    /// A session for a longer prompt and its continuation: `session` if it is large enough, else a new one.
+    /// The new one has twice the capacity, and enough for a few messages, so that a conversation seldom needs
+    /// another.
     ///
     /// # Errors
     /// As [`Pipeline::session`].
@@ -112,8 +114,8 @@ impl Pipeline {
         }
     }
 
-    /// Checks everything that a text needs, and computes nothing yet: after this, a prompt may be shown. What the session
-    /// holds of the prompt already is kept and not run again.
+    /// Checks everything that a text needs and computes nothing yet. After this, the prompt may be shown. The
+    /// part of the prompt that the session holds already is not computed again.
     ///
     /// # Errors
     /// If an option is out of range, or the prompt does not fit.

@@ -1,22 +1,23 @@
-//! How tokens are chosen: what the user asks for, else what `generation_config.json` says, else our own.
+//! The sampling options: the user's, else those of `generation_config.json`, else our own.
 
 use crate::GenerationConfig;
 use offramp_engine::SamplingOptions;
 
-/// Where nobody says anything: stories that stay on their way.
+/// Our own options, for stories that stay coherent.
 const OURS: SamplingOptions =
     SamplingOptions { temperature: 0.6, top_k: 0, top_p: 0.9, repetition_penalty: 1.0, seed: 0 };
 
-/// What `transformers` samples with where `do_sample` is set and a key is not (`GenerationConfig`'s defaults).
+/// The defaults of `GenerationConfig`, which `transformers` uses for keys that are missing beside
+/// `do_sample`.
 const THEIRS: SamplingOptions =
     SamplingOptions { temperature: 1.0, top_k: 50, top_p: 1.0, repetition_penalty: 1.0, seed: 0 };
 
-/// What the user asks for; `None` leaves it to the model's folder.
+/// The user's options; `None` leaves a value to the model's folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Asked {
+pub struct UserSampling {
     /// Below 1 sharpens the distribution; 0 is greedy.
     pub temperature: Option<f32>,
-    /// Keeps so many of the most likely tokens; 0 keeps all.
+    /// Keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: Option<usize>,
     /// Keeps the most likely tokens until their probabilities sum to this.
     pub top_p: Option<f32>,
@@ -26,21 +27,21 @@ pub struct Asked {
     pub seed: u64,
 }
 
-/// How tokens are chosen, and who says so.
+/// The sampling options, and whether the folder set any.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
-    /// What the sampler takes.
+    /// The options for the sampler.
     pub options: SamplingOptions,
-    /// Whether `generation_config.json` decides any of it.
+    /// Whether any of them comes from `generation_config.json`.
     pub from_file: bool,
 }
 
 impl Sampling {
-    /// The user's word before the file's, the file's before ours. A file that says nothing of sampling leaves ours; one
-    /// that does is read as `transformers` reads it: without `do_sample` it is greedy. To ask for `temperature`,
-    /// `top_k` or `top_p` is to ask for chance.
-    pub fn new(asked: &Asked, file: &GenerationConfig) -> Self {
-        let Asked { temperature, top_k, top_p, repetition_penalty, seed } = *asked;
+    /// The user's options come first, then the file's, then ours. A file without sampling keys leaves ours. A
+    /// file with such keys is read as `transformers` reads it: without `do_sample` it means greedy. A user
+    /// who gives `temperature`, `top_k` or `top_p` asks for sampling.
+    pub fn new(asked: &UserSampling, file: &GenerationConfig) -> Self {
+        let UserSampling { temperature, top_k, top_p, repetition_penalty, seed } = *asked;
         let own_way = temperature.is_some() || top_k.is_some() || top_p.is_some();
         let speaks = file.says_how_to_sample();
         let base = match speaks {
@@ -69,7 +70,7 @@ impl Sampling {
         }
     }
 
-    /// In words: "greedy", or what differs from plain sampling.
+    /// In words: "greedy", or the options that differ from plain sampling.
     pub fn describe(&self) -> String {
         let SamplingOptions { temperature, top_k, top_p, repetition_penalty, .. } = self.options;
         let mut words = vec![match temperature {
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn sampling(asked: Asked, file: &str) -> String {
+    fn sampling(asked: UserSampling, file: &str) -> String {
         let file = GenerationConfig::from_json(file, Path::new("generation_config.json")).unwrap();
         Sampling::new(&asked, &file).describe()
     }
@@ -102,35 +103,35 @@ mod tests {
     #[test]
     fn the_file_decides_what_the_user_does_not() {
         let llama = r#"{"do_sample": true, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1}"#;
-        let nothing = Asked::default();
+        let nothing = UserSampling::default();
         let says = ", as generation_config.json says";
         let all = format!("temperature 0.7, top-k 20, top-p 0.8, repetition penalty 1.1{says}");
         assert_eq!(sampling(nothing, llama), all);
-        let hot = Asked { temperature: Some(2.0), ..nothing };
+        let hot = UserSampling { temperature: Some(2.0), ..nothing };
         assert_eq!(sampling(hot, llama), all.replace("0.7", "2"));
-        let greedy = Asked { temperature: Some(0.0), repetition_penalty: Some(1.0), ..nothing };
+        let greedy = UserSampling { temperature: Some(0.0), repetition_penalty: Some(1.0), ..nothing };
         assert_eq!(sampling(greedy, llama), format!("greedy{says}"));
-        let every = Asked { top_k: Some(0), top_p: Some(1.0), ..greedy };
+        let every = UserSampling { top_k: Some(0), top_p: Some(1.0), ..greedy };
         assert_eq!(sampling(every, llama), "greedy", "the file decides nothing");
     }
 
     #[test]
     fn keys_that_are_missing_are_what_transformers_takes_for_them() {
-        let nothing = Asked::default();
+        let nothing = UserSampling::default();
         let says = ", as generation_config.json says";
         assert_eq!(sampling(nothing, r#"{"do_sample": true}"#), format!("temperature 1, top-k 50{says}"));
         assert_eq!(sampling(nothing, r#"{"temperature": 0.7}"#), format!("greedy{says}"));
         assert_eq!(sampling(nothing, r#"{"do_sample": false, "top_p": 0.8}"#), format!("greedy{says}"));
-        let chance = Asked { top_p: Some(0.5), ..nothing };
+        let chance = UserSampling { top_p: Some(0.5), ..nothing };
         let drawn = sampling(chance, r#"{"do_sample": false, "temperature": 0.7}"#);
         assert_eq!(drawn, format!("temperature 0.7, top-k 50, top-p 0.5{says}"));
     }
 
     #[test]
     fn a_file_that_says_nothing_leaves_our_own() {
-        assert_eq!(sampling(Asked::default(), r#"{"eos_token_id": 2}"#), "temperature 0.6, top-p 0.9");
+        assert_eq!(sampling(UserSampling::default(), r#"{"eos_token_id": 2}"#), "temperature 0.6, top-p 0.9");
         assert_eq!(
-            sampling(Asked { top_k: Some(5), ..Asked::default() }, "{}"),
+            sampling(UserSampling { top_k: Some(5), ..UserSampling::default() }, "{}"),
             "temperature 0.6, top-k 5, top-p 0.9"
         );
     }

@@ -1,14 +1,14 @@
-//! Where a model with its tokenizer comes from: a folder, or files that a program carries.
+//! Opens a model with its tokenizer: from a folder, or from files that a program contains.
 
 use crate::{ChatTemplate, Error, GenerationConfig, Pipeline, Result};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
 use offramp_text::Tokenizer;
 use std::path::{Path, PathBuf};
 
-/// The files of a model that a program carries.
+/// The files of a model that a program contains.
 #[derive(Clone, Copy, Debug)]
 pub struct Carried {
-    /// What to call it.
+    /// Its name.
     pub name: &'static str,
     /// The text of its `config.json`.
     pub config: &'static str,
@@ -18,7 +18,7 @@ pub struct Carried {
     pub tokenizer: &'static str,
 }
 
-/// A model by its place.
+/// The place of a model.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A Hugging Face folder.
@@ -28,15 +28,15 @@ pub enum Source {
 }
 
 impl Source {
-    /// The model folder that `path` means: itself, or a run folder's model.
+    /// The model folder that `path` means: the folder itself, or the model of a run folder.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no model.
     pub fn resolve(path: &Path) -> Result<Self> {
         Ok(Self::Folder(checkpoint::resolve(path)?))
     }
 
-    /// The folder, or the name of what is carried.
+    /// The folder, or the name of the contained model.
     pub fn path(&self) -> &Path {
         match self {
             Self::Folder(folder) => folder,
@@ -47,7 +47,7 @@ impl Source {
     /// Its `config.json`.
     ///
     /// # Errors
-    /// If it cannot be read or means no model.
+    /// If it cannot be read or does not describe a model.
     pub fn config(&self) -> Result<Config> {
         Ok(match self {
             Self::Folder(folder) => Config::read(&folder.join("config.json"))?,
@@ -55,10 +55,10 @@ impl Source {
         })
     }
 
-    /// Its `generation_config.json`; what says nothing, where there is none.
+    /// Its `generation_config.json`; without one, an empty one.
     ///
     /// # Errors
-    /// If it is there and means nothing.
+    /// If the file exists and is invalid.
     pub fn generation_config(&self) -> Result<GenerationConfig> {
         match self {
             Self::Folder(folder) => GenerationConfig::from_folder(folder),
@@ -66,7 +66,7 @@ impl Source {
         }
     }
 
-    /// Its tokenizer. What separates the stories of a corpus is a token that the model takes for an end of text.
+    /// Its tokenizer. A token that ends the model's texts separates the stories of a corpus.
     ///
     /// # Errors
     /// If its files cannot be read.
@@ -84,7 +84,7 @@ impl Source {
         Ok(tokenizer)
     }
 
-    /// Its chat template. Nothing else of a folder needs it, so that it is read where a chat is asked for.
+    /// Its chat template. It is read only for a chat, because nothing else needs it.
     ///
     /// # Errors
     /// If there is none, or it cannot be read or does not compile.

@@ -1,21 +1,21 @@
-//! Texts at which a text stops: never shown, not even in part.
+//! Stop strings. A text ends before one; no part of it is ever shown.
 
 use crate::{Error, Result};
 use offramp_engine::Origin;
 
-/// Holds back what may become a stop string.
+/// Holds back text that may become a stop string.
 #[derive(Debug)]
 pub(crate) struct StopStrings {
     strings: Vec<String>,
     held: Vec<(String, Origin)>,
 }
 
-/// What may be shown of a text so far.
+/// Text that may be shown now.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Shown {
-    /// Parts, each with how its token came about.
+    /// Parts, each with the origin of its token.
     pub(crate) parts: Vec<(String, Origin)>,
-    /// The stop string that came, if one did.
+    /// The stop string that was found.
     pub(crate) stopped: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl StopStrings {
         }
     }
 
-    /// Takes more text; what became certain. After a stop there is no more.
+    /// Takes more text and returns the part that is certain. After a stop nothing is returned.
     pub(crate) fn push(&mut self, text: String, origin: Origin) -> Shown {
         if !text.is_empty() {
             self.held.push((text, origin));
@@ -43,12 +43,12 @@ impl StopStrings {
         Shown { parts: self.take(text.len() - self.beginnings(&text)), stopped: None }
     }
 
-    /// The text has ended: what was held back.
+    /// Ends the text and returns the part that was held back.
     pub(crate) fn finish(&mut self) -> Vec<(String, Origin)> {
         std::mem::take(&mut self.held)
     }
 
-    /// Bytes at the end of `text` with which a stop string begins, at most.
+    /// The length in bytes of the longest end of `text` with which a stop string begins.
     fn beginnings(&self, text: &str) -> usize {
         let of = |stop: &String| {
             let mut ends = stop.char_indices().map(|(end, _)| end).rev();
@@ -57,7 +57,7 @@ impl StopStrings {
         self.strings.iter().map(of).max().unwrap_or(0)
     }
 
-    /// Takes the first `bytes` out of what is held.
+    /// Removes the first `bytes` from the held text.
     fn take(&mut self, bytes: usize) -> Vec<(String, Origin)> {
         let mut left = bytes;
         let mut parts = Vec::new();
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What is shown of `pieces` in the end, and the stop that came.
+    /// All text that is shown of `pieces`, and the stop string that was found.
     fn run(stops: &[&str], pieces: &[&str]) -> (String, Option<String>) {
         let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
         let mut strings = StopStrings::new(&stops).unwrap();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     proptest! {
-        /// However a text comes in pieces, it is shown up to the stop that is whole first.
+        /// However a text is divided into pieces, it is shown up to the stop string that is complete first.
         #[test]
         fn pieces_do_not_matter(
             text in "[ab☃]{0,24}",
@@ -141,13 +141,13 @@ mod tests {
             let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
             let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
             let whole = (1..=text.len()).filter(|&end| text.is_char_boundary(end));
-            // Letter by letter, the first end at which the text ends with a stop.
+            // Letter by letter: the first position at which the text ends with a stop string.
             let first = whole.clone().find(|&end| stops.iter().any(|stop| text[..end].ends_with(stop)));
             let (shown, stopped) = run(&stops, &pieces);
             match first {
                 None => prop_assert_eq!((shown, stopped), (text, None)),
                 Some(end) => {
-                    // A piece that holds several stops is cut at the one that begins first.
+                    // A piece with several stop strings is cut at the one that begins first.
                     prop_assert!(stopped.is_some() && text.starts_with(&shown) && shown.len() < end);
                 }
             }

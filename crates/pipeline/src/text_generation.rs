@@ -1,4 +1,4 @@
-//! A text that is generated: tokens become text, piece by piece, until something ends it.
+//! Generates a text: turns tokens into text, piece by piece, until the text ends.
 
 use crate::stop_strings::{Shown, StopStrings};
 use crate::{Pipeline, Result};
@@ -9,40 +9,40 @@ use offramp_engine::{
 use offramp_text::StreamDecoder;
 use std::ops::ControlFlow;
 
-/// What is to be generated.
+/// What to generate.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// The token ids to go on from.
+    /// The token ids of the prompt.
     pub prompt: &'a [u32],
-    /// At most so many tokens more.
+    /// The most new tokens.
     pub max_new_tokens: usize,
-    /// Layers that a token takes.
+    /// The number of layers that run.
     pub exit_layer: usize,
-    /// Where tokens may leave before.
+    /// The policy of early exits, if any.
     pub confidence: Option<ConfidenceExit>,
-    /// How tokens are chosen.
+    /// The sampling options.
     pub sampling: SamplingOptions,
-    /// Texts at which it stops, which are not shown.
+    /// Strings at which the text ends. They are not shown.
     pub stop: &'a [String],
 }
 
-/// More of the text.
+/// A new part of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// Never empty, and never half a character.
     pub text: String,
-    /// How the token came about that completed it.
+    /// The origin of the token that completed it.
     pub origin: Origin,
 }
 
 /// Why a text ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A token that ends texts came.
+    /// A stop token was generated.
     StopToken,
-    /// This stop string came.
+    /// This stop string was generated.
     StopString(String),
-    /// There are as many tokens as were asked for.
+    /// The limit of new tokens is reached.
     Length,
     /// The context is full.
     ContextFull,
@@ -50,20 +50,20 @@ pub enum Finish {
     Reader,
 }
 
-/// What was generated.
+/// The result.
 #[derive(Clone, Debug)]
 pub struct GeneratedText {
     /// The new text, as it was shown.
     pub text: String,
-    /// Its tokens; those of a stop string among them.
+    /// Its tokens, with those of a stop string.
     pub tokens: Vec<u32>,
-    /// Why there are no more.
+    /// Why it ended.
     pub finish: Finish,
-    /// What it took.
+    /// Counts and times.
     pub statistics: Statistics,
 }
 
-/// A text whose request has been checked, and which is asked for its next step.
+/// A text that is being generated, one step at a time. Its request has been checked.
 #[derive(Debug)]
 pub struct TextGeneration<'p> {
     generation: Generation,
@@ -71,11 +71,11 @@ pub struct TextGeneration<'p> {
     finish: Option<Finish>,
 }
 
-/// The text of one row of tokens, as far as it is certain: what a [`TextGeneration`] shows of its own, and whoever runs
-/// many texts at once of each.
+/// The certain text of one sequence of tokens. A [`TextGeneration`] has one; code that runs many texts at
+/// once has one for each.
 #[derive(Debug)]
 pub struct Transcript<'p> {
-    decoder: Option<StreamDecoder<'p>>, // none once the text has ended
+    decoder: Option<StreamDecoder<'p>>, // none after the end of the text
     stop: StopStrings,
     text: String,
     origin: Origin,
@@ -84,7 +84,7 @@ pub struct Transcript<'p> {
 /// What a token adds to a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Added {
-    /// What is certain now.
+    /// The part of the text that is certain now.
     pub pieces: Vec<Piece>,
     /// The stop string that ended the text.
     pub stopped: Option<String>,
@@ -104,17 +104,17 @@ impl<'p> TextGeneration<'p> {
         session.set_confidence_exit(request.confidence.clone())?;
         let prompt = request.prompt;
         let held = session.tokens().iter().zip(prompt).take_while(|(held, given)| held == given).count();
-        // Something has to be run, so that there are logits.
+        // At least one token must be computed to get logits.
         let fed = held.min(prompt.len().saturating_sub(1));
         session.truncate(fed);
         let generation = Generation::new(session, &prompt[fed..], &options, speculation)?;
         Ok(Self { generation, transcript, finish: None })
     }
 
-    /// Takes the next step and hands on each piece that becomes certain; whether more will come.
+    /// Takes the next step and passes on each piece that becomes certain. Returns whether there will be more.
     ///
     /// # Errors
-    /// If the model's logits are not finite, or it gives a token that the tokenizer does not know.
+    /// If the model's logits are not finite, or a token is unknown to the tokenizer.
     pub fn step(
         &mut self,
         workspace: &mut Workspace,
@@ -135,7 +135,7 @@ impl<'p> TextGeneration<'p> {
         }
         let Some(reason) = self.generation.finished() else { return Ok(true) };
         let Added { pieces, stopped } = self.transcript.end();
-        // A reader who leaves now has all but the end.
+        // A reader that leaves now has everything but the end.
         let left = pieces.into_iter().any(|piece| on_piece(piece).is_break());
         self.finish = Some(match (left, stopped, reason) {
             (true, ..) | (_, None, StopReason::Stopped) => Finish::Reader,
@@ -160,7 +160,7 @@ impl<'p> TextGeneration<'p> {
         Ok(())
     }
 
-    /// What was generated, with the session and what the speculation learnt, for the next text.
+    /// The result, the session, and the speculation with what it learnt, for the next text.
     pub fn into_parts(self) -> (GeneratedText, Session, Speculation) {
         let (Completion { tokens, statistics, .. }, session, speculation) = self.generation.into_parts();
         let finish = self.finish.unwrap_or(Finish::Reader);
@@ -169,10 +169,10 @@ impl<'p> TextGeneration<'p> {
 }
 
 impl<'p> Transcript<'p> {
-    /// A text after `prompt`, which ends before any of the texts in `stop`.
+    /// A text after `prompt` that ends before any of the strings in `stop`.
     ///
     /// # Errors
-    /// If a stop string is empty, or the tokenizer does not know a token of the prompt.
+    /// If a stop string is empty, or a token of the prompt is unknown to the tokenizer.
     pub fn new(pipeline: &'p Pipeline, prompt: &[u32], stop: &[String]) -> Result<Self> {
         Ok(Self {
             stop: StopStrings::new(stop)?,
@@ -185,7 +185,7 @@ impl<'p> Transcript<'p> {
     /// Adds a token.
     ///
     /// # Errors
-    /// If the tokenizer does not know it.
+    /// If it is unknown to the tokenizer.
     pub fn push(&mut self, token: NewToken) -> Result<Added> {
         let Some(decoder) = &mut self.decoder else { return Ok(Added::default()) };
         self.origin = token.origin;
@@ -193,7 +193,7 @@ impl<'p> Transcript<'p> {
         Ok(self.add(text))
     }
 
-    /// Ends the text: its tail, and what was held back in vain.
+    /// Ends the text and returns its last part, with what was held back.
     pub fn end(&mut self) -> Added {
         let Some(decoder) = self.decoder.take() else { return Added::default() };
         let mut added = self.add(decoder.finish());

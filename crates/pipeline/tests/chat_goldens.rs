@@ -1,5 +1,5 @@
-//! Chat templates give the texts that `transformers` gives (`tests/python/make_chat_goldens.py`): every
-//! template of `tests/fixtures/chat/` over every conversation there.
+//! Chat templates give the texts of `transformers` (`tests/python/make_chat_goldens.py`): every template of
+//! `tests/fixtures/chat/` with every conversation there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ struct Encoded {
     ids: Vec<u32>,
 }
 
-/// Files of a model folder, and what its own template makes of one message, without tools and with one.
+/// The files of a model folder, and what its template renders for one message, without tools and with one.
 #[derive(Deserialize)]
 struct Folder {
     files: BTreeMap<String, serde_json::Value>,
@@ -53,9 +53,9 @@ struct Conversation {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Text(String),
-    /// The words of `raise_exception`.
+    /// The message of `raise_exception`.
     Raised(String),
-    /// Any other error, in Python's words.
+    /// Any other error, as Python words it.
     Error(String),
 }
 
@@ -81,7 +81,7 @@ impl Conversation {
     }
 }
 
-/// What differs between an answer and Python's; the first line that does, where both are texts.
+/// The difference between a result and Python's; for two texts, the first line that differs.
 fn difference(answer: &Result<String, ChatTemplateError>, expected: &Answer) -> Option<String> {
     match (answer, expected) {
         (Ok(text), Answer::Text(wanted)) if text == wanted => None,

@@ -1,4 +1,5 @@
-//! Chat templates are programs out of downloaded files: whatever they hold, the answer is a text or one line.
+//! Chat templates are programs from downloaded files. Whatever they contain, the result is a text or one
+//! line.
 
 use std::fs;
 
@@ -12,7 +13,7 @@ fn render(source: &str) -> Result<String, ChatTemplateError> {
     ChatTemplate::from_source("a.jinja", source)?.render(&hello(), &RenderOptions::default())
 }
 
-/// The error, which is one line that names the template.
+/// The error: one line that names the template.
 fn failure(source: &str) -> (ChatTemplateError, String) {
     let shown = source.chars().take(120).collect::<String>();
     let error = render(source).expect_err(&shown);
@@ -73,7 +74,7 @@ fn a_conversation_of_any_length_has_steps_enough() {
 fn no_nesting_exhausts_the_stack() {
     let nested =
         |open: &str, close: &str, times: usize| format!("{}{}", open.repeat(times), close.repeat(times));
-    // In the template's text: nothing but an answer is asked of these, a text or an error.
+    // Nesting in the template's text. These only have to return: a text or an error.
     for source in [
         format!("{{{{ {}1 }}}}", "1 + ".repeat(2000)),
         format!("{{{{ {}1 }}}}", "1 ~ ".repeat(2000)),
@@ -101,7 +102,7 @@ fn no_nesting_exhausts_the_stack() {
             assert!(!error.to_string().contains('\n'), "{error}");
         }
     }
-    // In what a template makes: a namespace is the one thing that a loop can nest further.
+    // Nesting in a value: only a namespace can grow deeper in a loop.
     for source in [
         "{% set ns = namespace(a=1) %}{% for i in range(99999) %}{% set ns.a = [ns.a] %}{% endfor %}",
         "{% set ns = namespace(a=1) %}{% for i in range(99999) %}{%- set ns.a = {'a': ns.a} -%}{% endfor %}",

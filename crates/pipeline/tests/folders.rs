@@ -1,11 +1,11 @@
-//! Folders as people have them: prompts, ends, and text that arrives, with tokenizers of every kind beside a small
-//! model. The tokenizers and the ids are those of `tests/python/make_prompt_fixtures.py`.
+//! Prompts, ends of text and streamed text, with tokenizers of every kind and a small model. The tokenizers
+//! and the ids are those of `tests/python/make_prompt_fixtures.py`.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
 use offramp_engine::{Draft, SamplingOptions, Speculation, Workspace};
 use offramp_model::{Config, Formats, checkpoint};
-use offramp_pipeline::{Asked, Chat, Finish, Piece, Pipeline, PromptOptions, Request, Source};
+use offramp_pipeline::{Chat, Finish, Piece, Pipeline, PromptOptions, Request, Source, UserSampling};
 use serde_json::{Value, json};
 use std::fs;
 use std::ops::ControlFlow;
@@ -56,7 +56,7 @@ fn encode(pipeline: &Pipeline, prompt: &str) -> Vec<u32> {
 
 #[test]
 fn an_empty_prompt_begins_as_texts_do() {
-    // The post-processor's own; that of config.json; the end of the text before.
+    // The post-processor's token, that of config.json, and the end of text.
     let llama3 = open(&folder("llama-3", json!({}), json!({})));
     assert_eq!(encode(&llama3, ""), [llama3.tokenizer().token_id("<|begin_of_text|>").unwrap()]);
     let chatml = open(&folder("chatml", json!({"bos_token_id": 5}), json!({})));
@@ -89,7 +89,7 @@ fn a_text_ends_where_either_file_says() {
     let (stops, separator) = ends("llama-3", json!({}), json!({}));
     assert_eq!((stops, separator), (vec![end], Some(end)), "neither file names one");
 
-    // No token of theirs has a name that is known.
+    // None of their tokens has a known name.
     let deepseek = of("deepseek", "<｜end▁of▁sentence｜>");
     assert_eq!(
         ends("deepseek", json!({"eos_token_id": deepseek}), json!({})),
@@ -111,7 +111,7 @@ fn request<'a>(prompt: &'a [u32], stop: &'a [String]) -> Request<'a> {
     Request { prompt, max_new_tokens: 48, exit_layer: LAYERS, confidence: None, sampling, stop }
 }
 
-/// A text; the pieces in which it comes are all of it.
+/// Generates a text, and checks that its pieces are all of it.
 fn generate(
     pipeline: &Pipeline,
     request: Request<'_>,
@@ -140,7 +140,7 @@ fn the_text_is_what_the_prompt_lacks_of_the_whole() {
             let (text, _, tokens) = generate(&pipeline, request(&ids, &[]), Speculation::off());
             let decode = |ids: &[u32]| pipeline.tokenizer().decode(ids).unwrap();
             let (known, whole) = (decode(&ids), decode(&[ids.clone(), tokens].concat()));
-            // A byte that follows may unmake the character with which a prompt ends.
+            // A further byte may change the last character of a prompt.
             let same = known.chars().zip(whole.chars()).take_while(|(a, b)| a == b);
             let same: usize = same.map(|(a, _)| a.len_utf8()).sum();
             assert_eq!(text, whole[same..], "{kind}: {prompt}");
@@ -229,7 +229,7 @@ fn a_request_is_checked_before_anything_is_computed() {
 fn sampling_is_the_folders() {
     let generation = json!({"do_sample": true, "temperature": 0.7, "top_k": 20});
     let pipeline = open(&folder("gpt-2", json!({}), generation));
-    let sampling = pipeline.sampling(&Asked { temperature: Some(0.2), ..Asked::default() });
+    let sampling = pipeline.sampling(&UserSampling { temperature: Some(0.2), ..UserSampling::default() });
     assert_eq!((sampling.options.temperature, sampling.options.top_k), (0.2, 20));
     let broken = folder("gpt-2", json!({}), json!({"top_p": 7}));
     let error = Source::resolve(broken.path()).unwrap().open(&Formats::default()).unwrap_err().to_string();

@@ -1,12 +1,13 @@
-//! Training's view of a token stream: windows in random order, the same ones for the same seed.
+//! The stream as training reads it: windows in random order, the same for the same seed.
 //!
-//! A stream of `n` tokens is cut into windows of `T` inputs, whose labels are the next tokens. Every epoch draws
-//! an offset in `0..T` at which the cutting starts and a new order of the windows, both from ChaCha8 keyed by
-//! (seed, epoch). An epoch has `⌊(n − T) / T⌋` windows (at least 1), the number that fits behind every offset.
+//! A stream of `n` tokens is cut into windows of `T` inputs; the labels are the next tokens. Every epoch
+//! draws an offset in `0..T` at which the cutting begins, and a new order of the windows, both from ChaCha8
+//! with the key (seed, epoch). An epoch has `⌊(n − T) / T⌋` windows (at least 1), the number that fits for
+//! every offset.
 //!
-//! Micro-batch `i` holds the windows `i·B … i·B + B − 1` counted since the run's start, so a run resumes by
-//! knowing the index alone; a batch may reach over the end of an epoch. Kept in memory: one epoch's order, 4
-//! bytes a window.
+//! Micro-batch `i` holds the windows `i·B … i·B + B − 1`, counted from the start of the run. So the index
+//! alone is enough to resume a run. A batch may cross the end of an epoch. One epoch's order stays in memory:
+//! 4 bytes per window.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
@@ -25,7 +26,7 @@ pub struct Batches<'s> {
     window: Vec<u32>, // [sequence_length + 1]
 }
 
-/// Where one epoch's windows lie.
+/// The order of one epoch's windows.
 struct Epoch {
     number: u64,
     offset: u64,
@@ -71,12 +72,8 @@ impl<'s> Batches<'s> {
         Ok(batches)
     }
 
-    /// Windows in an epoch.
-    pub fn windows_per_epoch(&self) -> u64 {
-        u64::from(self.windows)
-    }
-
-    /// Fills micro-batch `index` since the run's start: `labels[i]` is the token after `inputs[i]`.
+    /// Fills micro-batch `index`, counted from the start of the run: `labels[i]` is the token after
+    /// `inputs[i]`.
     ///
     /// # Shapes
     /// `inputs`, `labels`: `[batch_size, sequence_length]`
@@ -92,7 +89,7 @@ impl<'s> Batches<'s> {
         let rows =
             inputs.chunks_exact_mut(self.sequence_length).zip(labels.chunks_exact_mut(self.sequence_length));
         for (row, (inputs, labels)) in rows.enumerate() {
-            // Wrapping: after 2^64 windows the run begins again.
+            // After 2^64 windows the count wraps to 0.
             let sample = index.wrapping_mul(self.batch_size as u64).wrapping_add(row as u64);
             let start = self.window_start(sample);
             self.stream.read(start, &mut self.window)?;
@@ -118,7 +115,7 @@ impl<'s> Batches<'s> {
         key[16..].copy_from_slice(b"offramp batches\0");
         let mut random = ChaCha8Rng::from_seed(key);
         let length = self.sequence_length as u64;
-        // Behind every offset the epoch's windows, and the label of the last, must still fit.
+        // The windows of an epoch, and the label of the last, must fit for every offset.
         let slack = self.stream.len() - 1 - u64::from(self.windows) * length;
         let offset = below(&mut random, length.min(slack + 1));
         let mut order = std::mem::take(&mut self.epoch.order);
@@ -131,8 +128,9 @@ impl<'s> Batches<'s> {
     }
 }
 
-/// A uniform number below `bound`, written out so that no version of a library can change a run: the high
-/// half of a product, drawn again where the low half would favour some (Lemire 2019, arXiv:1805.10941).
+/// A uniform number below `bound`. It is written out here so that no new version of a library can change a
+/// run: the high half of a product, drawn again where the low half would be biased (Lemire 2019,
+/// arXiv:1805.10941).
 fn below(random: &mut impl Rng, bound: u64) -> u64 {
     let unfair = bound.wrapping_neg() % bound;
     loop {

@@ -8,25 +8,25 @@
 //! | `.csv` | a row after the header | the text column's field |
 //! | `.parquet` | a row | the string column's value |
 //!
-//! All but the last may be packed by gzip or Zstandard (`.gz`, `.zst`). The text column is `text` unless another is
-//! named.
+//! All but parquet may be packed with gzip or Zstandard (`.gz`, `.zst`). The text column is `text`, unless
+//! the caller names another.
 //!
 //! The rules are the same in every format:
 //!
-//! - A text is cut into stories at the marker `<|endoftext|>`, wherever it stands (`marker.rs`). The marker takes the
-//!   blanks beside it and the blank lines around it; an end of a `.txt` file takes blank lines. All else is taken
-//!   letter for letter, but for CRLF, which is read as LF.
-//! - A record without a text (null, missing or empty) is skipped and counted. If no record has the column, that is an
-//!   error, which names those that there are.
-//! - Nothing is held but the record being read, and a story has at most [`MAX_STORY_BYTES`].
+//! - A text is cut into stories at the marker `<|endoftext|>`, wherever it occurs (`marker.rs`). The spaces
+//!   and tabs beside the marker and the blank lines around it belong to the marker. Blank lines at either end
+//!   of a `.txt` file are dropped. CRLF is read as LF. Everything else stays as it is.
+//! - A record whose text is null, missing or empty is skipped and counted. If no record has the text column,
+//!   that is an error, which lists the columns that exist.
+//! - Only the current record is in memory. A story has at most 64 MiB.
 
+mod all_stories;
 mod csv;
 mod find;
 mod json;
 mod marker;
 mod parquet;
 mod record;
-mod row;
 mod source;
 mod thrift;
 mod txt;
@@ -41,21 +41,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use offramp_files::one_line;
-use record::Record;
-use source::{Place, Source};
+use record::CorpusRecord;
+use source::{Input, TextSource};
 
-pub(crate) use row::{Row, Story, bytes};
+pub(crate) use all_stories::{AllStories, Story, bytes};
 
-/// What separates two stories.
+/// The marker between two stories.
 pub const SEPARATOR: &str = "<|endoftext|>";
 
-/// A longer story is an error: most likely the separators are missing.
-pub const MAX_STORY_BYTES: usize = 64 << 20;
+/// A longer story is an error: the markers are probably missing.
+pub(crate) const MAX_STORY_BYTES: usize = 64 << 20;
 
-/// A single story of so many lines is worth a word.
+/// A corpus that is one story of so many lines gets a remark.
 const MANY_LINES: u64 = 100;
 
-/// How stories lie in a file.
+/// The format of a corpus file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CorpusFormat {
     /// Plain text.
@@ -71,7 +71,7 @@ pub enum CorpusFormat {
 }
 
 impl CorpusFormat {
-    /// Its extension.
+    /// The file extension of this format.
     pub fn name(self) -> &'static str {
         match self {
             Self::Txt => "txt",
@@ -103,7 +103,7 @@ impl FromStr for CorpusFormat {
 pub struct CorpusOptions {
     /// The key or column that holds the stories.
     pub text_column: String,
-    /// The format of all files; without one, each file's name tells, and standard input is plain text.
+    /// The format of all files. Without one, the file's name decides, and standard input is plain text.
     pub format: Option<CorpusFormat>,
 }
 
@@ -113,19 +113,19 @@ impl Default for CorpusOptions {
     }
 }
 
-/// A file of stories, or a stream that comes once.
+/// A file of stories, or a stream that can be read once.
 #[derive(Debug, Clone)]
 pub struct Corpus {
     path: PathBuf,
-    place: Place,
+    place: Input,
     format: CorpusFormat,
     text_column: String,
     bytes: u64,
 }
 
 impl Corpus {
-    /// The files that `paths` name: each a file, a folder (its corpus files in the order of their names), a pattern
-    /// with `*`, `?`, `[…]` or `**`, or `-` for standard input.
+    /// The files that `paths` name. Each path is a file, a folder (its corpus files, sorted by name), a
+    /// pattern with `*`, `?`, `[…]` or `**`, or `-` for standard input.
     ///
     /// # Errors
     /// As [`Corpus::open`]; [`Error::EmptyFolder`], [`Error::MixedFolder`], [`Error::PreparedFolder`],
@@ -134,32 +134,33 @@ impl Corpus {
         find::find(paths, options)
     }
 
-    /// One file, or `-`. Checks that it is there.
+    /// One file, or `-`. Checks that it exists.
     ///
     /// # Errors
-    /// [`Error::UnknownCorpus`], [`Error::Foreign`], [`Error::Read`], [`Error::ComesOnce`], [`Error::NeedsFile`].
+    /// [`Error::UnknownCorpus`], [`Error::Foreign`], [`Error::Read`], [`Error::ComesOnce`],
+    /// [`Error::NeedsFile`].
     pub fn open(path: &Path, options: &CorpusOptions) -> Result<Self> {
         find::open(path, options)
     }
 
-    /// The file.
+    /// The path as the caller named it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file's size; 0 for a stream, of which nobody knows.
+    /// The file's size; 0 for a stream, whose size is unknown.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Reads from the beginning. Every call starts afresh.
+    /// Reads from the beginning. Every call begins again.
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Parquet`] and [`Error::NoColumn`] if a parquet file's beginning and end show that it
-    /// cannot be read; [`Error::ComesOnce`] for a stream that was read before.
+    /// [`Error::Read`]; [`Error::Parquet`] and [`Error::NoColumn`] if the beginning and end of a parquet file
+    /// show that it cannot be read; [`Error::ComesOnce`] for a stream that was read before.
     pub fn stories(&self) -> Result<Stories> {
         let named = Named::new(&self.text_column);
-        let source = || Source::open(&self.path, &self.place);
+        let source = || TextSource::open(&self.path, &self.place);
         let records = match self.format {
             CorpusFormat::Txt => Records::Txt(txt::TxtStories::new(source()?)),
             CorpusFormat::Jsonl => Records::Json(json::JsonStories::new(source()?, true, named)),
@@ -169,28 +170,28 @@ impl Corpus {
                 Records::Parquet(Box::new(parquet::ParquetStories::open(&self.path, named)?))
             }
         };
-        Ok(Stories { records, ready: VecDeque::new(), found: Found::default(), over: false })
+        Ok(Stories { records, ready: VecDeque::new(), counts: CorpusCounts::default(), over: false })
     }
 
-    /// Looks whether a file can be read, as far as its beginning tells; what comes from a stream stays in it.
+    /// Checks the beginning of a file. A stream is not touched, because it can be read only once.
     pub(crate) fn check(&self) -> Result<()> {
         match self.place {
-            Place::File => self.stories().map(drop),
-            Place::Stream(_) => Ok(()),
+            Input::File => self.stories().map(drop),
+            Input::Stream(_) => Ok(()),
         }
     }
 
-    /// From now on, what a stream gives is kept on disk, so that it can be read again.
+    /// From now on, keeps on disk what is read from a stream, so that it can be read again.
     pub(crate) fn keep(&self) -> Result<()> {
-        let Place::Stream(stream) = &self.place else { return Ok(()) };
+        let Input::Stream(stream) = &self.place else { return Ok(()) };
         let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         stream.keep().map_err(|e| Error::write(&std::env::temp_dir(), e))
     }
 }
 
-/// What was found in a corpus.
+/// What reading a corpus counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct CorpusCounts {
     /// Stories, none of them empty.
     pub stories: u64,
     /// Records without a text: null, missing or empty.
@@ -204,8 +205,8 @@ pub struct Found {
     pub lines: u64,
 }
 
-impl Found {
-    /// What a person should know of it, in a line each.
+impl CorpusCounts {
+    /// Remarks for the user, one line each.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         let Self { stories, skipped, crlf, lines } = *self;
@@ -225,7 +226,7 @@ impl Found {
     }
 }
 
-impl Add for Found {
+impl Add for CorpusCounts {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -243,7 +244,7 @@ impl Add for Found {
 struct Named {
     column: String,
     found: bool,
-    /// What the first record without it has instead.
+    /// The columns of the first record that does not have this one.
     others: Option<Vec<String>>,
 }
 
@@ -264,7 +265,7 @@ impl Named {
         self.others.get_or_insert_with(others);
     }
 
-    /// An error if there were records and none had it.
+    /// An error if there were records and none had the column.
     fn check(&self, path: &Path) -> Result<()> {
         match &self.others {
             Some(others) if !self.found => Err(Error::NoColumn {
@@ -277,12 +278,12 @@ impl Named {
     }
 }
 
-/// The stories of a corpus in the order of the file, none empty. After an error there are no more.
+/// The stories of a corpus in the order of the file; none is empty. After an error the iterator ends.
 pub struct Stories {
     records: Records,
-    /// Stories of the last record, not yet handed out.
+    /// Stories of the last record that were not returned yet.
     ready: VecDeque<String>,
-    found: Found,
+    counts: CorpusCounts,
     over: bool,
 }
 
@@ -294,7 +295,8 @@ enum Records {
 }
 
 impl Stories {
-    /// How much of the file has been read, packed as it is; for parquet, the share of the rows times the file's size.
+    /// Bytes of the file read so far, before unpacking. For parquet: the share of rows read, times the file's
+    /// size.
     pub fn bytes_read(&self) -> u64 {
         match &self.records {
             Records::Txt(records) => records.bytes_read(),
@@ -304,15 +306,15 @@ impl Stories {
         }
     }
 
-    /// What has been found so far, the stories of the record being read included.
-    pub fn found(&self) -> Found {
-        self.found
+    /// The counts so far, with all stories of the current record.
+    pub fn counts(&self) -> CorpusCounts {
+        self.counts
     }
 
-    /// Reads a record; `false` after the last.
+    /// Reads a record; `false` after the last one.
     fn read(&mut self) -> Result<bool> {
         let record = match &mut self.records {
-            Records::Txt(text) => return text.read(&mut self.ready, &mut self.found),
+            Records::Txt(text) => return text.read(&mut self.ready, &mut self.counts),
             Records::Json(records) => match records.next_record()? {
                 None => return records.check().map(|()| false),
                 record => record,
@@ -322,11 +324,11 @@ impl Stories {
         };
         match record {
             None => return Ok(false),
-            Some(Record::Missing { .. }) => self.found.skipped += 1,
-            Some(Record::Text(text)) => {
-                marker::cut(&text, &mut self.ready, &mut self.found);
-                // Nothing but markers.
-                self.found.skipped += u64::from(self.ready.is_empty());
+            Some(CorpusRecord::Missing { .. }) => self.counts.skipped += 1,
+            Some(CorpusRecord::Text(text)) => {
+                marker::cut(&text, &mut self.ready, &mut self.counts);
+                // The record held only markers.
+                self.counts.skipped += u64::from(self.ready.is_empty());
             }
         }
         Ok(true)

@@ -1,11 +1,11 @@
-//! Everything that can go wrong in this room, each in one line that says what to do about it.
+//! The errors of this crate. Each is one line that says what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use offramp_files::one_line;
 
-/// What the functions of this room return.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A fault in a file, an option, or the disk.
@@ -23,12 +23,12 @@ pub enum Error {
     /// A file or folder could not be written: no space, no permission.
     #[error("cannot write {path}: {source}: {advice}", path = path.display(), advice = write_advice(source))]
     Write {
-        /// The file that was to appear.
+        /// The file that was to be written.
         path: PathBuf,
         /// What the system answered.
         source: io::Error,
     },
-    /// A corpus whose name does not say how stories lie in it.
+    /// A corpus whose name does not tell its format.
     #[error(
         "{path}: cannot tell what kind of corpus this is: name it .txt (stories with <|endoftext|> between them), .jsonl \
          (an object with the text per line), .json, .csv or .parquet, or say which with --text-format",
@@ -68,7 +68,7 @@ pub enum Error {
         /// Its name.
         path: PathBuf,
     },
-    /// A stream of a format that has its beginning at its end.
+    /// A stream of a format that is read from its end.
     #[error("{path}: parquet cannot be read from a stream: save it to a file first", path = path.display())]
     NeedsFile {
         /// Its name.
@@ -105,8 +105,8 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A pattern that finds nothing.
-    #[error("{path}: {reason}: give files that are there", path = path.display())]
+    /// A pattern that matches no file.
+    #[error("{path}: {reason}: give files that exist", path = path.display())]
     NoMatch {
         /// The pattern.
         path: PathBuf,
@@ -138,7 +138,7 @@ pub enum Error {
         /// Position of the first wrong byte, counted from 0.
         offset: u64,
     },
-    /// JSON that is broken, or whose text is no string.
+    /// Damaged JSON, or a text that is not a string.
     #[error(
         "{path}, line {line}: {reason}: every record must be a JSON object with a string under \"{column}\"",
         path = path.display()
@@ -166,7 +166,7 @@ pub enum Error {
         /// What was found.
         reason: String,
     },
-    /// A parquet file that is damaged, or not of a shape that this room reads.
+    /// A parquet file that is damaged, or of a kind that is not read here.
     #[error("{path}: {reason}", path = path.display())]
     Parquet {
         /// The file.
@@ -174,7 +174,7 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// A single story longer than [`crate::MAX_STORY_BYTES`].
+    /// A single story longer than 64 MiB.
     #[error(
         "{path}: the story at {place} is longer than {limit} bytes: put <|endoftext|> between stories, or divide it",
         path = path.display()
@@ -187,7 +187,7 @@ pub enum Error {
         /// The most a story may have.
         limit: usize,
     },
-    /// A corpus in which there is nothing to learn from.
+    /// A corpus without stories.
     #[error(
         "{path} holds no stories: give a corpus with at least one story that is not empty",
         path = path.display()
@@ -207,15 +207,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A model's folder that has no tokenizer in the one form that is read.
-    #[error("{folder}: there is no tokenizer.json in it: {advice}", folder = folder.display())]
+    /// A model folder without a `tokenizer.json`.
+    #[error("{folder}: it has no tokenizer.json: {advice}", folder = folder.display())]
     NoTokenizer {
         /// The folder.
         folder: PathBuf,
         /// What to do.
         advice: String,
     },
-    /// What git-lfs leaves in place of a file that it has not fetched.
+    /// The pointer that git-lfs leaves in place of a file that it has not fetched.
     #[error("{path} is a git-lfs pointer, which says where the file is, and not the file: run `git lfs pull` in its folder, or download it again", path = path.display())]
     LfsPointer {
         /// The file.
@@ -263,10 +263,10 @@ pub enum Error {
          tokenizer_config.json beside it must name its eos_token"
     )]
     NoEndOfText {
-        /// The names that are recognised.
+        /// The known names.
         expected: String,
     },
-    /// A token id that stands for nothing.
+    /// A token id that the tokenizer does not have.
     #[error(
         "token id {id} is not in the tokenizer's vocabulary of {vocab_size}: use the tokenizer that the ids came \
          from"
@@ -300,7 +300,7 @@ pub enum Error {
         /// Expected and found.
         reason: String,
     },
-    /// A `corpus.json` that is damaged or speaks of something else.
+    /// A `corpus.json` that is damaged or has another format.
     #[error("{path}: {reason}: prepare the corpus again", path = path.display())]
     Manifest {
         /// The file.
@@ -308,7 +308,7 @@ pub enum Error {
         /// Expected and found.
         reason: String,
     },
-    /// A prepared folder whose `tokenizer.json` did not make its shards.
+    /// A prepared folder whose `tokenizer.json` is not the one that made its shards.
     #[error(
         "{path} is not the tokenizer that made the token shards beside it: put the right one back, or prepare the corpus \
          again",
@@ -318,14 +318,14 @@ pub enum Error {
         /// The tokenizer.
         path: PathBuf,
     },
-    /// A prepared folder without the split asked for.
+    /// A prepared folder without the requested split.
     #[error("{path} has no split \"{split}\" (it has {found}): prepare the corpus with one", path = path.display())]
     NoSplit {
         /// The folder.
         path: PathBuf,
-        /// The split asked for.
+        /// The requested split.
         split: String,
-        /// Those there are.
+        /// The splits that the folder has.
         found: String,
     },
     /// A read past the end of a token stream.
@@ -349,7 +349,7 @@ pub enum Error {
         /// One window and its last label.
         needed: u64,
     },
-    /// An option that cannot mean anything.
+    /// An option with an invalid value.
     #[error("{option} = {found}: {expected}")]
     Option {
         /// Its name.

@@ -1,7 +1,7 @@
-//! What makes a tokenizer, or a row of token ids, the same one again.
+//! Fingerprints of tokenizers and of sequences of token ids.
 //!
-//! A [`Fingerprint`] is a sum over 64 bits (FNV-1a; Fowler, Noll and Vo), one value at a time. It tells a mistake from
-//! the same thing, not a forgery: two rows that differ in one value never have the same.
+//! A [`Fingerprint`] is a 64-bit hash (FNV-1a; Fowler, Noll and Vo), updated one value at a time. It detects
+//! mistakes, not forgeries. Two sequences that differ in one value never have the same fingerprint.
 
 use std::fmt;
 
@@ -14,19 +14,20 @@ use crate::error::{Error, Result};
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01b3;
 
-/// Keys of a `tokenizer.json` that change no id: where a token's text begins, and chance, which is ignored here.
+/// Keys of a `tokenizer.json` that change no id: `trim_offsets`, and the random `dropout`, which is ignored
+/// here.
 const NO_ID: [&str; 2] = ["trim_offsets", "dropout"];
 
-/// What makes something the same again; written as 16 hexadecimal digits.
+/// A 64-bit hash, written as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub(crate) u64);
 
-/// The fingerprint of a row so far.
+/// A hash that is being computed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sum(u64);
+pub(crate) struct FingerprintHasher(u64);
 
-impl Sum {
-    /// Of nothing.
+impl FingerprintHasher {
+    /// The hash of an empty sequence.
     pub(crate) fn new() -> Self {
         Self(START)
     }
@@ -39,13 +40,14 @@ impl Sum {
         ids.iter().for_each(|&id| self.add(u64::from(id)));
     }
 
-    /// The length first, so that two texts are not one longer.
+    /// Adds the length first, so that two texts differ from their concatenation.
     fn add_text(&mut self, text: &str) {
         self.add(text.len() as u64);
         text.bytes().for_each(|byte| self.add(u64::from(byte)));
     }
 
-    /// The same for every order of an object's keys, and for what is left out, `null` or empty.
+    /// Gives the same result for every order of an object's keys, and whether a value is missing, `null` or
+    /// empty.
     fn add_json(&mut self, value: &Value) {
         match value {
             Value::Array(items) => {
@@ -58,7 +60,7 @@ impl Sum {
                 keys.sort_unstable_by_key(|(key, _)| *key);
                 self.add_text("{");
                 for (key, value) in keys {
-                    // A vocabulary has tokens for keys, whatever they are called; their values are never empty.
+                    // A vocabulary's keys are tokens with any name, but its values are never empty.
                     let says_nothing = value.is_null() || value == "" || NO_ID.contains(&key.as_str());
                     if !says_nothing || value.is_u64() {
                         self.add_text(key);
@@ -77,12 +79,13 @@ impl Sum {
 }
 
 impl Fingerprint {
-    /// Of a tokenizer: whatever makes ids of a text, and which id is which token. How the file is laid out does not
-    /// count, nor what is added around a prompt, cut off or filled up, nor how ids become text again.
+    /// The fingerprint of a tokenizer. It covers everything that turns a text into ids, and the id of every
+    /// token. It does not cover the file's layout, what is added around a prompt, truncation, padding, or how
+    /// ids become text again.
     pub(crate) fn of_tokenizer(inner: &tokenizers::Tokenizer) -> Result<Self> {
         let json = inner.to_string(false).map_err(Error::tokenizer)?;
         let json: Value = serde_json::from_str(&json).map_err(Error::tokenizer)?;
-        let mut sum = Sum::new();
+        let mut sum = FingerprintHasher::new();
         for part in ["added_tokens", "normalizer", "pre_tokenizer", "model"] {
             sum.add_text(part);
             sum.add_json(&json[part]);

@@ -1,13 +1,13 @@
-//! Which tokens a text uses most.
+//! The most frequent tokens of a text.
 
 use crate::error::Result;
 use crate::stream::TokenStream;
 
-/// Tokens that are read at once.
+/// Tokens read at once.
 const PART: usize = 1 << 16;
 
-/// The `count` tokens that occur most often, the most frequent first; of equals the lower id. Tokens that do not occur
-/// are not among them, so that there may be fewer.
+/// The `count` most frequent tokens, the most frequent first. Of equally frequent tokens the lower id comes
+/// first. Tokens that do not occur are left out, so the result may be shorter.
 ///
 /// # Errors
 /// If the stream cannot be read.

@@ -1,17 +1,18 @@
-//! Text on one side, token ids on the other, and nothing of what happens to them in between.
+//! Text in, token ids out, and the way back.
 //!
-//! Reading order, the way a story travels:
+//! Read the files in the order in which a story passes through them:
 //!
-//! 1. [`tokenizer`](Tokenizer): strings ↔ token ids. GPT-2's own vocabulary, any `tokenizer.json`, or one
-//!    trained here; [`StreamDecoder`] turns ids back into text without ever showing half a character.
-//! 2. [`Corpus`]: stories out of `.txt`, `.jsonl`, `.json`, `.csv` and `.parquet` files, one at a time.
-//! 3. [`prepare`]: a corpus becomes token shards and a `corpus.json`, in bounded memory.
-//! 4. [`TokenStream`]: one split of a prepared corpus, read at random. The stream is the stories' tokens with
-//!    one end-of-text token between each two; it neither begins nor ends with one.
-//! 5. [`Batches`] (training) and [`Windows`] (evaluation): the two ways the rest of the house looks at it.
+//! 1. [`tokenizer`](Tokenizer): strings ↔ token ids. The vocabulary is GPT-2's, that of any `tokenizer.json`,
+//!    or one trained here. [`StreamDecoder`] turns ids back into text and never shows half a character.
+//! 2. [`Corpus`]: reads stories out of `.txt`, `.jsonl`, `.json`, `.csv` and `.parquet` files, one at a time.
+//! 3. [`prepare`]: writes a corpus as token shards and a `corpus.json`, in bounded memory.
+//! 4. [`TokenStream`]: one split of a prepared corpus, with random access. It holds the tokens of all
+//!    stories, with one end-of-text token between two stories and none at either end.
+//! 5. [`Batches`] for training and [`Windows`] for evaluation: the two ways in which other crates read the
+//!    stream.
 //!
-//! Every file is taken to be wrong until it has been checked: no length written in one is believed before it
-//! is compared with the file's own, and a fault is an [`Error`] that names the file and what to do.
+//! No file is trusted. A length written in a file is compared with the file's own length before it is used. A
+//! fault becomes an [`Error`] that names the file and says what to do.
 
 mod batches;
 mod corpus;
@@ -25,7 +26,7 @@ mod tokenizer;
 mod windows;
 
 pub use batches::Batches;
-pub use corpus::{Corpus, CorpusFormat, CorpusOptions, Found, MAX_STORY_BYTES, SEPARATOR, Stories};
+pub use corpus::{Corpus, CorpusCounts, CorpusFormat, CorpusOptions, SEPARATOR, Stories};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use frequency::most_used;
@@ -33,5 +34,5 @@ pub use prepare::{
     PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice, prepare,
 };
 pub use stream::TokenStream;
-pub use tokenizer::{BPE_TRAINING_BYTES, Encoder, PromptOptions, StreamDecoder, Tokenizer};
+pub use tokenizer::{PromptOptions, StreamDecoder, Tokenizer};
 pub use windows::{Window, Windows};

@@ -1,15 +1,15 @@
-//! A corpus becomes a folder of token shards.
+//! Turns a corpus into a folder of token shards.
 //!
 //! ```text
-//! out/tokenizer.json      the tokenizer, whatever it came from
+//! out/tokenizer.json      the tokenizer, wherever it came from
 //! out/train-00000.tokens  shards (see shard.rs), as many as needed
 //! out/valid-00000.tokens  the same for the validation corpus, if one was given
-//! out/corpus.json         what there is; written last, so that a folder with it is complete
+//! out/corpus.json         the summary; written last, so that a folder with it is complete
 //! ```
 //!
-//! Stories stream through: a few mebibytes are read and encoded on all cores while the next are read and the
-//! last are written. All files are made under temporary names and get their own only when the last one is
-//! whole, so a failure (a broken story at the end, a full disk) leaves an earlier corpus in `out` as it was.
+//! Stories stream through: while all cores encode a few mebibytes, the next ones are read and the last ones
+//! are written. All files get temporary names first, and their own names only when the last file is complete.
+//! So a failure (a damaged story at the end, a full disk) leaves an earlier corpus in `out` unchanged.
 
 mod encode;
 mod summary;
@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 
 use offramp_files::Finished;
 
-use crate::corpus::{self, Corpus, CorpusOptions, Row};
+use crate::corpus::{self, AllStories, Corpus, CorpusOptions};
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
+use crate::shard;
+use crate::tokenizer::{BPE_TRAINING_BYTES, Tokenizer};
 
 pub use summary::{PrepareSummary, SplitSummary};
 
@@ -32,15 +33,15 @@ pub enum TokenizerChoice {
     Gpt2,
     /// A `tokenizer.json`.
     File(PathBuf),
-    /// A byte-level BPE trained on the training corpus (its first [`crate::BPE_TRAINING_BYTES`]).
+    /// A byte-level BPE trained on the training corpus (its first 64 MiB).
     Train {
-        /// Tokens it may have, at least 257.
+        /// The size of the vocabulary, at least 257.
         vocab_size: usize,
     },
 }
 
 impl TokenizerChoice {
-    /// The word that `corpus.json` keeps.
+    /// The word for it in `corpus.json`.
     fn kind(&self) -> &'static str {
         match self {
             TokenizerChoice::Gpt2 => "gpt2",
@@ -50,24 +51,24 @@ impl TokenizerChoice {
     }
 }
 
-/// What [`prepare`] is to do.
+/// The options of [`prepare`].
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
-    /// The training corpus: what [`Corpus::find`] takes, read in this order as one row of stories.
+    /// The training corpus, as [`Corpus::find`] takes it. Its files are read in this order.
     pub train: Vec<PathBuf>,
-    /// The validation corpus, as the training corpus; none if there is none.
+    /// The validation corpus, likewise; may be empty.
     pub valid: Vec<PathBuf>,
     /// How both are read.
     pub reading: CorpusOptions,
-    /// The folder to write; made if it is not there.
+    /// The folder to write. It is created if it does not exist.
     pub out: PathBuf,
     /// The tokenizer.
     pub tokenizer: TokenizerChoice,
-    /// A shard is closed after the story with which it reaches so many tokens.
+    /// A shard is closed after the story that brings it to this many tokens.
     pub shard_tokens: u64,
 }
 
-/// What [`prepare`] is busy with.
+/// The stage of [`prepare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Training the tokenizer.
@@ -83,9 +84,9 @@ pub enum Stage {
 pub struct PrepareProgress {
     /// The stage.
     pub stage: Stage,
-    /// Bytes of the corpus' files read in this stage.
+    /// Bytes of the corpus files read in this stage.
     pub bytes_read: u64,
-    /// The most there are to read in this stage, as far as it is known: a stream counts nothing.
+    /// The bytes to read in this stage, as far as they are known. A stream counts 0.
     pub bytes_total: u64,
     /// Tokens made in this stage.
     pub tokens: u64,
@@ -94,8 +95,8 @@ pub struct PrepareProgress {
 /// Writes a prepared corpus; see the head of this file. `progress` is called a few times per second of work.
 ///
 /// # Errors
-/// Whatever is wrong with the options ([`Error::Option`] if no training file is named), the files
-/// ([`Error::NoStories`] if one is empty), the tokenizer ([`Error::NoEndOfText`] if it cannot separate stories) or
+/// Faults of the options ([`Error::Option`] if no training file is named), of the files ([`Error::NoStories`]
+/// if one is empty), of the tokenizer ([`Error::NoEndOfText`] if it has no token to separate stories) or of
 /// the disk ([`Error::Write`]).
 pub fn prepare(
     options: &PrepareOptions,
@@ -111,7 +112,8 @@ pub fn prepare(
     }
     let train = Corpus::find(&options.train, &options.reading)?;
     let valid = Corpus::find(&options.valid, &options.reading)?;
-    // A file whose beginning shows that it cannot be read is named now, not when those before it are done.
+    // Checks the beginning of every file now. A later file that cannot be read should not fail only after
+    // hours.
     train.iter().chain(&valid).try_for_each(Corpus::check)?;
     fs::create_dir_all(&options.out).map_err(|e| Error::write(&options.out, e))?;
     offramp_files::remove_leftovers(&options.out);
@@ -119,7 +121,7 @@ pub fn prepare(
 
     let mut shards = Vec::new();
     let mut split = |corpora: &[Corpus], name: &str, stage| {
-        let job = encode::Job { corpora, tokenizer: &tokenizer, split: name, stage, options };
+        let job = encode::SplitJob { corpora, tokenizer: &tokenizer, split: name, stage, options };
         let (summary, mut files) = job.run(progress)?;
         shards.append(&mut files);
         Ok(summary)
@@ -146,10 +148,10 @@ fn choose_tokenizer(
         TokenizerChoice::Gpt2 => Tokenizer::gpt2(),
         TokenizerChoice::File(path) => Tokenizer::from_file(path),
         TokenizerChoice::Train { vocab_size } => {
-            // They are read again when they are encoded.
+            // The streams are read again when they are encoded.
             train.iter().try_for_each(Corpus::keep)?;
-            let bytes_total = corpus::bytes(train).min(crate::BPE_TRAINING_BYTES as u64);
-            let mut stories = Row::new(train);
+            let bytes_total = corpus::bytes(train).min(BPE_TRAINING_BYTES as u64);
+            let mut stories = AllStories::new(train);
             let mut reported = 0;
             let observed = std::iter::from_fn(|| {
                 let story = stories.next();
@@ -170,8 +172,8 @@ fn choose_tokenizer(
     }
 }
 
-/// Gives all files their names. Between the removal of an old `corpus.json` and the writing of the new one the
-/// folder counts as unprepared.
+/// Gives all files their names. The folder counts as unprepared between the removal of the old `corpus.json`
+/// and the writing of the new one.
 fn publish(out: &Path, tokenizer: &Tokenizer, shards: Vec<Finished>, summary: &PrepareSummary) -> Result<()> {
     let manifest = PrepareSummary::file_in(out);
     match fs::remove_file(&manifest) {
@@ -188,14 +190,16 @@ fn publish(out: &Path, tokenizer: &Tokenizer, shards: Vec<Finished>, summary: &P
     Ok(())
 }
 
-/// Removes shards of an earlier, longer corpus. Best effort: `corpus.json` does not name them.
+/// Removes shards of an earlier, longer corpus. Failures are ignored: `corpus.json` does not name these
+/// shards.
 fn remove_stale_shards(out: &Path, summary: &PrepareSummary) {
     let Ok(entries) = fs::read_dir(out) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let ours = ["train", "valid"].iter().any(|split| {
-            let number = name.strip_prefix(split).and_then(|n| n.strip_prefix('-')?.strip_suffix(".tokens"));
+            let number =
+                name.strip_prefix(split).and_then(|n| n.strip_prefix('-')?.strip_suffix(shard::EXTENSION));
             number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()))
         });
         if ours && !summary.lists(name) {

@@ -14,12 +14,13 @@
 //! 60  ids          tokens × width bytes, to the end of the file
 //! ```
 //!
-//! Version 1 has no fingerprints: its header ends with the CRC at byte 40. It is read as before; what cannot be
-//! compared is not.
+//! Version 1 has no fingerprints: its header ends with the CRC at byte 40. It is still read, without a
+//! comparison of fingerprints.
 //!
-//! A story is never divided between two shards; the end-of-text token before it lies in its shard.
+//! A story is never divided between two shards. The end-of-text token before a story lies in the story's
+//! shard.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +29,7 @@ use crc32fast::Hasher;
 use offramp_files::{Finished, Unfinished};
 
 use crate::error::{Error, Result};
-use crate::fingerprint::{Fingerprint, Sum};
+use crate::fingerprint::{Fingerprint, FingerprintHasher};
 
 const MAGIC: &[u8; 8] = b"offrampT";
 const VERSION: u32 = 2;
@@ -37,19 +38,27 @@ const HEADER_BYTES: usize = 60;
 const OLD_VERSION: u32 = 1;
 const OLD_HEADER_BYTES: usize = 44;
 const BUFFER_BYTES: usize = 1 << 20;
+/// The extension of a shard's name, with its dot.
+pub(crate) const EXTENSION: &str = ".tokens";
 
-/// What a shard says of itself.
+/// Whether a folder holds shards.
+pub(crate) fn are_in(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(EXTENSION))
+}
+
+/// The header of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) vocab_size: u32,
     pub(crate) tokens: u64,
     pub(crate) utf8_bytes: u64,
-    /// None in files of version 1.
+    /// `None` in files of version 1.
     pub(crate) prints: Option<Prints>,
     payload_crc: u32,
 }
 
-/// Whose ids a shard holds, and which.
+/// The fingerprints of a shard: its tokenizer and its ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Prints {
     pub(crate) tokenizer: Fingerprint,
@@ -81,7 +90,7 @@ impl Header {
         bytes
     }
 
-    /// `Err` says what is wrong; `bytes` are the file's first, as many as a header has or all.
+    /// `bytes` are the first of the file: a whole header, or all there are. `Err` says what is wrong.
     fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
         let short = || format!("{} bytes are fewer than a header", bytes.len());
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
@@ -125,7 +134,7 @@ pub(crate) struct ShardWriter {
     file: BufWriter<Unfinished>,
     header: Header,
     tokenizer: Fingerprint,
-    split: Sum,
+    split: FingerprintHasher,
     crc: Hasher,
     bytes: Vec<u8>,
 }
@@ -136,20 +145,20 @@ impl ShardWriter {
         target: &Path,
         vocab_size: usize,
         tokenizer: Fingerprint,
-        split: Sum,
+        split: FingerprintHasher,
     ) -> Result<Self> {
         let vocab_size = u32::try_from(vocab_size)
             .map_err(|_| Error::tokenizer(format!("a vocabulary of {vocab_size} is too large")))?;
         let header = Header { vocab_size, tokens: 0, utf8_bytes: 0, prints: None, payload_crc: 0 };
         let unfinished = Unfinished::create(target).map_err(|e| Error::write(target, e))?;
         let mut file = BufWriter::with_capacity(BUFFER_BYTES, unfinished);
-        // Room for the header, which is known last.
+        // Space for the header, which is known last.
         file.write_all(&[0; HEADER_BYTES]).map_err(|e| Error::write(target, e))?;
         Ok(Self { file, header, tokenizer, split, crc: Hasher::new(), bytes: Vec::new() })
     }
 
     /// The sum of the split's ids so far.
-    pub(crate) fn split(&self) -> Sum {
+    pub(crate) fn split(&self) -> FingerprintHasher {
         self.split
     }
 
@@ -157,7 +166,7 @@ impl ShardWriter {
         self.header.tokens
     }
 
-    /// Appends ids below the vocabulary's size, which stand for `utf8_bytes` of stories.
+    /// Appends ids below the vocabulary's size. Their stories have `utf8_bytes`.
     pub(crate) fn write(&mut self, tokens: &[u32], utf8_bytes: u64) -> Result<()> {
         self.bytes.clear();
         if self.header.width() == 2 {
@@ -185,7 +194,7 @@ impl ShardWriter {
     }
 }
 
-/// A shard that has been checked from end to end.
+/// A shard whose checksums were verified.
 #[derive(Debug)]
 pub(crate) struct ShardReader {
     path: PathBuf,
@@ -194,9 +203,9 @@ pub(crate) struct ShardReader {
 }
 
 impl ShardReader {
-    /// Checks magic, version, length and checksums. `split` is the sum of the ids of the split's shards before
-    /// this one, and afterwards of this one's too.
-    pub(crate) fn open(path: &Path, split: &mut Sum) -> Result<Self> {
+    /// Checks magic, version, length and checksums. `split` is the sum of the ids of the shards before this
+    /// one; this shard's ids are added to it.
+    pub(crate) fn open(path: &Path, split: &mut FingerprintHasher) -> Result<Self> {
         let io = |e| Error::read(path, e);
         let fault = |reason: String| Error::Shard { path: path.to_owned(), reason };
         let mut file = File::open(path).map_err(io)?;
@@ -222,7 +231,7 @@ impl ShardReader {
         &self.header
     }
 
-    /// Reads `out.len()` ids from `start` on; the range lies within the shard.
+    /// Reads `out.len()` ids from `start` on. The range must lie within the shard.
     pub(crate) fn read(&self, start: u64, out: &mut [u32]) -> Result<()> {
         let width = self.header.width();
         let mut bytes = vec![0; out.len() * width];
@@ -237,7 +246,7 @@ impl ShardReader {
     }
 }
 
-/// Refuses ids at or beyond `vocab_size`; `start` is the position of the first.
+/// Refuses ids at or above `vocab_size`. `start` is the position of the first id.
 pub(crate) fn check_ids(
     ids: &[u32],
     start: u64,
@@ -261,11 +270,11 @@ fn id_of(bytes: &[u8]) -> u32 {
     }
 }
 
-/// The checksum of the bytes to the end of the file; their ids are added to `split`.
-fn sum_up(file: &mut File, width: usize, split: &mut Sum) -> std::io::Result<u32> {
+/// The checksum of the bytes up to the end of the file. Their ids are added to `split`.
+fn sum_up(file: &mut File, width: usize, split: &mut FingerprintHasher) -> std::io::Result<u32> {
     let mut crc = Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut held = 0; // bytes of an id that was read in part
+    let mut held = 0; // bytes of a partly read id
     loop {
         match file.read(&mut buffer[held..])? {
             0 => return Ok(crc.finalize()),

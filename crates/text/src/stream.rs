@@ -1,42 +1,43 @@
-//! One split of a prepared corpus as one long row of tokens, read at random.
+//! One split of a prepared corpus as one long sequence of tokens, with random access.
 
 use std::path::Path;
 
-use crate::corpus::{Corpus, Found, Row};
+use crate::corpus::{AllStories, Corpus, CorpusCounts};
 use crate::error::{Error, Result};
-use crate::fingerprint::{Fingerprint, Sum};
+use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::prepare::PrepareSummary;
 use crate::shard::{ShardReader, check_ids};
 use crate::tokenizer::{Encoder, Tokenizer};
 
-/// The tokens of all stories of a split, one end-of-text token between each two stories and none at either end.
+/// The tokens of all stories of a split, with one end-of-text token between two stories and none at either
+/// end.
 ///
-/// `Sync`: threads may read the same stream.
+/// `Sync`: several threads may read the same stream.
 #[derive(Debug)]
 pub struct TokenStream {
-    source: Source,
+    source: TokenSource,
     len: u64,
     utf8_bytes: u64,
     vocab_size: usize,
-    found: Found,
+    counts: CorpusCounts,
     fingerprint: Fingerprint,
-    /// Of the tokenizer that made the ids, where it is known.
+    /// The fingerprint of the tokenizer that made the ids, if known.
     tokenizer: Option<Fingerprint>,
 }
 
-/// Tokens that are read at once to find the end of a story.
+/// Tokens read at once in the search for the end of a story.
 const PART: usize = 1 << 16;
 
 #[derive(Debug)]
-enum Source {
+enum TokenSource {
     Memory(Vec<u32>),
     /// Each shard with the position of its first token.
     Shards(Vec<(u64, ShardReader)>),
 }
 
 impl TokenStream {
-    /// Opens the split `train` or `valid` of a folder that [`crate::prepare`] wrote, and reads every shard once
-    /// to check it against its checksum.
+    /// Opens the split `train` or `valid` of a folder that [`crate::prepare`] wrote, and reads every shard
+    /// once to check it against its checksum.
     ///
     /// # Errors
     /// [`Error::Manifest`], [`Error::NoSplit`], [`Error::Shard`], [`Error::Read`].
@@ -50,7 +51,7 @@ impl TokenStream {
         })?;
         let mut shards = Vec::new();
         let (mut len, mut utf8_bytes) = (0u64, 0u64);
-        let (mut sum, mut tokenizer) = (Sum::new(), None);
+        let (mut sum, mut tokenizer) = (FingerprintHasher::new(), None);
         for name in &info.shards {
             let shard = ShardReader::open(&folder.join(name), &mut sum)?;
             let header = *shard.header();
@@ -70,7 +71,8 @@ impl TokenStream {
                 });
             }
             shards.push((len, shard));
-            // The lengths are those of files: their sum cannot overflow, but the bytes are only numbers.
+            // The lengths match the files, so their sum cannot overflow. The byte counts are unchecked
+            // numbers.
             len += header.tokens;
             utf8_bytes = utf8_bytes.saturating_add(header.utf8_bytes);
         }
@@ -81,18 +83,18 @@ impl TokenStream {
             );
             return Err(Error::Manifest { path, reason });
         }
-        let (source, fingerprint, found) = (Source::Shards(shards), sum.fingerprint(), info.found());
-        Ok(Self { source, len, utf8_bytes, vocab_size: summary.vocab_size, found, fingerprint, tokenizer })
+        let (source, fingerprint, counts) = (TokenSource::Shards(shards), sum.fingerprint(), info.counts);
+        Ok(Self { source, len, utf8_bytes, vocab_size: summary.vocab_size, counts, fingerprint, tokenizer })
     }
 
     /// The stories of a corpus in memory, without a folder of shards: the same stream that [`crate::prepare`]
-    /// makes of them. Stops reading after the story with which it reaches `max_tokens`.
+    /// makes of them. Stops after the story that reaches `max_tokens`.
     ///
     /// # Errors
-    /// What is wrong with the corpus ([`Error::NoStories`] if it is empty) or the tokenizer
+    /// Faults of the corpus ([`Error::NoStories`] if it is empty) or of the tokenizer
     /// ([`Error::NoEndOfText`]).
     pub fn from_corpora(corpora: &[Corpus], tokenizer: &Tokenizer, max_tokens: u64) -> Result<Self> {
-        let mut row = Row::new(corpora);
+        let mut row = AllStories::new(corpora);
         let mut stream = Gathered::new(tokenizer, max_tokens)?;
         let mut read = 0;
         while let Some(story) = row.next().transpose()? {
@@ -101,16 +103,16 @@ impl TokenStream {
                 break;
             }
         }
-        // Of the last record, stories may be left that nobody asked for.
-        let found = Found { stories: read, ..row.found() };
+        // The last record may have stories that were not read.
+        let counts = CorpusCounts { stories: read, ..row.counts() };
         let path = corpora.first().map_or(Path::new("no file"), Corpus::path);
-        Ok(Self { found, ..stream.finish(path)? })
+        Ok(Self { counts, ..stream.finish(path)? })
     }
 
-    /// As [`TokenStream::from_corpora`], of stories that somebody hands out; `path` names them in errors.
+    /// As [`TokenStream::from_corpora`], for stories from an iterator; `path` names them in errors.
     ///
     /// # Errors
-    /// The first of `stories`, and as [`TokenStream::from_corpora`].
+    /// The first error of `stories`, and as [`TokenStream::from_corpora`].
     pub fn from_stories(
         stories: impl Iterator<Item = Result<String>>,
         path: &Path,
@@ -118,31 +120,33 @@ impl TokenStream {
         max_tokens: u64,
     ) -> Result<Self> {
         let mut stream = Gathered::new(tokenizer, max_tokens)?;
-        let mut found = Found::default();
+        let mut counts = CorpusCounts::default();
         for story in stories {
-            found.stories += 1;
-            if stream.push(&story?, path, found.stories)? {
+            counts.stories += 1;
+            if stream.push(&story?, path, counts.stories)? {
                 break;
             }
         }
-        Ok(Self { found, ..stream.finish(path)? })
+        Ok(Self { counts, ..stream.finish(path)? })
     }
 
-    /// A stream in memory, whose [`TokenStream::utf8_bytes`] is 0 because nobody has said how many there are.
+    /// A stream of tokens in memory. Its [`TokenStream::utf8_bytes`] is 0, because the number of bytes is
+    /// unknown.
     ///
     /// # Errors
     /// [`Error::TokenBeyondVocabulary`].
     pub fn from_tokens(tokens: Vec<u32>, vocab_size: usize) -> Result<Self> {
         check_ids(&tokens, 0, vocab_size, || "tokens in memory".into())?;
         let len = tokens.len() as u64;
-        let mut sum = Sum::new();
+        let mut sum = FingerprintHasher::new();
         sum.add_ids(&tokens);
-        let (source, fingerprint, found) = (Source::Memory(tokens), sum.fingerprint(), Found::default());
-        Ok(Self { source, len, utf8_bytes: 0, vocab_size, found, fingerprint, tokenizer: None })
+        let (source, fingerprint, counts) =
+            (TokenSource::Memory(tokens), sum.fingerprint(), CorpusCounts::default());
+        Ok(Self { source, len, utf8_bytes: 0, vocab_size, counts, fingerprint, tokenizer: None })
     }
 
-    /// As much of the stream as reading a corpus up to `max_tokens` would give: all of it, or up to the end of the story
-    /// that reaches so many. Its fingerprint stays that of the whole.
+    /// The beginning of the stream that reading the corpus up to `max_tokens` would give: up to the end of
+    /// the story that reaches this many tokens. Its fingerprint stays that of the whole stream.
     ///
     /// # Errors
     /// As [`TokenStream::read`].
@@ -153,18 +157,18 @@ impl TokenStream {
             let part = &mut part[..PART.min((self.len - at) as usize)];
             self.read(at, part)?;
             if let Some(end) = part.iter().position(|&token| token == end_of_text) {
-                // How many bytes and stories are left is written nowhere.
-                let found = Found::default();
-                return Ok(Self { len: at + end as u64, utf8_bytes: 0, found, ..self });
+                // The counts of bytes and stories in this part are not stored.
+                let counts = CorpusCounts::default();
+                return Ok(Self { len: at + end as u64, utf8_bytes: 0, counts, ..self });
             }
             at += part.len() as u64;
         }
         Ok(self)
     }
 
-    /// What was found in the corpus; nothing where nobody has said it.
-    pub fn found(&self) -> Found {
-        self.found
+    /// The counts of the corpus; zeros where they are unknown.
+    pub fn counts(&self) -> CorpusCounts {
+        self.counts
     }
 
     /// Tokens in the stream.
@@ -172,12 +176,12 @@ impl TokenStream {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the stream has no tokens.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// UTF-8 bytes of all the stories; the tokens between them count none. 0 where nobody has said it.
+    /// UTF-8 bytes of all stories, without the tokens between them. 0 where that is unknown.
     pub fn utf8_bytes(&self) -> u64 {
         self.utf8_bytes
     }
@@ -187,13 +191,13 @@ impl TokenStream {
         self.vocab_size
     }
 
-    /// What makes it the same stream again, wherever it lies.
+    /// The fingerprint of the stream's ids. It does not depend on where the stream is stored.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// Checks that its ids are those of `tokenizer`, which `path` names in errors. Shards of before version 2 do not
-    /// say whose ids they hold: they are taken as they are.
+    /// Checks that the ids come from `tokenizer`; `path` names it in errors. Shards of version 1 do not say
+    /// which tokenizer made them, and pass.
     ///
     /// # Errors
     /// [`Error::OtherTokenizer`].
@@ -209,24 +213,25 @@ impl TokenStream {
     /// Copies the tokens from `start` on into `out`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if they are not all there; [`Error::Read`]; [`Error::TokenBeyondVocabulary`].
+    /// [`Error::OutOfRange`] if the stream does not have them all; [`Error::Read`];
+    /// [`Error::TokenBeyondVocabulary`].
     pub fn read(&self, start: u64, out: &mut [u32]) -> Result<()> {
         let count = out.len() as u64;
         if start.checked_add(count).is_none_or(|end| end > self.len) {
             return Err(Error::OutOfRange { start, count, len: self.len });
         }
         match &self.source {
-            Source::Memory(tokens) => {
+            TokenSource::Memory(tokens) => {
                 let start = start as usize;
                 out.copy_from_slice(&tokens[start..start + out.len()]);
                 Ok(())
             }
-            Source::Shards(shards) => read_shards(shards, start, out),
+            TokenSource::Shards(shards) => read_shards(shards, start, out),
         }
     }
 }
 
-/// A stream in the making.
+/// A stream that is being built in memory.
 struct Gathered<'t> {
     tokenizer: &'t Tokenizer,
     encoder: Encoder<'t>,
@@ -251,7 +256,7 @@ impl<'t> Gathered<'t> {
         })
     }
 
-    /// Appends a story, story `number` of `path`; `true` once there are enough tokens.
+    /// Appends story `number` of `path`; `true` once there are enough tokens.
     fn push(&mut self, story: &str, path: &Path, number: u64) -> Result<bool> {
         if std::mem::replace(&mut self.begun, true) {
             self.tokens.push(self.end_of_text);

@@ -1,18 +1,18 @@
 //! Strings to token ids and back.
 //!
-//! A [`Tokenizer`] is a Hugging Face `tokenizer.json` and nothing less: whatever it is made from (GPT-2's
-//! ranks, a file, a training), it can be saved as one and any other program that reads the format gets the same
-//! ids. Three decisions are ours:
+//! A [`Tokenizer`] is always a Hugging Face `tokenizer.json`. Wherever it came from (GPT-2's ranks, a file, a
+//! training), it can be saved as such a file, and other programs then get the same ids. Three decisions are
+//! ours:
 //!
-//! - **Corpora are text.** [`Tokenizer::encode`] never turns a special token that is spelled out in a text into that
-//!   token, so no text can end itself. The separator between stories is put in as an id, by [`crate::prepare`].
-//!   Nothing is added either (no beginning-of-text token). Prompts are what `transformers` makes of them
-//!   ([`Tokenizer::encode_prompt`]). A truncation, a padding or a random dropout of merges stored in the file is
-//!   ignored. The saved file is an ordinary one, and other programs treat special tokens as they always do.
-//! - **Decoding is exact and the same in one piece or token by token** (see `spelling.rs`). Special tokens
-//!   stand for no text.
-//! - **GPT-2's word splitting is done here** (see `words.rs`) whenever a file asks for exactly that: many times
-//!   faster than the general path, and tested to give the same ids.
+//! - **Corpora are text.** [`Tokenizer::encode`] never turns the name of a special token in a text into that
+//!   token, so no text can end itself, and it adds no tokens. [`crate::prepare`] inserts the separator
+//!   between stories as an id. Prompts are encoded as `transformers` encodes them
+//!   ([`Tokenizer::encode_prompt`]). A truncation, a padding or a random dropout of merges that the file asks
+//!   for is ignored.
+//! - **Decoding is exact, and the same for one piece of text or token by token** (see `spelling.rs`). Special
+//!   tokens decode to nothing.
+//! - **GPT-2's word splitting is implemented here** (see `words.rs`). It is many times faster than the
+//!   library's general code, and tests hold it to the same ids.
 
 mod gpt2;
 mod growth;
@@ -36,30 +36,30 @@ use spelling::Spelling;
 
 pub use prompt::PromptOptions;
 pub use stream::StreamDecoder;
-pub use train::BPE_TRAINING_BYTES;
-pub use words::Encoder;
+pub(crate) use train::BPE_TRAINING_BYTES;
+pub(crate) use words::Encoder;
 
-/// GPT-2's end of text; ours too.
+/// GPT-2's end of text, which the tokenizers trained here use too.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// Names by which a special token is recognised as the end of a text, first found first.
+/// Names of special tokens that mean the end of a text. The first one that a tokenizer has is used.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
 
-/// How git-lfs begins what it leaves in place of a file that it has not fetched.
+/// The beginning of the pointer that git-lfs leaves in place of a file that it has not fetched.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// Where `transformers` looks for more than the tokens.
+/// The file in which `transformers` keeps everything but the tokens.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// Ids beyond this are a damaged file: tables are allocated by the largest id, so it must be believable.
+/// A larger id means a damaged file. Tables are allocated by the largest id, so it must be plausible.
 const MAX_VOCABULARY: usize = 1 << 24;
 
-/// Ids for each token that there is, and for a vocabulary of none: people leave gaps, and a file of a few bytes must not
-/// ask for tables of millions.
+/// The largest id may be `MAX_SPARSE` plus `MAX_GAP` times the number of tokens. Real vocabularies have gaps,
+/// but a file of a few bytes must not allocate tables of millions.
 const MAX_GAP: usize = 8;
 const MAX_SPARSE: usize = 1 << 16;
 
-/// What to do about a folder without a `tokenizer.json`, by what it has in its place.
+/// Advice for a folder without a `tokenizer.json`, by what it holds instead.
 fn instead(folder: &Path) -> String {
     let has = |name: &str| folder.join(name).is_file();
     let slow = [&["tokenizer.model"][..], &["spiece.model"], &["vocab.json", "merges.txt"]];
@@ -80,8 +80,8 @@ pub struct Tokenizer {
     vocab_size: usize,
     end_of_text: Option<u32>,
     spelling: Spelling,
-    adds_space: OnceLock<bool>, // before every text, known once asked for
-    /// Words may be split by `words.rs`: the file asks for GPT-2's pre-tokenizer and nothing else.
+    adds_space: OnceLock<bool>, // before every text; computed when it is first asked for
+    /// Whether `words.rs` may split words: the file asks for GPT-2's pre-tokenizer and nothing else.
     gpt2_words: bool,
     fingerprint: OnceLock<Fingerprint>,
 }
@@ -95,10 +95,11 @@ impl Tokenizer {
         Self::wrap(gpt2::build()?)
     }
 
-    /// Trains a byte-level BPE like GPT-2's on `stories`: the same word splitting, all 256 bytes present, id 0 =
-    /// `<|endoftext|>`. The same stories in the same order give the same tokenizer.
+    /// Trains a byte-level BPE like GPT-2's on `stories`: with the same word splitting, with a token for each
+    /// of the 256 bytes, and with `<|endoftext|>` as id 0. The same stories in the same order give the same
+    /// tokenizer.
     ///
-    /// Reads no further than [`BPE_TRAINING_BYTES`] of text. Only pairs seen at least twice are merged, so a
+    /// Reads at most 64 MiB of text. Only pairs that occur at least twice are merged, so a
     /// small corpus may give a smaller vocabulary than `vocab_size`; see [`Tokenizer::vocab_size`].
     ///
     /// # Errors
@@ -107,11 +108,11 @@ impl Tokenizer {
         Self::wrap(train::train(stories, vocab_size)?)
     }
 
-    /// Any `tokenizer.json`. Where none of its special tokens has a known name for the end of a text, that is the
-    /// `eos_token` of the `tokenizer_config.json` beside it.
+    /// Reads any `tokenizer.json`. If none of its special tokens has a known name for the end of a text, the
+    /// `eos_token` of the `tokenizer_config.json` beside it is used.
     ///
     /// # Errors
-    /// [`Error::Read`], or [`Error::TokenizerFile`] if it is not one.
+    /// [`Error::Read`], or [`Error::TokenizerFile`] if the file is not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self> {
         let mut tokenizer = Self::from_json(&fs::read(path).map_err(|e| Error::read(path, e))?, path)?;
         if tokenizer.end_of_text.is_none() {
@@ -121,17 +122,17 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The bytes of a `tokenizer.json`; `origin` names them in errors.
+    /// Reads the bytes of a `tokenizer.json`; `origin` names them in errors.
     ///
     /// # Errors
-    /// [`Error::TokenizerFile`] if they are none.
+    /// [`Error::TokenizerFile`] if they are not a tokenizer.
     pub fn from_json(bytes: &[u8], origin: &Path) -> Result<Self> {
         let fault =
             |reason: String| Error::TokenizerFile { path: origin.to_owned(), reason: one_line(&reason) };
         if bytes.starts_with(LFS_POINTER) {
             return Err(Error::LfsPointer { path: origin.to_owned() });
         }
-        // Checked first, because the library's own parsing panics on some syntax errors.
+        // Parsed here first, because the library's parser panics on some syntax errors.
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| fault(e.to_string()))?;
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
             .map_err(|_| fault("its contents are of no known shape".into()))?
@@ -154,12 +155,12 @@ impl Tokenizer {
         Self::from_file(&path)
     }
 
-    /// Where a folder keeps its tokenizer.
+    /// The path of a folder's tokenizer.
     pub(crate) fn file_in(folder: &Path) -> PathBuf {
         folder.join("tokenizer.json")
     }
 
-    /// Writes a `tokenizer.json`, beside `path` and renamed onto it.
+    /// Writes a `tokenizer.json` beside `path` and renames it onto `path`.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -168,7 +169,8 @@ impl Tokenizer {
         offramp_files::write_whole(path, json.as_bytes()).map_err(|e| Error::write(path, e))
     }
 
-    /// Writes the `tokenizer.json` of a folder, and how its texts end where its own tokens do not tell.
+    /// Writes a folder's `tokenizer.json`, and its `tokenizer_config.json` if the end of text has no known
+    /// name.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -182,9 +184,9 @@ impl Tokenizer {
         self.save(&Self::file_in(folder))
     }
 
-    /// The text of the `tokenizer_config.json` with which `transformers` takes `tokenizer.json` as it is, for a
-    /// model of so many positions. Without one, transformers 4.45 goes by the model's type and gives a Llama other tokens
-    /// than these.
+    /// The text of a `tokenizer_config.json` that makes `transformers` use `tokenizer.json` as it is, for a
+    /// model with so many positions. Without this file, transformers 4.45 chooses by the model's type and
+    /// gives a Llama other tokens.
     pub fn transformers_json(&self, model_max_length: usize) -> String {
         let end_of_text = self.end_of_text.and_then(|id| self.inner.id_to_token(id));
         let json = serde_json::json!({
@@ -241,24 +243,24 @@ impl Tokenizer {
         })
     }
 
-    /// Token ids of a text, none of them special. See the head of this file.
+    /// Token ids of a text. None of them is special; see the head of this file.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the tokenizer cannot handle some character; [`Error::TextTooLong`] for a run of more
-    /// than 1 MiB without a word break or, with a tokenizer that does not split words as GPT-2 does, a text of
-    /// more than 4 MiB: encoding would take many times as much memory.
+    /// [`Error::Tokenizer`] if the tokenizer cannot encode some character. [`Error::TextTooLong`] for a run
+    /// of more than 1 MiB without a word break, or, if the tokenizer does not split words as GPT-2 does, for
+    /// a text of more than 4 MiB: encoding it would take many times as much memory.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.encoder().encode(text, &mut ids)?;
         Ok(ids)
     }
 
-    /// An encoder that remembers the words it has seen: for many texts, on one thread.
-    pub fn encoder(&self) -> Encoder<'_> {
+    /// An encoder that caches words: for many texts, on one thread.
+    pub(crate) fn encoder(&self) -> Encoder<'_> {
         Encoder::new(self)
     }
 
-    /// The text of `ids`. Special tokens stand for nothing; bytes that form no character become `U+FFFD`.
+    /// The text of `ids`. Special tokens decode to nothing; bytes that form no character become `U+FFFD`.
     ///
     /// # Errors
     /// [`Error::UnknownToken`].
@@ -274,7 +276,7 @@ impl Tokenizer {
         StreamDecoder::new(self)
     }
 
-    /// A decoder for the tokens that follow `prompt`, whose own text it does not repeat.
+    /// A decoder for the tokens after `prompt`. It does not repeat the prompt's text.
     ///
     /// # Errors
     /// [`Error::UnknownToken`].
@@ -282,7 +284,7 @@ impl Tokenizer {
         StreamDecoder::after(self, prompt)
     }
 
-    /// One more than the largest id, which is what a model's `vocab_size` must reach.
+    /// The largest id plus one. A model's `vocab_size` must be at least this.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -292,8 +294,9 @@ impl Tokenizer {
         self.inner.get_vocab(true) == other.inner.get_vocab(true)
     }
 
-    /// What makes it the same tokenizer again: whatever makes ids of a text, and which id is which token. The file's
-    /// layout does not count, nor what is added around a prompt, nor how ids become text again.
+    /// The tokenizer's fingerprint. It covers everything that turns a text into ids, and the id of every
+    /// token. It does not cover the file's layout, what is added around a prompt, or how ids become text
+    /// again.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if it cannot be written as JSON.
@@ -305,13 +308,13 @@ impl Tokenizer {
         Ok(*self.fingerprint.get_or_init(|| found))
     }
 
-    /// The id that separates stories: a special token with a known name for it (`<|endoftext|>`, `<|end_of_text|>`,
-    /// `</s>`, `<eos>` or `<|eos|>`), or what the folder's files say.
+    /// The id that separates stories: a special token with a known name (`<|endoftext|>`, `<|end_of_text|>`,
+    /// `</s>`, `<eos>` or `<|eos|>`), or the one that the folder's files name.
     pub fn end_of_text(&self) -> Option<u32> {
         self.end_of_text
     }
 
-    /// Lets `id` separate stories, as a model's own files may say.
+    /// Makes `id` the separator of stories, as a model's own files may say.
     ///
     /// # Errors
     /// [`Error::UnknownToken`].
@@ -323,20 +326,21 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The id of the token that is spelled so in the vocabulary.
+    /// The id of the token with this spelling in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// How many UTF-8 bytes of text this token stands for in the middle of a text: special tokens 0, half a
-    /// character its half. `None` if there is no such token.
+    /// The number of UTF-8 bytes that this token adds in the middle of a text. A special token adds 0; a
+    /// token that is half a character adds its bytes. `None` if there is no such token.
     pub fn token_bytes(&self, id: u32) -> Option<usize> {
         self.spelling.len(self, id)
     }
 
-    /// As [`Tokenizer::token_bytes`], of a token after `previous` in a stream of texts: the first of a text, after an end
-    /// of text, loses the space that the tokenizer itself puts before every text. So the tokens of a text have the text's
-    /// bytes. (If the text begins with a space, and the tokenizer then adds none, one byte less.)
+    /// As [`Tokenizer::token_bytes`], for a token after `previous` in a stream of texts. The first token of a
+    /// text, which follows an end of text, does not count the space that the tokenizer itself puts before
+    /// every text. So the tokens of a text have as many bytes as the text. (One byte too few, if the text
+    /// begins with a space and the tokenizer then adds none.)
     pub fn token_bytes_after(&self, previous: u32, id: u32) -> Option<usize> {
         let bytes = self.token_bytes(id)?;
         let is_first = Some(previous) == self.end_of_text;
@@ -345,7 +349,7 @@ impl Tokenizer {
         Some(bytes - usize::from(lost))
     }
 
-    /// Whether a text of one letter comes back with a space before it.
+    /// Whether a text of one letter decodes with a space before it.
     fn finds_added_space(&self) -> bool {
         let bytes = |ids: Vec<u32>| ids.iter().filter_map(|&id| self.token_bytes(id)).sum::<usize>();
         self.encode("a").is_ok_and(|ids| bytes(ids) == " a".len())
@@ -365,8 +369,8 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// The `eos_token` of a folder's `tokenizer_config.json`: a string, or an object with its `content`. A file that is
-/// missing or damaged says nothing.
+/// The `eos_token` of a folder's `tokenizer_config.json`: a string, or an object with `content`. `None` if
+/// the file is missing or damaged.
 fn eos_token(folder: &Path) -> Option<String> {
     let bytes = fs::read(folder.join(TOKENIZER_CONFIG)).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
@@ -374,7 +378,7 @@ fn eos_token(folder: &Path) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// Runs the library's code on a file that may be hostile: a panic in it is an error like any other.
+/// Runs the library on a file that may be hostile and turns a panic into an error.
 fn guard<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(answer) => answer.map_err(Error::tokenizer),
@@ -382,7 +386,7 @@ fn guard<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     }
 }
 
-/// Whether every text goes through GPT-2's pattern, untouched, straight into the model.
+/// Whether every text goes unchanged through GPT-2's pattern and then straight into the model.
 fn splits_like_gpt2(inner: &tokenizers::Tokenizer) -> bool {
     let plain = matches!(
         inner.get_pre_tokenizer(),

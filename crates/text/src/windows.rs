@@ -1,18 +1,18 @@
-//! Evaluation's view of a token stream: every token but the first is scored exactly once.
+//! The stream as evaluation reads it: every token but the first is scored exactly once.
 //!
-//! Windows have `C + 1` tokens and overlap by one: the last label of one is the first input of the next. The
-//! last window may be shorter.
+//! Windows have `C + 1` tokens and overlap by one: the last label of a window is the first input of the next.
+//! The last window may be shorter.
 
 use crate::error::{Error, Result};
 use crate::stream::TokenStream;
 
-/// The evaluation protocol over one stream.
+/// The evaluation windows of one stream.
 pub struct Windows<'s> {
     stream: &'s TokenStream,
     context: u64,
 }
 
-/// A stretch of the stream: its tokens but the last are inputs, its tokens but the first are labels.
+/// A range of the stream. Its inputs are all tokens but the last, its labels all tokens but the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Position of the first input in the stream.
@@ -22,12 +22,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// What the model is given: all tokens but the last.
+    /// The model's inputs: all tokens but the last.
     pub fn inputs(&self) -> &[u32] {
         &self.tokens[..self.tokens.len() - 1]
     }
 
-    /// What it is to predict: all tokens but the first; `labels()[i]` follows `inputs()[i]`.
+    /// The model's labels: all tokens but the first; `labels()[i]` follows `inputs()[i]`.
     pub fn labels(&self) -> &[u32] {
         &self.tokens[1..]
     }
@@ -52,12 +52,12 @@ impl<'s> Windows<'s> {
         Ok(Self { stream, context: context as u64 })
     }
 
-    /// How many windows there are.
+    /// The number of windows.
     pub fn len(&self) -> u64 {
         (self.stream.len() - 1).div_ceil(self.context)
     }
 
-    /// Never: a stream of two tokens has a window.
+    /// Always false: a stream of two tokens has a window.
     pub fn is_empty(&self) -> bool {
         false
     }

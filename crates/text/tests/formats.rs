@@ -1,8 +1,8 @@
-//! Corpora as other programs write them (`tests/python/make_corpora.py`) hold what Python says they hold.
+//! Corpora that other programs wrote (`tests/python/make_corpora.py`) hold what Python says they hold.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_text::{Corpus, CorpusOptions, Found};
+use offramp_text::{Corpus, CorpusCounts, CorpusOptions};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ fn expected() -> BTreeMap<String, Expected> {
     serde_json::from_str(&std::fs::read_to_string(folder().join("expected.json")).unwrap()).unwrap()
 }
 
-fn read(path: &Path, column: &str) -> (Vec<String>, Found) {
+fn read(path: &Path, column: &str) -> (Vec<String>, CorpusCounts) {
     let options = CorpusOptions { text_column: column.to_owned(), ..Default::default() };
     let mut stories = Corpus::open(path, &options).unwrap().stories().unwrap();
     let texts = stories.by_ref().map(|story| story.unwrap_or_else(|e| panic!("{e}"))).collect();
-    (texts, stories.found())
+    (texts, stories.counts())
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn every_file_holds_the_stories_that_went_in() {
     }
 }
 
-/// Every file cut short at every length: an answer, and never a story that is not there.
+/// Every file, cut short at every length, gives an answer and never a wrong story.
 #[test]
 fn files_that_are_cut_short_give_no_other_stories() {
     let place = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn files_that_are_cut_short_give_no_other_stories() {
             let Ok(stories) = Corpus::open(&path, &options).unwrap().stories() else { continue };
             for (index, story) in stories.enumerate() {
                 match story {
-                    // Of plain text, nobody can tell that it goes on.
+                    // A plain text that is cut short looks complete.
                     Ok(story) if name.contains(".txt") => {
                         let last = wanted
                             .stories

@@ -1,4 +1,4 @@
-//! What a file holds, a message may quote; it stays one line that a person reads, whatever that is.
+//! A message may quote a file of any content, and stays one readable line.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use serde_json::json;
 
-/// Line breaks, what clears a terminal, and more than anybody reads.
+/// Line breaks, a terminal's control codes, and a very long text.
 fn names() -> [String; 4] {
     ["two\nlines".into(), "a\r\u{1b}[2Jb".into(), "c\u{9b}2Jd".into(), "long".repeat(100_000)]
 }

@@ -1,11 +1,11 @@
-//! A bench as a person reads it.
+//! A bench's results as text.
 
 use crate::formats;
 use crate::number::{bytes, fixed, percent, rate, times};
 use crate::output::Table;
 use offramp_eval::{ExitSpeed, SpeedReport, Spread};
 
-/// A row for each format and exit, and what was the same for all of them.
+/// A row for each format and exit, and a line for what they have in common.
 pub(super) fn table(reports: &[SpeedReport]) -> String {
     let mut table = Table::new([
         "format",
@@ -43,7 +43,7 @@ fn row(report: &SpeedReport, exit: &ExitSpeed) -> [String; 10] {
     ]
 }
 
-fn spread(spread: &Spread) -> String {
+pub(super) fn spread(spread: &Spread) -> String {
     format!("{} ({}–{})", rate(spread.median), rate(spread.min), rate(spread.max))
 }
 
@@ -58,7 +58,7 @@ fn common(report: &SpeedReport) -> String {
     )
 }
 
-/// That other programs had so much of the processors that these speeds are not the machine's; empty if they had not.
+/// A line if other programs used so much of the processors that the speeds are too low; else empty.
 pub(crate) fn busy(report: &SpeedReport) -> String {
     report.busy().map_or(String::new(), busy_with)
 }
@@ -70,7 +70,7 @@ fn busy_with(taken: f64) -> String {
     )
 }
 
-/// What is one format's alone: memory, and how often that of the machine changed.
+/// A line for one format: its memory, and how many samples did not count.
 fn note(report: &SpeedReport) -> String {
     let SpeedReport { bandwidth, memory, exits, .. } = report;
     let [median, min, max] = [bandwidth.median, bandwidth.min, bandwidth.max].map(|bytes| rate(bytes / 1e9));

@@ -1,22 +1,23 @@
-//! What a person types: a message, which may have several lines, or a command.
+//! The lines that a person types: messages, which may have several lines, and commands.
 
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, Read};
 
-/// Bytes of a message: more than the tokenizer takes, so that it is the one to refuse them.
+/// The most bytes of a message: more than the tokenizer takes, so that the tokenizer reports one that is too
+/// long.
 const MOST: u64 = 8 << 20;
 
 const TOO_LONG: &str = "a message has more than 8 MiB: shorten it";
 
-/// What encloses a message of several lines.
+/// Marks the beginning and the end of a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
-/// What was typed.
+/// A line or block of input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Input {
     Message(String),
     Command(Command),
-    /// A command that there is not.
+    /// An unknown command.
     Unknown(String),
     /// An empty line.
     Nothing,
@@ -45,29 +46,29 @@ impl<R: BufRead> Lines<R> {
         Self { input }
     }
 
-    /// What is said next, `None` at the end of the input. `more` is called before each further line of a
-    /// message.
+    /// The next message or command; `None` at the end of the input. `more` is called before each further line
+    /// of a message.
     ///
     /// # Errors
-    /// If the input cannot be read, or is no text.
-    pub(super) fn next(&mut self, more: impl Fn()) -> Result<Option<Said>> {
+    /// If the input cannot be read, or is not text.
+    pub(super) fn next(&mut self, more: impl Fn()) -> Result<Option<Input>> {
         let Some(line) = self.line()? else { return Ok(None) };
         if let Some(name) = line.strip_prefix('/') {
             return Ok(Some(match name.trim_end() {
-                "help" | "?" => Said::Command(Command::Help),
-                "reset" => Said::Command(Command::Reset),
-                "quit" | "exit" => Said::Command(Command::Quit),
-                name => Said::Unknown(name.to_owned()),
+                "help" | "?" => Input::Command(Command::Help),
+                "reset" => Input::Command(Command::Reset),
+                "quit" | "exit" => Input::Command(Command::Quit),
+                name => Input::Unknown(name.to_owned()),
             }));
         }
         let message = match line.trim_start().strip_prefix(QUOTES) {
             Some(first) => self.block(first.to_owned(), more)?,
             None => self.continued(line, more)?,
         };
-        Ok(Some(if message.trim().is_empty() { Said::Nothing } else { Said::Message(message) }))
+        Ok(Some(if message.trim().is_empty() { Input::Nothing } else { Input::Message(message) }))
     }
 
-    /// Lines up to one that ends in quotes.
+    /// Reads lines up to one that ends with quotes.
     fn block(&mut self, first: String, more: impl Fn()) -> Result<String> {
         let mut lines = first;
         loop {
@@ -80,7 +81,7 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// A line, and those after it for as long as the last ends in a backslash.
+    /// Reads further lines, as long as the last one ends with a backslash.
     fn continued(&mut self, first: String, more: impl Fn()) -> Result<String> {
         let mut lines = first;
         while let Some(before) = lines.strip_suffix('\\') {
@@ -126,25 +127,25 @@ fn check_length(lines: String) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn all(input: &str) -> Vec<Said> {
+    fn all(input: &str) -> Vec<Input> {
         let mut lines = Lines::new(input.as_bytes());
         std::iter::from_fn(|| lines.next(|| ()).unwrap()).collect()
     }
 
-    fn message(text: &str) -> Said {
-        Said::Message(text.to_owned())
+    fn message(text: &str) -> Input {
+        Input::Message(text.to_owned())
     }
 
     #[test]
     fn lines_are_messages_or_commands() {
         assert_eq!(all("Hello\r\n  there \n"), [message("Hello"), message("  there ")]);
         assert_eq!(all("no end"), [message("no end")]);
-        assert_eq!(all("\n  \n"), [Said::Nothing, Said::Nothing]);
+        assert_eq!(all("\n  \n"), [Input::Nothing, Input::Nothing]);
         assert_eq!(
             all("/reset \n/quit\n/help"),
-            [Command::Reset, Command::Quit, Command::Help].map(Said::Command)
+            [Command::Reset, Command::Quit, Command::Help].map(Input::Command)
         );
-        assert_eq!(all("/srv is full\n"), [Said::Unknown("srv is full".to_owned())]);
+        assert_eq!(all("/srv is full\n"), [Input::Unknown("srv is full".to_owned())]);
         assert_eq!(all(" /srv is full\n"), [message(" /srv is full")]);
         assert_eq!(all(""), []);
     }

@@ -1,7 +1,7 @@
 use super::*;
 
-fn state() -> State {
-    State {
+fn state() -> RunState {
+    RunState {
         step: 232,
         steps: 400,
         remaining: Duration::from_secs(28),
@@ -52,7 +52,7 @@ fn a_narrow_terminal_leaves_facts_out_whole() {
 
 #[test]
 fn no_line_is_wider_than_the_terminal() {
-    let wild = State {
+    let wild = RunState {
         step: 1_234_567,
         steps: 123_456_789,
         remaining: Duration::from_secs(9_876_543),
@@ -73,7 +73,7 @@ fn no_line_is_wider_than_the_terminal() {
 #[test]
 fn a_line_stays_away_until_there_is_something_to_say() {
     assert_eq!(lines(&state(), &Latest::default(), 80).len(), 3);
-    let nowhere = State { memory: None, ..state() };
+    let nowhere = RunState { memory: None, ..state() };
     assert_eq!(lines(&nowhere, &Latest::default(), 80)[2], "0 skipped · 1 loss spike");
 }
 

@@ -1,4 +1,4 @@
-//! Leaving where an exit is sure: the threshold, calibrated for an agreement or given.
+//! Confidence exits: the threshold is calibrated for an agreement, or given.
 
 use crate::number::grouped;
 use crate::progress::Progress;
@@ -9,29 +9,29 @@ use offramp_eval::{Calibration, CalibrationOptions, calibrate};
 use offramp_pipeline::Pipeline;
 use std::path::PathBuf;
 
-/// Tokens of text that a threshold is calibrated on, about.
+/// About this many tokens of text are used to calibrate a threshold.
 const TOKENS: u64 = 8192;
 
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "confidence_arguments")]
 pub(super) struct Arguments {
-    /// Leave each token where an exit is sure, as long as what it says is the full model's in so large a share of cases,
-    /// as 0.98: faster, and no longer the full model's text
+    /// Exit early where an exit is sure enough. SHARE is the share of tokens that must stay the full model's,
+    /// such as 0.98. This is faster, and the text may change
     #[arg(long, value_name = "SHARE", conflicts_with_all = ["exit_layer", "speculate"])]
     agreement: Option<f64>,
-    /// Exits at which a token may leave [default: two thirds of the depth]
+    /// Exits at which a token may exit early [default: two thirds of the depth]
     #[arg(long, value_name = "E,…", value_delimiter = ',')]
     confidence_exits: Vec<usize>,
-    /// The text that the threshold is calibrated on [default: the stories that offramp carries]
+    /// The text for calibration [default: the stories that come with offramp]
     #[arg(long, value_name = "PATH", requires = "agreement")]
     calibrate_on: Vec<PathBuf>,
-    /// The threshold that was calibrated before, instead of an agreement
+    /// A threshold from an earlier calibration, instead of an agreement
     #[arg(long, value_name = "GAP", conflicts_with_all = ["agreement", "exit_layer", "speculate"])]
     confidence_threshold: Option<f32>,
 }
 
 impl Arguments {
-    /// The policy, if one is asked for, and what it was calibrated on.
+    /// The policy, if one is asked for, and its calibration.
     pub(super) fn policy(
         &self,
         pipeline: &Pipeline,
@@ -65,17 +65,15 @@ impl Arguments {
         let stream = stories::open(&self.calibrate_on, reading, pipeline.tokenizer(), TOKENS + 1)?;
         let mut progress = Progress::new(1);
         let mut show = |done: u64, total: u64| {
-            progress.set_total(total);
-            let remaining = progress.remaining(done, total);
-            let done_of =
-                || format!("calibrated on {} of {} tokens, {remaining} left", grouped(done), grouped(total));
-            progress.set(done, done_of);
+            progress.report(done, total, |left| {
+                format!("calibrated on {} of {} tokens, {left} left", grouped(done), grouped(total))
+            });
         };
         Ok(calibrate(pipeline.model(), &stream, &options, &mut show)?)
     }
 }
 
-/// What a threshold was found to be worth.
+/// The result of a calibration.
 pub(super) fn describe(found: &Calibration, depth: usize) -> String {
     let Calibration { exits, threshold, asked, held_out, .. } = found;
     let exits: Vec<_> = exits.iter().map(usize::to_string).collect();

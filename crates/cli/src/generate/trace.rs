@@ -1,11 +1,11 @@
-//! A text in which one sees how each token came about.
+//! A text that shows the origin of every token.
 
 use console::Style;
 use offramp_engine::{Origin, Speculation};
 
-/// The text of a token, coloured; between marks where there are no colours.
+/// The text of a token, colored, or between marks where there are no colors.
 pub(super) fn paint(text: &str, origin: Origin) -> String {
-    // An empty text is part of a character that is not whole yet.
+    // The text is empty while a character is incomplete.
     if text.is_empty() || origin == Origin::Chosen {
         return text.to_owned();
     }
@@ -24,7 +24,7 @@ fn look(origin: Origin) -> (Style, [&'static str; 2]) {
     }
 }
 
-/// What the colours mean, and with which exits drafts were made.
+/// The meaning of the colors, and the exits that drafted.
 pub(super) fn legend(speculation: &Speculation, depth: usize) -> String {
     let word = |origin, name| paint(name, origin);
     let chosen = speculation.chosen().iter().map(|chosen| match chosen.exit_layer == depth {

@@ -1,17 +1,17 @@
-//! What stands beside an axis: as many decimals as make every two of its labels differ.
+//! The labels of an axis, with as many decimals as it takes for all of them to differ.
 
 use plotters::coord::ranged1d::{BoldPoints, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::ops::Range;
 
-/// More make no two `f64` differ.
+/// An `f64` has no more significant decimals.
 const MOST_DECIMALS: usize = 17;
 
-/// A number as a label.
+/// Writes a number as a label.
 pub(super) type Label = Box<dyn Fn(&f64) -> String>;
 
-/// Labels with a decimal point, `least` decimals or more, and a unit.
+/// Labels with a decimal point, at least `least` decimals, and a unit.
 pub(super) fn decimal(range: Range<f64>, labels: usize, least: usize, unit: &'static str) -> Label {
     let marks = RangedCoordf64::from(range).key_points(BoldPoints(labels));
     distinct(&marks, least, move |decimals, value| format!("{value:.decimals$}{unit}"))
@@ -34,7 +34,7 @@ pub(super) fn logarithmic(range: Range<f64>, labels: usize) -> Label {
     }
 }
 
-/// Grouped whole numbers, or decimals where those would read the same.
+/// Whole numbers with separators, or decimals where whole numbers would be equal.
 pub(super) fn grouped(range: Range<f64>, labels: usize) -> Label {
     let marks = RangedCoordf64::from(range).key_points(BoldPoints(labels));
     distinct(&marks, 0, |decimals, value| match decimals {
@@ -43,7 +43,7 @@ pub(super) fn grouped(range: Range<f64>, labels: usize) -> Label {
     })
 }
 
-/// The whole number that a value is.
+/// The whole number that `value` is, or `None`.
 pub(super) fn whole(value: f64) -> Option<u64> {
     ((value - value.round()).abs() < 1e-6 && value >= 0.0).then_some(value.round() as u64)
 }
@@ -52,7 +52,7 @@ fn power(decimals: usize, value: f64) -> String {
     if value == 0.0 { "0".to_owned() } else { format!("{value:.decimals$e}") }
 }
 
-/// `write` with the fewest decimals, from `least` on, with which all marks differ.
+/// Calls `write` with the fewest decimals, at least `least`, that make all marks differ.
 fn distinct(marks: &[f64], least: usize, write: impl Fn(usize, f64) -> String + 'static) -> Label {
     let differ = |decimals: &usize| {
         let mut labels: Vec<_> = marks.iter().map(|&mark| write(*decimals, mark)).collect();
@@ -68,12 +68,12 @@ mod tests {
     use super::*;
 
     fn assert_distinct(label: &Label, marks: &[f64], what: &str) {
-        let mut told: Vec<_> = marks.iter().map(label).collect();
-        told.sort_unstable();
-        assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "{what}: {told:?}");
+        let mut labels: Vec<_> = marks.iter().map(label).collect();
+        labels.sort_unstable();
+        assert!(labels.windows(2).all(|pair| pair[0] != pair[1]), "{what}: {labels:?}");
     }
 
-    /// Whatever an axis reaches over, no two of its labels read the same.
+    /// Over any range, no two labels of an axis are equal.
     #[test]
     fn no_two_labels_are_equal() {
         for power in -9..9 {
@@ -98,11 +98,11 @@ mod tests {
 
     #[test]
     fn labels_are_no_longer_than_they_must() {
-        let told = |label: Label, marks: &[f64]| marks.iter().map(&label).collect::<Vec<_>>();
-        assert_eq!(told(decimal(0.0..4.0, 6, 0, "×"), &[1.0, 2.0]), ["1×", "2×"]);
-        assert_eq!(told(decimal(0.0..2.0, 6, 0, "×"), &[0.5, 1.0]), ["0.5×", "1.0×"]);
-        assert_eq!(told(grouped(0.0..9000.0, 6), &[2000.0]), ["2,000"]);
-        assert_eq!(told(grouped(0.0..2.0, 6), &[1.0]), ["1.0"]);
+        let written = |label: Label, marks: &[f64]| marks.iter().map(&label).collect::<Vec<_>>();
+        assert_eq!(written(decimal(0.0..4.0, 6, 0, "×"), &[1.0, 2.0]), ["1×", "2×"]);
+        assert_eq!(written(decimal(0.0..2.0, 6, 0, "×"), &[0.5, 1.0]), ["0.5×", "1.0×"]);
+        assert_eq!(written(grouped(0.0..9000.0, 6), &[2000.0]), ["2,000"]);
+        assert_eq!(written(grouped(0.0..2.0, 6), &[1.0]), ["1.0"]);
         assert_eq!((whole(3.0000001), whole(2.5), whole(-1.0)), (Some(3), None, None));
     }
 }

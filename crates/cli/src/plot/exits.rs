@@ -1,6 +1,6 @@
-//! What each exit is worth and how fast it is, as SVG: two panels over the exit layers.
+//! Perplexity and speed at every exit, as SVG: two panels over the exit layers.
 
-use super::{Area, DARK, Drawn, axis, bounds, panel};
+use super::{Area, DARK, DrawResult, axis, bounds, panel};
 use anyhow::Result;
 use offramp_eval::card::Measured;
 use plotters::prelude::*;
@@ -8,11 +8,11 @@ use plotters::prelude::*;
 const SIZE: (u32, u32) = (960, 560);
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const GREEN: RGBColor = RGBColor(0, 140, 100);
-/// Perplexities beyond so many times the best are left out of the picture: the first exits would flatten the rest.
+/// A perplexity above this many times the best is left out: the first exits would flatten the rest.
 const WORST: f64 = 3.0;
-/// Room beside both panels, so that their exits stand above each other.
+/// The margin on the right of both panels, so that their exits line up.
 const RIGHT: u32 = 48;
-/// Labels of an upright axis, at most.
+/// The most labels of a vertical axis.
 const ROWS: usize = 6;
 
 type Points = Vec<(f64, f64)>;
@@ -25,7 +25,7 @@ pub(crate) fn svg(measured: &Measured, title: &str) -> Result<String> {
     Ok(text)
 }
 
-fn draw(measured: &Measured, title: &str, area: &Area<'_>) -> Drawn {
+fn draw(measured: &Measured, title: &str, area: &Area<'_>) -> DrawResult {
     area.fill(&WHITE)?;
     let scores = measured.validation.as_ref().map_or(&[][..], |scores| &scores.exits);
     let perplexity: Points = finite(scores.iter().map(|exit| (exit.exit_layer, exit.perplexity)));
@@ -36,21 +36,21 @@ fn draw(measured: &Measured, title: &str, area: &Area<'_>) -> Drawn {
         [(perplexity, true), (decode, false)].into_iter().filter(|(p, _)| !p.is_empty()).collect();
     for ((points, is_perplexity), area) in panels.iter().zip(area.split_evenly((panels.len().max(1), 1))) {
         match is_perplexity {
-            true => draw_perplexity(points, (title, deepest), &area)?,
-            false => draw_speed(points, (title, deepest), &area)?,
+            true => draw_perplexity(points, title, deepest, &area)?,
+            false => draw_speed(points, deepest, &area)?,
         }
     }
     area.present()?;
     Ok(())
 }
 
-/// What can be drawn: a number that there is none of cannot.
+/// The points with a positive, finite value.
 fn finite(points: impl Iterator<Item = (usize, f64)>) -> Points {
     let some = points.filter(|point| point.1.is_finite() && point.1 > 0.0);
     some.map(|(exit_layer, value)| (exit_layer as f64, value)).collect()
 }
 
-fn draw_perplexity(points: &Points, (title, deepest): (&str, f64), area: &Area<'_>) -> Drawn {
+fn draw_perplexity(points: &Points, title: &str, deepest: f64, area: &Area<'_>) -> DrawResult {
     let best = points.iter().map(|point| point.1).fold(f64::INFINITY, f64::min);
     let shown: Points = points.iter().copied().filter(|point| point.1 <= WORST * best).collect();
     let (low, high) = bounds(shown.iter().map(|point| point.1));
@@ -70,7 +70,7 @@ fn draw_perplexity(points: &Points, (title, deepest): (&str, f64), area: &Area<'
     Ok(())
 }
 
-fn draw_speed(points: &Points, (_, deepest): (&str, f64), area: &Area<'_>) -> Drawn {
+fn draw_speed(points: &Points, deepest: f64, area: &Area<'_>) -> DrawResult {
     let high = points.iter().map(|point| point.1).fold(0.0, f64::max) * 1.05;
     let slowest = points.iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or(1.0, |point| point.1);
     let mut chart = panel("decode tokens/s at every exit, and its multiple of the full depth's", area)
@@ -88,8 +88,8 @@ fn draw_speed(points: &Points, (_, deepest): (&str, f64), area: &Area<'_>) -> Dr
     mesh.x_label_formatter(&layer).y_label_formatter(&tokens).draw()?;
     let mut right = chart.configure_secondary_axes();
     right.label_style(("sans-serif", 13)).y_labels(ROWS).y_label_formatter(&multiples).draw()?;
-    let bar = |&(x, y): &(f64, f64)| Rectangle::new([(x - 0.3, 0.0), (x + 0.3, y)], GREEN.mix(0.75).filled());
-    chart.draw_series(points.iter().map(bar))?;
+    let green = GREEN.mix(0.75).filled();
+    chart.draw_series(points.iter().map(|(x, y)| Rectangle::new([(x - 0.3, 0.0), (x + 0.3, *y)], green)))?;
     chart.draw_series(LineSeries::new([(0.5, slowest), (deepest + 0.5, slowest)], DARK.stroke_width(1)))?;
     Ok(())
 }
@@ -136,7 +136,7 @@ mod tests {
         Measured { speed: Some(speed), ..Measured::default() }
     }
 
-    /// Labels of one axis: centred at the same height, or else at the same distance from the left.
+    /// The labels of one axis: all at the same height, or all at the same distance from the left.
     fn assert_labels_differ(svg: &str) {
         let attribute = |tag: &str, name: &str| {
             let rest = tag.split_once(&format!("{name}=\"")).unwrap().1;

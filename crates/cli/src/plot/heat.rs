@@ -1,20 +1,30 @@
 //! A sweep as a heat map: the speed-up at every exit layer and draft length.
 
-use super::{Area, DARK, Drawn, MARGIN, PALE};
+use super::{Area, DARK, DrawResult, MARGIN, PALE};
 use crate::number::{percent, times};
 use anyhow::Result;
 use offramp_eval::{SweepPoint, SweepReport};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Of a cell.
+/// Width and height of a cell.
 const CELL: (i32, i32) = (104, 58);
-/// Left of the cells, and above and below them.
+/// Margins: on the left of the cells, above them and below them.
 const LEFT: i32 = 78;
 const ABOVE: i32 = 62;
 const BELOW: i32 = 92;
-/// The least width: the captions need it.
+/// The least width, which the captions need.
 const NARROWEST: i32 = 620;
+
+/// The size of a text, and the side that is at its position.
+#[derive(Clone, Copy)]
+struct Font {
+    size: f64,
+    side: HPos,
+}
+
+const TITLE: Font = Font { size: 16.0, side: HPos::Left };
+const LABEL: Font = Font { size: 13.0, side: HPos::Left };
 
 /// The SVG of a sweep.
 pub(crate) fn svg(report: &SweepReport, title: &str) -> Result<String> {
@@ -27,18 +37,30 @@ pub(crate) fn svg(report: &SweepReport, title: &str) -> Result<String> {
     Ok(text)
 }
 
-fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> Drawn {
+fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> DrawResult {
     area.fill(&WHITE)?;
     let (lengths, exits) = (lengths(report), exits(report));
     let caption = format!("{title}: speed-up of speculative over plain decoding");
-    write(area, &caption, (MARGIN as i32, 22), (16.0, HPos::Left), &DARK)?;
+    write(area, &caption, (MARGIN as i32, 22), TITLE, &DARK)?;
     let middle = |column: usize| LEFT + column as i32 * CELL.0 + CELL.0 / 2;
     let top = |row: usize| ABOVE + row as i32 * CELL.1;
     for (column, length) in lengths.iter().enumerate() {
-        write(area, &length.to_string(), (middle(column), ABOVE - 12), (13.0, HPos::Center), &DARK)?;
+        write(
+            area,
+            &length.to_string(),
+            (middle(column), ABOVE - 12),
+            Font { side: HPos::Center, ..LABEL },
+            &DARK,
+        )?;
     }
     for (row, exit) in exits.iter().enumerate() {
-        write(area, &format!("exit {exit}"), (LEFT - 10, top(row) + CELL.1 / 2), (13.0, HPos::Right), &DARK)?;
+        write(
+            area,
+            &format!("exit {exit}"),
+            (LEFT - 10, top(row) + CELL.1 / 2),
+            Font { side: HPos::Right, ..LABEL },
+            &DARK,
+        )?;
     }
     for (index, point) in report.points.iter().enumerate() {
         let column = lengths.iter().position(|length| *length == point.num_speculations).unwrap_or(0);
@@ -47,24 +69,25 @@ fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> Drawn {
         cell(area, point, corner, index == report.best)?;
     }
     let below = top(exits.len());
-    write(area, "draft length, tokens", (LEFT, below + 20), (13.0, HPos::Left), &DARK)?;
+    write(area, "draft length, tokens", (LEFT, below + 20), LABEL, &DARK)?;
     let auto = format!(
         "auto: {}, {} of the best ({}); in small: accepted of drafted",
         times(report.auto.speed_up.median),
         percent(report.auto.of_best.median, 0),
         times(report.points[report.best].speed_up.median)
     );
-    write(area, &auto, (LEFT, below + 44), (13.0, HPos::Left), &DARK)?;
+    write(area, &auto, (LEFT, below + 44), LABEL, &DARK)?;
     let machine = format!(
         "{} new tokens, median of {}; {}, threads {}",
         report.new_tokens, report.runs, report.kernels, report.threads
     );
-    write(area, &machine, (LEFT, below + 66), (13.0, HPos::Left), &DARK)?;
+    write(area, &machine, (LEFT, below + 66), LABEL, &DARK)?;
     area.present()?;
     Ok(())
 }
 
-fn cell(area: &Area<'_>, point: &SweepPoint, (x, y): (i32, i32), best: bool) -> Drawn {
+fn cell(area: &Area<'_>, point: &SweepPoint, corner: (i32, i32), best: bool) -> DrawResult {
+    let (x, y) = corner;
     let (color, dark) = shade(point.speed_up.median);
     area.draw(&Rectangle::new([(x, y), (x + CELL.0, y + CELL.1)], color.filled()))?;
     area.draw(&Rectangle::new([(x, y), (x + CELL.0, y + CELL.1)], PALE.stroke_width(1)))?;
@@ -74,12 +97,18 @@ fn cell(area: &Area<'_>, point: &SweepPoint, (x, y): (i32, i32), best: bool) -> 
     }
     let ink = if dark { WHITE } else { DARK };
     let middle = x + CELL.0 / 2;
-    write(area, &times(point.speed_up.median), (middle, y + 23), (17.0, HPos::Center), &ink)?;
+    write(
+        area,
+        &times(point.speed_up.median),
+        (middle, y + 23),
+        Font { size: 17.0, side: HPos::Center },
+        &ink,
+    )?;
     let accepted = percent(point.acceptance_rate, 0);
-    write(area, &accepted, (middle, y + 42), (12.0, HPos::Center), &ink)
+    write(area, &accepted, (middle, y + 42), Font { size: 12.0, side: HPos::Center }, &ink)
 }
 
-/// White where nothing changes, blue where it is faster, orange where it is slower; and whether that is dark.
+/// The color of a speed-up: white for 1, blue above, orange below. Also whether the color is dark.
 fn shade(speed_up: f64) -> (RGBColor, bool) {
     let (depth, full) = match speed_up {
         gain if gain >= 1.0 => (((gain - 1.0) / 1.5).min(1.0), (0.0, 84.0, 147.0)),
@@ -89,8 +118,8 @@ fn shade(speed_up: f64) -> (RGBColor, bool) {
     (RGBColor(part(full.0), part(full.1), part(full.2)), depth > 0.55)
 }
 
-fn write(area: &Area<'_>, text: &str, at: (i32, i32), (size, side): (f64, HPos), ink: &RGBColor) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(ink).pos(Pos::new(side, VPos::Center));
+fn write(area: &Area<'_>, text: &str, at: (i32, i32), font: Font, ink: &RGBColor) -> DrawResult {
+    let style = ("sans-serif", font.size).into_font().color(ink).pos(Pos::new(font.side, VPos::Center));
     area.draw(&Text::new(text.to_owned(), at, style))?;
     Ok(())
 }

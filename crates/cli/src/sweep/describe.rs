@@ -1,4 +1,4 @@
-//! A sweep as a person reads it.
+//! A sweep's results as text.
 
 use super::MadeUp;
 use crate::number::{fixed, percent, rate, times};
@@ -38,7 +38,7 @@ fn speed_up(spread: &Spread) -> String {
     format!("{} ({}–{})", times(spread.median), fixed(spread.min, 2), fixed(spread.max, 2))
 }
 
-/// What was the same for all, and what `auto` chose.
+/// The settings, and what `auto` chose.
 pub(super) fn notes(report: &SweepReport, head: Option<&DraftHead>, made_up: Option<&MadeUp>) -> String {
     let SweepReport { plain, new_tokens, runs, kernels, threads, auto, .. } = report;
     let head = match head {

@@ -45,7 +45,7 @@ fn a_card_is_measured_and_stands_in_the_models_folder() {
         "the same model"
     );
 
-    // Its own card is replaced; what was not measured this time is a command.
+    // The card of ours is replaced. What was not measured this time is a command.
     place.good(&["card", "run", "--runs", "0"]);
     let text = String::from_utf8(place.read("run/model/README.md")).unwrap();
     assert!(
@@ -57,7 +57,7 @@ fn a_card_is_measured_and_stands_in_the_models_folder() {
 #[test]
 fn somebody_elses_card_is_not_overwritten() {
     let place = Place::trained();
-    // Letters of another time, by which nobody can tell whose it is.
+    // Bytes in an old encoding: nobody can tell who wrote them.
     let old = b"# Caf\xe9\n";
     place.write("run/model/README.md", old);
     place.run(&["card", "run", "--runs", "0"]).assert_error(2, &["README.md", "--overwrite"]);
@@ -72,7 +72,7 @@ fn somebody_elses_card_is_not_overwritten() {
     place.run(&["card", "run", "--data", "nowhere.txt"]).assert_error(2, &["nowhere.txt"]);
 }
 
-/// The model that the program carries: any folder would do, this needs none.
+/// The model that comes with the program; a folder would do too.
 #[test]
 fn the_bundled_model_needs_no_folder() {
     let place = Place::empty();

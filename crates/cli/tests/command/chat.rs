@@ -1,4 +1,4 @@
-//! Conversations: what the model is given is what its folder's own template says, and nothing of it is run
+//! Conversations: the model's input is what its folder's own template renders, and no token is computed
 //! twice.
 
 use crate::place::{Place, Ran};
@@ -15,7 +15,7 @@ const TEMPLATE: &str = "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}\
 /// Greedy answers of a few tokens.
 const SHORT: [&str; 4] = ["--temperature", "0", "--max-new-tokens", "6"];
 
-/// A model that was trained to chat, for all that its folder says.
+/// A model that looks as if it was trained to chat.
 fn place() -> Place {
     let place = Place::trained();
     place.write("run/model/chat_template.jinja", TEMPLATE);
@@ -41,7 +41,7 @@ fn answers(place: &Place, arguments: &[&str], messages: &str) -> Vec<Value> {
     serde_json::Deserializer::from_str(&ran.stdout).into_iter().collect::<Result<_, _>>().unwrap()
 }
 
-/// What `generate` makes of the same text, given as a prompt.
+/// The result of `generate` for the same text as a prompt.
 fn continued(place: &Place, rendered: &str) -> Value {
     place.json(&[&["generate", "run", "--prompt", rendered][..], &SHORT].concat())
 }
@@ -148,7 +148,7 @@ fn ctrl_c_stops_the_answer_and_then_the_program() {
     let greedy = ["--temperature", "0", "--max-new-tokens", "300"];
     let told = place.json(&[&["generate", "run", "--prompt", prompt][..], &greedy].concat());
     let said = told["tokens"].as_array().unwrap();
-    // An end that does not come.
+    // An end token that never comes.
     let end = (0..300).find(|id| !said.contains(&Value::from(*id))).unwrap();
     let mut config: Value = serde_json::from_slice(&place.read("run/model/config.json")).unwrap();
     config["eos_token_id"] = end.into();

@@ -1,4 +1,4 @@
-//! A corpus may be named in any way, in every command that takes one.
+//! Every command that takes a corpus accepts all ways to name one.
 
 use crate::place::{Place, Ran};
 use std::io::Write;
@@ -13,7 +13,7 @@ fn piped(place: &Place, arguments: &[&str], input: &str) -> Ran {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // A command that refuses to read leaves the pipe.
+    // A command that refuses its input closes the pipe.
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let ran = Ran::of(child.wait_with_output().unwrap());
     writer.join().unwrap();
@@ -80,7 +80,7 @@ fn every_command_that_takes_a_corpus_takes_it_so() {
     }
 }
 
-/// A tokenizer that is trained reads the stories twice, and a pipe comes once.
+/// Training a tokenizer reads the stories twice, and a pipe can be read only once.
 #[test]
 fn a_pipe_is_prepared_as_its_file_is() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Every command that a document or a recipe shows is one that this binary understands.
+//! The binary accepts every command that a document or a recipe shows.
 
 use crate::place::Place;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ fn shown(text: &str) -> Vec<Vec<&str>> {
     found
 }
 
-/// Words, and what stands between quotes as one.
+/// Words; text between quotes is one word.
 fn words(command: &str) -> Vec<&str> {
     let mut words = Vec::new();
     for (index, part) in command.split('"').enumerate() {

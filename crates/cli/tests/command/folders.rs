@@ -1,9 +1,9 @@
-//! Model folders as people have them, from outside: names on the hub, its cache, paths that are no plain words.
+//! Model folders, from outside: names on the Hub, the Hub's cache, paths with unusual characters.
 
 use crate::place::{Place, Ran};
 use std::ffi::OsStr;
 
-/// Wherever the settings of the hub's own tools put their cache.
+/// Whatever cache folder the settings of the Hub's own tools name.
 #[test]
 fn what_lies_in_the_hubs_cache_is_found_and_said() {
     let place = Place::trained();
@@ -66,7 +66,7 @@ fn words(words: &[&'static str]) -> Vec<&'static OsStr> {
     words.iter().map(|&word| OsStr::new(word)).collect()
 }
 
-/// JSON is text, names of files need not be.
+/// JSON is text; the names of files may be other bytes.
 #[cfg(target_os = "linux")]
 #[test]
 fn paths_that_are_no_utf_8_are_said_in_json() {

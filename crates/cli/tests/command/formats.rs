@@ -1,11 +1,11 @@
-//! Number formats: asked for while loading, written to a folder, measured.
+//! Number formats: chosen while loading, written to a folder, measured.
 
 use crate::place::{LAYERS, Place};
 
 const MISTAKE: i32 = 2;
 
 #[test]
-fn a_quantised_folder_is_a_model_like_any_other() {
+fn a_quantized_folder_is_a_model_like_any_other() {
     let place = Place::trained();
     let made =
         place.json(&["quantize", "run", "--to", "int4", "--head-format", "int8", "--out", "small/int4"]);
@@ -24,7 +24,7 @@ fn a_quantised_folder_is_a_model_like_any_other() {
         answer["exits"][LAYERS - 1]["perplexity"].as_f64().unwrap()
     };
     let close = |one: f64, other: f64| (one / other - 1.0).abs() < 0.01;
-    // As good as the same formats while loading; the folder's embedding is in bf16.
+    // As good as the same formats chosen while loading; the folder's embedding is in bf16.
     let loaded = scores(&["run", "--format", "int4", "--head-format", "int8"]);
     assert!(close(scores(&["small/int4"]), loaded));
     let (full, half) = (scores(&["run"]), scores(&["run", "--format", "bf16", "--kv-cache", "f16"]));

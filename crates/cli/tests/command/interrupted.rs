@@ -1,10 +1,11 @@
-//! Training runs that are stopped or killed: what is on disk is whole, and resuming ends in the same model.
+//! Training runs that are stopped or killed: the files on disk are complete, and resuming ends in the same
+//! model.
 
 use crate::place::{Place, Ran};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Long enough to be caught in the middle.
+/// Long enough to be stopped midway.
 const STEPS: &str = "steps = 600";
 
 /// Starts the run and waits until its journal has so many steps.

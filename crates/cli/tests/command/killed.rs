@@ -1,5 +1,4 @@
-//! A run that is killed again and again, wherever it happens to be, ends in the same bytes as one that is left
-//! alone.
+//! A run that is killed again and again, at any moment, ends with the same bytes as an undisturbed run.
 
 use crate::place::Place;
 use serde_json::Value;
@@ -11,14 +10,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const KILLS: u32 = 20;
-/// More than all kills together come to.
+/// More steps than all kills together let pass.
 const STEPS: u64 = 200;
 
-/// Numbers for a seed (Vigna's SplitMix64).
+/// Pseudo-random numbers (Vigna's SplitMix64).
 struct Random(u64);
 
 impl Random {
-    /// One that is below `end`.
+    /// A number below `end`.
     fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,19 +31,19 @@ fn names(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Whether a checkpoint is being written, or an old one removed.
+/// Whether a checkpoint is being written or an old one removed.
 fn half_made(run: &Path) -> bool {
     names(run).iter().any(|name| name.starts_with(".offramp-step-"))
 }
 
-/// The last step of the journal's whole lines.
+/// The last step among the journal's complete lines.
 fn steps_made(run: &Path) -> u64 {
     let text = fs::read_to_string(run.join("journal.jsonl")).unwrap_or_default();
     let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter_map(|record| record["step"].as_u64()).next().unwrap_or_default()
 }
 
-/// Starts the run, or goes on with it, and kills it somewhere; returns whether that was within a checkpoint.
+/// Starts or resumes the run and kills it; returns whether that was while a checkpoint was written.
 fn killed_once(place: &Place, random: &mut Random) -> bool {
     let run = place.path("run");
     let resume = run.join("recipe.toml").exists();
@@ -52,7 +51,7 @@ fn killed_once(place: &Place, random: &mut Random) -> bool {
     let mut command = place.command(&arguments[..if resume { 5 } else { 4 }]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (began, before) = (Instant::now(), steps_made(&run));
-    // After some steps, in the middle of a checkpoint, or at any time at all.
+    // After some steps, in the middle of a checkpoint, or at a random time.
     let (way, enough) = (random.below(3), before + 1 + random.below(10));
     let limit = Duration::from_millis(if way == 2 { random.below(150) } else { 10_000 });
     while began.elapsed() < limit {
@@ -78,7 +77,7 @@ fn files(run: &Path) -> BTreeMap<String, Vec<u8>> {
     inside.map(|path| (path.clone(), fs::read(run.join(path)).unwrap())).collect()
 }
 
-/// The journal without what depends on the clock, and on how often the run began.
+/// The journal without times, and without the number of restarts.
 fn journal(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("journal.jsonl")).unwrap();
     let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -100,7 +99,7 @@ fn a_run_killed_twenty_times_ends_in_the_same_bytes() {
     place.write("long.toml", text.replace("steps = 30", &format!("steps = {STEPS}")));
     let seed = std::env::var("OFFRAMP_KILLS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("OFFRAMP_KILLS_SEED={seed}"); // shown if it fails, to kill at about the same moments again
+    println!("OFFRAMP_KILLS_SEED={seed}"); // shown on failure, to kill at about the same moments again
     let (mut random, mut within) = (Random(seed), 0);
     for _ in 0..KILLS {
         within += u32::from(killed_once(&place, &mut random));

@@ -1,9 +1,9 @@
-//! What needs more memory than there is says so in one line, before any of it is taken; and what is said to be needed
-//! is what a process takes.
+//! A command that needs more memory than is available says so in one line, before it allocates. The stated
+//! need is what a process really uses.
 
 use crate::place::Place;
 
-/// What a run of one step was said to need, and the most that its process held.
+/// The stated need of a run of one step, and the peak memory of its process.
 #[cfg(target_os = "linux")]
 fn said_and_held(place: &Place, model: &str, training: &str) -> [f64; 2] {
     let text = String::from_utf8(place.read("recipe.toml")).unwrap();
@@ -17,7 +17,7 @@ fn said_and_held(place: &Place, model: &str, training: &str) -> [f64; 2] {
     [said, ran["peak_memory"].as_f64().unwrap()]
 }
 
-/// Over what a run of next to nothing takes: the model's share, the micro-batch's, and the low-bit family's.
+/// Compared with a minimal run: the parts of the model, of the micro-batch, and of the low-bit layers.
 #[cfg(target_os = "linux")]
 #[test]
 fn training_takes_what_it_is_said_to_need() {
@@ -46,7 +46,7 @@ fn training_takes_what_it_is_said_to_need() {
 fn what_no_machine_has_is_one_line_with_both_numbers() {
     let place = Place::new();
     let numbers = "GB are available";
-    // A micro-batch, of which nothing is prepared first either.
+    // A micro-batch; again nothing is prepared first.
     place.recipe("large.toml", "sequence_length = 32", "sequence_length = 32\nprecision = \"bf16\"");
     let text = String::from_utf8(place.read("large.toml"))
         .unwrap()
@@ -60,7 +60,7 @@ fn what_no_machine_has_is_one_line_with_both_numbers() {
     place.run(&["train", "large.toml"]).assert_error(2, &said);
     assert!(!place.path("runs").exists(), "refused before the corpus was prepared");
 
-    // Weights that are made up.
+    // Made-up weights.
     let config = r#"{"model_type": "llama", "hidden_size": 65536, "intermediate_size": 65536, "num_hidden_layers": 100,
         "num_attention_heads": 512, "num_key_value_heads": 512, "vocab_size": 1000, "max_position_embeddings": 512}"#;
     place.write("config.json", config);
@@ -69,7 +69,7 @@ fn what_no_machine_has_is_one_line_with_both_numbers() {
     let sweep = ["sweep", "--config", "config.json", "--agree-at", "4", "--acceptance", "0.8"];
     place.run(&sweep).assert_error(2, &["the model's weights", "GB of memory are needed", numbers]);
 
-    // A cache for as many tokens as a context of a thousand million allows.
+    // A cache for a context of a billion tokens.
     let context = "max_position_embeddings = 1073741824\nhead_dim = 128";
     place.recipe("long.toml", "max_position_embeddings = 64", context);
     let text = String::from_utf8(place.read("long.toml")).unwrap().replace("steps = 30", "steps = 5");
@@ -77,6 +77,6 @@ fn what_no_machine_has_is_one_line_with_both_numbers() {
     place.good(&["train", "long.toml", "--out", "long"]);
     let generate = ["generate", "long", "--prompt", "The heron", "--max-new-tokens", "1073000000"];
     place.run(&generate).assert_error(2, &["a cache of 10730", "GB of memory are needed", "fewer tokens"]);
-    // What fits is as it was.
+    // A run that fits is unaffected.
     place.good(&["generate", "long", "--prompt", "The heron", "--max-new-tokens", "3"]);
 }

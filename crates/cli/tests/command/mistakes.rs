@@ -1,4 +1,4 @@
-//! Bad input: one line that says what is wrong, where, and what to do; the exit code says whose fault it was.
+//! Bad input: one line says what is wrong, where, and what to do. The exit code tells mistakes from failures.
 
 use crate::place::{Place, Ran};
 use std::fs;
@@ -82,7 +82,7 @@ fn recipes_with_mistakes() {
     place.run(&["train", "recipe.toml"]).assert_error(MISTAKE, &["runs/recipe", "--resume"]);
 }
 
-/// Bytes of the weights file, changed, and what is said of them.
+/// Changes to the bytes of the weights' file, and the error for each.
 fn assert_weights(place: &Place, change: impl FnOnce(&mut Vec<u8>), expected: &[&str]) {
     let (file, whole) = ("run/model/model.safetensors", place.read("run/model/model.safetensors"));
     let mut bytes = whole.clone();
@@ -147,7 +147,7 @@ fn folders_that_cannot_be_written() {
     place.run(&["train", "recipe.toml", "--out", "file/run"]).assert_error(FAILURE, &["file/run"]);
 }
 
-/// A limit on the size of files stands in for a disk that fills up in the middle of one.
+/// A limit on file sizes stands in for a disk that fills up midway.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_leaves_nothing_half_written() {
@@ -165,7 +165,7 @@ fn a_full_disk_leaves_nothing_half_written() {
 
     limited(20, "train recipe.toml --out run").assert_error(FAILURE, &["cannot write", "step-000010"]);
     assert!(!place.path("run/step-000010").exists(), "whole or not at all");
-    // With space again it begins again, and ends where it would have.
+    // With space again, the run starts over and ends with the same result.
     place.good(&["train", "recipe.toml", "--out", "run", "--resume"]);
     place.good(&["train", "recipe.toml", "--out", "whole"]);
     let model = |run: &str| place.read(&format!("{run}/model/model.safetensors"));

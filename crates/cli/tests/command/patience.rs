@@ -1,4 +1,4 @@
-//! Waiting for processes, but not for ever: one that hangs is killed, and fails its test.
+//! Waits for processes with a time limit: one that hangs is killed, and its test fails.
 
 use crate::place::Place;
 use std::fs;
@@ -6,10 +6,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Far more than anything here takes on a busy machine.
+/// Much longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// How it ended.
+/// The exit status.
 #[track_caller]
 pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     let began = Instant::now();
@@ -26,7 +26,7 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Waits until something is so, which `child` is to bring about.
+/// Waits until a condition holds that `child` should bring about.
 #[track_caller]
 pub(crate) fn until(child: &mut Child, is_so: impl Fn() -> bool) {
     let began = Instant::now();
@@ -41,8 +41,8 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Starts the command with its streams in the files `NAME.out` and `NAME.err`. Whoever runs these tests may have
-/// signals ignored, as a script's background has: the command does not.
+/// Starts the command with its streams in the files `NAME.out` and `NAME.err`. Signals are reset: a test
+/// runner in a script's background may ignore some.
 pub(crate) fn started(place: &Place, name: &str, arguments: &[&str]) -> Child {
     let own = place.command(arguments);
     let mut command = Command::new("env");
@@ -53,7 +53,7 @@ pub(crate) fn started(place: &Place, name: &str, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// What a process has written into a file so far.
+/// What a process has written to a file so far.
 pub(crate) fn told(place: &Place, file: &str) -> String {
     fs::read_to_string(place.path(file)).unwrap_or_default()
 }

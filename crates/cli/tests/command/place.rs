@@ -1,4 +1,4 @@
-//! A folder with stories and a recipe in it, and the command run there.
+//! A folder with stories and a recipe, and functions that run the command in it.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -33,7 +33,7 @@ every = 10
 
 pub(crate) struct Place(TempDir);
 
-/// What a run of the command left.
+/// The output of a run of the command.
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -41,7 +41,7 @@ pub(crate) struct Ran {
 }
 
 impl Place {
-    /// Nothing in it.
+    /// An empty folder.
     pub(crate) fn empty() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -104,7 +104,7 @@ impl Place {
         Ran::of(self.command(arguments).output().unwrap())
     }
 
-    /// Runs what must succeed, and returns its stdout.
+    /// Runs a command that must succeed, and returns its stdout.
     #[track_caller]
     pub(crate) fn good(&self, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
@@ -112,7 +112,7 @@ impl Place {
         ran.stdout
     }
 
-    /// Runs what must succeed with `--json`, and returns the value.
+    /// Runs a command that must succeed with `--json`, and returns the value.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let stdout = self.good(&[arguments, &["--json"]].concat());
@@ -129,7 +129,7 @@ impl Ran {
         }
     }
 
-    /// Asserts that it ended in exactly one line of error, with this exit code, that says all of `parts`.
+    /// Asserts that it ended with exactly one error line, with this exit code and all of `parts`.
     #[track_caller]
     pub(crate) fn assert_error(&self, code: i32, parts: &[&str]) {
         let errors: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();

@@ -1,4 +1,4 @@
-//! What `generate` is given to continue, and where it stops.
+//! The prompts of `generate`, and where its texts end.
 
 use crate::place::{Place, Ran};
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Runs that go on after something around them has changed, and what is said at the end of them.
+//! Runs that are resumed after something has changed, and the messages at their end.
 
 use crate::place::Place;
 
@@ -25,11 +25,12 @@ fn a_recipe_may_name_several_files() {
     place.run(&["train", "none.toml"]).assert_error(2, &["none.toml", "data.train is []", "at least one"]);
 }
 
-/// `model/` is the last step's unless it is asked to be the best's; every command takes either, and any step's.
+/// `model/` is the last step's model, unless `--best` is given. Every command accepts either, and any step's
+/// folder.
 #[test]
 fn the_end_of_a_run_says_which_model_it_is_and_where_the_best_is() {
     let place = Place::new();
-    // It learns ever faster until it unlearns.
+    // The learning rate rises until the loss rises.
     let text = String::from_utf8(place.read("recipe.toml")).unwrap();
     let text = text.replace(
         "[schedule]\nwarmup_steps = 5",
@@ -67,7 +68,7 @@ fn the_end_of_a_run_says_which_model_it_is_and_where_the_best_is() {
     place.good(&["bench", folder, "--prompt-tokens", "8", "--new-tokens", "4", "--runs", "1"]);
     assert!(place.good(&["inspect", folder]).contains("parameters"));
     place.good(&["quantize", folder, "--out", "small", "--to", "int8"]);
-    // With a card it would be another checkpoint: the way to one is told, and works.
+    // A card would change the checkpoint. The message names a command that works.
     place.run(&["card", folder, "--runs", "0"]).assert_error(2, &["--resume --best"]);
     place.good(&["card", "run", "--runs", "0"]);
 }
@@ -97,7 +98,7 @@ fn a_run_goes_on_for_more_steps_and_with_a_moved_corpus() {
     place.run(&gone).assert_error(2, &["neither at corpus", "set data.corpus in longer.toml"]);
 }
 
-/// A run so short that nothing comes after its warm-up: what there is no number of is a dash, nowhere a NaN.
+/// A run so short that it ends in its warm-up: a missing number is a dash, nowhere a NaN.
 #[test]
 fn what_there_is_no_number_of_is_a_dash() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Speculation from outside: the text stays the same, what it is worth is measured, a wrong way to ask is answered.
+//! Speculation from outside: the text stays the same, the speed-up is measured, wrong arguments are reported.
 
 use crate::place::{LAYERS, Place};
 
@@ -50,7 +50,7 @@ fn a_trace_is_the_text_with_marks() {
         traced.stderr
     );
     assert_ne!(traced.stdout, plain.stdout);
-    // Where there are no colours, accepted tokens stand in brackets and corrected ones in braces.
+    // Without colors, accepted tokens stand in brackets and corrected ones in braces.
     let marks = ['[', ']', '{', '}'];
     assert!(!plain.stdout.contains(marks), "{}", plain.stdout);
     assert_eq!(traced.stdout.replace(marks, ""), plain.stdout);
@@ -72,7 +72,7 @@ fn verify_counts_texts_that_are_equal() {
     place.run(&["verify", "run", "--prompt-tokens", "500"]).assert_error(2, &["500", "shorten"]);
 }
 
-/// Whatever the depth and the context: a model of one layer has no exit to draft with.
+/// For every depth and context: a model of one layer has no exit to draft with.
 #[test]
 fn what_nobody_says_fits_the_model() {
     let place = Place::trained();
@@ -171,7 +171,7 @@ fn tokens_leave_where_an_exit_is_sure() {
     let some = tell(&exits);
     assert!(some["mean_depth"].as_f64().unwrap() < 4.0, "{}", some["calibration"]);
     assert!(some["calibration"]["held_out"]["agreement"].as_f64().unwrap() > 0.4);
-    // The threshold that it says does the same without calibrating again.
+    // The reported threshold gives the same text without another calibration.
     let threshold = some["calibration"]["threshold"].to_string();
     let again = tell(&["--confidence-threshold", &threshold, "--confidence-exits", "1,3"]);
     assert_eq!((&again["tokens"], &again["mean_depth"]), (&some["tokens"], &some["mean_depth"]));

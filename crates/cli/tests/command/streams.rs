@@ -1,9 +1,9 @@
-//! Streams that are dead: full, closed, a pipe whose reader has gone, a terminal that has hung up. No command
-//! hangs or panics, and the rule of the exit codes is this:
+//! Streams that cannot be used: full, closed, a pipe whose reader has gone, a terminal that has hung up. No
+//! command hangs or panics, and the exit codes follow this rule:
 //!
-//! - stdout has the result. Where it is full the exit code is 1, and a line on stderr says so; where its reader has
-//!   gone it is 141. Closed it is as good as `/dev/null`: nobody has asked for the result.
-//! - stderr is for whoever looks. Dead, it changes neither the result nor the exit code.
+//! - stdout gets the result. If it is full, the exit code is 1, and a line on stderr says so. If its reader
+//!   has gone, the exit code is 141. A closed stdout counts as `/dev/null`: nobody asked for the result.
+//! - stderr gets progress. If it cannot be written, neither the result nor the exit code changes.
 
 use crate::patience::ended;
 use crate::place::Place;
@@ -33,10 +33,10 @@ const ALL: [[Stream; 2]; 10] = [
     [Broken, Broken],
     [Broken, Full],
 ];
-/// For what takes seconds.
+/// For commands that take seconds.
 const SOME: [[Stream; 2]; 2] = [[Broken, Full], [Full, Closed]];
 
-/// What works: each command, small. `OUT` becomes another name in each run.
+/// Commands that succeed, each with little work. `OUT` becomes another name in each run.
 const WORK: &[&str] = &[
     "chat run --max-new-tokens 4",
     "prepare train.txt --valid valid.txt --vocab-size 300 --out OUT",
@@ -59,7 +59,8 @@ const WORK: &[&str] = &[
     "help train",
 ];
 
-/// What does not, in each way: no command, none of this name, no such argument, no such file, a bad value.
+/// Commands that fail, one for each reason: no command, an unknown one, an unknown argument, no such file, a
+/// bad value.
 const MISTAKES: &[&str] = &[
     "chat nowhere",
     "",
@@ -79,14 +80,14 @@ const MISTAKES: &[&str] = &[
     "card nowhere",
 ];
 
-/// What a run left: its exit code and what was read of its streams.
+/// The result of a run: its exit code and the output of its streams.
 struct Left {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
-/// Runs it with its streams in such a state.
+/// Runs it with its streams in these states.
 fn run(place: &Place, words: &str, streams: [Stream; 2]) -> Left {
     let words: Vec<&str> = words.split_whitespace().collect();
     let own = place.command(&words);
@@ -104,7 +105,7 @@ fn run(place: &Place, words: &str, streams: [Stream; 2]) -> Left {
     command.env_remove("OFFRAMP_KERNELS").env_remove("RUST_BACKTRACE");
     let names = ["stdout", "stderr"];
     let [stdout, stderr] = [0, 1].map(|index| match streams[index] {
-        Broken => Stdio::from(std::io::pipe().unwrap().1), // and nobody has the other end
+        Broken => Stdio::from(std::io::pipe().unwrap().1), // the reading end is closed
         _ => Stdio::from(fs::File::create(place.path(names[index])).unwrap()),
     });
     let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
@@ -114,7 +115,7 @@ fn run(place: &Place, words: &str, streams: [Stream; 2]) -> Left {
     Left { code: status.code().unwrap_or_else(|| panic!("{words:?}, {streams:?}: {status}")), stdout, stderr }
 }
 
-/// The exit code with such an stdout of what writes a result and has `code` otherwise.
+/// The expected exit code for this stdout, if the command writes a result and otherwise has `code`.
 fn expected(code: i32, stdout: Stream) -> i32 {
     match stdout {
         Full if code == 0 => 1,
@@ -167,11 +168,11 @@ fn assert_rule(place: &Place, words: &str, states: &[[Stream; 2]]) {
     }
 }
 
-/// The names under "Commands:".
+/// The names listed under "Commands:".
 fn commands(place: &Place) -> BTreeSet<String> {
     let help = place.good(&["--help"]);
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    // What a line before has no room for stands further in.
+    // A continuation line is indented further.
     let first = |line: &str| Some(line.strip_prefix("  ")?.split(' ').next()?.to_owned());
     let names = lines.take_while(|line| !line.is_empty()).filter_map(first);
     names.filter(|name| !name.is_empty() && name != "help").collect()

@@ -1,5 +1,6 @@
-//! Being told to end: training saves within moments, wherever it is; all else ends at once, by that signal,
-//! and leaves nothing half made. What was ignored when the process began stays ignored.
+//! Commands that are told to end. Training saves within moments, at any point. All other commands end at
+//! once, by that signal, and leave no partial files. A signal that was ignored when the process began stays
+//! ignored.
 
 use crate::patience::{ended, signal, started, told, until};
 use crate::place::{Place, Ran};
@@ -11,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// A recipe long enough to be caught in the middle.
+/// A recipe long enough to be stopped midway.
 fn long(place: &Place, steps: usize) {
     place.recipe("long.toml", "steps = 30", &format!("steps = {steps}"));
     let text = String::from_utf8(place.read("long.toml")).unwrap();
@@ -64,7 +65,7 @@ fn sigterm_ends_training_with_143_and_a_hangup_with_129() {
     }
 }
 
-/// The checkpoint is there before the validation begins, which is given up.
+/// The checkpoint is written before the validation, which is abandoned.
 #[test]
 fn a_validation_keeps_nobody_waiting() {
     let place = Place::new();
@@ -88,7 +89,7 @@ fn a_validation_keeps_nobody_waiting() {
     assert_resumes_to_the_same(&place, "long.toml");
 }
 
-/// A recipe of which one batch takes long.
+/// A recipe whose batch takes long.
 fn slow(place: &Place) {
     place.recipe(
         "slow.toml",
@@ -102,7 +103,7 @@ fn slow(place: &Place) {
     place.write("slow.toml", text.replace("sequence_length = 32", "sequence_length = 128"));
 }
 
-/// A step of many batches is given up between two of them.
+/// A step of many batches is abandoned between two of them.
 #[test]
 fn a_long_step_keeps_nobody_waiting() {
     let place = Place::new();
@@ -111,7 +112,7 @@ fn a_long_step_keeps_nobody_waiting() {
     until(&mut child, || told(&place, "run/journal.jsonl").contains("\"kind\":\"start\""));
     sleep(Duration::from_millis(100));
     signal(&child, "-TERM");
-    signal(&child, "-TERM"); // which says the same
+    signal(&child, "-TERM"); // which changes nothing
     assert_eq!(ended(&mut child).code(), Some(143), "{}", told(&place, "train.err"));
     assert_eq!(steps_made(&place), 0);
 }
@@ -135,7 +136,7 @@ fn a_second_ctrl_c_leaves_without_saving() {
     assert_eq!(steps_made(&place), 0);
 }
 
-/// `nohup` ignores SIGHUP, and a shell the Ctrl-C of what a script has put into the background.
+/// `nohup` ignores SIGHUP, and a shell ignores Ctrl-C for commands that a script runs in the background.
 #[test]
 fn what_was_ignored_stays_ignored() {
     let place = Place::new();
@@ -153,7 +154,7 @@ fn what_was_ignored_stays_ignored() {
     assert_eq!(steps_made(&place), 600);
 }
 
-/// In a terminal of its own, which `script` makes; whoever kills `script` closes it.
+/// In its own terminal, which `script` creates. Killing `script` closes it.
 #[test]
 fn a_terminal_that_is_closed_hangs_nothing() {
     let place = Place::new();
@@ -171,7 +172,7 @@ fn a_terminal_that_is_closed_hangs_nothing() {
         until(&mut script, || steps_made(&place) >= 400);
         script.kill().unwrap();
         script.wait().unwrap();
-        // The run is nobody's child any more: its journal says how it ended.
+        // The run has no parent any more: its journal shows how it ended.
         let mut clock = Command::new("sleep").arg("600").spawn().unwrap();
         until(&mut clock, || told(&place, "run/journal.jsonl").contains("\"kind\":\"finish\""));
         clock.kill().unwrap();
@@ -179,7 +180,7 @@ fn a_terminal_that_is_closed_hangs_nothing() {
         let finish = format!("\"complete\":{complete}");
         assert!(told(&place, "run/journal.jsonl").contains(&finish), "{trap}: {finish}");
         assert_eq!(place.path("run/model").exists(), complete);
-        // Once it is the run's no more, another process may have the folder.
+        // After the run has released the folder, another process may use it.
         let resumed = || place.run(&["train", "long.toml", "--out", "run", "--resume"]).code == 0;
         assert!(
             (0..100).any(|_| resumed() || {
@@ -192,8 +193,8 @@ fn a_terminal_that_is_closed_hangs_nothing() {
     }
 }
 
-/// A folder of weights, too many to be worked through in a moment, that say the same token for ever, with the
-/// tokenizer of `run`. All are zero but the embedding, the norm and one row of the head.
+/// A folder of weights that takes long to process and always generates the same token, with the tokenizer of
+/// `run`. All weights are zero but the embedding, the norm and one row of the head.
 fn large(place: &Place, name: &str) {
     let (hidden, layers, wide, vocabulary) = (512, 12, 2048, 300);
     fs::create_dir(place.path(name)).unwrap();
@@ -242,7 +243,7 @@ fn large(place: &Place, name: &str) {
     file.write_all(&ones(vocabulary * hidden)).unwrap();
     file.write_all(&[zeros(65 * hidden), ones(hidden), zeros((vocabulary - 66) * hidden)].concat()).unwrap();
     file.write_all(&ones(hidden)).unwrap();
-    file.set_len(8 + header.len() as u64 + u64::try_from(end).unwrap()).unwrap(); // a hole: it takes no room
+    file.set_len(8 + header.len() as u64 + u64::try_from(end).unwrap()).unwrap(); // a sparse file: it takes no space
     fs::copy(place.path("run/model/tokenizer.json"), place.path(&format!("{name}/tokenizer.json"))).unwrap();
 }
 
@@ -261,7 +262,7 @@ fn files(place: &Place) -> BTreeSet<(String, u64)> {
     found
 }
 
-/// Whether the command has begun to write.
+/// Whether the command has started to write.
 fn half_made(place: &Place) -> bool {
     files(place).iter().any(|(path, _)| path.contains("/.offramp-"))
 }
@@ -302,7 +303,7 @@ fn all_else_ends_at_once_by_the_signal_and_leaves_nothing_half_made() {
     }
 }
 
-/// As `| head` does: the text ends with the next token.
+/// As with `| head`: the text ends with the next token.
 #[test]
 fn a_reader_who_leaves_ends_the_work() {
     let place = Place::trained();

@@ -1,4 +1,4 @@
-//! The way from stories to a story, and the shape of what each command prints.
+//! The whole way from stories to a generated story, and the form of each command's output.
 
 use crate::place::{LAYERS, Place};
 
@@ -14,7 +14,7 @@ fn stories_become_a_model_that_is_measured_and_tells_one() {
     assert_eq!(exits[LAYERS - 1]["agreement"], 1.0);
     let perplexity = exits[LAYERS - 1]["perplexity"].as_f64().unwrap();
     assert!(perplexity > 2.0 && perplexity < 300.0, "{perplexity}: something was learnt");
-    // A prepared folder means its validation split, and the number of threads means nothing.
+    // A prepared folder means its validation split, and the number of threads does not matter.
     let prepared = place.json(&["eval", "run/model", "--data", "corpus", "--threads", "1"]);
     assert_eq!(prepared["exits"], scores["exits"]);
 
@@ -71,7 +71,7 @@ fn several_files_are_one_corpus() {
     assert_eq!(place.run(&[&parts[..1], &options].concat()).code, 2, "no file at all");
 }
 
-/// Without allocating it: the test would not survive 4 GB.
+/// Without allocating it: 4 GB would kill the test.
 #[test]
 fn the_cards_recipe_has_the_cards_parameters() {
     let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/llama3-earlyexit.toml");

@@ -1,6 +1,6 @@
 //! The first layers run ahead: a token of each text that drafts, then its choice, then the next token.
 
-use super::Turn;
+use super::turn::Turn;
 use crate::Result;
 use crate::climb::climb;
 use crate::workspace::{Call, Timed, Workspace};

@@ -1,8 +1,8 @@
 //! The head says what the full model chooses at every row that is read, and drafts count as far as they agree.
 
-use super::Turn;
+use super::turn::Turn;
 use crate::Result;
-use crate::progress::Round;
+use crate::round::Round;
 use crate::workspace::{Call, Timed, Workspace};
 use offramp_kernels::{pool, team};
 use offramp_model::Llama;

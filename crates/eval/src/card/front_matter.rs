@@ -1,4 +1,4 @@
-//! What stands before the card's text, for the Hugging Face Hub: YAML, with the results as a `model-index`.
+//! The front matter for the Hugging Face Hub: YAML, with the results as a `model-index`.
 
 use super::{Card, Measured};
 
@@ -75,19 +75,19 @@ fn result(card: &Card<'_>, data: &str, metrics: &[String]) -> Vec<String> {
     head.into_iter().chain(metrics.iter().cloned()).collect()
 }
 
-/// Nothing where there is no number: the Hub takes no other.
+/// `None` if there is no number: the Hub accepts no other value.
 fn metric(kind: &str, name: &str, value: f64) -> Option<String> {
     let line =
         || format!("    - type: {kind}\n      name: {}\n      value: {}", quoted(name), rounded(value));
     value.is_finite().then(line)
 }
 
-/// Five significant digits: more than a repeat would give again.
+/// Five significant digits: more than a repeated measurement would reproduce.
 fn rounded(value: f64) -> f64 {
     format!("{value:.4e}").parse().unwrap_or(value)
 }
 
-/// A YAML string: JSON's are.
+/// A YAML string. JSON strings are YAML strings.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,17 +1,17 @@
-//! What a card measured, as `card.json` keeps it for other programs.
+//! The measurements of a card, as `card.json` keeps them for other programs.
 
 use crate::{ExitScore, SpeedReport, Spread};
 use offramp_model::Formats;
 use serde::{Deserialize, Serialize};
 
-/// Everything that was measured for a card.
+/// All measurements of a card.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Measured {
     /// offramp's version.
     pub version: String,
-    /// On text by which the model may have been chosen.
+    /// On text that may have been used to choose the model.
     pub validation: Option<Scores>,
-    /// On text that no choice has touched.
+    /// On text that was not used for any choice.
     pub untouched: Option<Scores>,
     /// Tokens per second.
     pub speed: Option<SpeedFigures>,
@@ -22,28 +22,28 @@ pub struct Measured {
 pub struct Scores {
     /// The text's name.
     pub data: String,
-    /// One entry for each exit, shallow first.
+    /// One entry for each exit, the shallowest first.
     pub exits: Vec<ExitScore>,
 }
 
 /// Speed at exits, and how it was measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SpeedFigures {
-    /// The processor, where the system names it.
+    /// The processor, if the system names it.
     pub processor: Option<String>,
     /// The instruction set in use.
     pub kernels: String,
-    /// Threads that shared the work.
+    /// The number of threads.
     pub threads: usize,
     /// Number formats of layers, head and cache.
     pub formats: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens decoded after it.
+    /// Tokens decoded after the prompt.
     pub new_tokens: usize,
     /// Samples of each exit.
     pub runs: usize,
-    /// One entry for each exit, shallow first.
+    /// One entry for each exit, the shallowest first.
     pub exits: Vec<ExitSpeedFigures>,
 }
 
@@ -56,7 +56,7 @@ pub struct ExitSpeedFigures {
     pub prefill: Spread,
     /// New tokens per second.
     pub decode: Spread,
-    /// Over the deepest exit's.
+    /// Its decoding speed over the deepest exit's.
     pub speed_up: f64,
 }
 
@@ -68,7 +68,7 @@ impl Measured {
         (scores, speed.and_then(|speed| speed.exits.iter().find(|exit| exit.exit_layer == exit_layer)))
     }
 
-    /// Exits at which anything was measured, shallow first.
+    /// The exits with any measurement, the shallowest first.
     pub fn exits(&self) -> Vec<usize> {
         let scored =
             self.validation.iter().flat_map(|scores| scores.exits.iter().map(|exit| exit.exit_layer));
@@ -93,7 +93,7 @@ impl Scores {
 }
 
 impl SpeedFigures {
-    /// What a bench found on this machine.
+    /// The speeds of a bench on this machine.
     pub fn new(report: &SpeedReport) -> Self {
         let exit = |exit: &crate::ExitSpeed| ExitSpeedFigures {
             exit_layer: exit.exit_layer,
@@ -123,7 +123,7 @@ fn name(formats: &Formats) -> String {
     }
 }
 
-/// The processor's name, where Linux tells it.
+/// The processor's name, where Linux reports it.
 fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;

@@ -1,15 +1,17 @@
-//! The card's words: how to use the model, what it is not good for, whom to cite.
+//! The card's text: how to use the model, its limits, papers to cite.
 
-use super::{Card, grouped};
+use super::Card;
+use crate::number::grouped;
 use offramp_model::{BitLinear, Config, quoted};
 
-/// An exit whose perplexity is more than so many times the full model's has that said of it.
+/// An exit with more than this many times the full model's perplexity gets a warning.
 const OF_LITTLE_USE: f64 = 2.0;
 
-/// Code that runs as it stands, where the folder is one for `transformers`; the command otherwise.
+/// Python code if `transformers` loads the folder; in any case the command.
 pub(super) fn usage(card: &Card<'_>) -> String {
+    let family = card.family();
     let (place, middle) = (card.place, card.config.num_hidden_layers.div_ceil(2));
-    // JSON's strings are Python's.
+    // A JSON string is a Python string.
     let literal = serde_json::Value::from(place).to_string();
     let exits = Config::quarters(card.config.num_hidden_layers);
     let exits = exits.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
@@ -35,7 +37,7 @@ for exit_layer in [{exits}]:
     print(exit_layer, tokenizer.decode(outputs[0]))
 ```
 
-Without `trust_remote_code=True` the stock Llama class loads the same folder, at full depth.
+Without `trust_remote_code=True` the stock {family} class loads the same folder, at full depth.
 "#
     );
     let word = quoted(place);
@@ -56,7 +58,7 @@ Without `trust_remote_code=True` the stock Llama class loads the same folder, at
     )
 }
 
-/// What follows from the numbers, in plain words.
+/// The limits that follow from the numbers.
 pub(super) fn limitations(card: &Card<'_>) -> String {
     let config = card.config;
     let learnt = match (&card.facts.dataset, card.training) {
@@ -100,7 +102,7 @@ pub(super) fn limitations(card: &Card<'_>) -> String {
     format!("## Limitations\n\n{lines}")
 }
 
-/// The papers behind it.
+/// The papers to cite.
 pub(super) fn citations(card: &Card<'_>) -> String {
     let mut papers = vec![
         "Elhoushi et al. 2024, *LayerSkip: Enabling Early Exit Inference and Self-Speculative Decoding*, \

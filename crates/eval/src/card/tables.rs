@@ -1,10 +1,11 @@
 //! The card's tables: exits, architecture, training, stability.
 
-use super::{Card, EXITS_PLOT, Scores, SpeedFigures, grouped, table};
+use super::{Card, EXITS_PLOT, Scores, SpeedFigures, table};
+use crate::number::{fixed, grouped, percent, times};
 use crate::{GradNorm, Spread, TrainingReport};
 use offramp_model::{Config, RopeScaling};
 
-/// What each exit is worth, and the text under it that says how that was measured.
+/// The table of exits, and a text on how they were measured.
 pub(super) fn exits(card: &Card<'_>) -> String {
     let measured = &card.measured;
     let head = [
@@ -19,11 +20,10 @@ pub(super) fn exits(card: &Card<'_>) -> String {
     let row = |&exit_layer: &usize| {
         let (score, speed) = measured.at(exit_layer);
         let scored = score.map_or(["–".to_owned(), "–".to_owned(), "–".to_owned()], |score| {
-            let agreement = with(score.agreement, |share| format!("{:.1} %", 100.0 * share));
-            [fixed(score.perplexity, 2), fixed(score.bits_per_byte, 3), agreement]
+            [fixed(score.perplexity, 2), fixed(score.bits_per_byte, 3), percent(score.agreement, 1)]
         });
         let timed = speed.map_or(["–".to_owned(), "–".to_owned()], |speed| {
-            [spread(&speed.decode), with(speed.speed_up, |ratio| format!("{ratio:.2}×"))]
+            [spread(&speed.decode), times(speed.speed_up)]
         });
         let name = if exit_layer == card.config.num_hidden_layers { " (all)" } else { "" };
         [vec![format!("{exit_layer}{name}")], scored.into(), timed.into()].concat()
@@ -78,30 +78,18 @@ fn untouched(scores: &Scores) -> String {
     )
 }
 
-/// A number as it is written; one that there is none of is a dash.
-fn with(value: f64, write: impl Fn(f64) -> String) -> String {
-    if value.is_finite() { write(value) } else { "–".to_owned() }
-}
-
-fn fixed(value: f64, decimals: usize) -> String {
-    with(value, |value| format!("{value:.decimals$}"))
-}
-
-/// Whole tokens per second.
-fn rate(value: f64) -> String {
-    with(value, |value| grouped(value.max(0.0).round() as u64))
+/// A rate in whole numbers.
+fn whole(value: f64) -> String {
+    if value.is_finite() { grouped(value.max(0.0).round() as u64) } else { fixed(value, 0) }
 }
 
 fn spread(spread: &Spread) -> String {
-    let whole = |value: f64| match value {
-        value if value >= 100.0 && value.is_finite() => grouped(value.round() as u64),
-        value => fixed(value, 1),
-    };
-    let [median, min, max] = [spread.median, spread.min, spread.max].map(whole);
+    let rate = |value: f64| if value >= 100.0 { whole(value) } else { fixed(value, 1) };
+    let [median, min, max] = [spread.median, spread.min, spread.max].map(rate);
     format!("{median} ({min}–{max})")
 }
 
-/// From the config and the weights' files.
+/// The architecture, from the config and the weights' files.
 pub(super) fn architecture(card: &Card<'_>) -> String {
     let Config { head_dim, num_attention_heads: heads, num_key_value_heads: key_heads, .. } = *card.config;
     let config = card.config;
@@ -134,7 +122,7 @@ fn of_pairs(rows: &[(&str, String)]) -> String {
     table(&["", ""], &rows)
 }
 
-/// From the journal, the config and the recipe.
+/// The training, from the journal, the config and the recipe.
 pub(super) fn training(card: &Card<'_>) -> String {
     let mut rows = Vec::new();
     if let Some(early_exit) = &card.config.early_exit {
@@ -166,7 +154,7 @@ fn of_run(report: &TrainingReport) -> Vec<(&'static str, String)> {
         ("steps", grouped(report.steps)),
         ("tokens seen", grouped(report.tokens)),
         ("peak learning rate", format!("{peak:.1e}")),
-        ("training tokens/s, median", rate(report.tokens_per_second.median)),
+        ("training tokens/s, median", whole(report.tokens_per_second.median)),
         ("hours of training steps", fixed(report.seconds / 3600.0, 1)),
     ];
     if let Some(start) = &report.start {
@@ -177,7 +165,7 @@ fn of_run(report: &TrainingReport) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// From the journal.
+/// The stability, from the journal.
 pub(super) fn stability(card: &Card<'_>) -> String {
     let Some(report) = card.training else {
         let command = card.command("--run RUN_FOLDER");

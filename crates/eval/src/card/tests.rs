@@ -1,10 +1,9 @@
-//! A card says what was found, and what to run for what was not.
+//! A card shows the measurements, and for each missing one the command.
 
 use super::*;
 use crate::{ExitScore, GradNorm, Spread};
-use offramp_model::BitLinear;
 use offramp_model::journal::{ExitLoss, Journal, Record, StepRecord, ValidationRecord};
-use offramp_model::{Format, Quantization};
+use offramp_model::{BitLinear, Family, Format, ModelType, Quantization};
 use std::path::Path;
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 4,
@@ -133,7 +132,7 @@ fn what_was_found_stands_in_it() {
         "{text}"
     );
     assert!(!text.contains("TBD") && !text.contains(": run `"), "{text}");
-    // 1.7 times the full model's perplexity at the first exit is no reason to warn of it; 5 times is.
+    // 1.7 times the full model's perplexity at the first exit gives no warning; 5 times does.
     let mut worse = measured();
     worse.validation.as_mut().unwrap().exits[0].perplexity = 100.0;
     let warned = card(&config, worse, Some(&report)).markdown();
@@ -157,7 +156,7 @@ fn what_was_not_found_is_a_command() {
     assert!(!text.contains("model-index") && !text.contains("exits.svg") && !text.contains("TBD"), "{text}");
 }
 
-/// The Hub rejects a front matter that is no YAML: every line is a key, an item or a value in JSON's quotes.
+/// The Hub rejects a front matter that is not YAML: every line is a key, an item or a JSON value.
 #[test]
 fn the_front_matter_lists_each_result_once() {
     let config = config();
@@ -176,7 +175,7 @@ fn the_front_matter_lists_each_result_once() {
 }
 
 #[test]
-fn a_quantised_folder_is_not_shown_to_transformers() {
+fn a_quantized_folder_is_not_shown_to_transformers() {
     let quantization = Some(Quantization { layers: Format::Int8, head: Format::Int8, weight_scale: None });
     let config = Config { quantization, ..config() };
     let text = card(&config, measured(), None).markdown();
@@ -184,7 +183,7 @@ fn a_quantised_folder_is_not_shown_to_transformers() {
     assert!(!text.contains("library_name"), "{text}");
 }
 
-/// As a Llama it would be another model.
+/// Read as a Llama, it would be another model.
 #[test]
 fn a_ternary_folder_is_not_shown_as_a_llama() {
     for (bit_linear, said) in [(BitLinear::V1, "`BitNetForCausalLM`"), (BitLinear::V2, "refuses this folder")]
@@ -195,7 +194,25 @@ fn a_ternary_folder_is_not_shown_as_a_llama() {
     }
 }
 
-/// In a shell and in Python alike.
+#[test]
+fn another_family_is_shown_as_its_own_class() {
+    let family = Family { model_type: ModelType::Qwen3, ..Family::default() };
+    let config = Config { family, ..config() };
+    let card = card(&config, measured(), None);
+    let text = card.markdown();
+    assert!(
+        text.contains("\nA Qwen3 of ") && text.contains("the stock Qwen3 class loads the same"),
+        "{text}"
+    );
+    let (class, code) = card.modeling();
+    assert_eq!(class, "EarlyExitQwen3ForCausalLM");
+    assert!(
+        code.contains("from transformers import Qwen3ForCausalLM\n") && !code.contains("LlamaForCausalLM")
+    );
+    assert!(code.contains("class EarlyExitQwen3ForCausalLM(Qwen3ForCausalLM):"), "{code}");
+}
+
+/// Quoted in shell commands and in Python.
 #[test]
 fn a_place_of_any_name_is_quoted() {
     let config = config();

@@ -1,13 +1,14 @@
-//! What the full model says, and the leads that the exits have: one pass over the text.
+//! The full model's choices and the exits' differences between the two largest logits, in one pass over the
+//! text.
 
-use super::Heard;
+use super::TokenProgress;
 use crate::Result;
 use crate::perplexity::rows_at_once;
 use offramp_engine::{argmax, gap};
 use offramp_model::{Batch, Hidden, KvCache, Llama, Scratch};
 use offramp_text::{TokenStream, Windows};
 
-/// One window, and what the full model says after each of its tokens.
+/// One window, and the full model's choice after each of its tokens.
 pub(super) struct Passage {
     pub(super) tokens: Vec<u32>,
     pub(super) choices: Vec<u32>, // [tokens]
@@ -15,23 +16,25 @@ pub(super) struct Passage {
 
 /// All windows.
 pub(super) struct Reference {
-    /// Those by which a threshold is chosen, and those by which it is not: they take turns.
+    /// The windows that choose the threshold, and those that measure it. They alternate.
     pub(super) passages: [Vec<Passage>; 2],
-    /// 0, and the leads that the exits have in the first half; ascending, each once.
+    /// 0, and the exits' differences between the two largest logits in the first half; ascending and
+    /// distinct.
     pub(super) thresholds: Vec<f32>,
 }
 
-/// Reads the first `windows` windows of `context` tokens, which must be there and whole.
+/// Reads the first `windows` windows of `context` tokens, which must exist.
 pub(super) fn read(
     model: &Llama,
     stream: &TokenStream,
-    (windows, context): (u64, usize),
+    windows: u64,
+    context: usize,
     exits: &[usize],
-    heard: &mut Heard<'_>,
+    tokens_done: &mut TokenProgress<'_>,
 ) -> Result<Reference> {
     let text = Windows::new(stream, context)?;
     let (hidden, cache, scratch) = (model.new_hidden(), model.new_cache(context), Scratch::new());
-    let mut reader = Reader { model, hidden, cache, scratch, logits: Vec::new() };
+    let mut reader = WindowReader { model, hidden, cache, scratch, logits: Vec::new() };
     let (mut passages, mut thresholds) = ([Vec::new(), Vec::new()], vec![0.0]);
     for index in 0..windows {
         let (tokens, half) = (text.get(index)?.inputs().to_vec(), (index % 2) as usize);
@@ -43,7 +46,7 @@ pub(super) fn read(
             depth = exit;
         }
         reader.rise(depth..model.config().num_hidden_layers)?;
-        heard.more(tokens.len());
+        tokens_done.more(tokens.len());
         passages[half].push(Passage { tokens, choices: reader.each(argmax) });
     }
     thresholds.sort_by(f32::total_cmp);
@@ -51,8 +54,8 @@ pub(super) fn read(
     Ok(Reference { passages, thresholds })
 }
 
-/// A window on its way up.
-struct Reader<'m> {
+/// A window between two layers.
+struct WindowReader<'m> {
     model: &'m Llama,
     hidden: Hidden,
     cache: KvCache,
@@ -60,7 +63,7 @@ struct Reader<'m> {
     logits: Vec<f32>, // [rows, vocab]
 }
 
-impl Reader<'_> {
+impl WindowReader<'_> {
     fn begin(&mut self, tokens: &[u32]) -> Result<()> {
         self.cache.clear();
         Ok(self.model.embed(tokens, &mut self.hidden)?)
@@ -71,7 +74,7 @@ impl Reader<'_> {
         Ok(self.model.forward(layers, &mut self.hidden, &mut batch, &mut self.scratch)?)
     }
 
-    /// What `of` says of the logits of every token, from the depth at which they stand.
+    /// Applies `of` to the logits of every token at the current depth.
     fn each<T>(&mut self, of: impl Fn(&[f32]) -> T) -> Vec<T> {
         let (rows, vocab, tokens) =
             (rows_at_once(self.model), self.model.config().vocab_size, self.hidden.tokens());

@@ -16,7 +16,8 @@ fn config() -> Config {
     Config::from_json(&json, Path::new("config.json")).unwrap()
 }
 
-/// Its deeper layers add so many times as much as they would: the less, the more the exits agree with the end.
+/// The output of its deeper layers is scaled by this: the smaller, the more its exits agree with the full
+/// model.
 fn model(scale: f32) -> Arc<Llama> {
     Arc::new(
         Llama::random_agreeing(config(), 3, &Formats::all(Format::F32), Damped { exit_layer: 2, scale })
@@ -33,7 +34,7 @@ fn text(len: usize) -> Vec<u32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Many windows and a bit that makes none.
+/// Many windows, and a rest that is no whole window.
 const TEXT: usize = 40 * CONTEXT + 7;
 
 fn asking(agreement: f64) -> CalibrationOptions {
@@ -45,7 +46,7 @@ fn calibrated(model: &Arc<Llama>, tokens: &[u32], options: &CalibrationOptions) 
     calibrate(model, &stream, options, &mut |_, _| ())
 }
 
-/// Agreement and mean depth over some windows, by their definition.
+/// Agreement and mean depth over some windows, by definition.
 fn measured(model: &Arc<Llama>, windows: &[&[u32]], policy: &ConfidenceExit) -> (f64, f64) {
     let (mut equal, mut layers, mut tokens) = (0, 0, 0);
     for window in windows {
@@ -83,7 +84,8 @@ fn the_agreement_that_was_asked_for_is_kept_where_nothing_was_chosen() {
                 assert!((all - 1.0).abs() < 1e-12 && (layers - mean_depth).abs() < 1e-12);
             }
             assert!(found.chosen_by.agreement - 2.0 * found.chosen_by.standard_error >= asked);
-            // Twenty windows are few: those that are held out may miss, but by no more than both halves' errors.
+            // Twenty windows are few: the measured agreement may be below the goal, but by no more than both
+            // halves' errors.
             let error = found.chosen_by.standard_error + found.held_out.standard_error;
             assert!(found.held_out.agreement >= asked - 2.0 * error, "{found:?}");
             assert_eq!(found.is_met(), found.held_out.agreement >= asked);
@@ -102,7 +104,7 @@ fn where_exits_agree_more_leave_early() {
     let [plain, damped, silent] = found.map(|found| found.held_out);
     assert!(damped.left[0].share > plain.left[0].share, "{damped:?}, {plain:?}");
     assert!(damped.mean_depth < plain.mean_depth && damped.work < plain.work);
-    // Layers that add nothing: the first exit says all, and is believed at once.
+    // Layers that add nothing: the first exit is right, and is trusted at once.
     assert_eq!((silent.agreement, silent.mean_depth, silent.left[0].share), (1.0, 2.0, 1.0));
     assert!(silent.work < 0.6, "{silent:?}");
 }
@@ -119,7 +121,7 @@ fn certainty_is_the_full_model() {
         }
         assert!(found.is_met());
     }
-    // Two windows prove little, so that little leaves even where all might.
+    // Two windows prove little, so few tokens exit early even where all could.
     let found = calibrated(&model(0.0), &text(2 * CONTEXT + 1), &asking(0.99)).unwrap();
     assert_eq!((found.threshold, found.held_out.agreement), (f32::INFINITY, 1.0));
 }

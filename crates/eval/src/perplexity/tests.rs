@@ -1,4 +1,4 @@
-//! The protocol on a model made up. Its numbers are held to PyTorch's where all rooms meet, in `tests/`.
+//! The protocol on a made-up model. `tests/` compares its numbers with PyTorch's.
 
 use super::*;
 use offramp_model::Config;
@@ -38,7 +38,7 @@ fn in_context(context: usize) -> PerplexityOptions {
     PerplexityOptions { context: Some(context), ..Default::default() }
 }
 
-/// Nats of `tokens[at]` after the tokens from `start` on, through `exit` layers: the definition.
+/// Nats of `tokens[at]` after the tokens from `start` on, at the exit `exit`: the definition.
 fn nats(model: &Llama, tokens: &[u32], start: usize, at: usize, exit: usize) -> f64 {
     let (mut hidden, mut cache, mut logits) = (model.new_hidden(), model.new_cache(LIMIT), Vec::new());
     model.embed(&tokens[start..at], &mut hidden).unwrap();

@@ -1,5 +1,5 @@
-//! Models made up so that an exit agrees with the whole as often as one wishes: what speculation is worth in a shape
-//! for which nobody has trained weights.
+//! Made-up models of which an exit agrees with the full model as often as requested. They measure speculation
+//! in a shape for which nobody has trained weights.
 
 use super::verify::decode;
 use crate::{Error, Result};
@@ -7,55 +7,72 @@ use offramp_engine::{Draft, GenerateOptions, SamplingOptions, Session, Speculati
 use offramp_model::{Config, Damped, DraftHead, Formats, Llama};
 use std::sync::Arc;
 
-/// Tokens that the scale is first looked for on; they are as random as the weights.
+/// The random tokens of the first search for the scale.
 const TOKENS: usize = 256;
-/// Halvings of the logarithm of the scale.
+/// Steps of the bisection, over the logarithm of the scale.
 const STEPS: usize = 7;
-/// Between these it is looked for.
+/// The range of scales that is searched.
 const SCALES: (f32, f32) = (1e-3, 4.0);
-/// A text of its own is easier or harder than random tokens: so far around what these say it is looked for then, in so
-/// many steps, until acceptance is so near.
+/// Real texts are easier or harder than random tokens. So a second search looks at scales up to this factor
+/// around the first result, until the acceptance over the texts is close enough.
 const AROUND: f32 = 2.0;
 const REFINED: usize = 8;
 const NEAR: f64 = 0.01;
-/// Tokens drafted in a round meanwhile.
+/// Tokens drafted in a round during the search.
 const DRAFTED: usize = 4;
 
-/// A model, and how often its exit agrees.
+/// A made-up model, and how often its exit agrees.
 #[derive(Debug)]
 pub struct Agreeing {
-    /// It.
+    /// The model.
     pub model: Arc<Llama>,
-    /// How much what the layers after the exit add was scaled.
+    /// The factor on the output of the layers after the exit.
     pub scale: f32,
-    /// The chance that a token which the exit drafts is accepted if all before it in the draft were, over the texts.
+    /// The chance that a token drafted at the exit is accepted if all before it in the draft were, over the
+    /// texts.
     pub acceptance: f64,
 }
 
-/// The texts over which an exit is to agree.
+/// The texts over which the exit should agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Texts<'a> {
-    /// How they begin.
+    /// Their prompts.
     pub prompts: &'a [Vec<u32>],
-    /// How long they go on, greedily.
+    /// The number of new tokens, greedy.
     pub new_tokens: usize,
 }
 
-/// Makes the head that drafts of a model.
+/// Makes the draft head of a model.
 pub type MakeHead<'a> = dyn Fn(&Llama) -> offramp_model::Result<Option<DraftHead>> + 'a;
 
-/// Random weights, whose layers after `exit_layer` add so little to the residual stream that a token which the exit drafts
-/// through the head of `make_head` is accepted, over `texts`, with the chance `acceptance`; `progress` hears steps done and to do.
+/// The model to make up, and how often its exit should agree.
+#[derive(Clone, Copy, Debug)]
+pub struct AgreeingOptions<'a> {
+    /// The model's config.
+    pub config: &'a Config,
+    /// The seed of its random weights.
+    pub seed: u64,
+    /// Its number formats.
+    pub formats: &'a Formats,
+    /// The exit that should agree.
+    pub exit_layer: usize,
+    /// The chance that a token drafted at the exit should be accepted.
+    pub acceptance: f64,
+}
+
+/// Makes random weights and scales the layers after the exit down until a token that the exit drafts, through
+/// the head of `make_head`, is accepted with the requested chance over `texts`. `progress` gets the steps
+/// done and the total.
 ///
 /// # Errors
-/// If there can be no such model, the texts do not fit its context, or `acceptance` is no share.
+/// If there can be no such model, the texts do not fit its context, or the acceptance is not between 0 and 1.
 pub fn agreeing(
-    (config, seed, formats): (&Config, u64, &Formats),
-    (exit_layer, acceptance): (usize, f64),
+    options: &AgreeingOptions<'_>,
     texts: Texts<'_>,
     make_head: &MakeHead<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Agreeing> {
+    let AgreeingOptions { config, seed, formats, exit_layer, acceptance } = *options;
     config.check_exit_layer(exit_layer)?;
     if !(acceptance > 0.0 && acceptance < 1.0) {
         return Err(Error::Options(format!("an acceptance of {acceptance}: it must lie between 0 and 1")));
@@ -68,21 +85,21 @@ pub fn agreeing(
         done += 1;
         progress(done, STEPS + REFINED);
     };
-    let mut bracket = (SCALES.0.ln(), SCALES.1.ln());
+    let mut bracket = Bracket { low: SCALES.0.ln(), high: SCALES.1.ln() };
     for _ in 0..STEPS {
-        let scale = middle(bracket);
-        halve(&mut bracket, scale, measure(&make(scale)?, exit_layer)? > acceptance);
+        let scale = bracket.middle();
+        bracket.halve(scale, measure(&make(scale)?, exit_layer)? > acceptance);
         step();
     }
-    let around = middle(bracket).ln();
-    bracket = (around - AROUND.ln(), around + AROUND.ln());
+    let around = bracket.middle().ln();
+    bracket = Bracket { low: around - AROUND.ln(), high: around + AROUND.ln() };
     let mut best: Option<Agreeing> = None;
     let off = |found: f64| (found - acceptance).abs();
     for _ in 0..REFINED {
-        let scale = middle(bracket);
+        let scale = bracket.middle();
         let model = make(scale)?;
         let found = accepted(&model, exit_layer, texts, make_head)?;
-        halve(&mut bracket, scale, found > acceptance);
+        bracket.halve(scale, found > acceptance);
         if best.as_ref().is_none_or(|best| off(found) < off(best.acceptance)) {
             best = Some(Agreeing { model, scale, acceptance: found });
         }
@@ -94,17 +111,25 @@ pub fn agreeing(
     Ok(best.expect("there was a step"))
 }
 
-/// The scale in the middle of a bracket of its logarithm.
-fn middle((low, high): (f32, f32)) -> f32 {
-    ((low + high) / 2.0).exp()
+/// A range of scales, by their logarithms.
+struct Bracket {
+    low: f32,
+    high: f32,
 }
 
-/// Keeps the half in which the scale is larger, or the other.
-fn halve((low, high): &mut (f32, f32), scale: f32, larger: bool) {
-    *(if larger { low } else { high }) = scale.ln();
+impl Bracket {
+    /// The scale in the middle.
+    fn middle(&self) -> f32 {
+        ((self.low + self.high) / 2.0).exp()
+    }
+
+    /// Keeps the part above `scale`, or the part below.
+    fn halve(&mut self, scale: f32, above: bool) {
+        *(if above { &mut self.low } else { &mut self.high }) = scale.ln();
+    }
 }
 
-/// How often a drafted token is accepted if all before it were.
+/// The chance that a drafted token is accepted if all before it were.
 fn accepted(
     model: &Arc<Llama>,
     exit_layer: usize,
@@ -128,7 +153,7 @@ fn accepted(
     Ok(accepted as f64 / compared.max(1) as f64)
 }
 
-/// The share of positions of random tokens at which the exit's most likely token is the whole's.
+/// The share of random tokens at which the exit's most likely token is the full model's.
 fn measure(model: &Arc<Llama>, exit_layer: usize) -> Result<f64> {
     let config = model.config();
     let count = TOKENS.min(config.prompt_context());
@@ -161,7 +186,10 @@ mod tests {
         let prompts = [vec![1, 2, 3], vec![50], vec![99, 7], vec![20, 60]];
         let texts = Texts { prompts: &prompts, new_tokens: 200 };
         let find = |exit, wanted| {
-            agreeing((&config, 1, &Formats::default()), (exit, wanted), texts, &|_| Ok(None), &mut |_, _| ())
+            let formats = &Formats::default();
+            let options =
+                AgreeingOptions { config: &config, seed: 1, formats, exit_layer: exit, acceptance: wanted };
+            agreeing(&options, texts, &|_| Ok(None), &mut |_, _| ())
         };
         for wanted in [0.5, 0.8, 0.95] {
             let found = find(2, wanted).unwrap();

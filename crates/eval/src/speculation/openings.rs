@@ -1,4 +1,4 @@
-//! Prompts: how stories begin.
+//! Prompts: the beginnings of stories.
 
 use crate::{Error, Result};
 use offramp_text::TokenStream;
@@ -10,7 +10,8 @@ use offramp_text::TokenStream;
 pub fn openings(
     stream: &TokenStream,
     end_of_text: Option<u32>,
-    (count, tokens): (usize, usize),
+    count: usize,
+    tokens: usize,
 ) -> Result<Vec<Vec<u32>>> {
     let mut all = vec![0; stream.len() as usize];
     stream.read(0, &mut all)?;
@@ -35,10 +36,10 @@ mod tests {
     #[test]
     fn stories_begin_after_an_end() {
         let stream = TokenStream::from_tokens(vec![1, 2, 3, 0, 4, 0, 5, 6, 7, 8, 0, 9, 9, 9], 10).unwrap();
-        let find = |count, tokens| openings(&stream, Some(0), (count, tokens));
+        let find = |count, tokens| openings(&stream, Some(0), count, tokens);
         assert_eq!(find(9, 2).unwrap(), [[1, 2], [5, 6], [9, 9]]);
         assert_eq!(find(2, 1).unwrap(), [[1], [5]]);
-        assert_eq!(openings(&stream, None, (2, 3)).unwrap(), [[1, 2, 3]]);
+        assert_eq!(openings(&stream, None, 2, 3).unwrap(), [[1, 2, 3]]);
         assert!(find(9, 4).unwrap_err().to_string().contains("more than 4 tokens"));
         assert!(find(9, 0).is_err());
     }

@@ -1,10 +1,11 @@
 //! Exit layer × draft length: acceptance, tokens per second, speed-up.
 //!
-//! Machines are shared and drift. In every round all points take their turn over the same prompt, with plain decoding
-//! before and after each exit's lengths; a point's speed-up is over the mean of the two.
+//! Machines are shared and drift. So in every round all points decode the same prompt in turn, with plain
+//! decoding before and after each exit's lengths. A point's speed-up is over the mean of these two.
 //!
-//! The best of many points is best by luck as well. So it meets the adaptive policy again afterwards, in turn over the
-//! same prompts, and what `auto` reached of it is the median of those pairs.
+//! Among many points, luck makes the best look better than it is. So the best point and the adaptive policy
+//! are measured once more, in turn over the same prompts. The share that `auto` reaches is the median of
+//! these pairs.
 
 use super::verify::decode;
 use crate::{Error, Result, Spread};
@@ -13,33 +14,33 @@ use offramp_model::{DraftHead, Llama};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// What to measure.
+/// The options of a sweep.
 #[derive(Clone, Debug)]
 pub struct SweepOptions {
     /// Exits that draft.
     pub exits: Vec<usize>,
-    /// Tokens drafted in a round, at most.
+    /// The most tokens drafted in a round.
     pub lengths: Vec<usize>,
     /// New tokens of each text.
     pub new_tokens: usize,
     /// Rounds, each over the next prompt.
     pub runs: usize,
-    /// How tokens are chosen.
+    /// The sampling options.
     pub sampling: SamplingOptions,
     /// Ids from here on are never chosen.
     pub token_limit: Option<usize>,
-    /// What drafts; none: the model's own head.
+    /// The draft head; `None` for the model's own.
     pub head: Option<DraftHead>,
 }
 
 /// One exit and length.
 #[derive(Clone, Debug, Serialize)]
 pub struct SweepPoint {
-    /// Layers that draft.
+    /// The exit layer that drafts.
     pub exit_layer: usize,
-    /// Tokens drafted in a round, at most.
+    /// The most tokens drafted in a round.
     pub num_speculations: usize,
-    /// Tokens accepted of those drafted.
+    /// Accepted tokens over drafted tokens.
     pub acceptance_rate: f64,
     /// The chance that a token is accepted if all before it in the draft were.
     pub acceptance_of_next: f64,
@@ -49,10 +50,10 @@ pub struct SweepPoint {
     pub speed_up: Spread,
 }
 
-/// The adaptive policy. In the sweep it begins anew with each text.
+/// The adaptive policy. In the sweep it begins without knowledge for each text.
 #[derive(Clone, Debug, Serialize)]
 pub struct AutoPoint {
-    /// Tokens accepted of those drafted; none if it drafted none.
+    /// Accepted tokens over drafted tokens; `None` if it drafted none.
     pub acceptance_rate: Option<f64>,
     /// Tokens per second.
     pub decode: Spread,
@@ -60,31 +61,31 @@ pub struct AutoPoint {
     pub speed_up: Spread,
     /// Its tokens per second over the best point's, text by text, in turn with it after the sweep.
     pub of_best: Spread,
-    /// The same, of one that keeps from text to text what it has learnt.
+    /// The same, for a policy that keeps what it learnt from text to text.
     pub kept_of_best: Spread,
-    /// What it chose, over all rounds; the full depth stands for tokens without a draft.
+    /// Its choices over all rounds. The full depth stands for tokens without a draft.
     pub chosen: Vec<ChosenExit>,
 }
 
 /// How often an exit drafted.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ChosenExit {
-    /// Layers.
+    /// The exit layer.
     pub exit_layer: usize,
     /// Rounds.
     pub rounds: usize,
-    /// Tokens drafted in them.
+    /// The tokens drafted in these rounds.
     pub drafted: usize,
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Clone, Debug, Serialize)]
 pub struct SweepReport {
     /// Plain decoding, tokens per second.
     pub plain: Spread,
-    /// Each exit's lengths in turn.
+    /// All points, exit by exit.
     pub points: Vec<SweepPoint>,
-    /// Which of them had the highest median speed-up.
+    /// The index of the point with the highest median speed-up.
     pub best: usize,
     /// The adaptive policy.
     pub auto: AutoPoint,
@@ -94,14 +95,15 @@ pub struct SweepReport {
     pub runs: usize,
     /// The instruction set in use.
     pub kernels: &'static str,
-    /// Threads that shared the work.
+    /// The number of threads.
     pub threads: usize,
 }
 
-/// Measures every point, plain decoding and the adaptive policy over `prompts`; `progress` hears texts done and to do.
+/// Measures every point, plain decoding and the adaptive policy over `prompts`. `progress` gets the texts
+/// done and the total.
 ///
 /// # Errors
-/// If an exit does not exist, there is nothing to measure, or a prompt leaves no room for the new tokens.
+/// If an exit does not exist, there is nothing to measure, or the new tokens do not fit after a prompt.
 pub fn sweep(
     model: &Arc<Llama>,
     prompts: &[Vec<u32>],
@@ -109,12 +111,12 @@ pub fn sweep(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<SweepReport> {
     check(model, prompts, options)?;
-    let mut points: Vec<Samples> = Vec::new();
+    let mut points: Vec<PointSamples> = Vec::new();
     for &exit_layer in &options.exits {
         let drafts = options.lengths.iter().map(|&num_speculations| Draft { exit_layer, num_speculations });
-        points.extend(drafts.map(|draft| Samples { draft: Some(draft), ..Samples::default() }));
+        points.extend(drafts.map(|draft| PointSamples { draft: Some(draft), ..PointSamples::default() }));
     }
-    points.push(Samples::default()); // the adaptive policy
+    points.push(PointSamples::default()); // the adaptive policy
     let texts = points.len() + options.exits.len() + 2 + REMATCH;
     let mut bench = Bench { model, options, done: 0, all: options.runs * texts };
     let mut plain = Vec::new();
@@ -135,7 +137,7 @@ pub fn sweep(
         }
     }
     let auto = points.pop().expect("it was put there");
-    let points: Vec<SweepPoint> = points.into_iter().map(Samples::point).collect();
+    let points: Vec<SweepPoint> = points.into_iter().map(PointSamples::point).collect();
     let best =
         (0..points.len()).max_by(|&a, &b| points[a].speed_up.median.total_cmp(&points[b].speed_up.median));
     let best = best.expect("checked: there are points");
@@ -152,8 +154,8 @@ pub fn sweep(
     })
 }
 
-/// Texts of a round after the sweep: the best point's, and those of the policy that begins anew and of the one that does
-/// not.
+/// The texts of a round after the sweep: one of the best point, one of the policy without knowledge, one of
+/// the policy that keeps what it learnt.
 const REMATCH: usize = 3;
 
 fn check(model: &Arc<Llama>, prompts: &[Vec<u32>], options: &SweepOptions) -> Result<()> {
@@ -180,7 +182,7 @@ fn rate(statistics: &Statistics) -> f64 {
     statistics.decode_tokens_per_second().unwrap_or(f64::NAN)
 }
 
-/// What decodes, and how many texts it has.
+/// Decodes the texts of a sweep and counts them.
 struct Bench<'a> {
     model: &'a Arc<Llama>,
     options: &'a SweepOptions,
@@ -196,7 +198,7 @@ impl Bench<'_> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Statistics> {
         let SweepOptions { new_tokens, sampling, token_limit, .. } = *self.options;
-        // No stop token: texts of one length compare.
+        // No stop token: texts of the same length are comparable.
         let options =
             GenerateOptions { max_new_tokens: new_tokens, stop_tokens: Vec::new(), token_limit, sampling };
         let found = decode(self.model, prompt, &options, speculation)?;
@@ -209,7 +211,8 @@ impl Bench<'_> {
         Speculation::auto(Adaptive::default()).with_head(self.options.head.clone())
     }
 
-    /// What the policy reaches of `best`: where it begins anew with each text, and where it does not.
+    /// The share of the best point's speed that the policy reaches, without knowledge and with what it
+    /// learnt.
     fn rematch(
         &mut self,
         prompts: &[Vec<u32>],
@@ -245,16 +248,16 @@ impl SweepPoint {
     }
 }
 
-/// A point's texts.
+/// The texts of one point.
 #[derive(Default)]
-struct Samples {
+struct PointSamples {
     draft: Option<Draft>,
     statistics: Vec<Statistics>,
     speed_ups: Vec<f64>,
     chosen: Vec<ChosenExit>,
 }
 
-impl Samples {
+impl PointSamples {
     fn exit(&self) -> Option<usize> {
         self.draft.map(|draft| draft.exit_layer)
     }

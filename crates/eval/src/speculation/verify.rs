@@ -1,4 +1,4 @@
-//! Plain against speculative decoding over many prompts: equal or not, counted.
+//! Compares plain and speculative decoding over many prompts, and counts the equal texts.
 
 use crate::Result;
 use offramp_engine::{Completion, GenerateOptions, Session, Speculation, Statistics, Workspace, generate};
@@ -7,32 +7,32 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// A way to decode, by a name that a reader understands.
+/// A kind of speculation, and its name for the reader.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub struct NamedSpeculation {
     /// "auto", "6:4".
     pub name: String,
-    /// It.
+    /// The speculation.
     pub speculation: Speculation,
 }
 
 /// The first difference of two texts.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// Which prompt, from 0.
+    /// The index of the prompt.
     pub prompt: usize,
-    /// Which way.
+    /// The name of the kind of speculation.
     pub way: String,
-    /// Which new token, from 0.
+    /// The index of the new token.
     pub token: usize,
 }
 
-/// What was compared.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct VerifyReport {
     /// Texts that were decoded with speculation.
     pub texts: usize,
-    /// Those of them that are the plain ones, token for token.
+    /// Those that equal the plain ones, token for token.
     pub equal: usize,
     /// Tokens of all plain texts.
     pub plain_tokens: usize,
@@ -40,13 +40,14 @@ pub struct VerifyReport {
     pub tokens: usize,
     /// Tokens drafted.
     pub drafted: usize,
-    /// Those accepted.
+    /// Tokens accepted.
     pub accepted: usize,
-    /// Where texts differ first.
+    /// The first difference of each text that differs.
     pub differences: Vec<Difference>,
 }
 
-/// Decodes every prompt plainly and in every way; `progress` hears texts done and to do.
+/// Decodes every prompt plainly and with each kind of speculation. `progress` gets the texts done and the
+/// total.
 ///
 /// # Errors
 /// If a prompt does not fit, or an exit does not exist.
@@ -54,7 +55,7 @@ pub fn verify(
     model: &Arc<Llama>,
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
-    ways: &mut [Way],
+    ways: &mut [NamedSpeculation],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<VerifyReport> {
     let (mut report, mut done) = (VerifyReport::default(), 0);
@@ -86,7 +87,7 @@ pub fn verify(
     Ok(report)
 }
 
-/// A text in a session of its own.
+/// Generates a text in its own session.
 pub(super) fn decode(
     model: &Arc<Llama>,
     prompt: &[u32],
@@ -124,8 +125,8 @@ mod tests {
         };
         let fixed = Speculation::fixed(Draft { exit_layer: 2, num_speculations: 3 });
         let mut ways = [
-            Way { name: "2:3".into(), speculation: fixed },
-            Way { name: "auto".into(), speculation: Speculation::auto(Adaptive::by_bytes()) },
+            NamedSpeculation { name: "2:3".into(), speculation: fixed },
+            NamedSpeculation { name: "auto".into(), speculation: Speculation::auto(Adaptive::by_bytes()) },
         ];
         let mut heard = Vec::new();
         let prompts = [vec![1, 2], vec![3], vec![4, 5, 6]];

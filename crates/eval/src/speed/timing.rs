@@ -1,4 +1,4 @@
-//! The samples themselves: prompts, tokens one by one, and several tokens in one call.
+//! Takes the samples: prompts, tokens one by one, and several tokens in one call.
 
 use super::MemoryProbe;
 use super::{DecodeSample, ExitSpeed, SpeedOptions, Spread, VerifySample};
@@ -11,22 +11,23 @@ use std::time::Instant;
 
 /// New tokens of the warm-up.
 const WARM_UP: usize = 2;
-/// Pairs of calls that verify, in a round.
+/// Pairs of verifying calls in a round.
 const PAIRS: usize = 2;
 
-/// A session, and what it took so far.
+/// A session and its times so far.
 pub(super) struct Timed {
     session: Session,
     workspace: Workspace,
-    /// The prompt, and what is decoded after it.
+    /// The prompt, then the tokens that are decoded.
     tokens: Vec<u32>,
     options: SpeedOptions,
     exits: Vec<Samples>,
-    /// Their places, the shallowest first: whoever is next finds what it shares with those before in the cache.
+    /// The indices of the exits, the shallowest first: each finds the keys and values of those before it in
+    /// the cache.
     turns: Vec<usize>,
 }
 
-/// What one exit took.
+/// The samples of one exit.
 pub(super) struct Samples {
     exit_layer: usize,
     prefill: Vec<f64>,
@@ -37,7 +38,7 @@ pub(super) struct Samples {
 impl Timed {
     pub(super) fn new(model: &Arc<Llama>, options: &SpeedOptions, exits: &[usize]) -> Result<Self> {
         let vocab = model.config().vocab_size;
-        // Speed does not depend on which tokens they are; these are spread over the vocabulary.
+        // Speed does not depend on which tokens these are; they are spread over the vocabulary.
         let tokens =
             (0..options.prompt_tokens + options.new_tokens).map(|i| (i * 7919 % vocab) as u32).collect();
         let mut turns: Vec<_> = (0..exits.len()).collect();
@@ -54,7 +55,7 @@ impl Timed {
         })
     }
 
-    /// Everything once, uncounted: caches, threads, and the memory that is asked for at first.
+    /// Runs everything once, uncounted: caches, threads, first allocations.
     pub(super) fn warm_up(&mut self) -> Result<()> {
         self.prefill()?;
         self.decode(self.options.new_tokens.min(WARM_UP), &mut |_| ())?;
@@ -66,17 +67,17 @@ impl Timed {
         Ok(())
     }
 
-    /// Whether there are as many counted samples as were asked for.
+    /// Whether enough samples count.
     pub(super) fn is_complete(&self) -> bool {
         self.counted() >= self.options.runs
     }
 
-    /// Of each exit: a round counts for all of them or for none.
+    /// The rounds that count: a round counts for all exits or for none.
     fn counted(&self) -> usize {
         self.exits.first().map_or(self.options.runs, Samples::counted)
     }
 
-    /// All exits in turn.
+    /// Times all exits in turn.
     pub(super) fn round(
         &mut self,
         round: usize,
@@ -94,7 +95,7 @@ impl Timed {
         for (exit, seconds) in self.exits.iter_mut().zip(decode) {
             exit.decode.push(DecodeSample::new(seconds, probes));
         }
-        // What needs no probe is not taken again.
+        // Samples that need no probe are not repeated.
         if round < self.options.runs {
             self.exits.iter_mut().zip(prefill).for_each(|(exit, seconds)| exit.prefill.push(seconds));
             for _ in 0..if self.options.verify > 0 { PAIRS } else { 0 } {
@@ -108,8 +109,8 @@ impl Timed {
         Ok(())
     }
 
-    /// Each exit's seconds from the prompt to its first token; the deepest comes last, so that all find their keys and
-    /// values afterwards.
+    /// The seconds of each exit from the prompt to its first token. The deepest exit comes last, so that all
+    /// find their keys and values afterwards.
     fn prefill(&mut self) -> Result<Vec<f64>> {
         let mut seconds = vec![0.0; self.exits.len()];
         for &e in &self.turns {
@@ -124,7 +125,8 @@ impl Timed {
         Ok(seconds)
     }
 
-    /// Each exit's seconds of `count` tokens after the prompt, token by token in turn; `progress` hears how many.
+    /// The seconds of each exit for `count` tokens after the prompt, with exits in turn; `progress` gets the
+    /// number of tokens.
     fn decode(&mut self, count: usize, progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>> {
         let mut seconds = vec![0.0; self.exits.len()];
         for done in 0..count {
@@ -159,7 +161,7 @@ impl Timed {
         samples.flat_map(|sample| [sample.bandwidth_before, sample.bandwidth_after]).collect()
     }
 
-    /// What every exit took, in the order asked for.
+    /// The samples of every exit, in the order of the options.
     pub(super) fn into_exits(self) -> impl Iterator<Item = Samples> {
         self.exits.into_iter()
     }

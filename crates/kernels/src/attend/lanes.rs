@@ -1,6 +1,6 @@
 //! The arithmetic of attention, written once over vectors of 16 lanes; tables compile it for their own.
 
-use super::vector::{LANES, Vector};
+use super::vector::{LANES, Vector, exp};
 use super::{Attend, BLOCK, Blocks, padded};
 use crate::columns::ColumnsMut;
 use std::cell::Cell;
@@ -368,20 +368,4 @@ fn add_columns<V: Vector, const R: usize, const W: usize>(
             sums[r][w].store(&mut out[w]);
         }
     }
-}
-
-/// `e^x` for x ≤ 0, as [`crate::lanes`] computes it; 0 below −86.6, and NaN stays NaN.
-#[inline(always)]
-fn exp<V: Vector>(x: V) -> V {
-    const ROUND: f32 = 12_582_912.0;
-    let shifted = x.mul_add(x.splat(std::f32::consts::LOG2_E), x.splat(ROUND));
-    let power = shifted.sub(x.splat(ROUND));
-    let rest = power.mul_add(x.splat(-0.693_359_4), x);
-    let rest = power.mul_add(x.splat(2.121_944_4e-4), rest);
-    let mut poly = x.splat(1.987_569_1e-4);
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        poly = poly.mul_add(rest, x.splat(coefficient));
-    }
-    let value = poly.mul(rest).mul_add(rest, rest).add(x.splat(1.0));
-    value.mul(shifted.power()).unless_below(x, -86.6)
 }

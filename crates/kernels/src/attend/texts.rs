@@ -2,7 +2,7 @@
 
 use super::{Attend, Blocks};
 use crate::columns::{Claims, ColumnsMut};
-use crate::table::active;
+use crate::dispatch::active;
 use crate::{pool, team};
 
 /// Multiply-adds of scores below which a thread is not worth calling.

@@ -1,5 +1,6 @@
 //! What attention asks of a vector of 16 lanes.
 
+use crate::exponential::{self, Split};
 use half::f16;
 
 /// Lanes of a vector: one AVX-512 register, two AVX2, four SSE.
@@ -31,4 +32,38 @@ pub(crate) trait Vector: Copy {
     fn sum(self) -> f32;
     /// Asks memory for what will be read soon; there need not be such an address.
     fn ask_for(address: usize);
+}
+
+impl<V: Vector> exponential::Lanes for V {
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self {
+        Vector::splat(self, x)
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Vector::add(self, other)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Vector::sub(self, other)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Vector::mul(self, other)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        Vector::mul_add(self, factor, term)
+    }
+}
+
+/// `e^x` for x ≤ 0; 0 below −86.6, and NaN stays NaN.
+#[inline(always)]
+pub(super) fn exp<V: Vector>(x: V) -> V {
+    let Split { value, shifted } = exponential::split(x);
+    value.mul(shifted.power()).unless_below(x, -86.6)
 }

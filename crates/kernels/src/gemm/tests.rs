@@ -1,5 +1,5 @@
 use super::*;
-use crate::table::available;
+use crate::dispatch::available;
 use half::bf16;
 
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -46,7 +46,7 @@ fn every_table_follows_the_definition() {
                 for (left, right) in lefts.iter().flat_map(|left| rights.map(|right| (*left, right))) {
                     let mut out = vec![3.0; m * (n + 1)];
                     let target = MatrixMut::new(&mut out, m, n).with_row_stride(n + 1);
-                    gemm_with(table, target, write, (left, right), how(factors, threads));
+                    gemm_with(table, target, write, left, right, how(factors, threads));
                     outs.push(out);
                 }
                 let name = format!("{} {factors:?} {m} {n} {k}", table.name);
@@ -64,7 +64,7 @@ fn every_table_follows_the_definition() {
     }
 }
 
-/// Rows alone, on one thread, have the bits that they have among others on all.
+/// RowFactors alone, on one thread, have the bits that they have among others on all.
 #[test]
 fn an_element_is_summed_alike_in_every_cut() {
     let (m, n, k) = (61, 75, 1300);
@@ -74,12 +74,12 @@ fn an_element_is_summed_alike_in_every_cut() {
         let mut all = vec![f32::NAN; m * n];
         let left = Matrix::new(&a[..], m, k);
         let target = MatrixMut::new(&mut all, m, n);
-        gemm_with(table, target, Write::Replace, (left, right), how(factors, Threads::All));
+        gemm_with(table, target, Write::Replace, left, right, how(factors, Threads::All));
         for row in [0, 8, 60] {
             let mut alone = vec![f32::NAN; n];
             let left = Matrix::new(&a[row * k..][..k], 1, k);
             let target = MatrixMut::new(&mut alone, 1, n);
-            gemm_with(table, target, Write::Replace, (left, right), how(factors, Threads::One));
+            gemm_with(table, target, Write::Replace, left, right, how(factors, Threads::One));
             assert_eq!(alone, all[row * n..][..n], "{} {factors:?}", table.name);
         }
     }
@@ -97,7 +97,7 @@ fn rounded_operands_are_those_that_packing_rounds() {
         let product = |left: Matrix<'_>, right: Matrix<'_>| {
             let mut out = vec![0.0; m * n];
             let target = MatrixMut::new(&mut out, m, n);
-            gemm_with(table, target, Write::Replace, (left, right), how(Factors::Bf16, Threads::One));
+            gemm_with(table, target, Write::Replace, left, right, how(Factors::Bf16, Threads::One));
             out.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
         };
         let whole = product(Matrix::new(&a[..], m, k), Matrix::new(&b[..], k, n));
@@ -113,7 +113,7 @@ fn what_is_not_a_number_stays_visible() {
             let (mut out, a, b) = ([0.0; 2], [1.0, bad, 2.0, 3.0], [1.0, 2.0]);
             let (left, right) = (Matrix::new(&a[..], 2, 2), Matrix::new(&b[..], 2, 1));
             let target = MatrixMut::new(&mut out, 2, 1);
-            gemm_with(table, target, Write::Replace, (left, right), how(factors, Threads::One));
+            gemm_with(table, target, Write::Replace, left, right, how(factors, Threads::One));
             assert!(!out[0].is_finite() && out[1] == 4.0, "{} {factors:?} {bad}: {out:?}", table.name);
         }
     }

@@ -1,22 +1,16 @@
-//! Floats become strips, and strips floats again.
+//! Packs floats into strips, and unpacks them.
 
-use super::{Codes, QUAD, STRIP};
-use crate::table::active;
+use super::layout::{Codes, SCALES, STRIP};
+use super::pack_strip::place;
+use crate::dispatch::active;
 use half::bf16;
 
-/// Added and taken away again it rounds a float below 2²² to a whole number, ties to even.
-const ROUND: f32 = 12_582_912.0;
-/// Sums kept side by side.
-const LANES: usize = 16;
-/// Scales tried for a block of 4 bits: the largest weight becomes −8, give or take so many tenths.
-const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
-
-/// Quantises up to [`STRIP`] rows, `[rows, in_features]`, into one strip; rows that are missing are zeros.
+/// Quantizes up to [`STRIP`] rows, `[rows, in_features]`, into one strip; rows that are missing are zeros.
 ///
-/// int8 takes the largest weight of a block to ±127. int4 tries scales around that of its largest weight
-/// and keeps the one with the least squared error (its least-squares fit; llama.cpp's way); never one that is
-/// worse than the plain scale, which takes that weight to −8. A weight that is not finite makes its block's
-/// scale NaN, so that no product hides it.
+/// int8 takes the largest weight of a block to ±127. int4 tries several scales around that of its largest
+/// weight, fits each by least squares and keeps the one with the least squared error, as llama.cpp does. It
+/// is never worse than the plain scale, which takes the largest weight to −8. A weight that is not finite
+/// makes its block's scale NaN, so that no product hides it.
 ///
 /// # Panics
 /// If there are more rows, or `strip` is not [`Codes::strip_bytes`] long.
@@ -24,149 +18,6 @@ pub fn pack(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
     assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
     assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
     (active().pack)(codes, rows, in_features, strip);
-}
-
-/// What every table does alike, without fusing anything: the same weights give the same strips everywhere.
-#[inline(always)]
-pub(crate) fn pack_strip<const FMA: bool>(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
-    match codes {
-        Codes::Int8 => pack_blocks::<64>(codes, rows, in_features, strip),
-        Codes::Int4 => pack_blocks::<32>(codes, rows, in_features, strip),
-    }
-}
-
-#[inline(always)]
-fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
-    for (index, block) in strip.chunks_exact_mut(codes.block_bytes()).enumerate() {
-        block.fill(0);
-        let first = index * BLOCK;
-        for row in 0..STRIP {
-            let mut weights = [0.0; BLOCK];
-            if let Some(values) = rows.get(row * in_features..(row + 1) * in_features) {
-                let values = &values[first..in_features.min(first + BLOCK)];
-                weights[..values.len()].copy_from_slice(values);
-            }
-            let scale = match codes {
-                _ if weights.iter().fold(false, |odd, weight| odd | !weight.is_finite()) => bf16::NAN,
-                Codes::Int8 => bf16::from_f32(largest(&weights).abs() / 127.0),
-                Codes::Int4 => fitted_scale(&weights),
-            };
-            let found = round_all(&weights, scale.to_f32(), codes);
-            put(codes, block, row, &found, scale);
-        }
-    }
-}
-
-/// Writes a row's share of a block.
-#[inline(always)]
-fn put(codes: Codes, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
-    for (k, &code) in found.iter().enumerate() {
-        let code = (code + codes.zero()) as u8;
-        let (byte, shift) = place(codes, row, k);
-        block[byte] |= code << shift;
-    }
-    let scales = block.len() - super::SCALES;
-    block[scales + 2 * row..][..2].copy_from_slice(&scale.to_le_bytes());
-}
-
-/// Where a code stands in its block: the byte, and how far it is shifted up there.
-fn place(codes: Codes, row: usize, k: usize) -> (usize, usize) {
-    let (quad, lane) = (k / QUAD, row * QUAD + k % QUAD);
-    match codes {
-        Codes::Int8 => (quad * STRIP * QUAD + lane, 0),
-        // The even quad low, the odd one high.
-        Codes::Int4 => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
-    }
-}
-
-/// The weight of the largest magnitude; of two such, the positive one.
-#[inline(always)]
-fn largest(weights: &[f32]) -> f32 {
-    let mut ends = [[0f32; LANES]; 2];
-    for weights in weights.as_chunks::<LANES>().0 {
-        for i in 0..LANES {
-            ends[0][i] = if weights[i] < ends[0][i] { weights[i] } else { ends[0][i] };
-            ends[1][i] = if weights[i] > ends[1][i] { weights[i] } else { ends[1][i] };
-        }
-    }
-    let least = ends[0].iter().fold(0f32, |least, &w| if w < least { w } else { least });
-    let most = ends[1].iter().fold(0f32, |most, &w| if w > most { w } else { most });
-    if -least > most { least } else { most }
-}
-
-/// Adds the lanes.
-#[inline(always)]
-fn sum(lanes: [f32; LANES]) -> f32 {
-    lanes.iter().sum()
-}
-
-#[inline(always)]
-fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
-    let largest = largest(weights);
-    if largest == 0.0 {
-        return bf16::ZERO;
-    }
-    // Whatever the magnitude, squares of shares neither vanish nor overflow.
-    let mut shares = *weights;
-    shares.iter_mut().for_each(|share| *share /= largest);
-    let mut best = (f32::NEG_INFINITY, 0.0);
-    for tenths in TENTHS {
-        let inverse = -(8.0 + 0.1 * tenths as f32);
-        let (mut along, mut square) = ([0.0; LANES], [0.0; LANES]);
-        for shares in shares.as_chunks::<LANES>().0 {
-            for i in 0..LANES {
-                let code = round(shares[i] * inverse).clamp(-8.0, 7.0);
-                along[i] += shares[i] * code;
-                square[i] += code * code;
-            }
-        }
-        let (along, square) = (sum(along), sum(square));
-        // Error = Σ share² − along² / square.
-        let explained = along * along / square;
-        if explained > best.0 {
-            best = (explained, along / square);
-        }
-    }
-    // `bf16` moves a scale by up to its 512th part: where the fit gains less, the plain scale may be better.
-    let [fitted, plain] = [best.1, -0.125].map(|share| bf16::from_f32(share * largest));
-    let error = |scale: bf16| -> f32 {
-        let scale = scale.to_f32() / largest;
-        let codes = round_all(&shares, scale, Codes::Int4);
-        let mut errors = [0.0; LANES];
-        for (shares, codes) in shares.as_chunks::<LANES>().0.iter().zip(codes.as_chunks::<LANES>().0) {
-            for i in 0..LANES {
-                let error = shares[i] - codes[i] as f32 * scale;
-                errors[i] += error * error;
-            }
-        }
-        sum(errors)
-    };
-    if error(fitted) < error(plain) { fitted } else { plain }
-}
-
-#[inline(always)]
-fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: Codes) -> [i32; BLOCK] {
-    let (least, most) = match codes {
-        Codes::Int8 => (-127.0, 127.0),
-        Codes::Int4 => (-8.0, 7.0),
-    };
-    if scale == 0.0 {
-        return [0; BLOCK];
-    }
-    // Divided, because the smallest scales have no inverse.
-    let mut codes = [0; BLOCK];
-    for (code, weight) in codes.iter_mut().zip(weights) {
-        // The sum's lowest bits are the whole number.
-        let whole = round(weight / scale).clamp(least, most) + ROUND;
-        *code = whole.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    }
-    codes
-}
-
-/// To the nearest whole number, ties to even, for what is below 2²² (and what is above is clamped anyway).
-#[inline(always)]
-fn round(x: f32) -> f32 {
-    (x + ROUND) - ROUND
 }
 
 /// The weights of a strip's first rows, as many as `rows` `[rows, in_features]` has room for.
@@ -178,7 +29,7 @@ pub fn unpack(codes: Codes, strip: &[u8], in_features: usize, rows: &mut [f32]) 
     assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
     for (row, values) in rows.chunks_exact_mut(in_features).enumerate() {
         for (block, values) in strip.chunks_exact(codes.block_bytes()).zip(values.chunks_mut(codes.block())) {
-            let scale = [0, 1].map(|byte| block[block.len() - super::SCALES + 2 * row + byte]);
+            let scale = [0, 1].map(|byte| block[block.len() - SCALES + 2 * row + byte]);
             let scale = bf16::from_le_bytes(scale).to_f32();
             for (k, value) in values.iter_mut().enumerate() {
                 let (byte, shift) = place(codes, row, k);

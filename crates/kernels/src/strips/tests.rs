@@ -1,5 +1,6 @@
 //! Packing: how far a weight may move, and where every byte stands.
 
+use super::layout::{QUAD, SCALES};
 use super::*;
 use half::bf16;
 use proptest::prelude::*;

@@ -1,9 +1,9 @@
-//! Codes become strips, and strips codes again.
+//! Packs ternary codes into strips, and unpacks them.
 
-use super::{BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP, ZEROS, strip_bytes};
+use super::layout::{BLOCK_BYTES, LINE, QUAD, QUADS, STEP, STRIP, ZEROS, strip_bytes};
 
-/// Packs up to [`STRIP`](crate::strips::STRIP) rows of codes −1, 0 and 1, `[rows, in_features]`, into one strip;
-/// rows that are missing are zeros.
+/// Packs up to [`STRIP`](crate::strips::STRIP) rows of codes −1, 0 and 1, `[rows, in_features]`, into one
+/// strip; rows that are missing are zeros.
 ///
 /// # Panics
 /// If there are more rows, or `strip` is not [`strip_bytes`] long.

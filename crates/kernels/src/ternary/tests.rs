@@ -1,5 +1,6 @@
 //! Packing: where every code stands, and that it comes back.
 
+use super::layout::{BLOCK, STRIP};
 use super::*;
 use proptest::prelude::*;
 

@@ -1,6 +1,18 @@
 //! How AVX2's table and AVX-512's are put together.
 
-/// Defines a module's `TABLE`: the functions of `lanes` compiled for `$features`, beside its products.
+/// The functions in plain Rust that each table compiles for its instruction set.
+pub(super) mod plain {
+    pub(in crate::x86) use crate::bit_linear::row_kernels::{hadamard, quantise_row};
+    pub(in crate::x86) use crate::elementwise::{
+        adamw, axpy, dot, narrow, rms_norm, rms_norm_backward, rope, silu_mul, silu_mul_backward, softmax,
+        softmax_backward, sum_of_squares,
+    };
+    pub(in crate::x86) use crate::strips::block_quantized::quantize_token;
+    pub(in crate::x86) use crate::strips::pack_strip::pack_strip;
+}
+
+/// Defines a module's `TABLE`: the functions that are plain Rust compiled for `$features`, beside its
+/// products.
 macro_rules! table {
     ($name:literal, $features:literal, $gemm:expr, $gemm_bf16:expr) => {
         /// Handed out by `super::tables` alone, which asks the processor first.
@@ -18,7 +30,7 @@ macro_rules! table {
             quantise_row,
             hadamard,
             pack: pack_strip,
-            quantise,
+            quantize_token,
             dot,
             axpy,
             sum_of_squares,
@@ -38,11 +50,10 @@ macro_rules! table {
 
         super::wiring::compiled_for! { $features:
             fn pack_strip(codes: $crate::strips::Codes, rows: &[f32], in_features: usize, strip: &mut [u8]);
-            fn quantise(
+            fn quantize_token(
                 x: &[f32],
                 codes: $crate::strips::Codes,
-                places: usize,
-                out: $crate::strips::Places<'_>
+                out: $crate::strips::block_quantized::TokenMut<'_>
             );
             fn quantise_row(
                 activations: $crate::bit_linear::Activations,
@@ -54,25 +65,25 @@ macro_rules! table {
             fn sum_of_squares(x: &[f32]) -> f64;
             fn dot(a: &[f32], b: &[f32]) -> f32;
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> f32;
-            fn rms_norm_backward(row: $crate::table::NormRow<'_>, d_x: &mut [f32], d_weight: &mut [f32]);
+            fn rms_norm_backward(row: $crate::elementwise::NormRow<'_>, d_x: &mut [f32], d_weight: &mut [f32]);
             fn softmax(x: &mut [f32]) -> f32;
             fn softmax_backward(p: &[f32], d: &mut [f32]);
             fn narrow(x: &[f32], out: &mut [half::bf16]);
             fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]);
             fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d_out: &[f32]);
             fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]);
-            fn adamw(step: &$crate::table::AdamWStep, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]);
+            fn adamw(step: &$crate::elementwise::AdamWStep, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]);
         }
     };
 }
 
-/// Compiles functions of `lanes` for an instruction set, with fused multiply-add.
+/// Compiles functions of [`plain`] for an instruction set, with fused multiply-add.
 macro_rules! compiled_for {
     ($features:literal: $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)?;)*) => {$(
         fn $name($($arg: $type),*) $(-> $out)? {
             #[target_feature(enable = $features)]
             fn compiled($($arg: $type),*) $(-> $out)? {
-                $crate::lanes::$name::<true>($($arg),*)
+                super::wiring::plain::$name::<true>($($arg),*)
             }
             // SAFETY: this table is handed out only where the processor has its instructions.
             unsafe { compiled($($arg),*) }
@@ -80,4 +91,19 @@ macro_rules! compiled_for {
     )*};
 }
 
-pub(super) use {compiled_for, table};
+/// Compiles products of `simd` for an instruction set.
+macro_rules! products {
+    ($features:literal: $(fn $name:ident($factors:ty) = $product:path;)*) => {$(
+        fn $name(factors: $factors, out: $crate::columns::ColumnsMut<'_>) {
+            #[target_feature(enable = $features)]
+            fn compiled(factors: $factors, out: $crate::columns::ColumnsMut<'_>) {
+                // SAFETY: this function has the instructions.
+                unsafe { $product(factors, out) }
+            }
+            // SAFETY: this table is handed out only where the processor has its instructions.
+            unsafe { compiled(factors, out) }
+        }
+    )*};
+}
+
+pub(super) use {compiled_for, products, table};

@@ -1,4 +1,4 @@
-//! By what damage to a file is noticed: its length and a checksum, taken while it is written.
+//! The length and a checksum of each file, taken while it is written: damage is noticed by them.
 
 use crate::error::{Error, Result, open_regular};
 use offramp_files::Unfinished;
@@ -8,13 +8,13 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use twox_hash::XxHash64;
 
-/// Bytes that are read at a time to be summed up.
+/// Bytes that are read at a time.
 const PIECE: usize = 1 << 20;
 
-/// Files of a folder by their names.
+/// The checksums of a folder's files by their names.
 pub type Checksums = BTreeMap<String, Checksum>;
 
-/// What a file was when it was written.
+/// Length and checksum of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checksum {
@@ -24,17 +24,17 @@ pub struct Checksum {
 }
 
 impl Checksum {
-    /// Of bytes in memory.
+    /// The checksum of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         let mut sum = Sum::default();
         sum.add(bytes);
         sum.checksum()
     }
 
-    /// Checks that the file at `path` is still what was written. It is read piece by piece.
+    /// Checks that the file at `path` has not changed since it was written.
     ///
     /// # Errors
-    /// If it cannot be read, or is not.
+    /// If it cannot be read, or has changed.
     pub fn check(&self, path: &Path) -> Result<()> {
         let failed = |error| Error::read(path, error);
         let damaged = |what, found: String, expected: String| {
@@ -62,7 +62,7 @@ impl Checksum {
     }
 }
 
-/// A checksum in the making.
+/// Computes a checksum piece by piece.
 #[derive(Default)]
 struct Sum {
     bytes: u64,
@@ -81,7 +81,7 @@ impl Sum {
     }
 }
 
-/// A file that sums up what is written to it.
+/// A file whose checksum is computed while it is written.
 pub(super) struct Summed {
     file: Unfinished,
     sum: Sum,
@@ -119,7 +119,7 @@ mod tests {
     use crate::checkpoint::write_atomically;
     use std::fs;
 
-    /// What `xxh64sum` prints, so that anybody can look.
+    /// The output of `xxh64sum`.
     #[test]
     fn it_is_xxh64() {
         assert_eq!(Checksum::of(b"").xxh64, "ef46db3751d8e999");

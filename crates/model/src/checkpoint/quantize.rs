@@ -1,4 +1,4 @@
-//! A checkpoint folder in other number formats, made piece by piece.
+//! Converts a checkpoint folder to other number formats, piece by piece.
 
 use super::replace::{Unfinished, replace_folder, write_atomically};
 use super::tensors::header;
@@ -15,10 +15,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Floats that are converted before they are written.
+/// Floats that are converted at a time.
 const PIECE: usize = 1 << 21;
 
-/// What goes along with the weights, where it is there. A card does not: its numbers are those of other weights.
+/// Files that are copied if they exist. A card is not: its numbers were measured with other weights.
 const COMPANIONS: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -31,7 +31,7 @@ const COMPANIONS: [&str; 6] = [
 /// What [`quantize`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Quantized {
-    /// What the new folder holds.
+    /// The formats of the new folder.
     pub formats: Formats,
     /// Bytes of the weights read.
     pub bytes_before: u64,
@@ -39,7 +39,7 @@ pub struct Quantized {
     pub bytes_after: u64,
 }
 
-/// A tensor of the new folder, and the one that it is made from.
+/// A tensor of the new folder, and the tensor that it is made from.
 struct Part {
     spec: TensorSpec,
     from: TensorSpec,
@@ -50,7 +50,7 @@ struct Part {
 /// How a tensor is made from the other.
 #[derive(Clone, Copy, PartialEq)]
 enum Made {
-    /// Piece by piece, from its values.
+    /// From its values, piece by piece.
     Encoded,
     /// The packed codes of a ternary matrix.
     Packed,
@@ -58,17 +58,18 @@ enum Made {
     Scale,
 }
 
-/// Writes the model of the folder `from` to a new folder `to`, its weights in `formats`; what these do not say
-/// stays as it is. Integers become floats again, but never other integers. A folder of floats is one for stock
-/// `transformers`, a quantised one loads here without conversion; a `bitskip-v1` is one for both, its layers packed as
-/// `bitnet` packs them. Floats made of packed layers are those that give the same codes and steps. `progress` hears how many bytes of the weights
-/// are written, of how many.
+/// Writes the model of the folder `from` to a new folder `to`, with its weights in `formats`; a part whose
+/// format is not given keeps its own. Integers can become floats again, but not other integers. Stock
+/// `transformers` loads a folder of floats; a quantized one loads here without conversion. Both load a
+/// `bitskip-v1` whose layers are packed as `bitnet` packs them. Packed layers become floats that are rounded
+/// to the same codes and steps. `progress` gets the bytes written so far and the bytes of all weights.
 ///
-/// Norms are kept in `f32`, and an embedding in `bf16` unless the layers are in `f32` or it is a tied head.
+/// Norms and biases stay in `f32`. The embedding is in `bf16`, unless the layers are in `f32` or it is a tied
+/// head.
 ///
 /// # Errors
-/// If `from` is not a good checkpoint or holds other integers than asked for, or `to` is there already or
-/// cannot be written; then there is no trace of it.
+/// If `from` is not a good checkpoint or holds other integers than asked for, or `to` exists or cannot be
+/// written; then nothing of it is left.
 pub fn quantize(
     from: &Path,
     to: &Path,
@@ -101,20 +102,20 @@ pub fn quantize(
     })
 }
 
-/// The formats of layers and head, where need be those that they have.
+/// The formats of layers and head; those that are not given are the folder's.
 fn held(config: &Config, weights: &Weights, formats: &Formats) -> Result<(Format, Format)> {
     let specs = config.tensors();
     let is_matrix = |spec: &&TensorSpec| spec.kind() == TensorKind::Matrix && !spec.is_embedding();
     let layer = specs.iter().find(is_matrix).expect("a valid config has a layer");
     let format = |wanted: Option<Format>, spec: &TensorSpec| wanted.map_or_else(|| weights.format(spec), Ok);
-    // A head that is not asked for stays as it is beside packed layers.
+    // Beside packed layers a head keeps its format unless one is given.
     let wanted = if formats.layers == Some(Format::Ternary) { formats.head } else { formats.of_head() };
     let head = config.head_source(wanted);
     Ok((format(formats.layers, layer)?, format(wanted, &head)?))
 }
 
-/// What the new file holds: strips first, which are of whole cache lines, then floats, widest first, so that
-/// everything is aligned, and last packed codes, which need not be.
+/// The tensors of the new file. Strips come first, since they fill whole cache lines, then floats, widest
+/// first, so that everything is aligned. Packed codes need no alignment and come last.
 ///
 /// # Errors
 /// If a matrix cannot be packed.

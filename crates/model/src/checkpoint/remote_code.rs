@@ -1,4 +1,4 @@
-//! A model folder that brings its own Python class for `transformers`.
+//! Python code for `transformers` in a model folder.
 
 use super::replace::write_atomically;
 use crate::error::{Error, Result};
@@ -7,8 +7,9 @@ use crate::text_file::read_text;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Writes a Python module into a model folder and announces `class` in its `config.json`, as what
-/// `AutoModelForCausalLM` loads with `trust_remote_code=True`. Without that, stock classes load the folder as before.
+/// Writes a Python module into a model folder and enters `class` in its `config.json` as what
+/// `AutoModelForCausalLM` loads with `trust_remote_code=True`. Without that, the stock class still loads the
+/// folder.
 ///
 /// # Errors
 /// If the folder has no `config.json` that is a JSON object, or a file cannot be written.

@@ -1,4 +1,4 @@
-//! Files and folders that appear whole or not at all, each with what it was when it was written.
+//! Files and folders that appear whole or not at all, with the checksums of the files.
 
 use super::checksum::{Checksum, Summed};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ pub use offramp_files::{free_space, remove_leftovers};
 
 const BUFFER: usize = 1 << 20;
 
-/// A file in the making; dropped unpublished, it is removed.
+/// A file that is being written; if it is dropped unpublished, it is removed.
 pub(super) struct Unfinished {
     file: BufWriter<Summed>,
 }
@@ -24,7 +24,7 @@ impl Unfinished {
         self.file.write_all(bytes).map_err(|error| Error::write(self.file.get_ref().target(), error))
     }
 
-    /// Hands the bytes to the disk, then gives the file its name in place of whatever had it.
+    /// Syncs the bytes to the disk and renames the file onto its target.
     pub(super) fn publish(self) -> Result<Checksum> {
         let target = self.file.get_ref().target().to_owned();
         let failed = |error: io::Error| Error::write(&target, error);
@@ -34,10 +34,10 @@ impl Unfinished {
     }
 }
 
-/// Replaces the file at `path` by what `fill` writes, whole or not at all, and returns what it now is.
+/// Replaces the file at `path` by what `fill` writes, whole or not at all, and returns its checksum.
 ///
 /// # Errors
-/// If `fill` fails or the file cannot be written; then what was there before is still there.
+/// If `fill` fails or the file cannot be written; then the old file is still there.
 pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -47,11 +47,10 @@ pub fn write_atomically(
     unfinished.publish()
 }
 
-/// Replaces the folder at `target` by one that `fill` puts its files in, whole or not at all.
+/// Replaces the folder at `target` by one that `fill` writes, whole or not at all.
 ///
 /// # Errors
-/// What `fill` returns, or if a folder cannot be made or renamed; then what was there before is still
-/// there.
+/// What `fill` returns, or if a folder cannot be made or renamed; then the old folder is still there.
 pub fn replace_folder<E: From<Error>>(
     target: &Path,
     fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
@@ -59,7 +58,8 @@ pub fn replace_folder<E: From<Error>>(
     offramp_files::replace_folder(target, |error| Error::write(target, error).into(), fill)
 }
 
-/// Removes a folder: under a hidden name first, so that a process killed in the middle leaves no half of it.
+/// Removes a folder. It is renamed to a hidden name first, so that a process killed in the middle leaves no
+/// half of it.
 ///
 /// # Errors
 /// If it cannot be renamed or removed.

@@ -5,11 +5,11 @@ use crate::foreign;
 use crate::run_folder::{MODEL, is_model, steps};
 use std::path::{Path, PathBuf};
 
-/// The model folder that `path` means: itself; for a run folder its `model/` or else its newest `step-NNNNNN/`; for a
-/// `models--ORG--NAME` of the hub's cache its snapshot.
+/// The model folder that `path` means: the folder itself; of a run folder its `model/`, or else its newest
+/// `step-NNNNNN/`; of a `models--ORG--NAME` in the hub's cache its snapshot.
 ///
 /// # Errors
-/// If there is none; where it is known what stands there, with the next step.
+/// If there is none. The error says what is there instead and what to do.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         foreign::no_folder(path)?;

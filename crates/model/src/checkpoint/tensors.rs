@@ -1,4 +1,4 @@
-//! A safetensors file: its header, and files of `f32` tensors written and read whole.
+//! Writing and reading safetensors files of `f32` tensors.
 
 use super::checksum::Checksum;
 use super::replace::Unfinished;
@@ -12,10 +12,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-/// Where tensors of a file begin, if all before them are of whole lines.
+/// Tensors begin at a multiple of this if all before them fill whole cache lines.
 const CACHE_LINE: usize = 64;
 
-/// Writes named `f32` tensors to a safetensors file, one after the other as `tensors` gives them.
+/// Writes named `f32` tensors to a safetensors file, in the order of `specs`.
 ///
 /// # Errors
 /// If a name comes twice, a tensor has the wrong length, or the file cannot be written.
@@ -38,14 +38,14 @@ pub fn write_tensors<'a>(
     unfinished.publish()
 }
 
-/// Reads what [`write_tensors`] wrote, which must be exactly the tensors of `specs`: each in turn into the
-/// slice that stands beside its spec.
+/// Reads a file that [`write_tensors`] wrote, which must hold exactly the tensors of `specs`: each into the
+/// slice with the same index.
 ///
 /// # Errors
-/// If the file cannot be read, is damaged, or holds anything else or anything that is not finite.
+/// If the file cannot be read, is damaged, holds other tensors, or a value is not finite.
 ///
 /// # Panics
-/// If a slice is not of its spec's length.
+/// If a slice has another length than its spec.
 pub fn read_tensors<'a>(
     path: &Path,
     specs: &[TensorSpec],
@@ -55,7 +55,7 @@ pub fn read_tensors<'a>(
     specs.iter().zip(into).try_for_each(|(spec, values)| file.read(spec, values))
 }
 
-/// The header of a file that holds these tensors one after the other, padded so that they begin at a cache line.
+/// The header of a file that holds these tensors in this order, padded so that they begin at a cache line.
 pub(super) fn header<'a>(
     path: &Path,
     tensors: impl Iterator<Item = (&'a TensorSpec, Layout)>,
@@ -73,7 +73,7 @@ pub(super) fn header<'a>(
         infos.push((spec.name.clone(), TensorInfo { dtype: layout.dtype(), shape, data_offsets }));
         start = data_offsets.1;
     }
-    // What transformers looks for before it reads a file as PyTorch's.
+    // transformers takes a file without this for another framework's.
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let metadata = Metadata::new(Some(format), infos);
     let metadata = metadata.map_err(|error| Error::safetensors(path, error.to_string()))?;
@@ -92,7 +92,7 @@ fn floats(specs: &[TensorSpec]) -> impl Iterator<Item = (&TensorSpec, Layout)> {
 /// Bytes of the file that [`write_tensors`] makes of `specs`.
 ///
 /// # Errors
-/// If a name comes twice or the file would be too large for this machine.
+/// If a name comes twice or the size does not fit a `usize`.
 pub fn tensors_size(path: &Path, specs: &[TensorSpec]) -> Result<u64> {
     let values: usize = specs.iter().map(TensorSpec::len).sum();
     let header = size_of::<u64>() + header(path, floats(specs))?.len();

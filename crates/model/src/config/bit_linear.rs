@@ -1,18 +1,20 @@
 //! The low-bit family: models whose layers are `BitLinear`, and how their `config.json` says so.
 //!
-//! `bitskip-v1` is what stock `transformers` calls `bitnet`, and is written as that. The rotated two are nothing that
-//! it knows: their `model_type` is one that it refuses, rather than read them as something else.
+//! `bitskip-v1` is what stock `transformers` calls `bitnet`, and is written as that. `transformers` does not
+//! know the two rotated ones: their `model_type` is one that it refuses, so that it does not read them as
+//! another model.
 
 use super::WeightScale;
 use offramp_kernels::bit_linear::Activations;
 use serde_json::{Value, json};
 
-/// What the seven projections of every layer are, where they are ternary; embedding and LM head never are.
+/// The kind of the seven projections of every layer, where they are ternary. The embedding and the LM head
+/// never are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BitLinear {
-    /// The codes of what goes into each of them.
+    /// The codes of a projection's input.
     pub activations: Activations,
-    /// Whether what goes into `o_proj` and `down_proj` is rotated first (`H-BitLinear`, BitNet v2).
+    /// Whether the input of `o_proj` and `down_proj` is rotated first (`H-BitLinear`, BitNet v2).
     pub hadamard: bool,
 }
 
@@ -41,7 +43,7 @@ impl BitLinear {
         }
     }
 
-    /// The `quantization_config` of a folder that holds packed ternary weights, each with a scale of this meaning.
+    /// The `quantization_config` of a folder of packed ternary weights, each with a scale of this meaning.
     pub(super) fn packed_json(self, scale: WeightScale) -> Value {
         let mut json = self.json();
         json["linear_class"] = match scale {
@@ -52,7 +54,7 @@ impl BitLinear {
         json
     }
 
-    /// The `quantization_config` of a folder that holds the weights from which the ternary ones are made.
+    /// The `quantization_config` of a folder of floats that are rounded to ternary weights.
     pub(super) fn json(self) -> Value {
         match self.hadamard {
             false => json!({
@@ -75,8 +77,8 @@ impl BitLinear {
 
 /// Hugging Face's name of ternary models, as `model_type` and as `quant_method`.
 pub(super) const BITNET: &str = "bitnet";
-/// Its two kinds of layers, which are packed alike and scaled by opposite numbers.
+/// Its two kinds of layers. They are packed alike; the scale of one is the reciprocal of the other's.
 pub(super) const BITLINEAR: &str = "bitlinear";
 pub(super) const AUTOBITLINEAR: &str = "autobitlinear";
-/// Ours of the rotated ones.
+/// Our name of the rotated ones.
 pub(super) const BITSKIP: &str = "bitskip";

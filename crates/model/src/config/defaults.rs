@@ -1,7 +1,8 @@
-//! What a `config.json` need not say: `transformers` assumes the sizes of one model of each kind, and so do we.
+//! Keys that a `config.json` may leave out: `transformers` has a default for each family, and we take the
+//! same.
 //!
-//! In a file that somebody wrote by hand a missing key is more often a mistake. Where the assumed size is not what
-//! the rest of the folder has, the error names the key.
+//! In a file that somebody wrote by hand a missing key is often a mistake. If the default does not fit the
+//! rest of the folder, the error names the key.
 
 use crate::error::Error;
 use crate::text_file::read_text;
@@ -9,7 +10,7 @@ use offramp_files::legible;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// What transformers assumes.
+/// The defaults of one family.
 pub(super) struct Defaults {
     pub(super) hidden_size: usize,
     pub(super) intermediate_size: usize,
@@ -99,7 +100,7 @@ const BITNET: Defaults = Defaults {
     eos_token_id: Some(128_001),
 };
 
-/// What each key is called elsewhere: transformers passes over such a key, and takes its own default.
+/// Names of the keys in other formats. `transformers` ignores these and takes its default.
 const ELSEWHERE: [(&str, &[&str]); 8] = [
     ("hidden_size", &["dim", "d_model", "n_embd", "n_embed"]),
     ("intermediate_size", &["ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "intermediate_dim"]),
@@ -123,7 +124,8 @@ impl Defaults {
         }
     }
 
-    /// Sizes that a file does not give, and what is assumed: those of every model, and those that `tensor` depends on.
+    /// Sizes that the file does not give, with their defaults: those of every model, and those that `tensor`
+    /// depends on.
     fn assumed(file: &Map<String, Value>, tensor: &str) -> Vec<(&'static str, String)> {
         let this = Self::of(file.get("model_type").and_then(Value::as_str));
         let mut all = vec![
@@ -146,7 +148,7 @@ impl Defaults {
     }
 }
 
-/// A key by another name, and its name here, where that is missing.
+/// A key under another name, and its name here, if that is missing.
 pub(super) fn misnamed(file: &Map<String, Value>) -> Option<(&'static str, &'static str)> {
     let missing = ELSEWHERE.iter().filter(|(key, _)| !file.contains_key(*key));
     missing
@@ -154,7 +156,7 @@ pub(super) fn misnamed(file: &Map<String, Value>) -> Option<(&'static str, &'sta
         .find(|(name, _)| file.contains_key(*name))
 }
 
-/// The error of sizes that do not go together, with those that the file does not give.
+/// Adds to an error about sizes those that the file does not give.
 pub(super) fn explained(error: Error, text: &str) -> Error {
     let assumed = object(text).map_or(Vec::new(), |file| Defaults::assumed(&file, ""));
     match (error, &assumed[..]) {
@@ -166,7 +168,7 @@ pub(super) fn explained(error: Error, text: &str) -> Error {
     }
 }
 
-/// The error of weights that are not what the config of their folder asks for, with the sizes that it does not give.
+/// Adds to an error about weights the sizes that the config does not give.
 pub(crate) fn blamed(error: Error, config: &Path) -> Error {
     let tensor = match &error {
         Error::MissingTensor { tensor, .. }

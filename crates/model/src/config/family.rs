@@ -3,7 +3,8 @@
 use super::Config;
 use std::collections::BTreeSet;
 
-/// Hugging Face's `model_type` of a family. SmolLM2 is a `llama`; a `bitnet` is one with [`Config::bit_linear`].
+/// Hugging Face's `model_type` of a family. SmolLM2 is a `llama`; a `bitnet` is one with
+/// [`Config::bit_linear`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ModelType {
     /// The plain one.

@@ -3,13 +3,13 @@
 use super::{Config, Family, ModelType, RopeScaling, Yarn};
 use offramp_kernels::bit_linear::Activations;
 
-/// More layers than any model has: each costs a few names before its weights are looked for.
+/// More layers than any model has. The names of all tensors are made before any weight is looked for.
 pub(super) const MAX_LAYERS: usize = 10_000;
-/// Far above any context, and exact in the `f32` that angles are computed in only up to 2^24.
+/// Far above any context. Angles are computed in `f32`, in which positions are exact up to 2^24.
 pub(super) const MAX_POSITIONS: usize = 1 << 30;
 /// Four trillion values.
 const MAX_PARAMETERS: u64 = 1 << 42;
-/// No single size needs more; products of two then fit 64 bits.
+/// No size is larger; the product of two then fits 64 bits.
 const MAX_SIZE: usize = 1 << 31;
 
 /// A key whose value is impossible.
@@ -99,7 +99,7 @@ fn constants(config: &Config) -> Checked {
         config.rms_norm_eps,
         "0 or more and below 1",
     )?;
-    // Below 1 frequencies grow with the pair, and a tiny base would send them to infinity.
+    // Below 1 the frequency grows with the pair, and a tiny base makes it infinite.
     let theta = config.rope.theta;
     ensure((1.0..=f64::from(f32::MAX)).contains(&theta), "rope_theta", theta, "1 or more, as an f32")
 }
@@ -136,7 +136,7 @@ fn scaling(config: &Config) -> Checked {
                 "a positive number, at most 1e6",
             )?;
             let above = format!("above low_freq_factor, {low_freq_factor}, and at most 1e6");
-            // As f32, in which their difference divides.
+            // Compared in f32, in which their difference is a divisor.
             let ordered = high_freq_factor as f32 > low_freq_factor as f32 && high_freq_factor <= 1e6;
             ensure(ordered, "rope_parameters.high_freq_factor", high_freq_factor, above)?;
             original_context(original_max_position_embeddings)

@@ -1,8 +1,8 @@
-//! The `quantization_config` block: what the tensors of a quantised folder are.
+//! The `quantization_config` block: the number formats of a quantized folder.
 //!
-//! Ours says more than reading needs, so that nobody has to guess what the bytes mean, and its
-//! `quant_method` is one that stock `transformers` does not know and so refuses. Ternary layers are packed as its
-//! `bitnet` packs them.
+//! Our block says more than reading needs, so that others can read the bytes. Its `quant_method` is unknown
+//! to stock `transformers`, which therefore refuses the folder. Ternary layers are packed as the `bitnet` of
+//! `transformers` packs them.
 
 use super::Config;
 use crate::error::{Error, Result};
@@ -17,26 +17,26 @@ use std::path::Path;
 pub struct Quantization {
     /// The layers' matrices.
     pub layers: Format,
-    /// The LM head; where it is quantised and tied, the folder has both it and the embedding. Beside ternary layers
-    /// it is floats of any kind.
+    /// The LM head. If it is quantized and tied, the folder holds both it and the embedding. Beside ternary
+    /// layers it is in a float format.
     pub head: Format,
-    /// What stands beside each matrix of ternary layers.
+    /// The meaning of the scale beside each matrix, if the layers are ternary.
     pub weight_scale: Option<WeightScale>,
 }
 
-/// What the `weight_scale` of a packed matrix means.
+/// The meaning of the `weight_scale` of a packed matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightScale {
-    /// `bitlinear`: products are divided by it, it is 1 / step.
+    /// `bitlinear`: products are divided by it. It is 1 / step.
     Divides,
-    /// `autobitlinear`, offline: products are multiplied by it, it is the step.
+    /// `autobitlinear`, offline: products are multiplied by it. It is the step.
     Multiplies,
 }
 
 pub(super) const METHOD: &str = "offramp";
 
 impl Quantization {
-    /// Of these formats, as they are written; none if neither is quantised.
+    /// The block of a folder in these formats; none if neither is quantized.
     pub(crate) fn of(layers: Format, head: Format) -> Option<Self> {
         let weight_scale = (layers == Format::Ternary).then_some(WeightScale::Divides);
         (!layers.is_float() || !head.is_float()).then_some(Self { layers, head, weight_scale })
@@ -68,8 +68,8 @@ fn part(format: Format) -> Value {
 }
 
 impl Config {
-    /// Refuses formats that could only be reached by quantising twice, and those that ternary layers cannot run in;
-    /// `folder` holds the model.
+    /// Refuses formats that would quantize what is quantized already, and those that ternary layers cannot
+    /// run in; `folder` holds the model.
     pub(crate) fn check_formats(&self, formats: &Formats, folder: &Path) -> Result<()> {
         if let (Some(bit_linear), Some(wanted)) = (self.bit_linear, formats.layers)
             && wanted != Format::Ternary
@@ -79,8 +79,8 @@ impl Config {
         self.check_once(formats, folder)
     }
 
-    /// As [`Config::check_formats`], of a folder that is to be written: the floats that ternary layers are made of are
-    /// among what it may hold, and ternary is what only a model that was made for it can be.
+    /// As [`Config::check_formats`], for a folder that is to be written. It may hold ternary layers as
+    /// floats, and only a model that was trained to be ternary may be packed.
     pub(crate) fn check_folder_formats(&self, formats: &Formats, folder: &Path) -> Result<()> {
         let path = folder.to_owned();
         match (self.bit_linear, formats.layers, formats.head) {
@@ -108,8 +108,8 @@ impl Config {
         Ok(())
     }
 
-    /// The tensor to take a head of this format from: the embedding of a tied model, unless its folder has the
-    /// head quantised and that is what is wanted.
+    /// The tensor from which a head of this format is made. In a tied model it is the embedding, unless the
+    /// folder has a quantized head and that is wanted.
     pub(crate) fn head_source(&self, wanted: Option<Format>) -> TensorSpec {
         let held = self.quantization.map(|held| held.head).filter(|head| !head.is_float());
         let apart = held.is_some_and(|held| wanted.is_none_or(|wanted| wanted == held));
@@ -117,8 +117,9 @@ impl Config {
         TensorSpec { name: name.to_owned(), ..self.head_tensor() }
     }
 
-    /// The format of an embedding that is made beside layers and a head of these: narrow unless the layers are
-    /// not, and, if that is one of floats, the head's own where it is tied or the layers are ternary.
+    /// The format of a new embedding beside layers and a head in these formats. If the head is tied or the
+    /// layers are ternary, it is the head's, if that is a float format; else it is f32 beside layers in f32,
+    /// and bf16 beside others.
     pub(crate) fn new_embedding(&self, layers: Option<Format>, head: Option<Format>) -> Format {
         let alike = self.tie_word_embeddings || layers == Some(Format::Ternary);
         match head.filter(|head| alike && head.is_float()) {

@@ -1,4 +1,5 @@
-//! From the text of a `config.json` to a [`Config`]: every key that matters, nothing guessed.
+//! From the text of a `config.json` to a [`Config`]. Every key that changes the model is read, none is
+//! guessed.
 
 mod family;
 mod quantization;
@@ -12,7 +13,7 @@ use offramp_files::legible;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// The one size whose absence means another size.
+/// The only size whose default is another size.
 const KEY_HEADS: &str = "num_key_value_heads";
 
 /// One block of the file, and how to name what is in it.
@@ -40,7 +41,7 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
     let num_hidden_layers = block.own_size("num_hidden_layers", defaults.num_hidden_layers)?;
     let max_position_embeddings = block.size("max_position_embeddings")?;
     let max_position_embeddings = max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
-    // Rounded where it does not divide: validate() refuses that where transformers does.
+    // Rounded down if it does not divide; validate() refuses that where transformers does.
     let derived = (hidden_size / num_attention_heads.max(1)).max(1);
     let (bit_linear, quantization) = match block.bit_linear()? {
         Some((bit_linear, packed)) => (Some(bit_linear), packed),
@@ -74,7 +75,7 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<Config> {
 }
 
 impl<'a> Block<'a> {
-    /// The value of a key; `null` is as good as absent.
+    /// The value of a key; `null` counts as absent.
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
@@ -121,10 +122,10 @@ impl<'a> Block<'a> {
         id.ok_or_else(|| self.fault(key, "a token id, 0 or more"))
     }
 
-    /// What would make the same weights mean something else.
+    /// Refuses keys with which the same weights would compute something else.
     fn refuse_what_changes_the_model(&self) -> Result<()> {
         let model_type = self.get("model_type").and_then(Value::as_str);
-        // What transformers' BitNet assumes where the file does not say is another.
+        // The default of transformers' BitNet is another activation.
         let said = model_type != Some(BITNET) || self.get("hidden_act").is_some();
         if !said || self.get("hidden_act").is_some_and(|act| act.as_str() != Some("silu")) {
             let expected = "\"silu\", the one activation that runs here (relu2, which a bitnet has unless it says \
@@ -134,7 +135,7 @@ impl<'a> Block<'a> {
         self.refuse_partly_rotated_heads()
     }
 
-    /// Sizes under the names that they have in other formats.
+    /// Refuses sizes under the names of other formats.
     fn refuse_other_names(&self) -> Result<()> {
         match defaults::misnamed(self.map) {
             None => Ok(()),
@@ -189,7 +190,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// What a value must be, where a string of it may have been meant.
+/// What a value must be, with a hint if it is a number in quotes.
 fn unquoted(value: &Value, expected: &str) -> String {
     let quotes = value.as_str().is_some_and(|text| serde_json::from_str::<Value>(text).is_ok());
     format!("{expected}{}", if quotes { ", without quotes" } else { "" })

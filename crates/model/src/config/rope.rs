@@ -38,7 +38,8 @@ pub enum RopeScaling {
         /// The context before scaling.
         original_max_position_embeddings: usize,
     },
-    /// As Llama 3.1's, by the turns that a wave makes in the original context; scores are scaled too (Peng et al. 2023).
+    /// As Llama 3.1's, by the turns that a wave makes in the original context; scores are scaled too (Peng et
+    /// al. 2023).
     Yarn(Yarn),
 }
 
@@ -55,7 +56,8 @@ pub struct Yarn {
     pub beta_slow: f64,
     /// Whether the pairs between which frequencies are interpolated are rounded to whole ones.
     pub truncate: bool,
-    /// What cosines and sines are multiplied by; none: what follows from the keys below, or else from `factor`.
+    /// What cosines and sines are multiplied by; none: what follows from the keys below, or else from
+    /// `factor`.
     pub attention_factor: Option<f64>,
     /// Numerator of that factor, if both this and `mscale_all_dim` are given.
     pub mscale: Option<f64>,
@@ -82,8 +84,8 @@ impl Yarn {
 }
 
 impl Config {
-    /// The context: how many positions a text may take. `max_position_embeddings` is that before linear and dynamic
-    /// scaling, after Llama 3.1's, and either with YaRN.
+    /// The context: how many positions a text may take. `max_position_embeddings` is that before linear and
+    /// dynamic scaling, after Llama 3.1's, and either with YaRN.
     pub fn context(&self) -> usize {
         let given = self.max_position_embeddings;
         let scaled =
@@ -95,9 +97,9 @@ impl Config {
         }
     }
 
-    /// How many of these a prompt, or any text that is not generated, may take. With dynamic scaling, transformers rotates
-    /// such a text by its whole length, and so differently where it comes in several calls: it is kept to the context
-    /// before scaling, in which the length does not matter.
+    /// How many of these a prompt, or any text that is not generated, may take. With dynamic scaling,
+    /// transformers rotates such a text by its whole length, and so differently where it comes in several
+    /// calls: it is kept to the context before scaling, in which the length does not matter.
     pub fn prompt_context(&self) -> usize {
         match self.rope.scaling {
             RopeScaling::Dynamic { .. } => self.max_position_embeddings,

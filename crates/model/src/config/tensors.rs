@@ -1,5 +1,5 @@
-//! The list of a model's tensors. Loading, saving, random weights, quantizing, training's buffer and the count of
-//! parameters all follow it.
+//! The list of a model's tensors. Loading, saving, random weights, quantizing, training's buffer and the
+//! count of parameters all follow it.
 
 use super::Config;
 use crate::tensor::{EMBEDDING, HEAD, NORM, TensorKind, TensorSpec};
@@ -24,8 +24,9 @@ impl LayerTensor {
 }
 
 impl Config {
-    /// The tensors of one layer, in the order of the file. Matrices that read the same input follow one another, and so
-    /// do their biases: each group is one larger matrix, or one longer bias, without being copied.
+    /// The tensors of one layer, in the order of the file. Matrices that read the same input follow one
+    /// another, and so do their biases: each group is one larger matrix, or one longer bias, without being
+    /// copied.
     pub fn layer_tensors(&self) -> Vec<LayerTensor> {
         use TensorKind::{Bias, Matrix, Norm};
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);

@@ -1,9 +1,8 @@
 //! From a [`Config`] to `config.json` and `generation_config.json`.
 //!
-//! transformers 4.45 reads `rope_theta`, `rope_scaling` and `torch_dtype`; transformers 5 reads
-//! `rope_parameters` and `dtype`, but takes `rope_scaling` over `rope_parameters` where both are given.
-//! Both sets are written and say the same, so that each version, and each one's idea of precedence,
-//! arrives at one model.
+//! transformers 4.45 reads `rope_theta`, `rope_scaling` and `torch_dtype`. transformers 5 reads
+//! `rope_parameters` and `dtype`, but prefers `rope_scaling` where both are given. Both sets are written and
+//! say the same, so that every version loads the same model.
 
 use super::{Config, Family, ModelType, RopeScaling, WeightScale, Yarn};
 use crate::format::Format;
@@ -71,7 +70,7 @@ fn add_family(config: &Config, json: &mut Value) {
     if *model_type == ModelType::SmolLm3 {
         let rotates = layers.clone().map(|layer| u8::from(!no_rope_layers.contains(&layer)));
         json["no_rope_layers"] = json!(rotates.collect::<Vec<_>>());
-        // The one that transformers assumes is in no small vocabulary.
+        // The default of transformers is above the ids of a small vocabulary.
         json["pad_token_id"] = Value::Null;
     }
     if *model_type != ModelType::Llama {
@@ -82,7 +81,7 @@ fn add_family(config: &Config, json: &mut Value) {
         let name = |layer| if slides(layer) { "sliding_attention" } else { "full_attention" };
         json["layer_types"] = json!(layers.clone().map(name).collect::<Vec<_>>());
         json["use_sliding_window"] = json!(sliding_window.is_some());
-        // What transformers before layer_types reads: the layers from here on have the window.
+        // transformers before 5 reads this instead of layer_types: layers from here on have the window.
         let first = layers.clone().rev().take_while(|&layer| slides(layer)).count();
         json["max_window_layers"] = json!(config.num_hidden_layers - first);
     }
@@ -96,7 +95,7 @@ fn pretty(json: &Value) -> String {
     format!("{json:#}\n")
 }
 
-/// One id as a number, several as a list: what every version reads.
+/// One id as a number, several as a list: every version reads that.
 fn eos_token_id(config: &Config) -> Value {
     match &config.eos_token_ids[..] {
         [] => Value::Null,
@@ -138,7 +137,7 @@ fn rope_scaling(config: &Config) -> Value {
     }
 }
 
-/// The keys that are not what transformers assumes, so that no version warns of one that it does not know.
+/// Only the keys that differ from the defaults of transformers: some versions warn of keys they do not know.
 fn yarn_scaling(yarn: &Yarn) -> Value {
     let mut json = json!({
         "rope_type": "yarn",

@@ -1,4 +1,4 @@
-//! Hugging Face's hub, of which nothing is asked here: its names, and what its own tools left in their cache.
+//! Names on Hugging Face's hub, and the cache of its tools. Nothing is downloaded here.
 
 use crate::error::Error;
 use crate::quoted::quoted;
@@ -9,13 +9,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Where addresses of the hub begin, beside bare names.
+/// How addresses of the hub begin.
 const ADDRESSES: [&str; 4] =
     ["https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "hf://"];
-/// What a model's folder in the cache begins with: `models--ORG--NAME`.
+/// How a model's folder in the cache begins: `models--ORG--NAME`.
 const MODELS: &str = "models--";
 
-/// The error of a path at which there is nothing, which may be a name on the hub.
+/// The error for a path that does not exist, which may be a name on the hub.
 pub(super) fn absent(path: &Path) -> Error {
     let Some((organisation, name)) = path.to_str().and_then(id) else {
         return Error::NoModel { path: path.to_owned(), reason: "there is nothing there".to_owned() };
@@ -35,7 +35,7 @@ pub(super) fn absent(path: &Path) -> Error {
     Error::Foreign { path: path.to_owned(), found: found.to_owned(), advice }
 }
 
-/// Organisation and name, if a path looks like a model's name on the hub, or its address, and like nothing here.
+/// Organization and name, if a path looks like a model's name or address on the hub and like no local path.
 fn id(path: &str) -> Option<(&str, &str)> {
     let address = ADDRESSES.iter().find_map(|address| path.strip_prefix(address));
     let (organisation, name) = address.unwrap_or(path).trim_end_matches('/').split_once('/')?;
@@ -43,12 +43,12 @@ fn id(path: &str) -> Option<(&str, &str)> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         part.bytes().all(allowed) && part.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
     };
-    // Within a folder that is there, it is a name that was misspelt.
+    // In a folder that exists, the name is misspelt.
     let elsewhere = address.is_some() || !Path::new(organisation).exists();
     (plain(organisation) && plain(name) && elsewhere).then_some((organisation, name))
 }
 
-/// Where the hub's tools keep what they have downloaded, the most particular setting first.
+/// The places of the hub's cache, the most specific setting first.
 fn caches() -> Vec<PathBuf> {
     let of = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
     let places = [
@@ -61,7 +61,7 @@ fn caches() -> Vec<PathBuf> {
     places.into_iter().flatten().collect()
 }
 
-/// The model folder of a `models--ORG--NAME`: what its `main` points to, or else its newest.
+/// The model folder of a `models--ORG--NAME`: the one that its `main` names, or else the newest.
 pub(crate) fn snapshot(root: &Path) -> Option<PathBuf> {
     let snapshots = root.join("snapshots");
     let commit = fs::read_to_string(root.join("refs/main")).unwrap_or_default();
@@ -76,7 +76,7 @@ pub(crate) fn snapshot(root: &Path) -> Option<PathBuf> {
     all.filter(|path| is_model(path)).max_by_key(|path| (written(path), path.clone()))
 }
 
-/// The error of a `models--ORG--NAME` without a model in it; none if that is not what the folder is.
+/// The error for a `models--ORG--NAME` without a model; none if the folder is no such one.
 pub(crate) fn without_snapshot(root: &Path) -> Option<Error> {
     let name = root.file_name()?.to_str()?.strip_prefix(MODELS)?;
     let id = legible(&name.replacen("--", "/", 1));

@@ -1,4 +1,4 @@
-//! How a model is made: from a folder, from bytes, from a caller's weights, or from a seed.
+//! Making a model: from a folder, from bytes, from a caller's weights, or at random.
 
 use super::{Llama, new_id};
 use crate::attention::Attention;
@@ -17,12 +17,12 @@ use offramp_kernels::ternary::Input;
 use std::path::Path;
 
 impl Llama {
-    /// Reads a Hugging Face folder: `config.json` and its safetensors. What is to have the format that it has
-    /// there is mapped, the rest converted, a few rows at a time.
+    /// Reads a Hugging Face folder: `config.json` and its safetensors. A tensor that has the wanted format
+    /// already is mapped, the others are converted, a few rows at a time.
     ///
     /// # Errors
     /// If a file cannot be read, does not hold exactly the tensors that the config asks for, or holds other
-    /// integers than `formats` asks for; or if there is no memory for what is converted.
+    /// integers than `formats` asks for; or if there is no memory for the converted weights.
     pub fn load(folder: &Path, formats: &Formats) -> Result<Self> {
         let config = Config::read(&folder.join("config.json"))?;
         config.check_formats(formats, folder)?;
@@ -30,8 +30,9 @@ impl Llama {
         Self::build(config, &weights, formats)
     }
 
-    /// As [`Llama::load`], of the text of a `config.json` and the bytes of a `model.safetensors` that a program
-    /// carries; `origin` names them in errors. Nothing of the bytes is copied that has its format already.
+    /// As [`Llama::load`], of the text of a `config.json` and the bytes of a `model.safetensors` that a
+    /// program carries; `origin` names them in errors. Tensors that have the wanted format already are not
+    /// copied.
     ///
     /// # Errors
     /// As [`Llama::load`].
@@ -47,8 +48,8 @@ impl Llama {
         Self::build(config, &weights, formats)
     }
 
-    /// A model of random weights in the shape of `config`, as good as any other to measure speed with: a float
-    /// model where `formats` does not say, with an embedding in `bf16` unless the layers are in `f32`.
+    /// A model of random weights in the shape of `config`, for measuring speed. Formats that are not given
+    /// are f32; the embedding is in `bf16` unless the layers are in `f32`.
     ///
     /// # Errors
     /// If there can be no such model, or no memory for it.
@@ -56,8 +57,8 @@ impl Llama {
         Self::made_up(config, seed, formats, None)
     }
 
-    /// As [`Llama::random`], but with layers that add less to the residual stream, so that the exit before them often
-    /// says what the whole model says.
+    /// As [`Llama::random`], with layers that add less to the residual stream, so that the exit before them
+    /// often predicts what the whole model predicts.
     ///
     /// # Errors
     /// As [`Llama::random`].
@@ -72,7 +73,7 @@ impl Llama {
         Self::build(config, &Random { seed, embedding, damped }, formats)
     }
 
-    /// A model over the weights that `take` gives for each tensor of [`Config::tensors`], in `f32`.
+    /// A model of the weights that `take` gives for each tensor of [`Config::tensors`], in `f32`.
     ///
     /// # Errors
     /// What `take` returns, or a tensor of the wrong length.
@@ -105,7 +106,7 @@ impl Llama {
     }
 }
 
-/// Checks that what is not read as it lies in a file fits the memory.
+/// Checks that the memory suffices for all weights that are not mapped.
 fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Result<()> {
     let layers = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
     let mut needed = 0u64;
@@ -135,7 +136,7 @@ fn rms_norm(config: &Config, spec: &TensorSpec, source: &dyn Source) -> Result<R
     Ok(RmsNorm { weight: storage(source, spec, Format::F32)?, eps: config.rms_norm_eps as f32 })
 }
 
-/// What makes one layer after the other.
+/// Makes the layers one after the other.
 struct Layers<'a> {
     config: &'a Config,
     tensors: Vec<LayerTensor>,
@@ -145,7 +146,7 @@ struct Layers<'a> {
 
 impl<'a> Layers<'a> {
     fn new(config: &'a Config, formats: &Formats, source: &'a dyn Source) -> Self {
-        // Layers that were made to be ternary are, whatever holds them.
+        // Layers trained to be ternary are ternary, whatever the folder holds.
         let format = config.bit_linear.map_or(formats.layers, |_| Some(Format::Ternary));
         Self { config, tensors: config.layer_tensors(), format, source }
     }
@@ -182,7 +183,7 @@ impl<'a> Layers<'a> {
     }
 
     fn linear(&mut self, index: usize, module: &str) -> Result<Linear> {
-        // A Llama that was not made to be ternary gets 8 bits and no rotation.
+        // A model that was not trained to be ternary gets 8-bit activations and no rotation.
         let bit_linear = self.config.bit_linear.unwrap_or(BitLinear::V1);
         let hadamard = bit_linear.hadamard && ["self_attn.o_proj", "mlp.down_proj"].contains(&module);
         let input = Input { activations: bit_linear.activations, hadamard };

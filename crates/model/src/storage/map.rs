@@ -1,4 +1,4 @@
-//! A file in memory.
+//! A mapped file.
 #![allow(unsafe_code, reason = "memory maps are unsafe by nature: another process may change the file")]
 
 use memmap2::Mmap;

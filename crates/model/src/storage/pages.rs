@@ -1,4 +1,4 @@
-//! Memory for what no file holds.
+//! Memory for values that are not mapped.
 #![allow(unsafe_code, reason = "memory straight from the system comes as a raw pointer")]
 
 use memmap2::{MmapMut, MmapRaw};
@@ -6,10 +6,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Zeroed memory, aligned for everything and on large pages where the system has them.
+/// Zeroed memory, aligned for every type, on large pages if the system has them.
 ///
-/// A large page is 2 MiB, more than many a matrix has: what is smaller than a chunk lies beside others in one,
-/// which is given back when the last of them is dropped.
+/// A large page has 2 MiB, more than many a matrix. Smaller pieces share a chunk, which is freed with the
+/// last of them.
 #[derive(Debug)]
 pub(crate) struct Pages {
     map: Option<Arc<MmapRaw>>, // none for no bytes at all, which cannot be mapped
@@ -20,7 +20,7 @@ const LARGE_PAGE: usize = 2 << 20;
 const CHUNK: usize = 64 << 20;
 const LINE: usize = 64;
 
-/// The chunk that has room, and where that begins.
+/// The chunk with free space, and where that begins.
 static CURRENT: Mutex<(Weak<MmapRaw>, usize)> = Mutex::new((Weak::new(), 0));
 
 impl Pages {
@@ -43,8 +43,9 @@ impl Pages {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         let Some(map) = &self.map else { return &[] };
-        // SAFETY: the range lies within the map, which lives as long as this, and belongs to this alone: a
-        // chunk's room only shrinks. It was zeroed by the system, and any bytes are valid `u8`.
+        // SAFETY: the range lies within the map, which lives as long as `self`, and no other `Pages` has any
+        // of it: free space in a chunk is handed out once. The system zeroed it, and any bytes are valid
+        // `u8`.
         unsafe { std::slice::from_raw_parts(map.as_ptr().add(self.bytes.start), self.bytes.len()) }
     }
 
@@ -55,10 +56,10 @@ impl Pages {
     }
 }
 
-/// Memory for `len` bytes, and the large page at which they begin.
+/// Maps memory for `len` bytes; also returns the offset of the large page at which they begin.
 fn large_pages(len: usize) -> io::Result<(Arc<MmapRaw>, usize)> {
     let map = MmapMut::map_anon(len.checked_add(LARGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?)?;
-    // Without them the weights are as right, and a third slower to walk through.
+    // Without large pages reading the weights takes a third longer.
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage);
     let start = map.as_ptr().align_offset(LARGE_PAGE).min(LARGE_PAGE);

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a file holds, and where.
+/// A file and the tensors in it.
 #[derive(Debug)]
 pub(super) struct TensorFile {
     path: PathBuf,
@@ -33,7 +33,7 @@ struct Entry {
     checked: Option<Checked>,
 }
 
-/// What a tensor was found to be, once it was held against what it should be.
+/// What a tensor was checked to be.
 #[derive(Debug)]
 struct Checked {
     shape: Vec<usize>,      // of the model's tensor, which may be packed in the file
@@ -51,7 +51,7 @@ impl TensorFile {
         Self::of(path, Some(file), map)
     }
 
-    /// What would be in a file of this name.
+    /// As [`TensorFile::open`], of bytes that the program carries; `path` names them in errors.
     pub(super) fn given(path: &Path, bytes: &'static [u8]) -> Result<Self> {
         Self::of(path, None, Map::Given(bytes))
     }
@@ -101,7 +101,7 @@ impl TensorFile {
         self.entries.contains_key(name)
     }
 
-    /// The shape of a tensor that is there.
+    /// The shape of a tensor of the file.
     pub(super) fn shape(&self, name: &str) -> &[usize] {
         &self.entries[name].shape
     }
@@ -112,7 +112,8 @@ impl TensorFile {
         self.entries.iter().map(move |(name, entry)| (&name[..], entry.dtype.to_string(), values(entry)))
     }
 
-    /// Checks shape and number format of a tensor that is there, floats or strips, and remembers that they are right.
+    /// Checks the shape and number format of a tensor of the file, floats or strips, and records that they
+    /// are right.
     pub(super) fn check(&mut self, spec: &TensorSpec, strips: Option<Format>) -> Result<()> {
         self.compare(spec, strips)?;
         let entry = self.entries.get_mut(&spec.name).expect("a tensor that is there");
@@ -120,7 +121,7 @@ impl TensorFile {
         Ok(())
     }
 
-    /// The entry of a tensor that was checked to be this one.
+    /// The entry of a tensor that was checked to be `spec`, and the format of its strips.
     fn checked(&self, spec: &TensorSpec) -> Result<(&Entry, Option<Format>)> {
         let entry = &self.entries[&spec.name];
         match &entry.checked {
@@ -160,13 +161,13 @@ impl TensorFile {
         Err(Error::NumberFormat { path, tensor, found: dtype.to_string(), expected })
     }
 
-    /// The bytes of a ternary tensor that is there and checked, if it is packed.
+    /// The bytes of a checked ternary tensor, if it is packed.
     pub(super) fn packed(&self, spec: &TensorSpec) -> Result<Option<&[u8]>> {
         let (Entry { dtype, bytes, .. }, _) = self.checked(spec)?;
         Ok((*dtype == Dtype::U8).then(|| &self.map.bytes()[bytes.clone()]))
     }
 
-    /// The format that a tensor of floats is at hand in.
+    /// The format in which a float tensor is computed with unless another is asked for.
     pub(super) fn float_format(&self, spec: &TensorSpec) -> Format {
         match self.entries[&spec.name].dtype {
             Dtype::BF16 => Format::Bf16,
@@ -174,8 +175,8 @@ impl TensorFile {
         }
     }
 
-    /// A tensor that is there and checked, as it lies in the file, if the format is one to compute in; all
-    /// its values, or their scales, are numbers.
+    /// A checked tensor as it lies in the file, if it can be computed with in that form. All its values, or
+    /// their scales, are finite.
     pub(super) fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {
         let (Entry { dtype, bytes, .. }, strips) = self.checked(spec)?;
         let mapped = Mapped { map: Arc::clone(&self.map), bytes: bytes.clone() };
@@ -194,8 +195,8 @@ impl TensorFile {
         self.finite(spec, fault).map(|()| Some(mapped))
     }
 
-    /// What reads the values of a tensor that is there and checked. They are read and not mapped, so that
-    /// no second copy of them stays in memory.
+    /// A function that reads the values of a checked tensor. It reads instead of mapping, so that no second
+    /// copy of them stays in memory.
     pub(super) fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
         let (Entry { dtype, bytes, .. }, strips) = self.checked(spec)?;
         let (dtype, start) = (*dtype, bytes.start);
@@ -213,12 +214,12 @@ impl TensorFile {
         }))
     }
 
-    /// Bytes of a tensor that is there, from `start` on.
+    /// Bytes of a tensor of the file, from `start` on.
     pub(super) fn bytes_of(&self, name: &str, start: usize, out: &mut [u8]) -> Result<()> {
         self.read_at(out, self.entries[name].bytes.start + start)
     }
 
-    /// Reads two-byte floats, as many at a time as stay in the first cache.
+    /// Reads two-byte floats, in pieces that stay in the first-level cache.
     fn widen(&self, convert: fn(&[u8], &mut [f32]), start: usize, out: &mut [f32]) -> Result<()> {
         let mut bytes = [0; 1 << 14];
         let piece = bytes.len() / 2;
@@ -230,7 +231,7 @@ impl TensorFile {
         Ok(())
     }
 
-    /// Bytes of the file, which are within its length, whatever else reads it.
+    /// Reads bytes of the file. The range was checked to lie within it.
     fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
         #[cfg(unix)]
         if let Some(file) = &self.file {
@@ -255,7 +256,7 @@ struct Strips {
 }
 
 impl Strips {
-    /// Reads strips from the one of value `first` on.
+    /// Reads strips from the one that begins with value `first` on.
     fn unpack(&self, file: &TensorFile, first: usize, out: &mut [f32]) -> Result<()> {
         let (values, bytes) = (STRIP * self.in_features, self.codes.strip_bytes(self.in_features));
         let mut strip = vec![0; bytes];

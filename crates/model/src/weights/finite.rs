@@ -1,10 +1,10 @@
-//! Looking for values that are no numbers, at the speed of memory.
+//! Searches for values that are not finite, at the speed of memory.
 
 use offramp_kernels::bf16;
 use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::strips::{Codes, STRIP};
 
-/// Values that one thread looks at before it asks for more.
+/// Values that a thread checks at a time.
 const CHUNK: usize = 1 << 16;
 
 /// The first value that is NaN or infinite, and its index.
@@ -20,14 +20,14 @@ pub(super) fn first_not_finite_bf16(values: &[bf16]) -> Option<(usize, f32)> {
 }
 
 fn first<V: Copy + Sync>(values: &[V], bad: impl Fn(V) -> bool + Sync) -> Option<usize> {
-    // Without a branch per value, so that compilers vectorise it.
+    // No branch per value, so that compilers vectorize it.
     let any = |chunk: &[V]| chunk.iter().fold(false, |any, &value| any | bad(value));
     let start = CHUNK * values.par_chunks(CHUNK).position_first(any)?;
     values[start..].iter().position(|&value| bad(value)).map(|offset| start + offset)
 }
 
-/// The first scale that is NaN or infinite, and the index of its first weight; `strips` are those of rows of
-/// `in_features`. Codes are numbers, whatever they are.
+/// The first scale that is NaN or infinite, and the index of its first weight, in strips of rows of
+/// `in_features`. Codes are always finite.
 pub(super) fn first_scale_not_finite(
     codes: Codes,
     strips: &[u8],

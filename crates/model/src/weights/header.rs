@@ -1,4 +1,4 @@
-//! What a safetensors header says, held against the length of its file before it is believed.
+//! The header of a safetensors file, checked against the length of the file.
 
 use crate::error::{Error, Result};
 use offramp_files::legible;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-/// Bytes of the number that a file begins with: the length of its header.
+/// Bytes of the number at the start of the file, which is the length of its header.
 const LENGTH: usize = 8;
 
 /// Parses the header of a file's `bytes`; also returns where the values begin.
@@ -23,7 +23,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<(usize, Metadata)> {
     Ok((LENGTH + length, metadata))
 }
 
-/// The header's text, if the file is as long as its first number says.
+/// The header's text, if the file is long enough for it.
 fn header(bytes: &[u8]) -> std::result::Result<&[u8], String> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else {
         return Err(format!("{} bytes are too few for a header", bytes.len()));
@@ -50,7 +50,7 @@ fn reason(error: &SafeTensorError, length: usize) -> String {
     }
 }
 
-/// The first name that stands in the header twice: a map would keep the last and say nothing.
+/// The first name that stands in the header twice. A map would silently keep the last.
 fn first_duplicate(header: &[u8]) -> Option<String> {
     struct Names;
     impl<'de> Visitor<'de> for Names {
@@ -72,6 +72,6 @@ fn first_duplicate(header: &[u8]) -> Option<String> {
             Ok(duplicate)
         }
     }
-    // What is not JSON is for the real parser to say.
+    // The real parser reports what is not JSON.
     serde_json::Deserializer::from_slice(header).deserialize_map(Names).unwrap_or_default()
 }

@@ -9,13 +9,13 @@ use offramp_files::legible;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// A line per tensor: even a trillion parameters need less.
+/// The longest index that is read: one line per tensor stays below this for a trillion parameters.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The index, turned around.
+/// The index by shards.
 pub(super) struct Index {
     path: PathBuf,
-    pub(super) shards: BTreeMap<String, BTreeSet<String>>, // file name → the tensors it should hold
+    shards: BTreeMap<String, BTreeSet<String>>, // file name → the tensors it should hold
 }
 
 #[derive(serde::Deserialize)]
@@ -49,10 +49,11 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
     }
 }
 
-/// Bytes of a shard's name: file systems take 255 of a part of a path, and a message has to hold it.
+/// The longest name of a shard. File systems take 255 bytes for each part of a path, and an error message
+/// quotes the name.
 const MAX_NAME: usize = 512;
 
-/// Whether a name is that of a file within the folder, or a folder of it: no `..`, no root.
+/// Whether a name is that of a file within the folder: no `..`, no root.
 fn stays_within(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let inner = parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -64,14 +65,15 @@ fn stays_within(name: &str) -> bool {
 }
 
 impl Index {
-    /// Checks that a shard holds what the index says, no more and no less; but for tensors that are `ignored`, of which
-    /// indexes and shards disagree as they please.
-    pub(super) fn check(
-        &self,
-        (shard, promised): (&str, &BTreeSet<String>),
-        file: &TensorFile,
-        ignored: &dyn Fn(&str) -> bool,
-    ) -> Result<()> {
+    /// The names of the shards.
+    pub(super) fn shards(&self) -> impl Iterator<Item = &str> {
+        self.shards.keys().map(String::as_str)
+    }
+
+    /// Checks that a shard holds exactly the tensors that the index places there, except `ignored` ones:
+    /// indexes and shards often disagree about these.
+    pub(super) fn check(&self, shard: &str, file: &TensorFile, ignored: &dyn Fn(&str) -> bool) -> Result<()> {
+        let promised = &self.shards[shard];
         let fault = |reason| Err(Error::Index { path: self.path.clone(), reason });
         if let Some(tensor) = promised.iter().find(|tensor| !file.contains(tensor) && !ignored(tensor)) {
             return fault(format!(
@@ -80,7 +82,7 @@ impl Index {
                 legible(shard)
             ));
         }
-        // A tensor that the index places elsewhere would be met twice; one it does not know is a riddle.
+        // A tensor that the index places in another shard would be read twice.
         match file.names().find(|name| !promised.contains(*name) && !ignored(name)) {
             None => Ok(()),
             Some(tensor) => {

@@ -1,11 +1,11 @@
-//! Which tensor of a file is which of the model: names that `transformers` takes for the same.
+//! Names of tensors that `transformers` takes for the same.
 
 use crate::tensor::{HEAD, TensorSpec};
 use std::collections::BTreeSet;
 
-/// What stands before every tensor's name but the head's; files of a model without its head lack it.
+/// The prefix of every tensor's name but the head's. A model saved without its head lacks it.
 const MODEL: &str = "model.";
-/// Buffers of the rotary embedding, which follow from the config; transformers wrote some before 4.31.
+/// Buffers of the rotary embedding. They follow from the config; transformers wrote them before 4.31.
 const ROTARY: &str = "rotary_emb.";
 
 /// The tensors of a model.
@@ -21,15 +21,16 @@ impl Names {
         Self { known, tied }
     }
 
-    /// The model's name of a tensor that a file calls `name`, with the prefix or without it; any other stays.
+    /// The model's name of a tensor that a file calls `name`, with or without the prefix; an unknown name
+    /// stays as it is.
     pub(super) fn canonical(&self, name: &str) -> String {
         let bare = name.strip_prefix(MODEL).unwrap_or(name);
         let candidates = [name.to_owned(), bare.to_owned(), format!("{MODEL}{name}")];
         candidates.into_iter().find(|name| self.known.contains(name)).unwrap_or_else(|| name.to_owned())
     }
 
-    /// Whether a model does without a tensor that a file may hold: the head of a tied one, which the embedding is,
-    /// and buffers.
+    /// Whether a tensor of a file is not needed: the head of a tied model, which is the embedding, or a
+    /// buffer.
     pub(super) fn ignores(&self, name: &str) -> bool {
         let rotary = name.starts_with(ROTARY) || name.contains(&format!(".{ROTARY}"));
         rotary || self.tied && self.canonical(name) == HEAD

@@ -1,4 +1,4 @@
-//! Ternary tensors of a file: their codes, and what one counts.
+//! Ternary tensors of a file: their codes and their step.
 
 use super::bitnet;
 use super::file::TensorFile;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::tensor::TensorSpec;
 
 impl TensorFile {
-    /// What a code counts, from the scale beside its tensor.
+    /// The step of a tensor, from the scale beside it.
     pub(super) fn step(&self, scale: &TensorSpec, meaning: WeightScale) -> Result<f32> {
         let mut found = [0.0];
         self.values(scale)?(0, &mut found)?;
@@ -22,7 +22,7 @@ impl TensorFile {
         Err(Error::Packed { path: self.path().to_owned(), tensor: scale.name.clone(), reason })
     }
 
-    /// The codes of a ternary tensor that is there: packed, or floats that are −1, 0 or 1.
+    /// The codes of a checked ternary tensor: packed, or floats that are −1, 0 or 1.
     pub(super) fn codes(&self, spec: &TensorSpec) -> Result<Vec<i8>> {
         let fault = |index: usize, found: String| {
             let reason = format!(

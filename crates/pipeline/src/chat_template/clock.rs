@@ -1,4 +1,4 @@
-//! `strftime_now`: the local time in the words of Python's `strftime`.
+//! `strftime_now`: the local time, formatted as by Python's `strftime`.
 
 use std::fmt::Write;
 
@@ -6,18 +6,18 @@ use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Local, NaiveDateTime};
 use minijinja::{Error, ErrorKind};
 
-/// The time that a template is told.
+/// The time for a template.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Clock {
-    /// What the machine's clock and time zone say.
+    /// The machine's clock and time zone.
     #[default]
     Local,
-    /// One moment, so that a text can be made again.
+    /// A fixed time, so that the same text can be rendered again.
     Fixed(NaiveDateTime),
 }
 
 impl Clock {
-    /// A moment written as `2024-07-26T09:05:03`; `None` where it is not one.
+    /// A time written as `2024-07-26T09:05:03`; `None` for any other text.
     #[must_use]
     pub fn fixed(moment: &str) -> Option<Self> {
         NaiveDateTime::parse_from_str(moment, "%Y-%m-%dT%H:%M:%S%.f").ok().map(Self::Fixed)
@@ -52,17 +52,17 @@ impl Clock {
     }
 }
 
-/// Bytes of the directive that `text` begins with: `%`, flags, a letter.
+/// The length in bytes of the directive at the beginning of `text`: `%`, flags, a letter.
 fn directive_length(text: &str) -> usize {
     let flags = text[1..].bytes().take_while(|byte| b"-_0^#".contains(byte)).count();
     let letter = text[1 + flags..].chars().next().map_or(0, char::len_utf8);
     1 + flags + letter
 }
 
-/// One directive as Python has it on Linux; what is none stays as it is written.
+/// One directive, as Python formats it on Linux. What is not a directive stays as it is.
 fn directive(now: NaiveDateTime, directive: &str) -> String {
     let plain = match directive {
-        // Python counts microseconds; a time without a zone has no name and no offset.
+        // Python prints microseconds. A time without a zone has no zone name and no offset.
         "%f" => "%6f",
         "%z" | "%Z" | "%:z" => return String::new(),
         "%c" => "%a %b %e %H:%M:%S %Y",
@@ -76,7 +76,7 @@ fn directive(now: NaiveDateTime, directive: &str) -> String {
         Some(rest) => (true, format!("%{rest}")),
         None => (false, plain.to_owned()),
     };
-    // Those that chrono has beyond the system's.
+    // Directives that chrono has and the system does not.
     if directive.ends_with(['v', 'q', '+']) {
         return directive.to_owned();
     }
@@ -95,7 +95,7 @@ fn directive(now: NaiveDateTime, directive: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What Python 3.11 gives on Linux.
+    /// The results of Python 3.11 on Linux.
     #[test]
     fn what_python_does_not_know_stays_as_it_is_written() {
         let clock = Clock::fixed("2024-07-26T09:05:03").expect("a moment");

@@ -1,5 +1,5 @@
-//! The engine as `transformers` sets jinja2 up: block tags leave no blank lines, loops can be left, and a few
-//! functions and filters of its own.
+//! The template engine, configured as `transformers` configures jinja2: block tags leave no blank lines,
+//! loops have `break` and `continue`, and there are a few more functions and filters.
 
 use std::borrow::Cow;
 
@@ -14,15 +14,15 @@ use offramp_model::one_line;
 /// The name of the one template.
 const NAME: &str = "template";
 
-/// Lists within lists that a namespace may hold.
+/// The deepest nesting of lists in a namespace.
 const HELD_DEPTH: usize = 200;
 
-/// What `raise_exception` was called with, within the engine's own error.
+/// The message of `raise_exception`, inside the engine's own error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Raised(String);
 
-/// A template that compiled.
+/// A compiled template.
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
     environment: Environment<'static>,
@@ -30,7 +30,7 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// Compiles `source`, which `origin` names in messages. Deep templates need [`super::on_large_stack`].
+    /// Compiles `source`; `origin` names it in messages. Deep templates need [`super::on_large_stack`].
     pub(super) fn new(origin: &str, source: &str) -> Result<Self> {
         let prepared = source::prepare(origin, source)?;
         let mut environment = environment();
@@ -44,7 +44,7 @@ impl Compiled {
         Ok(Self { environment, origin: origin.to_owned() })
     }
 
-    /// The text for `context`, in at most so many steps.
+    /// Renders `context` in at most `steps` steps.
     pub(super) fn render(&self, context: Value, steps: u64) -> Result<String> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(steps));
@@ -70,7 +70,7 @@ impl Compiled {
     }
 }
 
-/// The engine's words, without the place.
+/// The engine's message, without the position.
 fn reason(error: &Error) -> String {
     match error.detail() {
         Some(detail) => one_line(&format!("{}: {detail}", error.kind())),
@@ -88,7 +88,7 @@ fn environment() -> Environment<'static> {
         Some(text) => out.write_str(&text).map_err(Error::from),
         None => escape_formatter(out, state, value),
     });
-    // A tree of everything that a template holds is of no use in a prompt.
+    // `debug` prints everything that a template holds, which has no place in a prompt.
     environment.remove_global("debug");
     environment.remove_filter("pprint");
     environment.add_function("raise_exception", |message: &Value| -> std::result::Result<Value, Error> {
@@ -115,15 +115,15 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// How the engine calls the type of its namespaces, which it does not publish.
+/// The engine's name for the type of its namespaces, which it does not publish.
 fn namespace_type(environment: &Environment) -> &'static str {
     let namespace = environment.compile_expression("namespace()").and_then(|call| call.eval(()));
     let namespace = namespace.expect("the engine has namespaces");
     namespace.as_object().expect("a namespace is an object").type_name()
 }
 
-/// A value as a namespace may hold it: not endlessly nested, and no namespace. Whatever walks through a value
-/// (printing, comparing, dropping it) goes down one level of the stack for each level of the value.
+/// A value as a namespace may hold it: of bounded depth, and not a namespace. Code that walks through a value
+/// (printing, comparing or dropping it) uses one level of the stack for each level of the value.
 fn held(state: &State, value: Value, namespace: &str, depth: usize) -> std::result::Result<Value, Error> {
     let refused = |reason: String| Err(Error::new(ErrorKind::InvalidOperation, reason));
     if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
@@ -153,7 +153,7 @@ fn held(state: &State, value: Value, namespace: &str, depth: usize) -> std::resu
                     items.push(item);
                 }
             }
-            // What can be walked through once only was walked through here.
+            // An iterator can be used only once, and this function has used it.
             Ok(if kind == ValueKind::Iterable { Value::from(items) } else { value })
         }
     }

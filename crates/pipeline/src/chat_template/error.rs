@@ -1,12 +1,12 @@
-//! Everything that can go wrong with a chat template, each in one line that says what to do about it.
+//! The errors of chat templates. Each is one line that says what to do.
 
 use std::io;
 use std::path::PathBuf;
 
-/// What the functions of a chat template return.
+/// The result of the functions of chat templates.
 pub(crate) type Result<T> = std::result::Result<T, ChatTemplateError>;
 
-/// A fault in a folder's template, or in the conversation that it was given.
+/// A fault in a folder's template, or in the conversation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChatTemplateError {
@@ -18,15 +18,15 @@ pub enum ChatTemplateError {
         /// What the system answered.
         source: io::Error,
     },
-    /// A file is larger than any that is known.
+    /// A file that is larger than any real one.
     #[error("{file}: larger than {limit} bytes: a chat template is not that long; check the file")]
     TooLarge {
         /// The file.
         file: String,
-        /// Bytes that are read at most.
+        /// The most bytes that are read.
         limit: u64,
     },
-    /// A file is not JSON, or a key holds something else than it should.
+    /// A file that is not JSON, or a key with a value of the wrong type.
     #[error("{path}: {reason}", path = path.display())]
     Json {
         /// The file.
@@ -42,64 +42,64 @@ pub enum ChatTemplateError {
     NoDefault {
         /// The folder.
         place: String,
-        /// The names that there are.
+        /// The names of the templates.
         names: String,
     },
     /// The template does not compile.
     #[error("{origin}, line {line}: {reason}: correct the template; it must be one that jinja2 takes")]
     Syntax {
-        /// The file that it stands in.
+        /// The template's file.
         origin: String,
         /// Counted from 1.
         line: usize,
         /// What is wrong.
         reason: String,
     },
-    /// The template called `raise_exception`: it does not take such a conversation.
+    /// The template called `raise_exception`: it refuses this conversation.
     #[error("{origin}: the model's chat template refuses this conversation: {message}")]
     Refused {
-        /// The file that it stands in.
+        /// The template's file.
         origin: String,
-        /// The template's words, in one line.
+        /// The template's message, in one line.
         message: String,
     },
     /// Rendering failed.
     #[error("{origin}, line {line}: {reason}: the template does not fit this conversation")]
     Render {
-        /// The file that it stands in.
+        /// The template's file.
         origin: String,
-        /// Counted from 1; 0 where it is not known.
+        /// Counted from 1; 0 if unknown.
         line: usize,
         /// What is wrong.
         reason: String,
     },
-    /// The template does more work than any conversation needs.
+    /// The template took more steps than any conversation needs.
     #[error(
         "{origin}: the template ran for {steps} steps without an end: shorten the conversation, or correct the \
          template"
     )]
     TooMuchWork {
-        /// The file that it stands in.
+        /// The template's file.
         origin: String,
-        /// Steps that it was given.
+        /// The limit of steps.
         steps: u64,
     },
-    /// The template was waited for in vain.
+    /// The template did not finish in time.
     #[error("the model's chat template gave no text within {seconds} seconds: correct the template")]
     TooLong {
-        /// How long it was waited for.
+        /// The time limit.
         seconds: u64,
     },
-    /// There is nothing to render.
+    /// A conversation without messages.
     #[error("a conversation has no message: give at least one")]
     NoMessage,
-    /// A message or an argument that no template can be given.
+    /// A message or an argument that templates do not accept.
     #[error("{0}")]
     Input(String),
-    /// `continue_final_message` cannot be done.
+    /// The last message cannot be continued.
     #[error("cannot continue the last message: {0}")]
     Continue(String),
-    /// No thread could be started to render in.
+    /// No thread could be started for rendering.
     #[error("cannot start a thread to render the chat template: {0}: free some memory")]
     Thread(io::Error),
 }

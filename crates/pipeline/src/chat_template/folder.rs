@@ -1,6 +1,5 @@
-//! Which chat template a model folder has, and which special tokens the template is told: as `transformers`
-//! reads `chat_template.jinja`, `additional_chat_templates/`, `tokenizer_config.json` and
-//! `special_tokens_map.json`.
+//! Finds a model folder's chat template and special tokens, as `transformers` does: in `chat_template.jinja`,
+//! `additional_chat_templates/`, `tokenizer_config.json` and `special_tokens_map.json`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,40 +11,40 @@ use serde_json::{Map, Value};
 use super::error::{ChatTemplateError, Result};
 use super::source::TEMPLATE_LIMIT;
 
-/// Bytes of a JSON file that are read at most.
+/// The most bytes of a JSON file that are read.
 const JSON_LIMIT: u64 = 64 << 20;
 
-/// A template's text, and the file that it stands in.
-pub(super) struct Source {
+/// The text of a template, and its file.
+pub(super) struct TemplateText {
     pub(super) origin: String,
     pub(super) text: String,
 }
 
-/// What a folder says of chat.
+/// A folder's templates and special tokens.
 pub(super) struct FolderTemplates {
-    /// By name; `default` is used, and `tool_use` where there are tools.
-    pub(super) templates: BTreeMap<String, Source>,
+    /// By name. `default` is used, and `tool_use` if there are tools.
+    pub(super) templates: BTreeMap<String, TemplateText>,
     /// `bos_token`, `eos_token`, …
     pub(super) special_tokens: BTreeMap<String, String>,
 }
 
-/// Reads what there is; a folder without a template has none in the answer.
+/// Reads a folder. It may have no template.
 pub(super) fn read(folder: &Path) -> Result<FolderTemplates> {
     let config_path = folder.join("tokenizer_config.json");
     let config = read_json(&config_path)?.unwrap_or_default();
     let mut templates = jinja_files(folder)?;
-    // Files of their own replace what the configuration holds.
+    // Template files replace those in the configuration.
     if templates.is_empty() {
         templates = configured(&config_path, &config)?;
     }
     Ok(FolderTemplates { templates, special_tokens: special_tokens(folder, &config)? })
 }
 
-fn jinja_files(folder: &Path) -> Result<BTreeMap<String, Source>> {
+fn jinja_files(folder: &Path) -> Result<BTreeMap<String, TemplateText>> {
     let mut templates = BTreeMap::new();
     let mut add = |name: &str, path: &Path| -> Result<()> {
         if let Some(text) = read_text(path, TEMPLATE_LIMIT as u64)? {
-            templates.insert(name.to_owned(), Source { origin: path.display().to_string(), text });
+            templates.insert(name.to_owned(), TemplateText { origin: path.display().to_string(), text });
         }
         Ok(())
     };
@@ -68,9 +67,11 @@ fn jinja_files(folder: &Path) -> Result<BTreeMap<String, Source>> {
 }
 
 /// `chat_template` of `tokenizer_config.json`: a text, or a list of `{name, template}`, or texts by name.
-fn configured(path: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, Source>> {
-    let source =
-        |text: &str| Source { origin: format!("{}: chat_template", path.display()), text: text.to_owned() };
+fn configured(path: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, TemplateText>> {
+    let source = |text: &str| TemplateText {
+        origin: format!("{}: chat_template", path.display()),
+        text: text.to_owned(),
+    };
     let wrong = || {
         ChatTemplateError::Json {
         path: path.to_owned(),
@@ -98,8 +99,8 @@ fn configured(path: &Path, config: &Map<String, Value>) -> Result<BTreeMap<Strin
     }
 }
 
-/// The named special tokens: the configuration's, and the older file's where the configuration does not list
-/// all added tokens.
+/// The named special tokens: those of the configuration, and those of the older file if the configuration
+/// does not list all added tokens.
 fn special_tokens(folder: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, String>> {
     let mut keys = config.clone();
     if !config.contains_key("added_tokens_decoder")
@@ -139,7 +140,7 @@ fn read_json(path: &Path) -> Result<Option<Map<String, Value>>> {
     }
 }
 
-/// The file's text; `None` where there is no such file.
+/// The text of a file; `None` if there is no such file.
 fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
     let failed = |source| ChatTemplateError::Read { path: path.to_owned(), source };
     let file = match File::open(path) {

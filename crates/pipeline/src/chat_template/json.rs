@@ -7,7 +7,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::python::float;
 
-/// Lists within lists at most, less than Python's own recursion limit.
+/// The deepest nesting of lists, less than Python's recursion limit.
 const DEPTH_LIMIT: usize = 500;
 
 /// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
@@ -68,7 +68,7 @@ fn invalid(reason: String) -> Error {
 struct Writer<'a, 'template, 'env> {
     state: &'a State<'template, 'env>,
     text: String,
-    /// What one level is indented by; nothing: all in one line.
+    /// The indentation of one level. `None` writes everything in one line.
     indent: Option<String>,
     item: String,
     key: String,
@@ -159,7 +159,7 @@ impl Writer<'_, '_, '_> {
         Ok(())
     }
 
-    /// A new line, where there are lines.
+    /// Begins a new line, if lines are used.
     fn line(&mut self, depth: usize) -> Result<(), Error> {
         let Some(indent) = &self.indent else { return Ok(()) };
         self.state.consume_fuel((indent.len() * depth / 64) as u64)?;
@@ -181,7 +181,7 @@ impl Writer<'_, '_, '_> {
                 '\u{8}' => self.text.push_str("\\b"),
                 '\u{c}' => self.text.push_str("\\f"),
                 c if c < ' ' => write!(self.text, "\\u{:04x}", u32::from(c)).unwrap_or_default(),
-                // Python escapes DEL with `ensure_ascii` off no more than on.
+                // Python does not escape DEL, with `ensure_ascii` on or off.
                 c if self.ascii && !c.is_ascii() => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         write!(self.text, "\\u{unit:04x}").unwrap_or_default();

@@ -1,22 +1,21 @@
-//! What a template is given: messages, and values as JSON has them, their keys in the order in which they
-//! came.
+//! The messages and JSON values that a template gets. Objects keep the order of their keys.
 
 use minijinja::Value;
 use serde::de::{self, Deserialize, Deserializer};
 
-/// Names of a message's reasoning; the first is the one that templates read.
+/// The names of a message's reasoning. Templates read the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// Any JSON value. Unlike `serde_json`'s, an object keeps its keys in order: templates print them.
+/// Any JSON value. Objects keep the order of their keys, unlike `serde_json`'s, because templates print them.
 #[derive(Debug, Clone)]
 pub struct Json(pub(super) Value);
 
 impl Json {
-    /// Reads JSON text.
+    /// Parses JSON text.
     ///
     /// # Errors
     ///
-    /// Where it is none.
+    /// If the text is not JSON.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
@@ -40,8 +39,7 @@ impl From<&str> for Json {
     }
 }
 
-/// One message of a conversation: `role` and `content`, and whatever else the template reads (`tool_calls`,
-/// …).
+/// One message of a conversation: `role`, `content`, and other keys that templates read (`tool_calls`, …).
 #[derive(Debug, Clone)]
 pub struct Message(Vec<(Value, Value)>);
 
@@ -52,7 +50,7 @@ impl Message {
         Self(vec![(Value::from("role"), Value::from(role)), (Value::from("content"), Value::from(content))])
     }
 
-    /// What `key` holds; keys that hold null are none.
+    /// The value of `key`; `None` if it is missing or null.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.0.iter().find(|(name, _)| name.as_str() == Some(key)).map(|(_, value)| value)
     }
@@ -64,8 +62,7 @@ impl Message {
         }
     }
 
-    /// The message as `transformers` hands it to a template: reasoning stands under each name that templates
-    /// use.
+    /// The message as `transformers` gives it to a template: the reasoning has every name that templates use.
     pub(super) fn for_template(&self) -> Self {
         let Some(reasoning) = REASONING.iter().find_map(|name| self.get(name)).cloned() else {
             return self.clone();
@@ -82,13 +79,13 @@ impl Message {
         Value::from_pairs(self.0.iter().cloned())
     }
 
-    /// About how many bytes a template reads here.
+    /// The approximate number of bytes that a template reads.
     pub(super) fn size(&self) -> u64 {
         self.0.iter().map(|(_, value)| size(value)).sum()
     }
 }
 
-/// About how many bytes a value has.
+/// The approximate size of a value in bytes.
 pub(super) fn size(value: &Value) -> u64 {
     const SMALL: u64 = 32;
     if let Some(text) = value.as_str() {

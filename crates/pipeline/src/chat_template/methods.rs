@@ -1,5 +1,5 @@
-//! Methods of Python's `str`, `list` and `dict` that templates call: those that `minijinja-contrib` lacks or
-//! has otherwise, and then its own.
+//! The methods of Python's `str`, `list` and `dict` that `minijinja-contrib` lacks or defines differently.
+//! For all others `minijinja-contrib` is called.
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -27,7 +27,8 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     }
 }
 
-/// Pays for the text that `str.format` makes: every width it names, and its longest argument in every field.
+/// Counts steps for the text that `str.format` makes: every width in it, and its longest argument for every
+/// field.
 fn charge_format(state: &State, format: &str, args: &[Value]) -> Result<(), Error> {
     let mut longest = 0;
     for argument in args {
@@ -62,13 +63,13 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Val
     }
 }
 
-/// What Python's `str.isspace` says of a character.
+/// Python's `str.isspace` for one character.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
 fn string_method(state: &State, s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
-    // Each makes at most a few copies of its text.
+    // Each of these makes a few copies of its text at most.
     state.consume_fuel((s.len() / 32) as u64)?;
     Ok(Some(match method {
         "strip" | "lstrip" | "rstrip" => Value::from(strip(s, method, args)?),
@@ -159,7 +160,7 @@ fn split(s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> 
     Ok(Some(Value::from(parts.into_iter().map(Value::from).collect::<Vec<_>>())))
 }
 
-/// Words between spaces; after `limit` splits the rest is one.
+/// Splits at white space, at most `limit` times; the rest is one word.
 fn split_spaces(s: &str, limit: usize, from_end: bool) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = s.trim_matches(is_space);
@@ -183,7 +184,7 @@ fn split_spaces(s: &str, limit: usize, from_end: bool) -> Vec<&str> {
     parts
 }
 
-/// `str.splitlines`: also at the line ends that are not `\n`.
+/// `str.splitlines`, which also splits at line ends other than `\n`.
 fn lines(s: &str, keep: bool) -> Value {
     let mut lines = Vec::new();
     let mut rest = s;
@@ -234,7 +235,7 @@ fn justify(state: &State, s: &str, method: &str, args: &[Value]) -> Result<Strin
         "rjust" => format!("{}{s}", pad(missing, fill)),
         "center" => {
             let width = length + missing;
-            // CPython gives the odd one to the left where the width is odd too.
+            // If an odd number is missing, CPython puts the odd one to the left for an odd width.
             let left = missing / 2 + (missing & width & 1);
             format!("{}{s}{}", pad(left, fill), pad(missing - left, fill))
         }
@@ -251,7 +252,7 @@ fn swapped(c: char) -> char {
     other.next().unwrap_or(c)
 }
 
-/// A capital after everything that is no letter.
+/// `str.title`: a capital after everything that is not a letter.
 fn title(s: &str) -> String {
     let mut titled = String::with_capacity(s.len());
     let mut within = false;

@@ -1,18 +1,18 @@
-//! Values as Python prints them: `str()` of lists, dicts and floats.
+//! Prints values as Python's `str()` does: lists, dicts and floats.
 
 use std::fmt::Write as _;
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// Lists within lists that are printed at most.
+/// The deepest nesting of lists that is printed.
 const DEPTH_LIMIT: usize = 500;
 
-/// Python's `str(value)`, where it is not the engine's own; `None` otherwise.
+/// Python's `str(value)`, if it differs from the engine's; else `None`.
 ///
 /// # Errors
 ///
-/// Where the value is nested too deeply, or the template has used up its steps.
+/// If the value is nested too deeply, or the template has used all its steps.
 pub(super) fn text(state: &State, value: &Value) -> Result<Option<String>, Error> {
     match value.kind() {
         ValueKind::Number if !value.is_integer() => {
@@ -96,7 +96,7 @@ fn write_repr(state: &State, value: &Value, depth: usize, printed: &mut String) 
     Ok(())
 }
 
-/// A string in quotes: single ones, or double ones where that saves escapes.
+/// A string in single quotes, or in double quotes if that saves escapes.
 fn quoted(string: &str, printed: &mut String) {
     let quote = if string.contains('\'') && !string.contains('"') { '"' } else { '\'' };
     printed.push(quote);
@@ -107,7 +107,8 @@ fn quoted(string: &str, printed: &mut String) {
             '\r' => printed.push_str("\\r"),
             '\t' => printed.push_str("\\t"),
             c if c == quote => printed.extend(['\\', c]),
-            // Python escapes what does not print; of that, the controls and the spaces but ' ' are told here.
+            // Python escapes characters that do not print. Here these are control characters and spaces other
+            // than ' '.
             c if c.is_control() || (c.is_whitespace() && c != ' ') => match u32::from(c) {
                 code @ ..0x100 => write!(printed, "\\x{code:02x}").unwrap_or_default(),
                 code => write!(printed, "\\u{code:04x}").unwrap_or_default(),
@@ -118,7 +119,8 @@ fn quoted(string: &str, printed: &mut String) {
     printed.push(quote);
 }
 
-/// Python's `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
+/// Python's `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16
+/// on.
 pub(super) fn float(number: f64) -> String {
     if !number.is_finite() {
         return if number.is_nan() {

@@ -1,22 +1,21 @@
-//! A template's text before it is compiled: what stands there for `transformers` alone is taken out, and what
-//! could exhaust the stack is refused.
+//! Changes a template's text before it is compiled. Parts that only `transformers` understands are removed,
+//! and nesting that could overflow the stack is refused.
 //!
-//! - Line ends become `\n`, as jinja2 has them.
+//! - Line ends become `\n`, as in jinja2.
 //! - `{% generation %}` … `{% endgeneration %}` marks an answer for training. It becomes `{% with %}`, which
-//!   has
-//!   the same scope and no other effect.
-//! - What is assigned to an attribute of a namespace goes through the filter `_held`, which refuses nesting
-//!   without end: `{% set ns.a = [ns.a] %}` in a loop, or a namespace that holds itself.
+//!   has the same scope and no other effect.
+//! - A value that is assigned to an attribute of a namespace goes through the filter `_held`. The filter
+//!   refuses endless nesting: `{% set ns.a = [ns.a] %}` in a loop, or a namespace that holds itself.
 
 use super::error::{ChatTemplateError, Result};
 
-/// Bytes of a template. The longest in the wild have some 30 KiB.
+/// The largest template in bytes. The longest real ones have about 30 KiB.
 pub(super) const TEMPLATE_LIMIT: usize = 256 << 10;
 
-/// Bytes of one tag without its string literals. The compiler goes down one level for every operator.
+/// The most bytes of one tag without its string literals. The compiler recurses once per operator.
 const TAG_LIMIT: usize = 8 << 10;
 
-/// The filter that an assignment to a namespace goes through.
+/// The filter for values assigned to a namespace.
 pub(super) const HELD: &str = "_held";
 
 /// The template as the engine compiles it.
@@ -55,13 +54,13 @@ pub(super) fn prepare(origin: &str, source: &str) -> Result<String> {
     Ok(prepared)
 }
 
-/// One `{{ … }}` or `{% … %}`, read as jinja2's lexer does: an end inside brackets or a string is none.
+/// One `{{ … }}` or `{% … %}`, read as jinja2's lexer reads it: it does not end inside brackets or a string.
 struct Tag {
-    /// Bytes from its `{` to after its end, or to the end of the text.
+    /// Its length in bytes, up to the end of the tag or of the text.
     length: usize,
-    /// Where the first `=` stands that is not within brackets, a string or another operator.
+    /// The position of the first `=` that is not inside brackets, a string or another operator.
     assignment: Option<usize>,
-    /// Where the first such `|` stands.
+    /// The position of the first such `|`.
     pipe: Option<usize>,
     /// Bytes outside string literals.
     code: usize,
@@ -109,7 +108,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The place of the quote that ends the string that begins at `start`.
+/// The position of the quote that ends the string at `start`.
 fn string_end(bytes: &[u8], start: usize, quote: u8) -> usize {
     let mut at = start + 1;
     while at < bytes.len() && bytes[at] != quote {
@@ -118,7 +117,8 @@ fn string_end(bytes: &[u8], start: usize, quote: u8) -> usize {
     at
 }
 
-/// Where the `{% endraw %}` stands of the `{% raw %}` that `text` begins with, in `opening` bytes.
+/// The position of the `{% endraw %}` for the `{% raw %}` at the beginning of `text`, whose tag has `opening`
+/// bytes.
 fn raw_end(text: &str, opening: usize) -> usize {
     let mut at = opening;
     while let Some(found) = text[at..].find("{%") {
@@ -132,7 +132,7 @@ fn raw_end(text: &str, opening: usize) -> usize {
     text.len()
 }
 
-/// Refuses what the engine would take and make something else of, or go too deep for.
+/// Refuses a tag that the engine would compile with another meaning, or that nests too deeply.
 fn check(origin: &str, source: &str, from: &str, tag: &Tag) -> Result<()> {
     let reason = if tag.code > TAG_LIMIT {
         format!("a tag has {} bytes outside strings, at most {TAG_LIMIT} are read", tag.code)
@@ -145,7 +145,7 @@ fn check(origin: &str, source: &str, from: &str, tag: &Tag) -> Result<()> {
     Err(ChatTemplateError::Syntax { origin: origin.to_owned(), line, reason })
 }
 
-/// The argument that a later argument's default names: jinja2 knows it there, the engine does not.
+/// The argument that a later argument's default names. jinja2 allows that; the engine does not.
 fn borrowed_default<'a>(whole: &'a str, tag: &Tag) -> Option<&'a str> {
     if !whole.starts_with("{%") || tag.keyword(whole) != "macro" {
         return None;
@@ -169,7 +169,7 @@ fn borrowed_default<'a>(whole: &'a str, tag: &Tag) -> Option<&'a str> {
                 let end = string_end(rest.as_bytes(), 0, c as u8);
                 rest = rest.get(end..)?;
             }
-            // An attribute is no argument.
+            // An attribute is not an argument.
             '.' => {
                 rest = rest[1..].trim_start_matches(is_word);
                 continue;
@@ -186,12 +186,12 @@ fn borrowed_default<'a>(whole: &'a str, tag: &Tag) -> Option<&'a str> {
     None
 }
 
-/// A `{% … %}` in the engine's words.
+/// A `{% … %}` rewritten for the engine.
 fn rewrite(whole: &str, tag: &Tag) -> String {
     match tag.keyword(whole) {
         "generation" => whole.replacen("generation", "with", 1),
         "endgeneration" => whole.replacen("endgeneration", "endwith", 1),
-        // jinja2 keeps the line end behind this tag, unlike those behind others.
+        // jinja2 keeps the line end after this tag, unlike after others.
         "raw" if tag.whole && !whole.ends_with("-%}") && !whole.ends_with("+%}") => {
             format!("{}+%}}", &whole[..whole.len() - 2])
         }
@@ -200,7 +200,7 @@ fn rewrite(whole: &str, tag: &Tag) -> String {
     }
 }
 
-/// `{% set a.b = value %}` with the value through the filter, and `{% set a.b | filter %}` likewise.
+/// `{% set a.b = value %}` and `{% set a.b | filter %}`, with the value passed through the filter `_held`.
 fn rewrite_set(whole: &str, tag: &Tag) -> Option<String> {
     let inner_end = whole[..whole.len() - 2].trim_end_matches(['-', '+']).len();
     let (closing, assignment) =

@@ -1,4 +1,4 @@
-//! The same seed gives the same batches, in any order of asking; an epoch shows every window once.
+//! The same seed gives the same batches, in any order of calls. An epoch shows every window once.
 
 use std::collections::HashSet;
 
@@ -51,7 +51,7 @@ proptest! {
         let (len, length) = (100, 6);
         let stream = counting(len);
         let mut batches = Batches::new(&stream, 1, length, seed).unwrap();
-        let windows = batches.windows_per_epoch();
+        let windows = u64::from(batches.windows);
         prop_assert_eq!(windows, 15); // ⌊(100 − 6) / 6⌋
         let starts: HashSet<u32> =
             (epoch * windows..(epoch + 1) * windows).map(|i| batch(&mut batches, i).0[0]).collect();
@@ -67,7 +67,7 @@ fn epochs_and_seeds_differ() {
     let stream = counting(1000);
     let order = |seed, epoch: u64| {
         let mut batches = Batches::new(&stream, 1, 10, seed).unwrap();
-        let windows = batches.windows_per_epoch();
+        let windows = u64::from(batches.windows);
         (0..windows).map(|i| batch(&mut batches, epoch * windows + i).0[0]).collect::<Vec<_>>()
     };
     assert_ne!(order(1, 0), order(1, 1));
@@ -90,7 +90,7 @@ const FIRST_STARTS: [u32; 8] = [30, 75, 48, 57, 39, 21, 12, 84];
 fn offsets_and_places_are_uniform() {
     let stream = counting(64);
     let mut batches = Batches::new(&stream, 1, 8, 9).unwrap();
-    let windows = batches.windows_per_epoch();
+    let windows = u64::from(batches.windows);
     assert_eq!(windows, 7);
     let mut seen = [0u32; 64];
     let epochs = 4000;

@@ -1,12 +1,12 @@
-//! Comma-separated values: a header, and the story in the text column of each row (RFC 4180; quoted fields may hold
-//! line breaks).
+//! Comma-separated values: a header, then one story per row in the text column (RFC 4180; quoted fields may
+//! hold line breaks).
 
 use std::io::{self, Read};
 
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
-use super::record::Record;
-use super::source::Source;
+use super::record::CorpusRecord;
+use super::source::TextSource;
 use super::{MAX_STORY_BYTES, Named};
 use crate::error::{Error, Result};
 
@@ -17,15 +17,15 @@ pub(super) struct CsvStories {
     rows: csv::Reader<Rationed>,
     named: Named,
     row: ByteRecord,
-    /// Which field is the text, once the header was read.
+    /// The index of the text column, once the header is read.
     field: Option<usize>,
-    /// Fields of the header.
+    /// The number of fields in the header.
     fields: usize,
 }
 
-/// A source that runs dry when a row is too long: a quote that nothing closes would take all of it.
+/// A source that fails when a row is too long. Without it, an unclosed quote would read the whole file.
 struct Rationed {
-    source: Source,
+    source: TextSource,
     ration: usize,
 }
 
@@ -42,7 +42,7 @@ impl Read for Rationed {
 }
 
 impl CsvStories {
-    pub(super) fn new(source: Source, named: Named) -> Self {
+    pub(super) fn new(source: TextSource, named: Named) -> Self {
         let rows = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -54,7 +54,7 @@ impl CsvStories {
         self.rows.get_ref().source.bytes_read()
     }
 
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
+    pub(super) fn next_record(&mut self) -> Result<Option<CorpusRecord>> {
         let field = match self.field {
             Some(field) => field,
             None => match self.header()? {
@@ -65,7 +65,7 @@ impl CsvStories {
         if !self.read_row()? {
             return Ok(None);
         }
-        // A comma or a line break that nobody quoted: what is read would not be the story.
+        // An unquoted comma or line break: the field that is read is not the whole story.
         if self.row.len() != self.fields {
             let (found, expected) = (self.row.len(), self.fields);
             return Err(self.fault(&format!("{found} fields, and the header has {expected}")));
@@ -75,10 +75,10 @@ impl CsvStories {
             return Err(self.too_long());
         }
         let text = std::str::from_utf8(bytes).map_err(|_| self.fault("not valid UTF-8"))?;
-        Ok(Some(Record::of(Some(text.to_owned()))))
+        Ok(Some(CorpusRecord::of(Some(text.to_owned()))))
     }
 
-    /// Which field is the text; none if there is no header.
+    /// The index of the text column; `None` if there is no header.
     fn header(&mut self) -> Result<Option<usize>> {
         if !self.read_row()? {
             return Ok(None);

@@ -1,21 +1,21 @@
-//! From what a person names (files, folders, patterns, standard input) to the files of a corpus.
+//! Turns what a user names (files, folders, patterns, standard input) into the files of a corpus.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::source::Place;
+use super::source::Input;
 use super::{Corpus, CorpusFormat, CorpusOptions};
 use crate::error::{Error, Result};
-use crate::prepare::PrepareSummary;
+use crate::shard;
 
 /// The name of standard input.
 const STDIN: &str = "-";
-/// Packed files that are not unpacked here, by their names.
+/// Extensions of packed files that are not unpacked here.
 const FOREIGN: [&str; 9] = ["xz", "bz2", "zip", "tar", "tgz", "7z", "rar", "lz4", "br"];
 
-/// All that `paths` name, in the order given.
+/// All files that `paths` name, in the order given.
 pub(super) fn find(paths: &[PathBuf], options: &CorpusOptions) -> Result<Vec<Corpus>> {
     let mut found = Vec::new();
     for path in paths {
@@ -51,21 +51,21 @@ pub(super) fn open(path: &Path, options: &CorpusOptions) -> Result<Corpus> {
         bytes,
     };
     if is_stdin {
-        // Were it named twice, the second would find nothing.
+        // If `-` were given twice, the second reader would find nothing.
         static NAMED: AtomicBool = AtomicBool::new(false);
         if NAMED.swap(true, Ordering::Relaxed) {
             return Err(Error::ComesOnce { path: path.to_owned() });
         }
         check_streamable(path, format)?;
-        return Ok(corpus(Place::stream(std::io::stdin()), 0));
+        return Ok(corpus(Input::stream(std::io::stdin()), 0));
     }
     let metadata = fs::metadata(path).map_err(|e| Error::read(path, e))?;
     if !metadata.is_file() {
-        // A pipe, which can be opened once.
+        // A pipe, which can be opened only once.
         check_streamable(path, format)?;
-        return Ok(corpus(Place::stream(fs::File::open(path).map_err(|e| Error::read(path, e))?), 0));
+        return Ok(corpus(Input::stream(fs::File::open(path).map_err(|e| Error::read(path, e))?), 0));
     }
-    Ok(corpus(Place::File, metadata.len()))
+    Ok(corpus(Input::File, metadata.len()))
 }
 
 fn check_streamable(path: &Path, format: CorpusFormat) -> Result<()> {
@@ -75,7 +75,7 @@ fn check_streamable(path: &Path, format: CorpusFormat) -> Result<()> {
     }
 }
 
-/// The format that a name means, packed or not.
+/// The format that a file's name means, with or without a packing extension.
 pub(super) fn format_of(path: &Path) -> Result<CorpusFormat> {
     let unknown = || Error::UnknownCorpus { path: path.to_owned() };
     let name = path.file_name().ok_or_else(unknown)?.to_string_lossy().to_ascii_lowercase();
@@ -96,9 +96,10 @@ pub(super) fn format_of(path: &Path) -> Result<CorpusFormat> {
     }
 }
 
-/// The corpus files right in a folder, by name. They are of one format, for else some are likely to be something else.
+/// The corpus files directly in a folder, sorted by name. They must have one format: with several, some of
+/// the files are probably not part of the corpus.
 fn of_folder(folder: &Path, options: &CorpusOptions) -> Result<Vec<Corpus>> {
-    if PrepareSummary::is_in(folder) {
+    if shard::are_in(folder) {
         return Err(Error::PreparedFolder { path: folder.to_owned() });
     }
     let failed = |e| Error::read(folder, e);
@@ -121,7 +122,8 @@ fn of_folder(folder: &Path, options: &CorpusOptions) -> Result<Vec<Corpus>> {
     files.iter().map(|(path, _)| open(path, options)).collect()
 }
 
-/// The files that a pattern matches, by name; none if `path` is no pattern, or a file of that very name is there.
+/// The files that match a pattern, sorted by name. `None` if `path` is no pattern, or if a file has exactly
+/// that name.
 fn of_pattern(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
     let Some(pattern) = pattern else { return Ok(None) };

@@ -1,7 +1,7 @@
 //! JSON: an object per line, objects one after the other, or an array of objects or strings.
 
-use super::record::{Reader, Record, keys};
-use super::source::Source;
+use super::record::{CorpusRecord, RecordParser, keys};
+use super::source::TextSource;
 use super::{MAX_STORY_BYTES, Named};
 use crate::error::{Error, Result};
 use offramp_files::one_line;
@@ -10,25 +10,26 @@ use offramp_files::one_line;
 const MAX_RECORD_BYTES: usize = 2 * MAX_STORY_BYTES;
 
 pub(super) struct JsonStories {
-    source: Source,
-    shape: Shape,
+    source: TextSource,
+    framing: Framing,
     named: Named,
     record: Vec<u8>,
     /// Lines read.
     line: u64,
 }
 
-/// How records lie in the file.
+/// How the records follow each other in the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    /// Nothing was read yet; whether a record is one line, if this is no array.
+enum Framing {
+    /// Nothing is read yet. `lines` says whether a record is one line, unless the file turns out to be an
+    /// array.
     Unknown {
         lines: bool,
     },
     Lines,
-    /// One after the other, over any number of lines.
+    /// One value after the other, over any number of lines.
     Values,
-    /// Between brackets; whether there was a record already.
+    /// Between brackets. `begun` is true after the first record.
     Array {
         begun: bool,
     },
@@ -37,33 +38,34 @@ enum Shape {
 }
 
 impl JsonStories {
-    /// With `lines`, every line is a record; if the text begins with a bracket, it is an array all the same.
-    pub(super) fn new(source: Source, lines: bool, named: Named) -> Self {
-        Self { source, shape: Shape::Unknown { lines }, named, record: Vec::new(), line: 1 }
+    /// With `lines`, every line is a record. A text that begins with a bracket is an array in any case.
+    pub(super) fn new(source: TextSource, lines: bool, named: Named) -> Self {
+        Self { source, framing: Framing::Unknown { lines }, named, record: Vec::new(), line: 1 }
     }
 
     pub(super) fn bytes_read(&self) -> u64 {
         self.source.bytes_read()
     }
 
-    /// The next record's text, and where it stands.
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
+    /// The next record.
+    pub(super) fn next_record(&mut self) -> Result<Option<CorpusRecord>> {
         let first = self.skip_blank()?;
-        if let Shape::Unknown { lines } = self.shape {
-            self.shape = match first {
+        if let Framing::Unknown { lines } = self.framing {
+            self.framing = match first {
                 Some(b'[') => {
                     self.source.consume(1);
-                    Shape::Array { begun: false }
+                    Framing::Array { begun: false }
                 }
-                _ if lines => Shape::Lines,
-                _ => Shape::Values,
+                _ if lines => Framing::Lines,
+                _ => Framing::Values,
             };
         }
         let line = self.line;
         if !self.read()? {
             return Ok(None);
         }
-        let reader = Reader { column: self.named.column(), bare: matches!(self.shape, Shape::Array { .. }) };
+        let reader =
+            RecordParser { column: self.named.column(), bare: matches!(self.framing, Framing::Array { .. }) };
         let record = reader.read(&self.record).map_err(|e| {
             let message = e.to_string();
             // serde_json counts lines within one record.
@@ -72,14 +74,14 @@ impl JsonStories {
             self.fault(line + e.line().saturating_sub(1) as u64, format!("{reason}{place}"))
         })?;
         match &record {
-            Record::Text(text) if text.len() > MAX_STORY_BYTES => return Err(self.too_long(line)),
-            Record::Missing { named: false } => self.named.lacks(|| keys(&self.record)),
+            CorpusRecord::Text(text) if text.len() > MAX_STORY_BYTES => return Err(self.too_long(line)),
+            CorpusRecord::Missing { named: false } => self.named.lacks(|| keys(&self.record)),
             _ => self.named.has(),
         }
         Ok(Some(record))
     }
 
-    /// An error, if no record has the column.
+    /// An error if no record has the text column.
     pub(super) fn check(&self) -> Result<()> {
         self.named.check(self.source.path())
     }
@@ -87,8 +89,8 @@ impl JsonStories {
     /// Reads the bytes of a record; `false` after the last.
     fn read(&mut self) -> Result<bool> {
         self.record.clear();
-        match self.shape {
-            Shape::Lines => {
+        match self.framing {
+            Framing::Lines => {
                 let read = self.source.append_until(b'\n', &mut self.record, MAX_RECORD_BYTES)?;
                 if self.record.len() > MAX_RECORD_BYTES {
                     return Err(self.too_long(self.line));
@@ -96,8 +98,8 @@ impl JsonStories {
                 self.line += u64::from(self.record.ends_with(b"\n"));
                 Ok(read > 0)
             }
-            Shape::Array { begun } => self.read_element(begun),
-            Shape::Over => match self.skip_blank()? {
+            Framing::Array { begun } => self.read_element(begun),
+            Framing::Over => match self.skip_blank()? {
                 None => Ok(false),
                 Some(_) => Err(self.fault(self.line, "more after the array's end".into())),
             },
@@ -109,7 +111,7 @@ impl JsonStories {
         let next = self.skip_blank()?;
         if next == Some(b']') {
             self.source.consume(1);
-            self.shape = Shape::Over;
+            self.framing = Framing::Over;
             return self.read();
         }
         if begun {
@@ -118,7 +120,7 @@ impl JsonStories {
             }
             self.source.consume(1);
         }
-        self.shape = Shape::Array { begun: true };
+        self.framing = Framing::Array { begun: true };
         self.skip_blank()?;
         match self.read_value()? {
             true => Ok(true),
@@ -126,7 +128,7 @@ impl JsonStories {
         }
     }
 
-    /// Copies one value, however deep: what it means is for the parser to say.
+    /// Copies the bytes of one value, however deep. The parser interprets it later.
     fn read_value(&mut self) -> Result<bool> {
         let (mut depth, mut string, mut escaped) = (0usize, false, false);
         let start = self.line;
@@ -167,7 +169,7 @@ impl JsonStories {
         }
     }
 
-    /// Steps over blanks; the byte that comes then.
+    /// Skips white space and returns the next byte without consuming it.
     fn skip_blank(&mut self) -> Result<Option<u8>> {
         loop {
             let bytes = self.source.peek()?;

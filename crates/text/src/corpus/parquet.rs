@@ -1,8 +1,8 @@
-//! A string column of a parquet file: the form in which most published corpora come.
+//! A string column of a parquet file: the form of most published corpora.
 //!
-//! The `parquet` crate trusts some of what a file says, so this file does not hand it anything unseen: the
-//! footer is walked first (`thrift.rs`, `footer.rs`), pages are read, unpacked and counted here (`pages.rs`,
-//! `counts.rs`), and what still makes the crate panic is caught and becomes an error.
+//! The `parquet` crate trusts some of what a file says. So it gets nothing unchecked: the footer is walked
+//! first (`thrift.rs`, `footer.rs`), pages are read, unpacked and counted here (`pages.rs`, `counts.rs`), and
+//! a panic of the crate is caught and becomes an error.
 
 mod counts;
 mod footer;
@@ -19,7 +19,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::record::Record;
+use super::record::CorpusRecord;
 use super::{MAX_STORY_BYTES, Named};
 use crate::error::{Error, Result};
 use offramp_files::one_line;
@@ -39,11 +39,11 @@ pub(super) struct ParquetStories {
     column: usize,
     row_group: usize,
     values: Option<ColumnReaderImpl<ByteArrayType>>,
-    /// Values read at a time: a value may be as long as its page, and a page may spell each out of the one
-    /// before.
+    /// Values read at a time. A value may be as long as its page, and with delta encoding each value of a
+    /// page may be.
     batch_rows: usize,
     batch: std::vec::IntoIter<Option<ByteArray>>,
-    present: i16, // the level of a value that is there
+    present: i16, // the definition level of a value that is not null
     rows_total: u64,
     rows_read: u64,
 }
@@ -79,11 +79,11 @@ impl ParquetStories {
         (share.min(1.0) * self.file_bytes as f64) as u64
     }
 
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
+    pub(super) fn next_record(&mut self) -> Result<Option<CorpusRecord>> {
         loop {
             if let Some(value) = self.batch.next() {
                 self.rows_read += 1;
-                let record = value.map_or(Ok(Record::of(None)), |value| self.story(&value));
+                let record = value.map_or(Ok(CorpusRecord::of(None)), |value| self.story(&value));
                 return record.map(Some);
             }
             if !self.next_batch()? {
@@ -92,7 +92,7 @@ impl ParquetStories {
         }
     }
 
-    fn story(&self, value: &ByteArray) -> Result<Record> {
+    fn story(&self, value: &ByteArray) -> Result<CorpusRecord> {
         let row = self.rows_read;
         if value.len() > MAX_STORY_BYTES {
             let place = format!("row {row}");
@@ -103,10 +103,10 @@ impl ParquetStories {
                 format!("the text of row {row} is not valid UTF-8 from its byte {}", e.valid_up_to());
             fault(&self.path, format!("{reason}: write the file again from UTF-8 text"))
         })?;
-        Ok(Record::of(Some(text.to_owned())))
+        Ok(CorpusRecord::of(Some(text.to_owned())))
     }
 
-    /// Reads on; `false` after the last row group.
+    /// Reads the next batch; `false` after the last row group.
     fn next_batch(&mut self) -> Result<bool> {
         loop {
             if self.values.is_none() {
@@ -125,7 +125,7 @@ impl ParquetStories {
                 self.values = None;
                 continue;
             }
-            // A column in which nothing can be missing has no levels.
+            // A required column has no definition levels.
             let mut values = values.into_iter();
             let value = |row: usize| match levels.get(row) {
                 Some(&level) if level < self.present => None,
@@ -151,7 +151,7 @@ impl ParquetStories {
     }
 }
 
-/// Runs the crate's code; a panic in it is an error like any other.
+/// Runs the crate's code and turns a panic into an error.
 fn guard<T>(path: &Path, read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
@@ -186,7 +186,7 @@ fn find_column(path: &Path, schema: &SchemaDescriptor, named: &mut Named) -> Res
     Ok(index)
 }
 
-/// Checks that the footer lies within the file and that every list in it does too. Returns the file's length.
+/// Checks that the footer, and every list in it, lies within the file. Returns the file's length.
 fn check_footer(path: &Path, file: &mut File) -> Result<u64> {
     let length = file.metadata().map_err(|e| Error::read(path, e))?.len();
     let mut tail = [0; 8];

@@ -4,18 +4,18 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// What a record of any format holds.
+/// A record of any format.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Record {
+pub(super) enum CorpusRecord {
     Text(String),
     /// Null, missing or empty.
     Missing {
-        /// Whether there is a column of that name at all.
+        /// Whether the record has the text column at all.
         named: bool,
     },
 }
 
-impl Record {
+impl CorpusRecord {
     pub(super) fn of(text: Option<String>) -> Self {
         match text {
             Some(text) if !text.is_empty() => Self::Text(text),
@@ -24,16 +24,16 @@ impl Record {
     }
 }
 
-/// Reads a record out of JSON.
-pub(super) struct Reader<'c> {
-    /// The key under which the text stands.
+/// Parses a JSON record.
+pub(super) struct RecordParser<'c> {
+    /// The key of the text.
     pub(super) column: &'c str,
-    /// Whether a string by itself is a record too.
+    /// Whether a bare string is a record too.
     pub(super) bare: bool,
 }
 
-impl Reader<'_> {
-    pub(super) fn read(&self, json: &[u8]) -> serde_json::Result<Record> {
+impl RecordParser<'_> {
+    pub(super) fn read(&self, json: &[u8]) -> serde_json::Result<CorpusRecord> {
         let mut json = serde_json::Deserializer::from_slice(json);
         let record = self.deserialize(&mut json)?;
         json.end()?;
@@ -41,26 +41,26 @@ impl Reader<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &Reader<'_> {
-    type Value = Record;
+impl<'de> DeserializeSeed<'de> for &RecordParser<'_> {
+    type Value = CorpusRecord;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Record, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<CorpusRecord, D::Error> {
         json.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for &Reader<'_> {
-    type Value = Record;
+impl<'de> Visitor<'de> for &RecordParser<'_> {
+    type Value = CorpusRecord;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an object with a string under {:?}", self.column)
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Record, M::Error> {
-        let mut record = Record::Missing { named: false };
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<CorpusRecord, M::Error> {
+        let mut record = CorpusRecord::Missing { named: false };
         while let Some(key) = map.next_key::<String>()? {
             if key == self.column {
-                record = Record::of(map.next_value()?); // of two, the last, as in Python
+                record = CorpusRecord::of(map.next_value()?); // of two equal keys the last counts, as in Python
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -68,15 +68,15 @@ impl<'de> Visitor<'de> for &Reader<'_> {
         Ok(record)
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Record, E> {
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<CorpusRecord, E> {
         match self.bare {
-            true => Ok(Record::of(Some(text.to_owned()))),
+            true => Ok(CorpusRecord::of(Some(text.to_owned()))),
             false => Err(E::invalid_type(serde::de::Unexpected::Str(""), &self)),
         }
     }
 
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Record, E> {
-        Ok(Record::of(None))
+    fn visit_unit<E: serde::de::Error>(self) -> Result<CorpusRecord, E> {
+        Ok(CorpusRecord::of(None))
     }
 }
 

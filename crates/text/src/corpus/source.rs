@@ -1,6 +1,8 @@
-//! The bytes of a corpus: of a file, or of a stream that comes once; unpacked on the way where they are packed.
+//! The bytes of a corpus, from a file or from a stream that can be read once. Packed bytes are unpacked on
+//! the way.
 //!
-//! What is packed is told by the first bytes and not by the name: no UTF-8 text begins as gzip and Zstandard do.
+//! The first bytes decide whether a file is packed, not its name: no UTF-8 text begins like gzip or
+//! Zstandard.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -15,7 +17,7 @@ use offramp_files::one_line;
 const BUFFER_BYTES: usize = 256 << 10;
 const BYTE_ORDER_MARK: &[u8] = "\u{FEFF}".as_bytes();
 
-/// First bytes of files that hold no text and are not unpacked here.
+/// First bytes of packed files that are not unpacked here.
 const FOREIGN: [(&[u8], &str); 4] = [
     (b"\xFD7zXZ\0", "xz"),
     (b"PK\x03\x04", "zip"),
@@ -25,44 +27,44 @@ const FOREIGN: [(&[u8], &str); 4] = [
 
 /// Where the bytes are.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(super) enum Input {
     File,
-    Stream(Arc<Mutex<Stream>>),
+    Stream(Arc<Mutex<InputStream>>),
 }
 
-impl Place {
+impl Input {
     pub(super) fn stream(from: impl Read + Send + 'static) -> Self {
-        Self::Stream(Arc::new(Mutex::new(Stream { from: Box::new(from), begun: false, kept: None })))
+        Self::Stream(Arc::new(Mutex::new(InputStream { from: Box::new(from), begun: false, kept: None })))
     }
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Place::File => "File",
-            Place::Stream(_) => "Stream",
+            Input::File => "File",
+            Input::Stream(_) => "Stream",
         })
     }
 }
 
-/// Standard input or a pipe: it comes once, and what has come can be kept on disk for another reading.
-pub(super) struct Stream {
+/// Standard input or a pipe. It can be read once, unless its bytes are kept on disk.
+pub(super) struct InputStream {
     from: Box<dyn Read + Send>,
     begun: bool,
-    kept: Option<Kept>,
+    kept: Option<Spool>,
 }
 
-/// What has come so far, in a file without a name.
-struct Kept {
+/// The bytes read so far, in a file without a name.
+struct Spool {
     file: File,
     bytes: u64,
 }
 
-impl Stream {
-    /// From now on, what comes is kept.
+impl InputStream {
+    /// From now on, keeps what is read.
     pub(super) fn keep(&mut self) -> io::Result<()> {
         if self.kept.is_none() {
-            self.kept = Some(Kept { file: tempfile::tempfile()?, bytes: 0 });
+            self.kept = Some(Spool { file: tempfile::tempfile()?, bytes: 0 });
         }
         Ok(())
     }
@@ -80,7 +82,7 @@ impl Stream {
             let folder = std::env::temp_dir();
             io::Error::new(
                 e.kind(),
-                format!("no room to keep it in {} for a second reading", folder.display()),
+                format!("no space to keep it in {} for a second reading", folder.display()),
             )
         })?;
         kept.bytes += count as u64;
@@ -88,13 +90,13 @@ impl Stream {
     }
 }
 
-/// One reading of a stream.
-struct Reading {
-    stream: Arc<Mutex<Stream>>,
+/// A reader of the stream, with its own position.
+struct StreamReader {
+    stream: Arc<Mutex<InputStream>>,
     at: u64,
 }
 
-impl Read for Reading {
+impl Read for StreamReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let count = self.stream.lock().unwrap_or_else(PoisonError::into_inner).read_from(self.at, out)?;
         self.at += count as u64;
@@ -102,7 +104,7 @@ impl Read for Reading {
     }
 }
 
-/// Counts what is taken from the file, packed as it is.
+/// Counts the bytes taken from the file, before unpacking.
 struct Counted<R> {
     from: R,
     taken: Arc<AtomicU64>,
@@ -117,32 +119,35 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// The text of a corpus as bytes, without a byte order mark.
-pub(super) struct Source {
-    reader: Option<BufReader<Box<dyn Read + Send>>>, // once the first bytes were looked at
+pub(super) struct TextSource {
+    reader: Option<BufReader<Box<dyn Read + Send>>>, // set once the first bytes are checked
     raw: Option<Box<dyn Read + Send>>,
     taken: Arc<AtomicU64>,
     path: PathBuf,
     packed: Option<&'static str>,
-    /// Bytes of text handed out, the byte order mark included.
+    /// Bytes of text returned, with the byte order mark.
     pub(super) offset: u64,
 }
 
-impl Source {
-    /// Opens; the first byte is read when it is asked for.
-    pub(super) fn open(path: &Path, place: &Place) -> Result<Self> {
+impl TextSource {
+    /// Opens the source. Nothing is read until the first byte is asked for.
+    pub(super) fn open(path: &Path, place: &Input) -> Result<Self> {
         let taken = Arc::new(AtomicU64::new(0));
         let raw: Box<dyn Read + Send> = match place {
-            Place::File => {
+            Input::File => {
                 let from = File::open(path).map_err(|e| Error::read(path, e))?;
                 Box::new(Counted { from, taken: taken.clone() })
             }
-            Place::Stream(stream) => {
+            Input::Stream(stream) => {
                 let mut begun = stream.lock().unwrap_or_else(PoisonError::into_inner);
                 if begun.begun && begun.kept.is_none() {
                     return Err(Error::ComesOnce { path: path.to_owned() });
                 }
                 begun.begun = true;
-                Box::new(Counted { from: Reading { stream: stream.clone(), at: 0 }, taken: taken.clone() })
+                Box::new(Counted {
+                    from: StreamReader { stream: stream.clone(), at: 0 },
+                    taken: taken.clone(),
+                })
             }
         };
         Ok(Self { reader: None, raw: Some(raw), taken, path: path.to_owned(), packed: None, offset: 0 })
@@ -152,15 +157,15 @@ impl Source {
         &self.path
     }
 
-    /// Bytes of the file read so far, packed as it is.
+    /// Bytes of the file read so far, before unpacking.
     pub(super) fn bytes_read(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// What reading failed with.
+    /// Turns a read error into an error of this crate.
     pub(super) fn fault(&self, error: io::Error) -> Error {
         match self.packed {
-            // What the system did not say, the unpacking did.
+            // An error without a code of the system comes from the unpacking.
             Some(packed) if error.raw_os_error().is_none() => {
                 Error::Packed { path: self.path.clone(), packed, reason: one_line(&error.to_string()) }
             }
@@ -168,18 +173,18 @@ impl Source {
         }
     }
 
-    /// The text that is at hand; empty at the end.
+    /// The bytes in the buffer, which is filled first if it is empty. An empty slice means the end.
     pub(super) fn peek(&mut self) -> Result<&[u8]> {
         self.begin()?;
         let reader = self.reader.as_mut().expect("begun");
-        // Twice, because the borrow of the first would outlast the error.
+        // Two calls, because the borrow of the first would outlast the error.
         if let Err(error) = reader.fill_buf() {
             return Err(self.fault(error));
         }
         Ok(self.reader.as_ref().expect("begun").buffer())
     }
 
-    /// Steps over what was peeked at.
+    /// Consumes `count` of the bytes that `peek` returned.
     pub(super) fn consume(&mut self, count: usize) {
         self.offset += count as u64;
         if let Some(reader) = &mut self.reader {
@@ -187,13 +192,13 @@ impl Source {
         }
     }
 
-    /// Appends the text up to and with the next `end` to `buffer`; none at the end of the file. Stops once `buffer` is
-    /// longer than `limit`.
+    /// Appends the text up to the next `end`, inclusive, to `buffer`. Returns the number of bytes, 0 at the
+    /// end of the file. Stops once `buffer` is longer than `limit`.
     pub(super) fn append_until(&mut self, end: u8, buffer: &mut Vec<u8>, limit: usize) -> Result<usize> {
         self.begin()?;
-        let room = limit.saturating_sub(buffer.len()) as u64 + 1;
+        let capacity = limit.saturating_sub(buffer.len()) as u64 + 1;
         let reader = self.reader.as_mut().expect("begun");
-        match reader.take(room).read_until(end, buffer) {
+        match reader.take(capacity).read_until(end, buffer) {
             Ok(count) => {
                 self.offset += count as u64;
                 Ok(count)
@@ -202,7 +207,7 @@ impl Source {
         }
     }
 
-    /// Looks at the first bytes, once.
+    /// Checks the first bytes, once.
     fn begin(&mut self) -> Result<()> {
         let Some(mut raw) = self.raw.take() else { return Ok(()) };
         let mut first = Vec::new();
@@ -235,7 +240,7 @@ impl Source {
     }
 }
 
-impl Read for Source {
+impl Read for TextSource {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.begin().map_err(io::Error::other)?;
         let count = self.reader.as_mut().expect("begun").read(out)?;
@@ -251,7 +256,7 @@ enum Packing {
 }
 
 impl Packing {
-    /// RFC 1952; RFC 8878, whose files may begin with a frame that is to be skipped.
+    /// Magic numbers of RFC 1952 and RFC 8878; a Zstandard file may begin with a skippable frame.
     fn of(first: &[u8]) -> Option<Self> {
         match first {
             [0x1F, 0x8B, ..] => Some(Self::Gzip),

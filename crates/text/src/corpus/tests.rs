@@ -1,4 +1,4 @@
-//! Each format, well-formed and broken. Broken means one clear line, never a panic.
+//! Each format, well-formed and damaged. A damaged file gives one clear line, never a panic.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn message(name: &str, bytes: &[u8]) -> String {
     message
 }
 
-/// The rule itself is held to Python's answers by `tests/formats.rs`.
+/// `tests/formats.rs` compares the rule itself with Python's answers.
 #[test]
 fn txt_is_cut_at_markers() {
     let text = "One.\nTwo lines.<|endoftext|>\n \nSecond.\n\n\nafter a gap\n<|endoftext|>\n  Indented, last";
@@ -47,7 +47,7 @@ fn txt_is_cut_at_markers() {
     assert_eq!(read("a.txt", b"\n \n<|endoftext|>\n\n").unwrap(), [""; 0]);
 }
 
-/// Buffers end anywhere; a marker that lies in two of them is one.
+/// A buffer may end anywhere: a marker that lies in two buffers is still one marker.
 #[test]
 fn a_marker_between_two_readings_is_found() {
     for before in (256 << 10) - 20..(256 << 10) + 20 {
@@ -63,7 +63,7 @@ fn what_was_found_is_remarked_on() {
         let (_folder, path) = file(name, text.as_bytes());
         let mut stories = open(&path).unwrap().stories().unwrap();
         assert!(stories.by_ref().all(|story| story.is_ok()));
-        stories.found().remarks().join("; ")
+        stories.counts().remarks().join("; ")
     };
     let poem = "A line.\n".repeat(100);
     assert!(remarks("a.txt", &poem).contains("100 lines are one story"));
@@ -81,12 +81,12 @@ fn txt_that_is_not_utf8_names_the_byte() {
     let bytes = b"One.\n<|endoftext|>\nTw\xFFo.\n";
     assert!(matches!(read("a.txt", bytes), Err(Error::NotUtf8 { offset: 21, .. })));
     assert!(message("a.txt", bytes).contains("byte 21"));
-    // A character cut off by the separator is found where it begins.
+    // A character that the separator cuts off is reported at its beginning.
     assert!(matches!(
         read("a.txt", b"\xEF\xBB\xBFab\xE4\xBD\n<|endoftext|>\n"),
         Err(Error::NotUtf8 { offset: 5, .. })
     ));
-    // After the error there is nothing more.
+    // Nothing follows the error.
     let (_folder, path) = file("a.txt", bytes);
     let mut stories = open(&path).unwrap().stories().unwrap();
     assert_eq!(stories.next().unwrap().unwrap(), "One.");
@@ -106,7 +106,7 @@ fn a_file_without_separators_is_refused_before_it_fills_the_memory() {
     assert!(matches!(error, Error::StoryTooLong { .. }), "{error}");
 }
 
-/// What unpacks to much more than it is: read as far as a story may go, and no further.
+/// A file that unpacks to much more than its size is read up to the longest story and no further.
 #[test]
 fn a_bomb_is_refused_before_it_fills_the_memory() {
     use std::io::{Read, Write};
@@ -116,7 +116,7 @@ fn a_bomb_is_refused_before_it_fills_the_memory() {
     packed.flush().unwrap();
     let bomb = packed.finish().unwrap();
     for name in ["a.txt.gz", "a.jsonl.gz", "a.json.gz", "a.csv.gz"] {
-        // JSON and CSV that begin well, with a string that nothing ends.
+        // JSON and CSV that begin well, with a string that never ends.
         let mut bytes = Vec::new();
         let start = match name {
             "a.csv.gz" => "text\n\"",
@@ -133,7 +133,7 @@ fn a_bomb_is_refused_before_it_fills_the_memory() {
     // A page that claims little and unpacks to much.
     let page = unpack::page(::parquet::basic::Compression::GZIP(Default::default()), &bomb, 1000);
     assert!(page.unwrap_err().to_string().contains("1000"));
-    // One that claims much: nothing is set aside for it.
+    // A page that claims much: nothing is allocated for it.
     for codec in [::parquet::basic::Compression::SNAPPY, ::parquet::basic::Compression::LZ4_RAW] {
         assert!(unpack::page(codec, &bomb[..9], usize::MAX / 2).is_err());
     }
@@ -229,11 +229,11 @@ fn parquet_gives_the_text_column() {
     let mut stories = corpus.stories().unwrap();
     while stories.next().is_some() {}
     assert_eq!(stories.bytes_read(), corpus.bytes());
-    assert_eq!(stories.found().skipped, texts.len() as u64 - expected.len() as u64);
+    assert_eq!(stories.counts().skipped, texts.len() as u64 - expected.len() as u64);
     assert_eq!(read("a.parquet", &parquet_file(STRINGS, &[])).unwrap(), [""; 0]);
 }
 
-/// As some writers declare it: a column in which nothing can be missing.
+/// Some writers declare a required column.
 #[test]
 fn parquet_takes_a_required_column() {
     let properties = Arc::new(WriterProperties::builder().build());
@@ -275,8 +275,8 @@ fn parquet_faults_say_what_to_do() {
     let at = lying.len() - 8;
     lying[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(message("a.parquet", &lying).contains("footer"));
-    // A flag where a name should be: who reads a name takes the end of the structure for part of it, and the last
-    // bytes for a list of two milliards.
+    // A flag where a name should be. A reader of the name would take the end of the structure for a part of
+    // it, and the last bytes for a list of two billion.
     let name =
         [&[0x61, 0x15, 0x02, 0x00][..], &[0x20; 19], &[0x09, 0x0A, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0x07]];
     let name = name.concat();
@@ -312,7 +312,7 @@ fn drain(path: &Path) {
     }
 }
 
-/// Panics inside the parquet crate are caught; their reports would only clutter the test's output.
+/// Catches panics of the parquet crate without printing them.
 fn quietly(run: impl FnOnce()) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -340,7 +340,7 @@ proptest! {
         let mut bytes = fs::read(fixture(&format!("{}.parquet", kind.get(&kinds)))).unwrap();
         let length = bytes.len();
         for (at, byte) in damage {
-            // Most of what can go wrong is in the footer.
+            // Most faults are in the footer.
             let at = if near_the_end { length - 8 - at.index(length / 2) } else { at.index(length) };
             bytes[at] = byte;
         }

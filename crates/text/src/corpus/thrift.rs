@@ -1,9 +1,8 @@
-//! A walk over Thrift's compact encoding that builds nothing: it only finds out whether the bytes are all
-//! there.
+//! Walks Thrift's compact encoding and builds nothing. It only checks that all bytes are there.
 //!
-//! Parquet's headers are written in it, and the `parquet` crate allocates what a list's length says before it
-//! reads the list. A file of a few bytes could so ask for a terabyte; a walk beforehand costs next to
-//! nothing. Format: `thrift-compact-protocol.md` in the Apache Thrift repository.
+//! Parquet's headers use this encoding, and the `parquet` crate allocates a list by its stated length before
+//! it reads the list. A file of a few bytes could ask for a terabyte that way. This walk comes first and
+//! costs almost nothing. Format: `thrift-compact-protocol.md` in the Apache Thrift repository.
 
 /// Deeper nesting than any parquet header has.
 const MAX_DEPTH: usize = 32;
@@ -13,12 +12,12 @@ const MAX_DEPTH: usize = 32;
 pub(super) enum Fault {
     /// The bytes end before the structure does.
     Short,
-    /// No Thrift.
+    /// The bytes are not Thrift.
     Malformed,
 }
 
-/// How a field is written.
-pub(super) enum Kind {
+/// The type of a field.
+pub(super) enum FieldType {
     Bool,
     I8,
     I16,
@@ -26,16 +25,17 @@ pub(super) enum Kind {
     I64,
     Double,
     Binary,
-    List(&'static Kind),
-    Struct(Shape),
+    List(&'static FieldType),
+    Struct(Fields),
 }
 
-/// The fields that a reader knows of a structure, which it may read as what they should be, whatever the file
-/// says that they are. Here one that is something else is no Thrift. Other fields may be anything.
-pub(super) type Shape = &'static [(i64, Kind)];
+/// The fields of a structure that the `parquet` crate knows. The crate reads them with the type that they
+/// should have, whatever type the file states. So a known field with another type is refused here. Other
+/// fields may have any type.
+pub(super) type Fields = &'static [(i64, FieldType)];
 
-impl Kind {
-    /// Whether the protocol's number for a type is that of this one.
+impl FieldType {
+    /// Whether the protocol writes this type with the code `number`.
     fn is(&self, number: u8) -> bool {
         match self {
             Self::Bool => matches!(number, 1 | 2),
@@ -50,31 +50,32 @@ impl Kind {
         }
     }
 
-    fn shape(&self) -> Shape {
+    fn fields(&self) -> Fields {
         match self {
-            Self::Struct(shape) => shape,
+            Self::Struct(fields) => fields,
             _ => &[],
         }
     }
 }
 
-/// Walks the structure of this shape that `bytes` begin with and calls `field((within, id), value)` for each
-/// of its integers and booleans: its own are within 0, those of a structure or of a list of structures in its
-/// field n within n. Where one of these ends, `(n, 0)` is called. Returns the structure's length in bytes.
-pub(super) fn walk(bytes: &[u8], shape: Shape, field: &mut Field<'_>) -> Result<usize, Fault> {
+/// Walks the structure at the beginning of `bytes`, which has these fields. Calls `visit(place, value)` for
+/// each of its integers and booleans, and for those of a structure, or of a list of structures, in its field
+/// n. Where such a structure ends, `visit` gets the field 0. Returns the structure's length in bytes.
+pub(super) fn walk(bytes: &[u8], fields: Fields, field: &mut Field<'_>) -> Result<usize, Fault> {
     let mut walker = Walker { bytes, at: 0 };
-    walker.structure(Place { depth: 0, within: Some(0) }, shape, field)?;
+    walker.structure(Position { depth: 0, within: Some(0) }, fields, field)?;
     Ok(walker.at)
 }
 
-/// How deep a structure is, and which of the outermost one's fields it is in, if its numbers are told.
+/// How deep a structure is, and in which field of the outermost structure it stands, if its numbers are
+/// visited.
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     depth: usize,
     within: Option<i64>,
 }
 
-/// Hears of a number at (the field of the structure that it is in, its own field).
+/// Gets a number and its place.
 type Field<'f> = dyn FnMut((i64, i64), i64) + 'f;
 
 struct Walker<'b> {
@@ -114,12 +115,12 @@ impl Walker<'_> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    fn structure(&mut self, place: Place, shape: Shape, field: &mut Field<'_>) -> Result<(), Fault> {
+    fn structure(&mut self, place: Position, fields: Fields, field: &mut Field<'_>) -> Result<(), Fault> {
         let mut id = 0i64;
         loop {
             let header = self.byte()?;
             if header == 0 {
-                place.tell(0, 0, field);
+                place.visit(0, 0, field);
                 return Ok(());
             }
             id = match header >> 4 {
@@ -127,16 +128,16 @@ impl Walker<'_> {
                 delta => id.wrapping_add(i64::from(delta)),
             };
             if !(1..=i64::from(i16::MAX)).contains(&id) {
-                return Err(Fault::Malformed); // in 16 bits it would be another field
+                return Err(Fault::Malformed); // 16 bits would turn it into another field
             }
-            let known = shape.iter().find(|(field, _)| *field == id).map(|(_, kind)| kind);
+            let known = fields.iter().find(|(field, _)| *field == id).map(|(_, kind)| kind);
             if known.is_some_and(|known| !known.is(header & 0x0F)) {
                 return Err(Fault::Malformed);
             }
-            let inner = Place { depth: place.depth + 1, within: (place.depth == 0).then_some(id) };
+            let inner = Position { depth: place.depth + 1, within: (place.depth == 0).then_some(id) };
             match header & 0x0F {
-                kind @ (1 | 2) => place.tell(id, i64::from(kind == 1), field), // a boolean's value is its type
-                4..=6 => place.tell(id, self.zigzag()?, field),
+                kind @ (1 | 2) => place.visit(id, i64::from(kind == 1), field), // a boolean's value is its type
+                4..=6 => place.visit(id, self.zigzag()?, field),
                 kind => self.value(kind, known, inner, field)?,
             }
         }
@@ -145,8 +146,8 @@ impl Walker<'_> {
     fn value(
         &mut self,
         kind: u8,
-        known: Option<&Kind>,
-        place: Place,
+        known: Option<&FieldType>,
+        place: Position,
         field: &mut Field<'_>,
     ) -> Result<(), Fault> {
         if place.depth > MAX_DEPTH {
@@ -154,8 +155,8 @@ impl Walker<'_> {
         }
         match kind {
             3 => self.skip(1),
-            // Lists of booleans: the crate takes their elements for nothing where it steps over them, and no
-            // header has any.
+            // Lists of booleans: the crate counts their elements as 0 bytes when it skips them. No header has
+            // such a list.
             1 | 2 => Err(Fault::Malformed),
             4..=6 => self.zigzag().map(drop),
             7 => self.skip(8),
@@ -167,7 +168,7 @@ impl Walker<'_> {
                 let header = self.byte()?;
                 let count = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
                 let element = match known {
-                    Some(Kind::List(element)) => Some(*element),
+                    Some(FieldType::List(element)) => Some(*element),
                     _ => None,
                 };
                 if count > 0 && element.is_some_and(|element| !element.is(header & 0x0F)) {
@@ -182,25 +183,25 @@ impl Walker<'_> {
                     self.elements(count, &[kinds >> 4, kinds & 0x0F], None, place, field)
                 }
             },
-            12 => self.structure(place, known.map_or(&[], Kind::shape), field),
+            12 => self.structure(place, known.map_or(&[], FieldType::fields), field),
             13 => self.skip(16),
             _ => Err(Fault::Malformed),
         }
     }
 
-    /// Every element has at least one byte: a count beyond what is left cannot be true.
+    /// Every element takes at least one byte, so a count above the number of bytes left is false.
     fn elements(
         &mut self,
         count: u64,
         kinds: &[u8],
-        element: Option<&Kind>,
-        place: Place,
+        element: Option<&FieldType>,
+        place: Position,
         field: &mut Field<'_>,
     ) -> Result<(), Fault> {
         if count > (self.bytes.len() - self.at) as u64 {
             return Err(Fault::Short);
         }
-        let place = Place { depth: place.depth + 1, ..place };
+        let place = Position { depth: place.depth + 1, ..place };
         for _ in 0..count {
             for &kind in kinds {
                 self.value(kind, element, place, field)?;
@@ -210,8 +211,8 @@ impl Walker<'_> {
     }
 }
 
-impl Place {
-    fn tell(self, id: i64, value: i64, field: &mut Field<'_>) {
+impl Position {
+    fn visit(self, id: i64, value: i64, field: &mut Field<'_>) {
         if let Some(within) = self.within {
             field((within, id), value);
         }
@@ -252,8 +253,11 @@ mod tests {
 
     #[test]
     fn a_field_that_is_not_what_its_reader_takes_it_for_is_refused() {
-        const SHAPE: Shape =
-            &[(1, Kind::Binary), (2, Kind::List(&Kind::Struct(&[(1, Kind::I64)]))), (3, Kind::Bool)];
+        const SHAPE: Fields = &[
+            (1, FieldType::Binary),
+            (2, FieldType::List(&FieldType::Struct(&[(1, FieldType::I64)]))),
+            (3, FieldType::Bool),
+        ];
         let walked = |bytes: &[u8]| walk(bytes, SHAPE, &mut |_, _| {});
         // 1: "a", 2: [{ 1: i64 = 1 }], 3: true, 4: what nobody knows
         assert_eq!(walked(&[0x18, 1, b'a', 0x19, 0x1C, 0x16, 2, 0, 0x11, 0x15, 2, 0]), Ok(12));

@@ -1,20 +1,21 @@
-//! Plain text: stories lie between markers, which may stand anywhere.
+//! Plain text. Markers, which may occur anywhere, separate the stories.
 
 use std::collections::VecDeque;
 
-use super::source::Source;
-use super::{Found, MAX_STORY_BYTES, SEPARATOR, marker};
+use super::marker::{self, Boundaries};
+use super::source::TextSource;
+use super::{CorpusCounts, MAX_STORY_BYTES, SEPARATOR};
 use crate::error::{Error, Result};
 
 pub(super) struct TxtStories {
-    source: Source,
+    source: TextSource,
     story: Vec<u8>,
     /// Whether the last story ended with a marker.
     after_marker: bool,
 }
 
 impl TxtStories {
-    pub(super) fn new(source: Source) -> Self {
+    pub(super) fn new(source: TextSource) -> Self {
         Self { source, story: Vec::new(), after_marker: false }
     }
 
@@ -23,17 +24,17 @@ impl TxtStories {
     }
 
     /// Reads up to the next marker; `false` at the end of the file.
-    pub(super) fn read(&mut self, stories: &mut VecDeque<String>, found: &mut Found) -> Result<bool> {
+    pub(super) fn read(&mut self, stories: &mut VecDeque<String>, counts: &mut CorpusCounts) -> Result<bool> {
         self.story.clear();
-        // The first bytes may be a mark that is no text.
+        // Skips a byte order mark.
         self.source.peek()?;
         let start = self.source.offset;
         let most = MAX_STORY_BYTES + SEPARATOR.len();
-        // To each '>', with which a marker ends: so none is missed between two readings.
+        // A marker ends with '>'. Reading up to each '>' finds a marker that lies in two buffers.
         while self.source.append_until(b'>', &mut self.story, most)? > 0 {
             if self.story.ends_with(SEPARATOR.as_bytes()) {
                 self.story.truncate(self.story.len() - SEPARATOR.len());
-                self.cut(start, true, stories, found)?;
+                self.cut(start, true, stories, counts)?;
                 self.after_marker = true;
                 return Ok(true);
             }
@@ -41,7 +42,7 @@ impl TxtStories {
                 return Err(self.too_long(start));
             }
         }
-        self.cut(start, false, stories, found)?;
+        self.cut(start, false, stories, counts)?;
         Ok(false)
     }
 
@@ -50,7 +51,7 @@ impl TxtStories {
         start: u64,
         at_marker: bool,
         stories: &mut VecDeque<String>,
-        found: &mut Found,
+        counts: &mut CorpusCounts,
     ) -> Result<()> {
         if self.story.len() > MAX_STORY_BYTES {
             return Err(self.too_long(start));
@@ -59,7 +60,8 @@ impl TxtStories {
             path: self.source.path().to_owned(),
             offset: start + e.valid_up_to() as u64,
         })?;
-        marker::between(text, (self.after_marker, at_marker), stories, found);
+        let at = Boundaries { marker_before: self.after_marker, marker_after: at_marker };
+        marker::between(text, at, stories, counts);
         Ok(())
     }
 

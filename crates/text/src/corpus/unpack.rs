@@ -1,4 +1,4 @@
-//! Unpacking: gzip and Zstandard as streams, and the pages of parquet files, none larger than it says.
+//! Unpacks gzip and Zstandard streams and the pages of parquet files. No page may be larger than it says.
 
 use std::io::{self, BufRead, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +33,7 @@ impl<R: BufRead> Read for Gzip<R> {
     }
 }
 
-/// What comes after a member, if it is more than zeros: some programs fill up the last block with them.
+/// The reader after a member, if another member follows. Some programs pad the last block with zeros.
 fn another_member<R: BufRead>(mut rest: R) -> io::Result<Option<R>> {
     loop {
         let bytes = rest.fill_buf()?;
@@ -88,8 +88,9 @@ impl<R: BufRead> Zstd<R> {
         }
         let count = self.frame.read(out)?;
         if count == 0 && self.frame.is_finished() {
-            let (said, found) = (self.frame.get_checksum_from_data(), self.frame.get_calculated_checksum());
-            if said.is_some() && said != found {
+            let (expected, found) =
+                (self.frame.get_checksum_from_data(), self.frame.get_calculated_checksum());
+            if expected.is_some() && expected != found {
                 return Err(invalid("its checksum is another"));
             }
         }
@@ -119,7 +120,7 @@ fn invalid(reason: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_string())
 }
 
-/// Runs another's code on bytes that may be hostile: a panic in it is an error like any other.
+/// Runs a library on bytes that may be hostile and turns a panic into an error.
 fn guard<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(invalid("it contradicts itself")))
 }
@@ -138,10 +139,10 @@ pub(super) fn can_unpack(codec: Compression) -> bool {
     )
 }
 
-/// Unpacks a page that is to have `size` bytes. No more than that is ever held, whatever the bytes unpack to.
+/// Unpacks a page that should have `size` bytes. Never holds more than that, whatever the bytes unpack to.
 ///
 /// # Errors
-/// If they are no such page.
+/// If the bytes are not such a page.
 pub(super) fn page(codec: Compression, packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
     let found = guard(|| match codec {
         Compression::UNCOMPRESSED => Ok(packed.to_vec()),
@@ -150,7 +151,7 @@ pub(super) fn page(codec: Compression, packed: &[u8], size: usize) -> io::Result
         Compression::ZSTD(_) => at_most(size, Zstd::new(packed)),
         Compression::BROTLI(_) => at_most(size, brotli_decompressor::Decompressor::new(packed, 4096)),
         Compression::LZ4_RAW => lz4_block(packed, size),
-        // Hadoop's blocks by the book; older writers put a frame or a bare block under the same name.
+        // Hadoop's blocks are the standard. Older writers put a frame or a bare block under the same name.
         Compression::LZ4 => lz4_hadoop(packed, size)
             .or_else(|_| at_most(size, lz4_flex::frame::FrameDecoder::new(packed)))
             .or_else(|_| lz4_block(packed, size)),
@@ -162,16 +163,16 @@ pub(super) fn page(codec: Compression, packed: &[u8], size: usize) -> io::Result
     Ok(found)
 }
 
-/// One byte more than it should have is enough to know.
+/// Reading one byte more than `size` shows whether there is too much.
 fn at_most(size: usize, from: impl Read) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     from.take(size as u64 + 1).read_to_end(&mut out)?;
     if out.len() == size { Ok(out) } else { Err(invalid(format!("a page is not of {size} bytes"))) }
 }
 
-/// Snappy's longest copy turns 3 bytes into 64; no page can be larger than that when unpacked.
+/// Snappy's longest copy turns 3 bytes into 64, which bounds the unpacked size.
 fn snappy(packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
-    let mut out = room(packed, size, 22)?;
+    let mut out = buffer(packed, size, 22)?;
     if snap::raw::decompress_len(packed).map_err(invalid)? != size {
         return Err(invalid(format!("a page is not of {size} bytes")));
     }
@@ -179,15 +180,15 @@ fn snappy(packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// A byte of LZ4 stands for at most 255.
+/// A byte of LZ4 stands for at most 255 bytes.
 fn lz4_block(packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
-    let mut out = room(packed, size, 255)?;
+    let mut out = buffer(packed, size, 255)?;
     let found = lz4_flex::block::decompress_into(packed, &mut out).map_err(invalid)?;
     out.truncate(found);
     Ok(out)
 }
 
-/// Blocks, each after its size unpacked and its size here, both big-endian.
+/// Blocks, each after its unpacked size and its packed size, both big-endian.
 fn lz4_hadoop(mut packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     while let Some((head, rest)) = packed.split_first_chunk::<8>() {
@@ -206,8 +207,8 @@ fn lz4_hadoop(mut packed: &[u8], size: usize) -> io::Result<Vec<u8>> {
     if packed.is_empty() { Ok(out) } else { Err(invalid("no block of Hadoop's")) }
 }
 
-/// Room for `size` bytes, if `packed` can be so many: what a page claims is not believed.
-fn room(packed: &[u8], size: usize, most: usize) -> io::Result<Vec<u8>> {
+/// A buffer of `size` bytes, if `packed` bytes can unpack to that many. A page's own claim is not trusted.
+fn buffer(packed: &[u8], size: usize, most: usize) -> io::Result<Vec<u8>> {
     if size > packed.len().saturating_mul(most).saturating_add(64) {
         return Err(invalid(format!("a page claims {size} bytes in {}", packed.len())));
     }

@@ -1,4 +1,4 @@
-//! Another layout is the same tokenizer; whatever gives other ids is another.
+//! A new layout of the file is the same tokenizer. Whatever gives other ids is another tokenizer.
 
 use super::*;
 use crate::Tokenizer;
@@ -36,7 +36,7 @@ fn what_gives_the_same_ids_has_the_same_fingerprint() {
     let plain = tokenizer(&bpe());
     let print = plain.fingerprint().unwrap();
     let old_merges = |json: &mut Value| {
-        // As tokenizers wrote them before version 0.20: two words in a string.
+        // tokenizers before version 0.20 wrote a merge as two words in a string.
         for merge in json["model"]["merges"].as_array_mut().unwrap() {
             *merge = Value::from(format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap()));
         }
@@ -71,7 +71,7 @@ fn what_gives_the_same_ids_has_the_same_fingerprint() {
         assert_eq!(ids(&other), ids(&plain), "{what}");
         assert_eq!(other.fingerprint().unwrap(), print, "{what}");
     }
-    // Laid out anew: spaces, the order of keys, letters written as escapes.
+    // The same in another layout: white space, the order of keys, letters as escapes.
     let text = serde_json::to_string_pretty(&bpe()).unwrap().replace('Ġ', "\\u0120");
     let other = Tokenizer::from_json(text.as_bytes(), Path::new("t.json")).unwrap();
     assert_eq!(other.fingerprint().unwrap(), print);
@@ -111,14 +111,14 @@ fn what_gives_other_ids_has_another_fingerprint() {
     for (what, json) in other {
         let other = tokenizer(&json);
         assert_ne!(other.fingerprint().unwrap(), plain.fingerprint().unwrap(), "{what}");
-        // The change is a real one: some text shows it.
+        // The change matters: some text has other ids.
         if what != "words are not split" {
             assert_ne!(ids(&other), ids(&plain), "{what}");
         }
     }
 }
 
-/// Whether it was read, trained or built in: what is saved is the same tokenizer.
+/// A tokenizer that was read, trained or built in is the same after saving.
 #[test]
 fn saving_changes_no_fingerprint() {
     let folder = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ proptest::proptest! {
     #[test]
     fn one_id_changed_is_another_row(mut ids in proptest::collection::vec(0u32..70_000, 1..50), at in 0usize..50, by in 1u32..9) {
         let sum = |ids: &[u32]| {
-            let mut sum = Sum::new();
+            let mut sum = FingerprintHasher::new();
             sum.add_ids(ids);
             sum.fingerprint()
         };

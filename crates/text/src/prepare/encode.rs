@@ -1,8 +1,9 @@
-//! One split: stories in, shards out, on all cores, in order.
+//! Encodes one split: reads stories and writes shards, on all cores, in order.
 //!
-//! Work goes in rounds. In each, every worker encodes one chunk of stories while this thread reads the chunks
-//! of the next round; then the round's tokens are written in the order of the stories. Chunks are cut by size
-//! alone, and a story's ids depend on nothing but the story, so the number of cores changes no byte.
+//! Work goes in rounds. In each round every worker encodes one chunk of stories, while this thread reads the
+//! chunks of the next round. Then the round's tokens are written in the order of the stories. Chunks are cut
+//! by size alone, and a story's ids depend on the story alone. So the number of cores does not change the
+//! output.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -10,18 +11,18 @@ use std::thread;
 use offramp_files::Finished;
 
 use super::{PrepareOptions, PrepareProgress, SplitSummary, Stage};
-use crate::corpus::{self, Corpus, Found, Row, Story};
+use crate::corpus::{self, AllStories, Corpus, CorpusCounts, Story};
 use crate::error::{Error, Result};
-use crate::fingerprint::Sum;
-use crate::shard::ShardWriter;
+use crate::fingerprint::FingerprintHasher;
+use crate::shard::{EXTENSION, ShardWriter};
 use crate::tokenizer::{Encoder, Tokenizer};
 
-/// Text that one worker gets at a time (more, if a single story is longer).
+/// Bytes of text in a worker's chunk (more, if a single story is longer).
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
-/// More workers than this would only wait for the reader.
+/// More workers than this would wait for the reader.
 const MAX_WORKERS: usize = 16;
 
-pub(super) struct Job<'j> {
+pub(super) struct SplitJob<'j> {
     /// The files of the split, in order.
     pub(super) corpora: &'j [Corpus],
     pub(super) tokenizer: &'j Tokenizer,
@@ -30,25 +31,25 @@ pub(super) struct Job<'j> {
     pub(super) options: &'j PrepareOptions,
 }
 
-/// Stories on their way, and what became of them.
+/// Stories, then also their tokens.
 #[derive(Default)]
 struct Chunk<'c> {
     stories: Vec<Story<'c>>,
     bytes: usize,
     tokens: Vec<u32>,
-    /// Where each story's tokens end.
+    /// The end of each story's tokens.
     ends: Vec<usize>,
 }
 
-impl Job<'_> {
+impl SplitJob<'_> {
     pub(super) fn run(
         &self,
         progress: &mut dyn FnMut(PrepareProgress),
     ) -> Result<(SplitSummary, Vec<Finished>)> {
         let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_WORKERS);
         let mut encoders: Vec<Encoder> = (0..workers).map(|_| self.tokenizer.encoder()).collect();
-        let mut stories = Row::new(self.corpora);
-        let mut out = Output::new(self)?;
+        let mut stories = AllStories::new(self.corpora);
+        let mut out = ShardOutput::new(self)?;
         let mut round = read_round(&mut stories, workers)?;
         while !round.is_empty() {
             let (encoded, next) = thread::scope(|scope| {
@@ -75,13 +76,12 @@ impl Job<'_> {
             });
             round = next?;
         }
-        let Found { skipped, crlf, lines, .. } = stories.found();
-        (out.summary.skipped, out.summary.crlf, out.summary.lines) = (skipped, crlf, lines);
+        out.summary.counts = stories.counts();
         out.finish()
     }
 }
 
-fn read_round<'c>(stories: &mut Row<'c>, chunks: usize) -> Result<Vec<Chunk<'c>>> {
+fn read_round<'c>(stories: &mut AllStories<'c>, chunks: usize) -> Result<Vec<Chunk<'c>>> {
     let mut round = Vec::new();
     let mut chunk = Chunk::default();
     while round.len() < chunks
@@ -113,35 +113,32 @@ impl Chunk<'_> {
     }
 }
 
-/// The shards of a split, the last of them open.
-struct Output<'j> {
-    job: &'j Job<'j>,
+/// The shards of a split. The last one is open.
+struct ShardOutput<'j> {
+    job: &'j SplitJob<'j>,
     end_of_text: u32,
     open: Option<ShardWriter>,
     closed: Vec<Finished>,
-    /// Of the closed shards' ids.
-    sum: Sum,
+    /// The sum of the closed shards' ids.
+    sum: FingerprintHasher,
     summary: SplitSummary,
     story: Vec<u32>,
 }
 
-impl<'j> Output<'j> {
-    fn new(job: &'j Job<'j>) -> Result<Self> {
+impl<'j> ShardOutput<'j> {
+    fn new(job: &'j SplitJob<'j>) -> Result<Self> {
         let name = |corpus: &Corpus| {
             corpus.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
         };
         let summary = SplitSummary {
             sources: job.corpora.iter().map(name).collect(),
-            stories: 0,
+            counts: CorpusCounts::default(),
             tokens: 0,
             utf8_bytes: 0,
-            skipped: 0,
-            crlf: 0,
-            lines: 0,
             shards: Vec::new(),
         };
         let end_of_text = job.tokenizer.end_of_text_or_error()?;
-        let (closed, sum) = (Vec::new(), Sum::new());
+        let (closed, sum) = (Vec::new(), FingerprintHasher::new());
         Ok(Self { job, end_of_text, open: None, closed, sum, summary, story: Vec::new() })
     }
 
@@ -156,14 +153,14 @@ impl<'j> Output<'j> {
 
     fn write_story(&mut self, tokens: &[u32], utf8_bytes: u64) -> Result<()> {
         self.story.clear();
-        if self.summary.stories > 0 {
+        if !self.summary.shards.is_empty() {
             self.story.push(self.end_of_text);
         }
         self.story.extend_from_slice(tokens);
         let shard = match &mut self.open {
             Some(shard) => shard,
             None => {
-                let name = format!("{}-{:05}.tokens", self.job.split, self.closed.len());
+                let name = format!("{}-{:05}{EXTENSION}", self.job.split, self.closed.len());
                 let target = self.job.options.out.join(&name);
                 self.summary.shards.push(name);
                 let tokenizer = self.job.tokenizer;
@@ -172,7 +169,6 @@ impl<'j> Output<'j> {
             }
         };
         shard.write(&self.story, utf8_bytes)?;
-        self.summary.stories += 1;
         self.summary.tokens += self.story.len() as u64;
         self.summary.utf8_bytes += utf8_bytes;
         if shard.tokens() >= self.job.options.shard_tokens {

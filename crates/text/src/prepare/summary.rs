@@ -1,23 +1,24 @@
-//! `corpus.json`: what a prepared folder holds.
+//! `corpus.json`: the summary of a prepared folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::Found;
+use crate::corpus::CorpusCounts;
 use crate::error::{Error, Result};
+use crate::shard;
 use offramp_files::one_line;
 
 const FORMAT: &str = "offramp-corpus";
 const VERSION: u32 = 2;
 
-/// What a prepared folder holds, as [`crate::prepare`] returns it and `corpus.json` keeps it.
+/// The summary of a prepared folder. [`crate::prepare`] returns it, and `corpus.json` holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareSummary {
     /// Where the tokenizer came from: `gpt2`, `file` or `trained`.
     pub tokenizer: String,
-    /// Every id is below this; what a model's `vocab_size` must reach.
+    /// Every id is below this. A model's `vocab_size` must be at least as large.
     pub vocab_size: usize,
     /// The training split.
     pub train: SplitSummary,
@@ -29,37 +30,22 @@ pub struct PrepareSummary {
 /// One split of a prepared corpus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitSummary {
-    /// Names of the files it was made from, in order, without their folders.
+    /// The names of its source files, in order, without folders.
     pub sources: Vec<String>,
-    /// Stories, none of them empty.
-    pub stories: u64,
-    /// Tokens, those between stories included.
+    /// What was counted in these files.
+    #[serde(flatten)]
+    pub counts: CorpusCounts,
+    /// Tokens, with those between stories.
     pub tokens: u64,
     /// UTF-8 bytes of the stories.
     pub utf8_bytes: u64,
-    /// Records without a text (null, missing or empty), which were skipped.
-    #[serde(default)]
-    pub skipped: u64,
-    /// Texts in which CRLF was read as LF.
-    #[serde(default)]
-    pub crlf: u64,
-    /// Lines of all stories; 0 in folders of earlier builds.
-    #[serde(default)]
-    pub lines: u64,
     /// Its shards' file names, in order.
     pub shards: Vec<String>,
 }
 
-impl SplitSummary {
-    /// What was found in its files.
-    pub fn found(&self) -> Found {
-        Found { stories: self.stories, skipped: self.skipped, crlf: self.crlf, lines: self.lines }
-    }
-}
-
-/// What every version begins with.
+/// The beginning of every version of the file.
 #[derive(Deserialize)]
-struct Head {
+struct ManifestHead {
     format: String,
     version: u32,
 }
@@ -81,14 +67,14 @@ impl PrepareSummary {
         let path = Self::file_in(folder);
         let text = fs::read(&path).map_err(|e| Error::read(&path, e))?;
         let fault = |reason: String| Error::Manifest { path: path.clone(), reason };
-        let Head { format, version } =
+        let ManifestHead { format, version } =
             serde_json::from_slice(&text).map_err(|e| fault(one_line(&e.to_string())))?;
         if (format.as_str(), version) != (FORMAT, VERSION) {
             let (format, expected) = (one_line(&format), format!("expected \"{FORMAT}\" version {VERSION}"));
             return Err(fault(format!("format \"{format}\" version {version}, {expected}")));
         }
         let summary: Self = serde_json::from_slice(&text).map_err(|e| fault(one_line(&e.to_string())))?;
-        // A manifest may name files of its own folder only.
+        // A manifest may name only files of its own folder.
         let outside = |name: &&String| {
             let plain = Path::new(name.as_str()).file_name() == Some(std::ffi::OsStr::new(name.as_str()));
             !plain || name.contains(char::is_control)
@@ -99,10 +85,9 @@ impl PrepareSummary {
         Ok(summary)
     }
 
-    /// Whether a folder was prepared, or is what was left of preparing it: whether it holds shards.
+    /// Whether a folder holds shards: it was prepared, or preparing it was interrupted.
     pub fn is_in(folder: &Path) -> bool {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(".tokens"))
+        shard::are_in(folder)
     }
 
     pub(crate) fn file_in(folder: &Path) -> PathBuf {

@@ -1,4 +1,4 @@
-//! From files to a stream and back; failures leave nothing that looks complete.
+//! From files to a stream and back. A failure leaves nothing that looks complete.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +77,7 @@ fn the_stream_is_the_stories_with_one_token_between() {
         assert_eq!(stream.utf8_bytes(), stories.iter().map(|s| s.len() as u64).sum::<u64>());
         assert_eq!(stream.vocab_size(), 50_257);
         let info = summary.split(split).unwrap();
-        assert_eq!(info.stories, stories.len() as u64);
+        assert_eq!(info.counts.stories, stories.len() as u64);
         assert_eq!((info.tokens, info.utf8_bytes), (stream.len(), stream.utf8_bytes()));
         let bytes: usize = expected.iter().map(|&id| tokenizer.token_bytes(id).unwrap()).sum();
         assert_eq!(bytes as u64, stream.utf8_bytes(), "tokens stand for exactly the stories' bytes");
@@ -176,7 +176,7 @@ fn a_failure_leaves_the_earlier_corpus_whole() {
     assert_eq!(PrepareSummary::read(&bench.options.out).unwrap(), before);
     TokenStream::open(&bench.options.out, "train").unwrap();
 
-    // A shorter corpus takes its place, and the shards it has no use for are gone.
+    // A shorter corpus replaces it, and the shards that it does not need are removed.
     fs::write(&bench.options.train[0], "One short story.").unwrap();
     bench.options.valid.clear();
     bench.prepare().unwrap();
@@ -255,7 +255,7 @@ fn a_tampered_folder_is_refused() {
         let message = TokenStream::open(&bench.options.out, "train").expect_err(&case).to_string();
         assert!(message.contains("out") && !message.contains('\n'), "{message}");
     }
-    // As it was when a split had one file.
+    // The form of earlier versions, in which a split had one file.
     let older = whole.replace("\"version\": 2", "\"version\": 1").replace("\"sources\"", "\"source\"");
     fs::write(&path, older).unwrap();
     let message = PrepareSummary::read(&bench.options.out).unwrap_err().to_string();
@@ -284,7 +284,7 @@ fn real_stories_make_a_stream() {
         shard_tokens: 100_000,
     };
     let summary = prepare(&options, &mut |_| {}).unwrap();
-    assert_eq!((summary.vocab_size, summary.train.stories), (2000, 1300));
+    assert_eq!((summary.vocab_size, summary.train.counts.stories), (2000, 1300));
     let first = fs::read(out.path().join("tokenizer.json")).unwrap();
     assert_eq!(prepare(&options, &mut |_| {}).unwrap(), summary, "the same again");
     assert_eq!(fs::read(out.path().join("tokenizer.json")).unwrap(), first);
@@ -305,7 +305,7 @@ fn a_folder_that_is_not_there_and_a_full_disk_are_one_clear_line() {
     assert!(!message.contains('\n') && !full.contains('\n'));
 }
 
-/// A tokenizer whose end of text has no known name: its folder's `tokenizer_config.json` says which it is.
+/// The end of text has no known name: the folder's `tokenizer_config.json` says which token it is.
 #[test]
 fn the_end_of_text_of_any_tokenizer_separates_stories() {
     let kind = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/prompts/deepseek");

@@ -9,7 +9,7 @@ use super::*;
 const TOKENIZER: Fingerprint = Fingerprint(7);
 
 fn write(path: &Path, tokens: &[u32], vocab_size: usize) {
-    let mut writer = ShardWriter::create(path, vocab_size, TOKENIZER, Sum::new()).unwrap();
+    let mut writer = ShardWriter::create(path, vocab_size, TOKENIZER, FingerprintHasher::new()).unwrap();
     for part in tokens.chunks(7) {
         writer.write(part, part.len() as u64 * 3).unwrap();
     }
@@ -17,7 +17,7 @@ fn write(path: &Path, tokens: &[u32], vocab_size: usize) {
 }
 
 fn open(path: &Path) -> Result<ShardReader> {
-    ShardReader::open(path, &mut Sum::new())
+    ShardReader::open(path, &mut FingerprintHasher::new())
 }
 
 proptest! {
@@ -69,7 +69,7 @@ fn truncated_lying_and_foreign_files_are_refused() {
         fs::write(&path, &whole[..length]).unwrap();
         assert!(matches!(open(&path), Err(Error::Shard { .. })), "{length}");
     }
-    let prints = Prints { tokenizer: TOKENIZER, split: Sum::new().fingerprint() };
+    let prints = Prints { tokenizer: TOKENIZER, split: FingerprintHasher::new().fingerprint() };
     for (prints, bytes) in [(Some(prints), 60), (None, 44)] {
         for tokens in [u64::MAX, u64::MAX / 2 + 1, 1] {
             let header = Header { vocab_size: 10, tokens, utf8_bytes: 0, prints, payload_crc: 0 };
@@ -109,7 +109,7 @@ fn a_file_that_shrinks_after_opening_is_an_error() {
     assert!(matches!(shard.read(0, &mut [0; 3]), Err(Error::Read { .. })));
 }
 
-/// What version 1 was, byte by byte, as programs before fingerprints wrote it.
+/// A file of version 1, byte by byte, as earlier programs wrote it.
 #[test]
 fn shards_of_version_1_are_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -123,13 +123,13 @@ fn shards_of_version_1_are_read() {
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes.extend(&ids);
     fs::write(&path, &bytes).unwrap();
-    let mut sum = Sum::new();
+    let mut sum = FingerprintHasher::new();
     let shard = ShardReader::open(&path, &mut sum).unwrap();
     assert_eq!((shard.header().prints, shard.header().utf8_bytes), (None, 9));
     let mut out = [0; 3];
     shard.read(0, &mut out).unwrap();
     assert_eq!(out, [1, 2, 500]);
-    // The ids alone make the fingerprint: FNV-1a, computed in Python.
+    // The ids alone determine the fingerprint: FNV-1a, computed in Python.
     assert_eq!(sum.fingerprint().to_string(), "d0ac1718672fdc3a");
     bytes[8] = 3;
     fs::write(&path, &bytes).unwrap();
@@ -137,7 +137,7 @@ fn shards_of_version_1_are_read() {
     assert!(error.contains("of version 3, and this program reads 2"), "{error}");
 }
 
-/// A buffer's end divides no id, wherever the system stops reading: the sum is that of all ids.
+/// An id may lie across the end of a buffer: the sum is still that of all ids.
 #[test]
 fn the_sum_is_of_every_id() {
     let folder = tempfile::tempdir().unwrap();
@@ -145,19 +145,19 @@ fn the_sum_is_of_every_id() {
     let ids: Vec<u32> =
         (0..BUFFER_BYTES as u32 / 2 + 12_345).map(|i| i.wrapping_mul(2_654_435_761) % 70_000).collect();
     write(&path, &ids, 70_000);
-    let (mut read, mut all) = (Sum::new(), Sum::new());
+    let (mut read, mut all) = (FingerprintHasher::new(), FingerprintHasher::new());
     ShardReader::open(&path, &mut read).unwrap();
     all.add_ids(&ids);
     assert_eq!(read.fingerprint(), all.fingerprint());
 }
 
-/// Whole shards, each of which is good: they have one order, and all of them count.
+/// Complete shards in a wrong order, or with one missing, are refused.
 #[test]
 fn shards_that_do_not_follow_each_other_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let [first, second] = ["train-00000.tokens", "train-00001.tokens"].map(|name| folder.path().join(name));
     write(&first, &[1, 2, 3], 10);
-    let mut sum = Sum::new();
+    let mut sum = FingerprintHasher::new();
     ShardReader::open(&first, &mut sum).unwrap();
     let mut writer = ShardWriter::create(&second, 10, TOKENIZER, sum).unwrap();
     writer.write(&[4, 5], 2).unwrap();

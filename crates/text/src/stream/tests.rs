@@ -1,4 +1,4 @@
-//! A corpus read into memory is the stream that preparing it makes.
+//! A corpus in memory is the same stream as a prepared one.
 
 use std::fs;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ fn reading_stops_after_the_story_that_has_enough() {
     let (_folder, path) = tales();
     let tokenizer = Tokenizer::gpt2().unwrap();
     let encoded: Vec<Vec<u32>> = STORIES.iter().map(|story| tokenizer.encode(story).unwrap()).collect();
-    // One token after another: the stream grows by whole stories, and never by more than are needed.
+    // The stream grows by whole stories, and never by more than needed.
     let all = encoded.join(&50_256);
     for most in 0..=all.len() as u64 + 1 {
         let stream = from_corpus(&path, &tokenizer, most).unwrap();
@@ -69,7 +69,7 @@ fn reading_stops_after_the_story_that_has_enough() {
         assert_eq!(tokens(&stream), encoded[..stories].join(&50_256), "{most}");
         assert_eq!(stream.utf8_bytes(), STORIES[..stories].iter().map(|s| s.len() as u64).sum::<u64>());
     }
-    // What comes after is not even looked at.
+    // The rest is not even read.
     let broken = [STORIES[0].as_bytes(), b"\n<|endoftext|>\n\xFF"].concat();
     fs::write(&path, broken).unwrap();
     from_corpus(&path, &tokenizer, 1).unwrap();
@@ -92,7 +92,7 @@ fn a_corpus_that_makes_no_stream_says_why() {
     assert!(matches!(from_corpus(&absent, &tokenizer, 100), Err(Error::Read { .. })));
 }
 
-/// The folder's own tokenizer, and no other, goes with its shards; shards of one split belong together.
+/// Only the folder's own tokenizer goes with its shards, and the shards of a split go together.
 #[test]
 fn a_prepared_folder_knows_whose_ids_it_holds() {
     let (folder, path) = tales();
@@ -114,11 +114,11 @@ fn a_prepared_folder_knows_whose_ids_it_holds() {
     stream.check_tokenizer(&mine, &one).unwrap();
     let message = stream.check_tokenizer(&theirs, &one).unwrap_err().to_string();
     assert!(message.contains("not the tokenizer that made") && message.contains("prepare"), "{message}");
-    // The same stories, the same tokenizer: the same stream, however it is cut into shards.
+    // The same stories and tokenizer give the same stream, however it is cut into shards.
     let memory = from_corpus(&path, &mine, u64::MAX).unwrap();
     assert_eq!(memory.fingerprint(), stream.fingerprint());
     assert_ne!(TokenStream::open(&other, "train").unwrap().fingerprint(), stream.fingerprint());
-    // Two shards that change places, and one that is missing in the middle.
+    // Two shards in the wrong order, and a shard missing in the middle.
     let [first, second] = ["train-00000.tokens", "train-00001.tokens"].map(|name| one.join(name));
     let (a, b) = (fs::read(&first).unwrap(), fs::read(&second).unwrap());
     fs::write(&first, &b).unwrap();

@@ -1,8 +1,8 @@
-//! GPT-2's vocabulary and merges, recovered from the ranks that the `tiktoken-rs` crate carries.
+//! GPT-2's vocabulary and merges, rebuilt from the ranks that the `tiktoken-rs` crate contains.
 //!
-//! tiktoken stores, for every token, its bytes, and its id is the order in which training created it. A
-//! `tokenizer.json` wants the merges themselves: which two tokens made each one. Running BPE over a token's
-//! bytes with only the tokens that existed before it ends with exactly those two.
+//! tiktoken stores the bytes of every token; a token's id is the order in which training created it. A
+//! `tokenizer.json` needs the merges themselves: the two tokens that were joined. BPE over a token's bytes
+//! with only the tokens before it ends with exactly these two.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,7 @@ pub(super) fn build() -> Result<tokenizers::Tokenizer> {
     byte_level(BPE::builder().vocab_and_merges(vocab, merges).build().map_err(Error::tokenizer)?)
 }
 
-/// The tokenizer around a byte-level BPE: GPT-2's splitting and spelling, `<|endoftext|>` special.
+/// A tokenizer around a byte-level BPE, with GPT-2's splitting and spelling. `<|endoftext|>` is special.
 pub(super) fn byte_level(model: BPE) -> Result<tokenizers::Tokenizer> {
     let mut tokenizer = tokenizers::Tokenizer::new(model);
     let level = ByteLevel::default().add_prefix_space(false);

@@ -1,21 +1,21 @@
-//! How much longer a tokenizer's own steps may make a text.
+//! Bounds how much longer a tokenizer's steps may make a text.
 //!
-//! The steps of a `tokenizer.json` are a program out of a file: each alone is harmless, but ten replacements
-//! of a letter by eight make a gigabyte of one letter. A few kinds of steps make texts longer in proportion;
-//! what they make of each other's output multiplies.
+//! The steps of a `tokenizer.json` are a program that came from a file. Each step alone is harmless, but ten
+//! steps that replace a letter by eight turn one letter into a gigabyte. A few kinds of steps make a text
+//! longer in proportion, and their factors multiply.
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Times its own length that a text may become. Tokenizers that people use need 16 at most: a space as `▁`,
-/// bytes spelled as characters.
+/// The largest factor by which a text may grow. Real tokenizers need 16 at most: a space as `▁`, bytes
+/// spelled as characters.
 const MOST_TIMES: f64 = 256.0;
 
-/// Token ids that a post-processor may add; those that people use add two.
+/// The most token ids that a post-processor may add. Real ones add two.
 const MOST_ADDED: usize = 1 << 16;
 
-/// Refuses a tokenizer whose steps could make a text too long to hold.
+/// Refuses a tokenizer whose steps could make a text too long for memory.
 ///
 /// # Errors
 /// [`Error::Tokenizer`], which names the part.
@@ -53,7 +53,7 @@ fn steps(step: &Value) -> impl Iterator<Item = &Value> {
     lists.into_iter().filter_map(|key| step[key].as_array()).flatten()
 }
 
-/// How many times its length a text may have after a step; what every text gets once counts nothing.
+/// The factor by which a step may lengthen a text. What a step adds once per text does not count.
 fn times(step: &Value) -> f64 {
     match kind(step) {
         "Sequence" => steps(step).map(times).product(),
@@ -65,10 +65,10 @@ fn times(step: &Value) -> f64 {
                 (None, Some(regex)) => shortest_match(regex),
                 (None, None) => 0,
             };
-            // What matches nothing matches between every two characters.
+            // A pattern that matches the empty string matches between every two characters.
             if shortest == 0 { 1.0 + content } else { (content / shortest as f64).max(1.0) }
         }
-        // A byte becomes a character of two, and each word gets a space.
+        // Each byte becomes a character of two bytes, and each word gets a space.
         "ByteLevel" => 4.0,
         "TemplateProcessing" => {
             pieces(step).filter(|piece| piece.get("Sequence").is_some()).count().max(1) as f64
@@ -77,7 +77,7 @@ fn times(step: &Value) -> f64 {
     }
 }
 
-/// Token ids that a post-processor adds to a text, if no step repeats those of another.
+/// The number of token ids that a post-processor adds to a text, if no step repeats another's.
 fn added(step: &Value) -> usize {
     match kind(step) {
         "Sequence" => steps(step).map(added).sum(),
@@ -92,12 +92,12 @@ fn added(step: &Value) -> usize {
     }
 }
 
-/// What a template puts together for one text.
+/// The pieces of a template for one text.
 fn pieces(template: &Value) -> impl Iterator<Item = &Value> {
     template["single"].as_array().into_iter().flatten()
 }
 
-/// Bytes that a match has at least; 0 where nobody can tell.
+/// The shortest match of a pattern in bytes; 0 if that is unknown.
 fn shortest_match(regex: &str) -> usize {
     let parsed = regex_syntax::Parser::new().parse(regex);
     parsed.ok().and_then(|parsed| parsed.properties().minimum_len()).unwrap_or(0)

@@ -1,5 +1,6 @@
-//! The token ids of a prompt, which are not those of the same text in a corpus: as in `transformers`, special tokens
-//! written in it are those tokens, and `tokenizer.json`'s post-processor adds its own.
+//! The token ids of a prompt. They differ from those of the same text in a corpus: as in `transformers`,
+//! names of special tokens in the text become these tokens, and the post-processor of `tokenizer.json` adds
+//! its own.
 
 use tokenizers::{
     AddedVocabulary, Encoding, Model, OffsetType, PostProcessor, PreTokenizer, Tokenizer as Library,
@@ -11,10 +12,10 @@ use crate::error::Result;
 /// How the text of a prompt becomes token ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptOptions {
-    /// Adds what the post-processor of `tokenizer.json` adds, as a beginning-of-text token; not where the prompt
-    /// has it already.
+    /// Adds what the post-processor of `tokenizer.json` adds, such as a beginning-of-text token, unless the
+    /// prompt has it already.
     pub add_special_tokens: bool,
-    /// Spells out the names of special tokens, as corpora do, instead of taking them for these tokens.
+    /// Takes the names of special tokens for text, as corpora do.
     pub plain_text: bool,
 }
 
@@ -26,14 +27,14 @@ impl Default for PromptOptions {
 }
 
 impl PromptOptions {
-    /// Of a text that a chat template has rendered: the template writes every special token itself.
+    /// For a text that a chat template rendered: the template writes every special token itself.
     pub fn rendered() -> Self {
         Self { add_special_tokens: false, plain_text: false }
     }
 }
 
-/// The added tokens of a vocabulary, which a text may name. The library's own tokenizer takes no special token from
-/// a text, since most texts here are corpora.
+/// The added tokens of a vocabulary, by name. The library's own tokenizer reads no special tokens here,
+/// because most texts are corpora.
 pub(super) fn added_vocabulary(inner: &Library) -> AddedVocabulary {
     let mut added = inner.get_added_vocabulary().clone();
     added.set_encode_special_tokens(false);
@@ -44,7 +45,7 @@ impl Tokenizer {
     /// Token ids of a prompt.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`]; of a text of more than 4 MiB with any tokenizer.
+    /// As [`Tokenizer::encode`]; also for a text of more than 4 MiB, with any tokenizer.
     pub fn encode_prompt(&self, text: &str, options: PromptOptions) -> Result<Vec<u32>> {
         words::check_general_length(text)?;
         let own = guard(|| self.encoding(text, options.plain_text))?;
@@ -72,14 +73,14 @@ impl Tokenizer {
     }
 }
 
-/// The ids of `processed`, where the text's `own` ids do not begin or end with what was added there.
+/// The ids of `processed`, without an addition that the text's `own` ids already begin or end with.
 fn without_doubles(processed: &Encoding, own: &[u32]) -> Vec<u32> {
     let ids = processed.get_ids();
     let added = |&&mask: &&u32| mask == 1;
     let mask = processed.get_special_tokens_mask();
     let before = mask.iter().take_while(added).count();
     if before == ids.len() {
-        return ids.to_vec(); // of an empty text
+        return ids.to_vec(); // the text was empty
     }
     let after = ids.len() - mask.iter().rev().take_while(added).count();
     let (prefix, suffix) = (&ids[..before], &ids[after..]);

@@ -1,17 +1,17 @@
-//! What each token adds to a text, in bytes.
+//! The bytes that each token adds to a text.
 //!
-//! A `tokenizer.json` describes decoding as steps over a list of strings. The steps that language models'
-//! tokenizers use come down to a table from id to bytes plus a rule for the beginning of the text:
+//! A `tokenizer.json` describes decoding as steps over a list of strings. For the decoders of language models
+//! these steps amount to a table from id to bytes, plus a rule for the beginning of the text:
 //!
 //! - `ByteLevel`: every character of the token stands for one byte;
 //! - `Metaspace`: `▁` is a space, and the first token loses its own;
 //! - `Sequence` of `Replace` (a plain string), `ByteFallback` (`<0xE4>` is the byte E4), `Fuse`, and `Strip`
-//!   of the beginning after a `Fuse`: SentencePiece's conventions, as Llama 2 and Gemma have them.
+//!   of the beginning after a `Fuse`: SentencePiece's conventions, as in Llama 2 and Gemma.
 //!
-//! With such a table, decoding token by token is appending bytes and showing those that form characters. It
-//! agrees with the library on every id sequence. Under `ByteFallback` a run of byte tokens is text only as a whole
-//! (one wrong byte makes `U+FFFD` of each), so it waits for the token that ends it.
-//! Any other decoder (`WordPiece`, `CTC`, …) is left to the library: [`Spelling::Library`].
+//! With such a table, decoding token by token appends bytes and returns the complete characters. The result
+//! equals the library's for every sequence of ids. Under `ByteFallback` a run of byte tokens becomes text
+//! only as a whole (one wrong byte turns each into `U+FFFD`), so a run waits for the token that ends it. Any
+//! other decoder (`WordPiece`, `CTC`, …) is left to the library: [`Spelling::Library`].
 
 use std::sync::OnceLock;
 
@@ -23,29 +23,29 @@ use crate::error::{Error, Result};
 
 pub(super) enum Spelling {
     Exact(Pieces),
-    /// Lengths are worked out when first asked for.
+    /// The lengths, computed when they are first asked for.
     Library(OnceLock<Vec<Option<usize>>>),
 }
 
 /// The bytes of every token, end to end.
 pub(super) struct Pieces {
     bytes: Vec<u8>,
-    starts: Vec<usize>, // [vocab_size + 1]
-    kinds: Vec<Kind>,   // [vocab_size]
+    starts: Vec<usize>,    // [vocab_size + 1]
+    kinds: Vec<TokenKind>, // [vocab_size]
     rules: Rules,
 }
 
 /// What an id is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     Absent,
     Special,
     Byte,
     Text,
 }
 
-/// What a token brings into a text.
-pub(super) enum Piece<'a> {
+/// What a token adds to a text.
+pub(super) enum TokenText<'a> {
     /// Nothing: decoding skips it.
     Special,
     /// A byte of a run that becomes text as a whole.
@@ -54,13 +54,13 @@ pub(super) enum Piece<'a> {
     Text(&'a [u8]),
 }
 
-/// What happens to the beginning of a text.
+/// What decoding does at the beginning of a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Beginning {
     Keep,
     /// The first token loses its spaces.
     FirstTokenWithoutSpaces,
-    /// The text loses up to so many spaces.
+    /// The text loses up to this many spaces.
     Strip(usize),
 }
 
@@ -71,8 +71,8 @@ impl Spelling {
         let mut pieces = Pieces { bytes: Vec::new(), starts: vec![0], kinds: Vec::new(), rules };
         for id in 0..vocab_size as u32 {
             let kind = match inner.id_to_token(id) {
-                None => Kind::Absent,
-                Some(token) if inner.get_added_vocabulary().is_special_token(&token) => Kind::Special,
+                None => TokenKind::Absent,
+                Some(token) if inner.get_added_vocabulary().is_special_token(&token) => TokenKind::Special,
                 Some(token) => {
                     let (kind, bytes) = pieces.rules.spell(&token);
                     pieces.bytes.extend(bytes);
@@ -85,12 +85,13 @@ impl Spelling {
         Ok(Spelling::Exact(pieces))
     }
 
-    /// Whether a token's text begins with a space. The library's pieces all do, where they are spelt with one.
+    /// Whether a token's text begins with a space. With the library's decoder, every token that is spelled
+    /// with one.
     pub(super) fn begins_with_space(&self, id: u32) -> bool {
         match self {
             Spelling::Exact(pieces) => match pieces.get(id) {
-                Some(Piece::Text(bytes)) => bytes.starts_with(b" "),
-                Some(Piece::Byte(byte)) => byte == b' ',
+                Some(TokenText::Text(bytes)) => bytes.starts_with(b" "),
+                Some(TokenText::Byte(byte)) => byte == b' ',
                 _ => false,
             },
             Spelling::Library(_) => true,
@@ -100,9 +101,9 @@ impl Spelling {
     pub(super) fn len(&self, tokenizer: &Tokenizer, id: u32) -> Option<usize> {
         match self {
             Spelling::Exact(pieces) => pieces.get(id).map(|piece| match piece {
-                Piece::Special => 0,
-                Piece::Byte(_) => 1,
-                Piece::Text(bytes) => bytes.len(),
+                TokenText::Special => 0,
+                TokenText::Byte(_) => 1,
+                TokenText::Text(bytes) => bytes.len(),
             }),
             Spelling::Library(lengths) => {
                 let lengths = lengths.get_or_init(|| {
@@ -114,7 +115,7 @@ impl Spelling {
     }
 }
 
-/// What a token adds when it follows itself, by the library's reckoning.
+/// The bytes that a token adds when it follows itself, as the library decodes it.
 fn middle(tokenizer: &Tokenizer, id: u32) -> Option<usize> {
     tokenizer.inner.id_to_token(id)?;
     let len = |ids: &[u32]| guard(|| tokenizer.inner.decode(ids, true)).map_or(0, |text| text.len());
@@ -122,16 +123,16 @@ fn middle(tokenizer: &Tokenizer, id: u32) -> Option<usize> {
 }
 
 impl Pieces {
-    /// What a token stands for; `None` if there is no such token.
-    pub(super) fn get(&self, id: u32) -> Option<Piece<'_>> {
+    /// The bytes of a token; `None` if there is no such token.
+    pub(super) fn get(&self, id: u32) -> Option<TokenText<'_>> {
         let id = id as usize;
         let kind = *self.kinds.get(id)?;
         let bytes = &self.bytes[self.starts[id]..self.starts[id + 1]];
         match kind {
-            Kind::Absent => None,
-            Kind::Special => Some(Piece::Special),
-            Kind::Byte => Some(Piece::Byte(bytes[0])),
-            Kind::Text => Some(Piece::Text(bytes)),
+            TokenKind::Absent => None,
+            TokenKind::Special => Some(TokenText::Special),
+            TokenKind::Byte => Some(TokenText::Byte(bytes[0])),
+            TokenKind::Text => Some(TokenText::Text(bytes)),
         }
     }
 
@@ -139,7 +140,7 @@ impl Pieces {
         self.rules.beginning
     }
 
-    /// The text of a run of byte tokens, as the steps after `ByteFallback` leave it.
+    /// The text of a run of byte tokens, after the steps that follow `ByteFallback`.
     pub(super) fn run(&self, bytes: &[u8], first: bool) -> String {
         match std::str::from_utf8(bytes) {
             Ok(text) => self.rules.after_fallback(text, first),
@@ -148,7 +149,7 @@ impl Pieces {
     }
 }
 
-/// A decoder's steps, as far as they concern one token.
+/// A decoder's steps, reduced to what they do to one token.
 struct Rules {
     steps: Vec<Step>,
     beginning: Beginning,
@@ -161,7 +162,7 @@ enum Step {
 }
 
 impl Rules {
-    /// Reads a decoder's JSON; `None` if it has a step that is not one of those above.
+    /// Reads a decoder's JSON; `None` if it has a step that is not listed at the head of this file.
     fn read(decoder: &Value) -> Option<Self> {
         let alone = [decoder.clone()];
         let steps = match kind(decoder)? {
@@ -171,7 +172,7 @@ impl Rules {
         let mut rules = Rules { steps: Vec::new(), beginning: Beginning::Keep };
         let mut fused = false;
         for step in steps {
-            // After the pieces have become one text, only its beginning can be told apart.
+            // After `Fuse` there is one text, and only its beginning is known.
             if fused && kind(step)? != "Strip" || rules.beginning != Beginning::Keep && kind(step)? != "Fuse"
             {
                 return None;
@@ -210,24 +211,27 @@ impl Rules {
         Some(rules)
     }
 
-    fn spell(&self, token: &str) -> (Kind, Vec<u8>) {
+    fn spell(&self, token: &str) -> (TokenKind, Vec<u8>) {
         let mut text = token.to_owned();
         for step in &self.steps {
             match step {
-                // A token that is not in the alphabet was added as it is.
-                Step::ByteLevel => return (Kind::Text, unspell(&text).unwrap_or_else(|| text.into_bytes())),
+                // A token with characters outside the alphabet was added, and is spelled as it is.
+                Step::ByteLevel => {
+                    return (TokenKind::Text, unspell(&text).unwrap_or_else(|| text.into_bytes()));
+                }
                 Step::ByteFallback => {
                     if let Some(byte) = fallback_byte(&text) {
-                        return (Kind::Byte, vec![byte]);
+                        return (TokenKind::Byte, vec![byte]);
                     }
                 }
                 Step::Replace(from, to) => text = text.replace(from.as_str(), to),
             }
         }
-        (Kind::Text, text.into_bytes())
+        (TokenKind::Text, text.into_bytes())
     }
 
-    /// A run of bytes that has become text meets the steps that are left; `Metaspace` takes the spaces of the first.
+    /// Applies the remaining steps to a run of bytes that has become text. `Metaspace` removes the spaces of
+    /// the first.
     fn after_fallback(&self, text: &str, first: bool) -> String {
         let is_fallback = |step: &Step| matches!(step, Step::ByteFallback);
         let after = self.steps.iter().skip_while(|step| !is_fallback(step));

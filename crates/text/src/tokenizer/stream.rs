@@ -1,16 +1,16 @@
 //! Text from tokens that arrive one at a time, never half a character.
 
-use super::spelling::{Beginning, Piece, Pieces, Spelling};
+use super::spelling::{Beginning, Pieces, Spelling, TokenText};
 use super::{Tokenizer, guard};
 use crate::error::{Error, Result};
 
-/// Decodes a stream of tokens: everything [`StreamDecoder::push`] returned, followed by what
-/// [`StreamDecoder::finish`] returns, is [`Tokenizer::decode`] of all the ids; of a stream that goes on from a prompt,
-/// it is that without the prompt's own decode.
+/// Decodes a stream of tokens. Everything that [`StreamDecoder::push`] returned, followed by what
+/// [`StreamDecoder::finish`] returns, is [`Tokenizer::decode`] of all ids. For a stream that continues a
+/// prompt, it is that text without the decoded prompt.
 pub struct StreamDecoder<'t> {
     tokenizer: &'t Tokenizer,
-    state: State<'t>,
-    /// Text that comes out next and was shown with the prompt.
+    state: DecoderState<'t>,
+    /// Text that comes next and was already shown with the prompt.
     shown: String,
 }
 
@@ -20,21 +20,21 @@ impl std::fmt::Debug for StreamDecoder<'_> {
     }
 }
 
-enum State<'t> {
+enum DecoderState<'t> {
     Exact(Exact<'t>),
-    /// Decodes all again at every token and gives what is new: slow, but right for any decoder that does not
-    /// take back what it has said; what such a one takes back stays said.
+    /// Decodes all tokens again at each one and returns what is new. This is slow, but right for any decoder
+    /// that never changes earlier text. If a decoder does change it, the text that was returned stays.
     Library {
         ids: Vec<u32>,
-        said: String,
+        returned: String,
     },
 }
 
 struct Exact<'t> {
     pieces: &'t Pieces,
-    /// Bytes of a character that is not whole yet: at most 3.
+    /// The bytes of an incomplete character: at most 3.
     pending: Vec<u8>,
-    /// Byte tokens that wait for the end of their run.
+    /// Byte tokens whose run has not ended.
     run: Vec<u8>,
     beginning: Beginning,
 }
@@ -42,18 +42,18 @@ struct Exact<'t> {
 impl<'t> StreamDecoder<'t> {
     pub(super) fn new(tokenizer: &'t Tokenizer) -> Self {
         let state = match &tokenizer.spelling {
-            Spelling::Exact(pieces) => State::Exact(Exact {
+            Spelling::Exact(pieces) => DecoderState::Exact(Exact {
                 pieces,
                 pending: Vec::new(),
                 run: Vec::new(),
                 beginning: pieces.beginning(),
             }),
-            Spelling::Library(_) => State::Library { ids: Vec::new(), said: String::new() },
+            Spelling::Library(_) => DecoderState::Library { ids: Vec::new(), returned: String::new() },
         };
         Self { tokenizer, state, shown: String::new() }
     }
 
-    /// Goes on from a prompt, whose text is shown already.
+    /// Continues a prompt whose text is already shown.
     ///
     /// # Errors
     /// [`Error::UnknownToken`].
@@ -64,10 +64,10 @@ impl<'t> StreamDecoder<'t> {
         Ok(stream)
     }
 
-    /// Takes one token and returns the text that became certain with it, often none.
+    /// Takes one token and returns the text that is now certain, which is often empty.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`]; the decoder can go on as if the token had not been there.
+    /// [`Error::UnknownToken`]. The decoder can go on as if the token had not been given.
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.extend(&[id])
     }
@@ -76,14 +76,14 @@ impl<'t> StreamDecoder<'t> {
         let tokenizer = self.tokenizer;
         let unknown = |id: u32| Error::UnknownToken { id, vocab_size: tokenizer.vocab_size };
         let text = match &mut self.state {
-            State::Exact(exact) => {
+            DecoderState::Exact(exact) => {
                 let known = |id: &u32| exact.pieces.get(*id).is_some();
                 if let Some(&id) = new.iter().find(|id| !known(id)) {
                     return Err(unknown(id));
                 }
                 exact.extend(new)
             }
-            State::Library { ids, said } => {
+            DecoderState::Library { ids, returned } => {
                 if let Some(&id) = new.iter().find(|&&id| tokenizer.inner.id_to_token(id).is_none()) {
                     return Err(unknown(id));
                 }
@@ -91,11 +91,11 @@ impl<'t> StreamDecoder<'t> {
                 ids.extend_from_slice(new);
                 let text = guard(|| tokenizer.inner.decode(ids, true));
                 let text = text.inspect_err(|_| ids.truncate(before))?;
-                // A replacement character at the end may be half of one that is still to come.
-                match text.strip_prefix(said.as_str()) {
+                // A replacement character at the end may be an incomplete character.
+                match text.strip_prefix(returned.as_str()) {
                     Some(fresh) if !fresh.ends_with(char::REPLACEMENT_CHARACTER) => {
                         let fresh = fresh.to_owned();
-                        *said = text;
+                        *returned = text;
                         fresh
                     }
                     _ => String::new(),
@@ -105,24 +105,24 @@ impl<'t> StreamDecoder<'t> {
         Ok(self.without_shown(text))
     }
 
-    /// The end of the tokens: what is left, with `U+FFFD` for a character that never became whole.
+    /// Ends the stream and returns the rest, with `U+FFFD` for an incomplete character.
     pub fn finish(mut self) -> String {
         let rest = self.rest();
         self.without_shown(rest)
     }
 
-    /// What would still come if the tokens ended here.
+    /// The text that would still come if the tokens ended here.
     fn rest(&self) -> String {
         match &self.state {
-            State::Exact(exact) => exact.rest(),
-            State::Library { ids, said } => {
+            DecoderState::Exact(exact) => exact.rest(),
+            DecoderState::Library { ids, returned } => {
                 let text = guard(|| self.tokenizer.inner.decode(ids, true)).unwrap_or_default();
-                text[shared(&text, said)..].to_owned()
+                text[shared(&text, returned)..].to_owned()
             }
         }
     }
 
-    /// What of `text` was not shown with the prompt.
+    /// The part of `text` that was not shown with the prompt.
     fn without_shown(&mut self, text: String) -> String {
         let same = shared(&text, &self.shown);
         let differs = same < text.len() && same < self.shown.len();
@@ -132,13 +132,13 @@ impl<'t> StreamDecoder<'t> {
 }
 
 impl Exact<'_> {
-    /// Takes tokens that exist; the text that became certain.
+    /// Takes known tokens and returns the text that is now certain.
     fn extend(&mut self, ids: &[u32]) -> String {
         for &id in ids {
             match self.pieces.get(id) {
-                None | Some(Piece::Special) => {}
-                Some(Piece::Byte(byte)) => self.run.push(byte),
-                Some(Piece::Text(bytes)) => {
+                None | Some(TokenText::Special) => {}
+                Some(TokenText::Byte(byte)) => self.run.push(byte),
+                Some(TokenText::Text(bytes)) => {
                     self.end_run();
                     append(&mut self.pending, bytes, &mut self.beginning);
                 }
@@ -147,7 +147,7 @@ impl Exact<'_> {
         take_characters(&mut self.pending)
     }
 
-    /// The run of byte tokens before this place becomes text.
+    /// Turns the waiting run of byte tokens into text.
     fn end_run(&mut self) {
         if self.run.is_empty() {
             return;
@@ -189,13 +189,13 @@ fn append(pending: &mut Vec<u8>, piece: &[u8], beginning: &mut Beginning) {
     }
 }
 
-/// Bytes at the beginning of `text`, whole characters, that are those of `other`.
+/// The length in bytes of the longest common beginning of `text` and `other`, in whole characters.
 fn shared(text: &str, other: &str) -> usize {
     text.chars().zip(other.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
 }
 
-/// Moves every whole character out of `bytes`; wrong ones become `U+FFFD`, one for each maximal part, as
-/// `String::from_utf8_lossy` has it. What stays is the beginning of a character.
+/// Moves every complete character out of `bytes`. Wrong bytes become `U+FFFD`, one for each maximal part, as
+/// in `String::from_utf8_lossy`. The beginning of an incomplete character stays.
 fn take_characters(bytes: &mut Vec<u8>) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut done = 0;

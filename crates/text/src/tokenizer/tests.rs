@@ -1,4 +1,4 @@
-//! Ids equal tiktoken's, before and after a trip through `tokenizer.json`; words equal the library's; text
+//! Ids equal tiktoken's, before and after saving as `tokenizer.json`. Words equal the library's. Text
 //! survives encoding and decoding, in one piece or token by token.
 
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ fn words_of_the_library(text: &str) -> Vec<String> {
     splits.into_iter().map(|(_, (from, to), _)| text[from..to].to_owned()).collect()
 }
 
-/// Text with much of what word splitting turns on: spaces of all kinds, quotes, letters, digits, marks.
+/// Text with much of what decides word splitting: spaces of all kinds, quotes, letters, digits, marks.
 fn any_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         3 => "[a-zA-Z]{1,8}",
@@ -135,7 +135,7 @@ proptest! {
     #[test]
     fn sentencepiece_conventions_hold(text in any_text(), ids in prop::collection::vec(0u32..400, 0..40)) {
         for tokenizer in [&*LLAMA_2, &*METASPACE] {
-            // Their alphabets know neither every character nor every id.
+            // Their alphabets lack some characters and some ids.
             let ids: Vec<u32> = ids.iter().map(|id| id % tokenizer.vocab_size() as u32).collect();
             check_stream(tokenizer, &ids);
             check_stream(tokenizer, &tokenizer.encode(&text).unwrap());
@@ -148,7 +148,7 @@ proptest! {
     }
 }
 
-/// What a stream shows never ends within a character, and adds up to the whole.
+/// What a stream returns never ends within a character, and adds up to the whole text.
 fn check_stream(tokenizer: &Tokenizer, ids: &[u32]) {
     let mut stream = tokenizer.stream();
     let mut text = String::new();
@@ -184,7 +184,7 @@ fn token_bytes_add_up_to_the_text() {
     }
     assert_eq!(GPT2.token_bytes(50_256), Some(0));
     assert_eq!(GPT2.token_bytes(50_257), None);
-    // "▁" put before a text is a byte that the text does not have.
+    // A "▁" put before a text is a byte that the text does not have.
     let ids = LLAMA_2.encode("ab 亀").unwrap();
     let bytes: usize = ids.iter().map(|&id| LLAMA_2.token_bytes(id).unwrap()).sum();
     assert_eq!(bytes, "ab 亀".len() + 1);
@@ -206,7 +206,7 @@ fn the_bytes_of_a_stream_are_those_of_its_texts() {
         stream.read(0, &mut ids[1..]).unwrap();
         let bytes = |pair: &[u32]| tokenizer.token_bytes_after(pair[0], pair[1]).unwrap() as u64;
         assert_eq!(ids.windows(2).map(bytes).sum::<u64>(), stream.utf8_bytes());
-        // What stood here before counted one more for every text.
+        // An earlier version counted one byte more for every text.
         let alone: usize = ids.iter().map(|&id| tokenizer.token_bytes(id).unwrap()).sum();
         let added = if adds { texts.len() as u64 } else { 0 };
         assert_eq!(alone as u64, stream.utf8_bytes() + added);
@@ -256,7 +256,7 @@ static LLAMA_2: LazyLock<Tokenizer> = LazyLock::new(|| {
     sentencepiece(normalizer, "null", decoder)
 });
 
-/// The same with the older way of saying it.
+/// The same in the older notation.
 static METASPACE: LazyLock<Tokenizer> = LazyLock::new(|| {
     let metaspace = r#"{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}"#;
     let decoder = format!(r#"{{"type":"Sequence","decoders":[{{"type":"ByteFallback"}},{metaspace}]}}"#);
@@ -301,7 +301,7 @@ fn sentencepiece_streams_keep_their_spaces() {
         let mut stream = tokenizer.stream();
         let shown: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
         assert_eq!(&shown[..2], ["the", " the"]);
-        // Bytes are text as a whole run, which the end of the stream ends too.
+        // A run of byte tokens becomes text as a whole. The end of the stream ends it too.
         assert_eq!((shown.concat().as_str(), stream.finish().as_str()), ("the the ", "亀"));
     }
 }
@@ -320,7 +320,7 @@ fn a_decoder_left_to_the_library_still_streams() {
     assert!(tokenizer.decode(&[100_000]).is_err());
 }
 
-/// What tests/python/check_card.py finds that transformers makes of it.
+/// `tests/python/check_card.py` compares this with transformers.
 #[test]
 fn transformers_is_told_what_it_would_guess() {
     let read = |tokenizer: &Tokenizer| {

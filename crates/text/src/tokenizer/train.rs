@@ -1,4 +1,4 @@
-//! Training a byte-level BPE: GPT-2's recipe, a vocabulary of one's own.
+//! Trains a byte-level BPE with GPT-2's word splitting.
 
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -9,12 +9,12 @@ use super::words::{spell, words};
 use super::{END_OF_TEXT, gpt2};
 use crate::error::{Error, Result};
 
-/// Training reads the first so many bytes of stories and no more: merges come from the commonest pairs, which
-/// a part of this size already shows, and memory stays bounded. A corpus sorted by kind should be shuffled.
-pub const BPE_TRAINING_BYTES: usize = 64 << 20;
+/// Training reads at most this many bytes of stories. Merges come from the most frequent pairs, which a part
+/// of this size already shows, and memory stays bounded. A corpus that is sorted by kind should be shuffled.
+pub(crate) const BPE_TRAINING_BYTES: usize = 64 << 20;
 
-/// Longer words are left out: the trainer needs time in the square of a word's length, and what is so long (a
-/// picture in base64, a ruler of dashes) teaches no merge worth having.
+/// Longer words are skipped. The trainer's time grows with the square of a word's length, and such words (a
+/// picture in base64, a line of dashes) teach no useful merge.
 const MAX_WORD_BYTES: usize = 1 << 10;
 
 /// The special token and one token for every byte.

@@ -1,13 +1,12 @@
-//! GPT-2's word splitting, by hand, and an encoder that remembers words.
+//! GPT-2's word splitting without a regular expression engine, and an encoder that caches words.
 //!
-//! The pattern is
-//! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
-//! (Radford et al. 2019, `encoder.py`). It can be read off one character class at a time, without a regular
-//! expression engine, whose look-ahead is slow and gives up on very long runs of spaces. The classes come from
-//! the same Unicode tables the `tokenizers` crate uses.
+//! The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+` (Radford et
+//! al. 2019, `encoder.py`). One pass over the characters' classes matches it. A regular expression engine
+//! needs a slow look-ahead and fails on very long runs of spaces. The classes come from the Unicode tables
+//! that the `tokenizers` crate uses.
 //!
-//! A corpus uses few different words, so [`Encoder`] looks up whole words and asks the BPE only for new ones.
-//! What the BPE answers is a function of the word alone: the ids are the same, only sooner.
+//! A corpus has few different words, so [`Encoder`] looks up whole words and calls the BPE only for new ones.
+//! The BPE's result depends on the word alone, so the ids are the same.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -18,14 +17,14 @@ use tokenizers::Model;
 use super::{Tokenizer, guard};
 use crate::error::{Error, Result};
 
-/// Words longer than this are encoded afresh each time.
+/// Longer words are not cached.
 const MAX_CACHED_WORD: usize = 32;
-/// When so many words are remembered, all are forgotten: memory stays bounded on any input.
+/// A full cache is emptied, so memory stays bounded on any input.
 const MAX_CACHED_WORDS: usize = 1 << 17;
 
-/// BPE keeps some 70 bytes for every byte of a word: a longer one is no word.
+/// BPE uses about 70 bytes of memory for every byte of a word, so longer words are refused.
 const MAX_WORD_BYTES: usize = 1 << 20;
-/// The general path keeps some 90 bytes for every byte of a text.
+/// The library's general code uses about 90 bytes of memory for every byte of a text.
 const MAX_GENERAL_TEXT_BYTES: usize = 4 << 20;
 
 const OTHER: u8 = 0;
@@ -48,8 +47,8 @@ static CLASSES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     classes
 });
 
-/// GPT-2's printable stand-in for every byte: printable Latin-1 stands for itself, the others for code points
-/// from 256 up (`bytes_to_unicode` in `encoder.py`).
+/// GPT-2's printable character for every byte: printable Latin-1 bytes stand for themselves, the others for
+/// code points from 256 on (`bytes_to_unicode` in `encoder.py`).
 static STAND_INS: LazyLock<[char; 256]> = LazyLock::new(|| {
     let mut next = 256;
     std::array::from_fn(|byte| {
@@ -72,7 +71,7 @@ pub(super) fn unspell(spelling: &str) -> Option<Vec<u8>> {
     spelling.chars().map(|c| BYTES.get(&c).copied()).collect()
 }
 
-/// The words of a text by GPT-2's pattern; joined they are the text again.
+/// The words of a text, by GPT-2's pattern. Joined, they are the text.
 pub(super) fn words(text: &str) -> Words<'_> {
     Words { rest: text, classes: &CLASSES }
 }
@@ -87,12 +86,12 @@ impl Words<'_> {
         self.classes[c as usize]
     }
 
-    /// Length in bytes of the run of `class` that `text` begins with.
+    /// The length in bytes of the run of `class` at the beginning of `text`.
     fn run(&self, text: &str, class: u8) -> usize {
         text.char_indices().find(|&(_, c)| self.class(c) != class).map_or(text.len(), |(at, _)| at)
     }
 
-    /// Length of the first word of `rest`, which is not empty.
+    /// The length of the first word of `rest`, which is not empty.
     fn first(&self, first: char) -> usize {
         let rest = self.rest;
         if first == '\''
@@ -108,7 +107,7 @@ impl Words<'_> {
         }
     }
 
-    /// A run of spaces, less its last one if a word follows: that one belongs to the word.
+    /// A run of spaces. If a word follows, the last space belongs to the word.
     fn spaces(&self) -> usize {
         let run = self.run(self.rest, SPACE);
         if run == self.rest.len() {
@@ -131,9 +130,9 @@ impl<'t> Iterator for Words<'t> {
 }
 
 /// Encodes one text after another; see [`Tokenizer::encoder`].
-pub struct Encoder<'t> {
+pub(crate) struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
-    /// Word → where its ids lie in `ids`.
+    /// Word → the range of its ids in `ids`.
     known: HashMap<Box<str>, (u32, u32)>,
     ids: Vec<u32>,
     spelling: String,
@@ -148,7 +147,7 @@ impl<'t> Encoder<'t> {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+    pub(crate) fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<()> {
         if self.tokenizer.gpt2_words {
             return words(text).try_for_each(|word| self.word(word, out));
         }
@@ -185,7 +184,7 @@ impl<'t> Encoder<'t> {
     }
 }
 
-/// Whether the general path may take such a text.
+/// Whether the library's general code may take such a text.
 pub(super) fn check_general_length(text: &str) -> Result<()> {
     check_length("a text", text, MAX_GENERAL_TEXT_BYTES)
 }

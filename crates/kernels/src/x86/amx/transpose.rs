@@ -1,7 +1,7 @@
-//! 16 × 16 values of 32 bits, turned over.
+//! The transpose of 16 × 16 values of 32 bits.
 #![allow(unsafe_code, reason = "SIMD: functions for one instruction set")]
 
-use super::SIDE;
+use super::tile::SIDE;
 use std::arch::x86_64::*;
 
 /// Row i of what comes out is column i of what goes in.
@@ -49,8 +49,8 @@ mod tests {
             std::array::from_fn(|r| std::array::from_fn(|c| (100 * r + c) as u32));
         // SAFETY: the processor has the instructions; vectors and arrays are of one size.
         let columns = unsafe {
-            let turned = transpose(std::mem::transmute::<[[u32; SIDE]; SIDE], [__m512i; SIDE]>(rows));
-            std::mem::transmute::<[__m512i; SIDE], [[u32; SIDE]; SIDE]>(turned)
+            let transposed = transpose(std::mem::transmute::<[[u32; SIDE]; SIDE], [__m512i; SIDE]>(rows));
+            std::mem::transmute::<[__m512i; SIDE], [[u32; SIDE]; SIDE]>(transposed)
         };
         for (r, c) in (0..SIDE).flat_map(|r| (0..SIDE).map(move |c| (r, c))) {
             assert_eq!(columns[c][r], rows[r][c]);

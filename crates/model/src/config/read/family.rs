@@ -8,7 +8,7 @@ use crate::error::Result;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Keys of models that go further than any family here: they change what the weights compute.
+/// Keys of models that compute something that does not run here.
 const FURTHER: [&str; 8] = [
     "attn_logit_softcapping",
     "final_logit_softcapping",
@@ -20,12 +20,12 @@ const FURTHER: [&str; 8] = [
     "use_qk_norm",
 ];
 
-/// The names of `layer_types`.
+/// The two names in `layer_types`.
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 
 impl Block<'_> {
-    /// The family, by its `model_type`; that of a `bitnet` and a `bitskip` is Llama's.
+    /// The family, by its `model_type`. A `bitnet` and a `bitskip` count as Llamas.
     pub(super) fn model_type(&self) -> Result<ModelType> {
         let name = self.get("model_type").and_then(Value::as_str).unwrap_or_default();
         if [BITNET, BITSKIP].contains(&name) {
@@ -39,7 +39,7 @@ impl Block<'_> {
         })
     }
 
-    /// Refuses what would make the same weights mean something else.
+    /// Refuses keys with which the same weights would compute something else.
     pub(super) fn refuse_what_goes_further(&self) -> Result<()> {
         let nothing = |value: &Value| value == &Value::Bool(false) || value.as_f64() == Some(0.0);
         match FURTHER.iter().find(|key| self.get(key).is_some_and(|value| !nothing(value))) {
@@ -48,7 +48,7 @@ impl Block<'_> {
         }
     }
 
-    /// What the family has beside a plain Llama. `layers` may be any number yet.
+    /// What the family has beyond a plain Llama. `layers` is not checked yet.
     pub(super) fn family(&self, model_type: ModelType, layers: usize) -> Result<Family> {
         let layers = layers.min(MAX_LAYERS);
         let no_rope_layers = match model_type {
@@ -66,7 +66,7 @@ impl Block<'_> {
         };
         Ok(Family {
             model_type,
-            // Qwen2 has its biases whatever this says.
+            // Qwen2 ignores this key: its biases are fixed.
             attention_bias: model_type != ModelType::Qwen2 && self.flag_or("attention_bias", false)?,
             mlp_bias: self.flag_or("mlp_bias", false)?,
             no_rope_layers,
@@ -74,8 +74,8 @@ impl Block<'_> {
         })
     }
 
-    /// The layers of `no_rope_layers`, in which 0 stands for a layer that does not rotate and 1 for one that does;
-    /// without it, every `no_rope_layer_interval`th.
+    /// The layers that `no_rope_layers` marks by 0; 1 marks a layer that rotates. Without this key, every
+    /// `no_rope_layer_interval`th layer.
     fn no_rope_layers(&self, layers: usize) -> Result<BTreeSet<usize>> {
         let key = "no_rope_layers";
         let Some(value) = self.get(key) else {
@@ -105,7 +105,7 @@ impl Block<'_> {
         Ok(size.map(|size| SlidingWindow { size, layers: all }))
     }
 
-    /// The window of the layers in `layer_types`; without that, of those in `otherwise`.
+    /// The window of the layers in `layer_types`, or of those in `otherwise` without that key.
     fn window_of_layers(
         &self,
         layers: usize,
@@ -128,7 +128,7 @@ impl Block<'_> {
         }
     }
 
-    /// `sliding_window`; `null` is none, absent is what transformers assumes.
+    /// `sliding_window`: `null` is none, absent is the default of transformers.
     fn window(&self, assumed: Option<usize>) -> Result<Option<usize>> {
         match self.map.contains_key("sliding_window") {
             true => self.size("sliding_window"),

@@ -8,8 +8,8 @@ use crate::format::Format;
 use serde_json::Value;
 
 impl Block<'_> {
-    /// Which of the low-bit family it is, if any: by its `model_type`, and what its `quantization_config` says; and
-    /// what its layers are, if they are packed.
+    /// The member of the low-bit family, by its `model_type` and its `quantization_config`, and the format of
+    /// its layers if they are packed; none for any other model.
     pub(super) fn bit_linear(&self) -> Result<Option<(BitLinear, Option<Quantization>)>> {
         let model_type = self.get("model_type").and_then(Value::as_str);
         if !model_type.is_some_and(|found| [BITNET, BITSKIP].contains(&found)) {
@@ -28,10 +28,10 @@ impl Block<'_> {
             (_, Some(8)) => BitLinear::V3,
             _ => return Err(block.fault("activation_bits", "4 or 8")),
         };
-        // Whatever it says beside, the weights and what is made of them would be others.
+        // With any other value the weights would mean something else.
         let json = bit_linear.json();
         for (key, expected) in json.as_object().into_iter().flatten() {
-            // Where norms are not asked for, their constant is nobody's.
+            // Without these norms their epsilon does not matter.
             let nobodys = key == "rms_norm_eps";
             let packing = ["linear_class", "quantization_mode"].contains(&&key[..]);
             if !nobodys && !packing && block.get(key) != Some(expected).filter(|value| !value.is_null()) {
@@ -43,8 +43,9 @@ impl Block<'_> {
         Ok(Some((bit_linear, weight_scale.map(layers))))
     }
 
-    /// Of the low-bit family's `quantization_config`: what stands beside packed weights, or none where the weights are
-    /// those that ternary ones are made of. What is missing means what it means to transformers.
+    /// In the `quantization_config` of the low-bit family: the meaning of the scales beside packed weights;
+    /// none if the weights are floats that are rounded to ternary ones. A missing key has the default of
+    /// transformers.
     fn weight_scale(&self) -> Result<Option<WeightScale>> {
         let text = |key, missing| self.get(key).map_or(Some(missing), Value::as_str);
         let mode = text("quantization_mode", "offline");
@@ -63,7 +64,7 @@ impl Block<'_> {
         let Some(block) = self.block("quantization_config", "quantization_config.")? else { return Ok(None) };
         match block.get("quant_method").and_then(Value::as_str) {
             Some(quantization::METHOD) => (),
-            // Layers of BitNet in a Llama: without the norms that a bitnet has before o_proj and down_proj.
+            // BitNet's layers in a Llama lack the norms that a bitnet has before o_proj and down_proj.
             Some(BITNET) => {
                 let expected = "beside model_type bitnet: a llama with bitnet's layers does not run here, take the \
                                 float model that it was made from";
@@ -84,7 +85,7 @@ impl Block<'_> {
         let quantization = Quantization::of(format("layers")?, format("head")?);
         let quantization = quantization.ok_or_else(|| block.fault("layers", "int8 or int4, or the head"))?;
         let json = quantization.json();
-        // Nothing less, nothing else: what it says is how the bytes will be read.
+        // It says how the bytes are read, so it must be complete and hold nothing else.
         let mut keys = json.as_object().into_iter().flatten().map(|(key, _)| key).chain(block.map.keys());
         match keys.find(|&key| block.map.get(key) != json.get(key)) {
             None => Ok(Some(quantization)),

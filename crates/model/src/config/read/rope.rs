@@ -5,7 +5,7 @@ use crate::config::{RopeParameters, RopeScaling, Yarn};
 use crate::error::Result;
 use serde_json::Value;
 
-/// Keys of the config beside the rope block, as far as that needs them.
+/// What the rope block needs of the keys beside it.
 pub(super) struct Beside {
     pub(super) max_position_embeddings: usize,
     /// The base that transformers assumes.

@@ -1,28 +1,27 @@
-//! How many values a page may hold: the `parquet` crate makes room for as many lengths and dictionary entries
-//! as a page says that there are, before it looks for them.
+//! Checks how many values a page may hold. The `parquet` crate allocates as many lengths and dictionary
+//! entries as a page claims, before it looks for them.
 
 use parquet::basic::Encoding;
 use parquet::column::page::Page;
 
-/// Values of a page whose lengths may take no room at all, where they are alike. Writers begin a page after
-/// some ten thousand, or after a mebibyte of text.
+/// The most values of a page whose equal lengths may take no bytes. Writers begin a new page after about ten
+/// thousand values, or after a mebibyte of text.
 const MAX_VALUES: u64 = 1 << 24;
 
-/// Bytes that a text has in a dictionary at least: those of its length.
+/// The bytes of a dictionary entry's length, so the least that an entry takes.
 const LENGTH: usize = 4;
 
 type Checked<T> = Result<T, String>;
 
-/// Checks a page of a column whose definition levels go up to `max_def_level`, and which has no repetition
-/// levels.
+/// Checks a page of a column that has definition levels up to `max_def_level` and no repetition levels.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the page.
 pub(super) fn check(page: &Page, max_def_level: i16) -> Checked<()> {
     match page {
         Page::DictionaryPage { buf, num_values, .. } => {
-            let room = *num_values as usize <= buf.len() / LENGTH;
-            if room { Ok(()) } else { Err(format!("{num_values} texts in {} bytes", buf.len())) }
+            let fits = *num_values as usize <= buf.len() / LENGTH;
+            if fits { Ok(()) } else { Err(format!("{num_values} texts in {} bytes", buf.len())) }
         }
         Page::DataPage { buf, num_values, encoding, def_level_encoding, .. } => {
             let begin = levels(buf, *num_values, *def_level_encoding, max_def_level)?;
@@ -41,7 +40,7 @@ fn levels(bytes: &[u8], num_values: u32, encoding: Encoding, max_def_level: i16)
     if max_def_level <= 0 {
         return Ok(0);
     }
-    #[allow(deprecated)] // old files have it
+    #[allow(deprecated)]
     let length = match encoding {
         Encoding::RLE => {
             let (length, _) = bytes.split_first_chunk::<4>().ok_or("its levels are cut short")?;
@@ -56,7 +55,7 @@ fn levels(bytes: &[u8], num_values: u32, encoding: Encoding, max_def_level: i16)
     length.filter(|&length| length <= bytes.len()).ok_or_else(|| "levels longer than it".to_owned())
 }
 
-/// Checks the lists of lengths that the delta encodings begin with.
+/// Checks the lists of lengths at the beginning of delta encodings.
 fn lengths(encoding: Encoding, values: &[u8], num_values: u32) -> Checked<()> {
     let most = u64::from(num_values).min(MAX_VALUES);
     match encoding {
@@ -69,7 +68,7 @@ fn lengths(encoding: Encoding, values: &[u8], num_values: u32) -> Checked<()> {
     }
 }
 
-/// Walks a list of numbers in `DELTA_BINARY_PACKED`; where it ends, if it has at most so many.
+/// Walks a `DELTA_BINARY_PACKED` list of at most `most` numbers and returns where it ends.
 fn delta_list(bytes: &[u8], most: u64) -> Checked<usize> {
     let mut at = 0;
     let [block, minis, count, _first] = [(); 4].map(|()| varint(bytes, &mut at));

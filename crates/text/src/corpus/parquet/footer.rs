@@ -1,24 +1,24 @@
-//! What a parquet file's footer is made of, field by field, as `parquet.thrift` in the Apache Parquet
-//! format's repository has it.
+//! The fields of a parquet file's footer, as `parquet.thrift` in the Apache Parquet format's repository
+//! defines them.
 //!
-//! The `parquet` crate reads a field that it knows as what it should be, not as what the file says that it
-//! is. A file of a few hundred bytes in which the two differ leads it to a list's length where there is none,
-//! and to an allocation of gigabytes.
+//! The `parquet` crate reads a known field with the type that the field should have, not with the type that
+//! the file states. Where the two differ, the crate can read a list's length at a place where there is none,
+//! and allocate gigabytes for a file of a few hundred bytes.
 
-use super::super::thrift::Kind::{Binary, Bool, Double, I8, I16, I32, I64, List, Struct};
-use super::super::thrift::{Kind, Shape, walk};
+use super::super::thrift::FieldType::{Binary, Bool, Double, I8, I16, I32, I64, List, Struct};
+use super::super::thrift::{FieldType, Fields, walk};
 
-/// Groups within groups that a schema may have; the crate goes down into them on the stack.
+/// The deepest nesting of groups in a schema. The crate recurses into them on the stack.
 const MAX_DEPTH: usize = 100;
 
-/// Checks what the crate does not: that every field is what it should be, and that the schema is a tree of as
-/// many elements as it says, none of them deep down.
+/// Checks what the crate does not: that every field has its type, and that the schema is a tree with as many
+/// elements as it says and a bounded depth.
 ///
 /// # Errors
 /// What is wrong.
 pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     let mut schema = Schema { children: 0, open: Vec::new(), promised: 0, deepest: 0 };
-    walk(bytes, FILE_METADATA, &mut |place, value| schema.hear(place, value))
+    walk(bytes, FILE_METADATA, &mut |place, value| schema.visit(place, value))
         .map_err(|_| "its footer is cut short or garbled")?;
     match schema {
         Schema { promised, .. } if promised > bytes.len() as u64 => {
@@ -29,20 +29,20 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// The schema, whose elements come one by one, each group before its children.
+/// The schema. Its elements come one by one, each group before its children.
 struct Schema {
-    /// `num_children` of the element in hand.
+    /// `num_children` of the current element.
     children: i64,
-    /// Children to come of each group that is not over, the outermost first.
+    /// Children still to come of each open group, the outermost first.
     open: Vec<u64>,
-    /// Children of all groups.
+    /// The sum of all groups' children.
     promised: u64,
-    /// Groups within groups.
+    /// The deepest nesting of groups.
     deepest: usize,
 }
 
 impl Schema {
-    fn hear(&mut self, place: (i64, i64), value: i64) {
+    fn visit(&mut self, place: (i64, i64), value: i64) {
         match place {
             (2, 5) => self.children = value,
             (2, 0) => self.end(),
@@ -51,7 +51,7 @@ impl Schema {
     }
 
     fn end(&mut self) {
-        // A number that is negative is a large one to the crate.
+        // The crate reads a negative number as a large one.
         let children = std::mem::take(&mut self.children) as u64;
         if let Some(left) = self.open.last_mut() {
             *left -= 1;
@@ -67,8 +67,8 @@ impl Schema {
     }
 }
 
-/// What a footer holds.
-const FILE_METADATA: Shape = &[
+/// The structures of a footer.
+const FILE_METADATA: Fields = &[
     (1, I32),                                // version
     (2, List(&Struct(SCHEMA_ELEMENT))),      // schema
     (3, I64),                                // num_rows
@@ -79,9 +79,9 @@ const FILE_METADATA: Shape = &[
     (9, Binary),                             // footer_signing_key_metadata
 ];
 
-const KEY_VALUES: Kind = List(&Struct(&[(1, Binary), (2, Binary)]));
+const KEY_VALUES: FieldType = List(&Struct(&[(1, Binary), (2, Binary)]));
 
-const SCHEMA_ELEMENT: Shape = &[
+const SCHEMA_ELEMENT: Fields = &[
     (1, I32),                   // type
     (2, I32),                   // type_length
     (3, I32),                   // repetition_type
@@ -94,7 +94,7 @@ const SCHEMA_ELEMENT: Shape = &[
     (10, Struct(LOGICAL_TYPE)), // logical_type
 ];
 
-const LOGICAL_TYPE: Shape = &[
+const LOGICAL_TYPE: Fields = &[
     (1, Struct(&[])),                                  // STRING
     (2, Struct(&[])),                                  // MAP
     (3, Struct(&[])),                                  // LIST
@@ -114,9 +114,9 @@ const LOGICAL_TYPE: Shape = &[
     (18, Struct(&[(1, Binary), (2, I32)])),            // GEOGRAPHY
 ];
 
-const TIME_UNIT: Shape = &[(1, Struct(&[])), (2, Struct(&[])), (3, Struct(&[]))];
+const TIME_UNIT: Fields = &[(1, Struct(&[])), (2, Struct(&[])), (3, Struct(&[]))];
 
-const ROW_GROUP: Shape = &[
+const ROW_GROUP: Fields = &[
     (1, List(&Struct(COLUMN_CHUNK))),                      // columns
     (2, I64),                                              // total_byte_size
     (3, I64),                                              // num_rows
@@ -126,7 +126,7 @@ const ROW_GROUP: Shape = &[
     (7, I16),                                              // ordinal
 ];
 
-const COLUMN_CHUNK: Shape = &[
+const COLUMN_CHUNK: Fields = &[
     (1, Binary),                  // file_path
     (2, I64),                     // file_offset
     (3, Struct(COLUMN_METADATA)), // meta_data
@@ -137,7 +137,7 @@ const COLUMN_CHUNK: Shape = &[
     (9, Binary),                  // encrypted_column_metadata
 ];
 
-const COLUMN_METADATA: Shape = &[
+const COLUMN_METADATA: Fields = &[
     (1, I32),                                                    // type
     (2, List(&I32)),                                             // encodings
     (3, List(&Binary)),                                          // path_in_schema
@@ -157,10 +157,10 @@ const COLUMN_METADATA: Shape = &[
     (17, Struct(&[(1, Struct(BOUNDING_BOX)), (2, List(&I32))])), // geospatial_statistics
 ];
 
-const STATISTICS: Shape =
+const STATISTICS: Fields =
     &[(1, Binary), (2, Binary), (3, I64), (4, I64), (5, Binary), (6, Binary), (7, Bool), (8, Bool)];
 
-const BOUNDING_BOX: Shape =
+const BOUNDING_BOX: Fields =
     &[(1, Double), (2, Double), (3, Double), (4, Double), (5, Double), (6, Double), (7, Double), (8, Double)];
 
 #[cfg(test)]

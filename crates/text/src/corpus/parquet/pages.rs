@@ -1,7 +1,7 @@
-//! The pages of a column, read and unpacked here: the `parquet` crate would unpack whatever they unpack to.
+//! The pages of a column, read and unpacked here. The `parquet` crate would unpack a page to any size.
 //!
-//! A page is a header in Thrift and its bytes (`parquet.thrift` in the Apache Parquet format's repository). Sizes are
-//! compared with the file's own and with [`MAX_PAGE_BYTES`] before anything is read.
+//! A page is a Thrift header and its bytes (`parquet.thrift` in the Apache Parquet format's repository). Its
+//! sizes are compared with the file's size and with [`MAX_PAGE_BYTES`] before its bytes are read.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,7 +17,7 @@ use super::super::unpack;
 use super::{counts, damaged, fault};
 use crate::error::{Error, Result};
 
-/// The most that a page may be unpacked. Writers aim at a mebibyte and look after some hundreds of values.
+/// The largest unpacked page. Writers aim at a mebibyte and check the size every few hundred values.
 const MAX_PAGE_BYTES: i64 = 512 << 20;
 /// A page's header holds at most a value's minimum and maximum.
 const MAX_PAGE_HEADER_BYTES: u64 = 16 << 20;
@@ -33,10 +33,11 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Finds the pages of `chunk` and looks at all their headers. Also says how large the largest is, unpacked.
+    /// Finds the pages of `chunk` and reads all their headers. Also returns the size of the largest page,
+    /// unpacked.
     ///
     /// # Errors
-    /// If they do not lie within the file, claim to be larger than a page may be, or are packed in a way that is not
+    /// If a page does not lie within the file, claims to be too large, or is packed in a way that is not
     /// unpacked here.
     pub(super) fn open(
         path: &Path,
@@ -67,8 +68,8 @@ impl Pages {
         Ok((pages, largest))
     }
 
-    /// The next page's header; its bytes are stepped over, and stand at [`Header::at`].
-    fn next_header(&mut self) -> Result<Option<Header>> {
+    /// The next page's header. Skips the page's bytes, which begin at [`PageHeader::at`].
+    fn next_header(&mut self) -> Result<Option<PageHeader>> {
         if self.at >= self.end {
             return Ok(None);
         }
@@ -88,9 +89,9 @@ impl Pages {
         let Some(end) = end.filter(|&end| end <= self.end && unpacked >= 0 && !raw) else {
             return Err(damaged(path, format!("a page at {at} claims {unpacked} bytes in {packed}")));
         };
-        // At least one byte of header: this ends.
+        // A header has at least one byte, so the loop ends.
         self.at = end;
-        Ok(Some(Header { at: at + length, ..header }))
+        Ok(Some(PageHeader { at: at + length, ..header }))
     }
 
     fn next_page(&mut self) -> Result<Option<Page>> {
@@ -100,7 +101,7 @@ impl Pages {
             let mut packed = vec![0; header.packed as usize];
             read_at(&path, &mut self.file, at, &mut packed)?;
             let size = header.unpacked as usize;
-            // What comes before the packed part, in the second version of pages.
+            // In version 2 of pages, the levels before the packed part.
             let levels = usize::try_from(header.def_levels.saturating_add(header.rep_levels));
             let levels = levels.ok().filter(|&levels| levels <= packed.len().min(size));
             let levels = levels.ok_or_else(|| broken("levels longer than it".into()))?;
@@ -136,7 +137,7 @@ impl PageReader for Pages {
         self.next_page().map_err(|error| ParquetError::External(Box::new(error)))
     }
 
-    /// Nobody is told: only a search for a row asks, and rows are read in order here.
+    /// Only a search for a row calls this, and rows are read in order here.
     fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
         Ok(None)
     }
@@ -146,16 +147,16 @@ impl PageReader for Pages {
     }
 }
 
-/// What a page says of itself. Fields are -1 where it says nothing.
-struct Header {
-    /// Where its bytes begin.
+/// What a page's header says. A field that the header lacks is -1.
+struct PageHeader {
+    /// Where the page's bytes begin.
     at: u64,
     kind: i64,
     unpacked: i64,
     packed: i64,
     values: i64,
     encoding: i64,
-    /// Of definition levels: their encoding in the first version of pages, their bytes in the second.
+    /// Of the definition levels: their encoding in version 1 of pages, their length in version 2.
     def_encoding: i64,
     rep_encoding: i64,
     def_levels: i64,
@@ -165,7 +166,7 @@ struct Header {
     is_packed: bool,
 }
 
-impl Header {
+impl PageHeader {
     const NOTHING: Self = Self {
         at: 0,
         kind: -1,
@@ -182,7 +183,8 @@ impl Header {
         is_packed: true,
     };
 
-    /// A number of the header: field 5 is the data page's, 7 the dictionary's, 8 that of the second version.
+    /// Sets a number of the header. Field 5 is the data page, 7 the dictionary page, 8 the data page of
+    /// version 2.
     fn set(&mut self, place: (i64, i64), value: i64) {
         match place {
             (0, 1) => self.kind = value,
@@ -201,7 +203,7 @@ impl Header {
         }
     }
 
-    /// The page with these bytes; none if it is an index.
+    /// The page with these bytes; `None` if it is an index page.
     fn page(&self, bytes: Vec<u8>) -> std::result::Result<Option<Page>, String> {
         let number = |value: i64| u32::try_from(value).map_err(|_| "a number is missing".to_owned());
         let (buf, num_values) = (bytes.into(), number(self.values));
@@ -237,7 +239,7 @@ impl Header {
 }
 
 fn encoding(number: i64) -> std::result::Result<Encoding, String> {
-    #[allow(deprecated)] // old files have it
+    #[allow(deprecated)]
     Ok(match number {
         0 => Encoding::PLAIN,
         2 => Encoding::PLAIN_DICTIONARY,
@@ -252,16 +254,16 @@ fn encoding(number: i64) -> std::result::Result<Encoding, String> {
     })
 }
 
-/// The header at `at`, and its length.
-fn read_header(path: &Path, file: &mut File, at: u64, end: u64) -> Result<(u64, Header)> {
-    let mut room = 1 << 10;
+/// Reads the header at `at` and returns its length and contents.
+fn read_header(path: &Path, file: &mut File, at: u64, end: u64) -> Result<(u64, PageHeader)> {
+    let mut capacity = 1 << 10;
     loop {
-        let mut bytes = vec![0; room.min(end - at) as usize];
+        let mut bytes = vec![0; capacity.min(end - at) as usize];
         read_at(path, file, at, &mut bytes)?;
-        let mut header = Header::NOTHING;
+        let mut header = PageHeader::NOTHING;
         match walk(&bytes, &[], &mut |place, value| header.set(place, value)) {
             Ok(length) => return Ok((length as u64, header)),
-            Err(Fault::Short) if room < end - at && room < MAX_PAGE_HEADER_BYTES => room *= 4,
+            Err(Fault::Short) if capacity < end - at && capacity < MAX_PAGE_HEADER_BYTES => capacity *= 4,
             Err(_) => {
                 return Err(damaged(path, format!("the page header at byte {at} is cut short or garbled")));
             }

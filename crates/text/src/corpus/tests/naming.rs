@@ -1,8 +1,8 @@
-//! What a person may name, and what is said of what is in it.
+//! The ways to name a corpus, and the remarks on what it holds.
 
 use super::*;
 
-/// Named in any way, a corpus is the same files in the same order.
+/// However it is named, a corpus is the same files in the same order.
 #[test]
 fn folders_and_patterns_are_read_in_the_order_of_names() {
     let place = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ fn folders_and_patterns_are_read_in_the_order_of_names() {
     assert_eq!(names(&[&folder.join("*.txt")]).unwrap().len(), 4);
     fs::write(folder.join("train-00000.tokens"), "").unwrap();
     refused(&folder, "was prepared already");
-    // A file of that very name is no pattern.
+    // A file with exactly that name is not a pattern.
     fs::write(folder.join("[ab].txt"), "Itself.").unwrap();
     assert_eq!(names(&[&folder.join("[ab].txt")]).unwrap(), ["[ab].txt"]);
 }
@@ -41,7 +41,7 @@ fn folders_and_patterns_are_read_in_the_order_of_names() {
 #[test]
 fn a_stream_comes_once_unless_it_is_kept() {
     let corpus = |text: &'static str| Corpus {
-        place: source::Place::stream(text.as_bytes()),
+        place: source::Input::stream(text.as_bytes()),
         path: "-".into(),
         format: CorpusFormat::Txt,
         text_column: "text".into(),
@@ -72,7 +72,7 @@ fn a_column_that_is_not_there_names_those_that_are() {
             "{found}"
         );
     }
-    // Some have it: the others are counted.
+    // Some records have the column: the others are counted.
     assert_eq!(read("a.jsonl", b"{\"id\": 1}\n{\"text\": \"x\"}\n").unwrap(), ["x"]);
 }
 

@@ -1,4 +1,4 @@
-//! Several training files are one row of stories, and a fault names the file it is in.
+//! Several training files are read one after the other, and a fault names its file.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn jsonl(stories: &[String]) -> String {
     stories.iter().map(line).collect()
 }
 
-/// The training stories of a bench cut at these places, each part a file: the second `.jsonl`, the others `.txt`.
+/// The training stories, cut into files at these places: the second file is `.jsonl`, the others are `.txt`.
 fn cut(bench: &mut Bench, train: &[String], at: &[usize]) {
     let ends = at.iter().copied().chain([train.len()]);
     let mut start = 0;
@@ -27,7 +27,7 @@ fn cut(bench: &mut Bench, train: &[String], at: &[usize]) {
 
 #[test]
 fn are_the_same_shards_as_one_file_of_all_their_stories() {
-    // Enough for several rounds of chunks on few cores, with ends of files in the middle of chunks and shards.
+    // Enough for several rounds of chunks on few cores, with ends of files within chunks and shards.
     let train = stories(20_000);
     for tokenizer in [TokenizerChoice::Gpt2, TokenizerChoice::Train { vocab_size: 400 }] {
         let mut one = Bench::new(&train, None, tokenizer.clone());
@@ -95,7 +95,7 @@ fn the_file_at_fault_is_named_and_the_earlier_corpus_stays() {
         let message = bench.prepare().unwrap_err().to_string();
         assert!(message.contains(expected) && !message.contains('\n'), "{message}");
     }
-    // Every file's stories are counted from its own first.
+    // The stories of every file are counted from 1.
     fs::write(&second, jsonl(&train[20..40])).unwrap();
     fs::write(&bench.options.train[2], "a".repeat(2 << 20)).unwrap();
     let message = bench.prepare().unwrap_err().to_string();

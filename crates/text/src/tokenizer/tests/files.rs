@@ -1,4 +1,4 @@
-//! A `tokenizer.json` that is damaged, or means harm, is one clear line.
+//! A damaged or hostile `tokenizer.json` gives one clear line.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn a_broken_file_is_one_clear_line() {
     let whole = LLAMA_2.inner.to_string(false).unwrap();
     let huge_id = whole.replace("\"▁▁\":290", "\"▁▁\":4000000000");
     assert_ne!(huge_id, whole);
-    // Tables of millions of entries for 291 tokens.
+    // 291 tokens must not allocate tables of millions of entries.
     let sparse = whole.replace("\"▁▁\":290", "\"▁▁\":16000000");
     let cases = [
         String::new(),
@@ -32,7 +32,7 @@ fn a_broken_file_is_one_clear_line() {
     assert!(matches!(Tokenizer::from_file(&folder.path().join("absent")), Err(Error::Read { .. })));
 }
 
-/// Dropping merges at random is for training a model; here the same text always has the same ids.
+/// Random dropout of merges is for training a model. Here the same text always has the same ids.
 #[test]
 fn a_dropout_in_the_file_is_ignored() {
     let mut json: serde_json::Value = serde_json::from_str(&GPT2.inner.to_string(false).unwrap()).unwrap();
@@ -49,7 +49,7 @@ fn a_dropout_in_the_file_is_ignored() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is done to a file, loading it answers; if it loads, it does not panic in use.
+    /// Whatever changes in a file, loading it returns. If it loads, using it does not panic.
     #[test]
     fn a_damaged_file_never_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
         let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ proptest! {
     }
 }
 
-/// The library trusts a decoder's numbers and a normalizer's tables: what makes it panic is an error here.
+/// The library trusts a decoder's numbers and a normalizer's tables. Its panics become errors here.
 #[test]
 fn a_file_that_makes_the_library_panic_is_an_error() {
     let strip = r#"{"type":"Strip","content":"a","start":0,"stop":5}"#;
@@ -78,7 +78,7 @@ fn a_file_that_makes_the_library_panic_is_an_error() {
     assert_eq!(stream.push(the).unwrap(), "▁the", "as if the token had not been there");
     assert_eq!(tokenizer.token_bytes(a), Some(0));
 
-    // A trie of one node that points far beyond its end.
+    // A trie with one node that points far beyond the end.
     let charsmap = r#"{"type":"Precompiled","precompiled_charsmap":"BAAAAAD8/38="}"#;
     let tokenizer = sentencepiece(charsmap, "null", "null");
     check_harmless(&tokenizer.encode("the").unwrap_err());
@@ -89,7 +89,7 @@ fn check_harmless(error: &Error) {
     assert!(message.contains("contradicts itself") && !message.contains('\n'), "{message}");
 }
 
-/// What a folder has in place of a `tokenizer.json` decides what to do.
+/// What a folder holds in place of a `tokenizer.json` decides the advice.
 #[test]
 fn a_folder_without_a_tokenizer_is_told_where_to_get_it() {
     let made = "`python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('.')";
@@ -109,7 +109,7 @@ fn a_folder_without_a_tokenizer_is_told_where_to_get_it() {
             message.starts_with(&folder.path().display().to_string()) && !message.contains('\n'),
             "{message}"
         );
-        assert!(message.contains("there is no tokenizer.json in it"), "{message}");
+        assert!(message.contains("it has no tokenizer.json"), "{message}");
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
 }

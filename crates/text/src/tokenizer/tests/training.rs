@@ -1,4 +1,5 @@
-//! A trained vocabulary: the same from the same stories, every byte kept, refused where it cannot be.
+//! A trained vocabulary: the same stories give the same one, it has every byte, and impossible sizes are
+//! refused.
 
 use super::*;
 
@@ -43,11 +44,11 @@ fn training_refuses_what_cannot_be() {
     assert!(Tokenizer::train_bpe(stories().into_iter().map(Ok), usize::MAX).is_err());
     let broken = [Ok("a".to_owned()), Err(Error::tokenizer("no"))];
     assert!(Tokenizer::train_bpe(broken.into_iter(), 300).is_err());
-    // Nothing to learn from is no fault: the bytes are there.
+    // Training on nothing is no fault: the vocabulary has the bytes.
     assert_eq!(Tokenizer::train_bpe(std::iter::empty(), 300).unwrap().vocab_size(), 257);
 }
 
-/// Two tokenizers agree on ids if and only if their vocabularies do, however each came about.
+/// Two tokenizers agree on ids if and only if their vocabularies are equal, however they were made.
 #[test]
 fn vocabularies_are_told_apart() {
     let train = |size| Tokenizer::train_bpe(stories().into_iter().map(Ok), size).unwrap();
@@ -55,7 +56,7 @@ fn vocabularies_are_told_apart() {
     assert!(train(300).has_vocabulary_of(&train(300)));
     assert!(!train(300).has_vocabulary_of(&train(301)) && !train(301).has_vocabulary_of(&train(300)));
     assert!(!GPT2.has_vocabulary_of(&train(300)));
-    // As many tokens, two of them exchanged.
+    // As many tokens, with two of them exchanged.
     let json = train(300).inner.to_string(false).unwrap();
     let exchanged = json.replace("\"a\":", "\"?\":").replace("\"b\":", "\"a\":").replace("\"?\":", "\"b\":");
     assert_ne!(exchanged, json);
@@ -67,7 +68,8 @@ fn vocabularies_are_told_apart() {
     assert!(!other.has_vocabulary_of(&train(300)));
 }
 
-/// A picture in base64 is one word of a million letters: training must neither learn from it nor hang on it.
+/// A picture in base64 is one word of a million letters. Training must neither learn from it nor take for
+/// ever.
 #[test]
 fn training_is_not_held_up_by_endless_words() {
     let mut stories = stories();

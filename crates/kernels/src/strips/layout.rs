@@ -1,0 +1,60 @@
+//! Where the codes and the scales of a strip lie.
+
+/// Rows of a strip.
+pub const STRIP: usize = 32;
+/// Bytes of a block's scales.
+pub(crate) const SCALES: usize = STRIP * size_of::<half::bf16>();
+/// Consecutive k that share a lane.
+pub(crate) const QUAD: usize = 4;
+
+/// The number format of a strip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codes {
+    /// −127 to 127 in a byte; with its scale 8.25 bits a weight.
+    Int8,
+    /// −8 to 7, two in a byte; with its scale 4.5 bits a weight.
+    Int4,
+}
+
+impl Codes {
+    /// Consecutive weights of a row that share a scale.
+    pub const fn block(self) -> usize {
+        match self {
+            Self::Int8 => 64,
+            Self::Int4 => 32,
+        }
+    }
+
+    /// Bits of a code.
+    pub const fn bits(self) -> usize {
+        match self {
+            Self::Int8 => 8,
+            Self::Int4 => 4,
+        }
+    }
+
+    /// The stored code of 0. Codes are stored without a sign.
+    pub const fn zero(self) -> i32 {
+        1 << (self.bits() - 1)
+    }
+
+    /// Blocks of a row; the last one may be padded.
+    pub const fn blocks(self, in_features: usize) -> usize {
+        in_features.div_ceil(self.block())
+    }
+
+    /// Bytes of one block of a strip.
+    pub(crate) const fn block_bytes(self) -> usize {
+        STRIP * self.block() * self.bits() / 8 + SCALES
+    }
+
+    /// Bytes of one strip.
+    pub const fn strip_bytes(self, in_features: usize) -> usize {
+        self.blocks(in_features) * self.block_bytes()
+    }
+
+    /// Bytes of a matrix; `None` if they cannot be counted.
+    pub fn bytes(self, rows: usize, in_features: usize) -> Option<usize> {
+        self.blocks(in_features).checked_mul(self.block_bytes())?.checked_mul(rows.div_ceil(STRIP))
+    }
+}
