@@ -355,6 +355,7 @@ impl Model {
             rotary: &self.rotary,
             products: &self.products,
             weights: self.layout.layer_weights(weights.floats, index),
+            attention: self.config.layer_attention(index),
             ternary: weights.ternary_layer(index),
         }
     }

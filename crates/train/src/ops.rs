@@ -3,8 +3,8 @@
 //! A GPU would implement this list a second time, so it stays short and its signatures stay plain: slices,
 //! sizes and small structs. An op keeps no state and reads no clock. The caller owns every buffer.
 //!
-//! - The network: [`embedding`], [`rms_norm`], [`linear`], [`heads`], [`attention`], [`swiglu`],
-//!   [`residual`], [`cross_entropy`].
+//! - The network: [`embedding`], [`rms_norm`], [`linear`], [`head_norm`], [`heads`], [`attention`],
+//!   [`swiglu`], [`residual`], [`cross_entropy`].
 //! - Low-bit layers: [`bit_linear`], [`hadamard`].
 //! - The update: [`adamw`], [`muon`], and [`values`] for whole buffers.
 //!
@@ -25,6 +25,7 @@ pub(crate) mod embedding;
 #[cfg(test)]
 pub(crate) mod finite_difference;
 pub(crate) mod hadamard;
+pub(crate) mod head_norm;
 pub(crate) mod heads;
 pub(crate) mod linear;
 pub(crate) mod muon;

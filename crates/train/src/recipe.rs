@@ -22,7 +22,7 @@ mod whole;
 pub(crate) use difference::Difference;
 pub use early_exit::{Curriculum, EarlyExitKeys, ExitWeights};
 pub use layer_dropout::{DropoutNormalize, DropoutShape, DropoutTime, LayerDropoutKeys};
-pub use model_keys::{LowBit, ModelKeys};
+pub use model_keys::{LowBit, ModelKeys, ModelTypeKey};
 pub(crate) use optimizer::LAST_INT4_FROM;
 pub use optimizer::{Matrices, OptimizerKeys, ScheduleKeys};
 pub use paths::Paths;

@@ -62,7 +62,7 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
     };
     folder.prune(recipe.checkpoint.keep)?; // a killed run may not have done it
     if trainer.state.step < training.steps {
-        folder.check_room(&trainer, &data)?; // better now than after the first hours
+        folder.check_space(&trainer, &data)?; // better now than after the first hours
     }
     let saved = trainer.state.step; // the checkpoint that it came from
     let began = Instant::now();
