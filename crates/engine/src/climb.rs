@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::confident::Confident;
-use crate::workspace::{Call, Timed, Workspace};
+use crate::workspace::{Call, CallTime, Workspace};
 use offramp_model::{Batch, Hidden, KvCache, Llama};
 use std::time::Instant;
 
@@ -49,7 +49,7 @@ pub(crate) fn climb(model: &Llama, climbers: &mut [Climber<'_>], workspace: &mut
         let start = Instant::now();
         let rows = forward(model, from, until, &mut here, workspace)?;
         let call = Call::Layers(until - from);
-        workspace.times.push(Timed { call, rows, seconds: start.elapsed().as_secs_f64() });
+        workspace.times.push(CallTime { call, rows, seconds: start.elapsed().as_secs_f64() });
         here.iter_mut().for_each(|climber| *climber.depth = until);
         leave(model, until, &mut here, workspace);
     }

@@ -7,7 +7,7 @@ use crate::climb::{Climber, climb};
 use crate::confident::Confident;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
-use draft::Ahead;
+use draft::Drafting;
 use offramp_model::{BlockPool, Hidden, KvCache, Llama};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Session {
     tokens: Vec<u32>,
     cache: KvCache,
     flight: Flight,
-    ahead: Ahead,
+    ahead: Drafting,
     confident: Option<Confident>,
 }
 
@@ -64,7 +64,7 @@ impl Session {
             tokens: Vec::new(),
             cache,
             flight: Flight::default(),
-            ahead: Ahead::default(),
+            ahead: Drafting::default(),
             confident: None,
         }
     }

@@ -11,12 +11,12 @@ pub struct Workspace {
     /// The logits that were computed last, `[rows, vocab]`.
     pub(crate) logits: Vec<f32>,
     /// What calls took since the step began.
-    pub(crate) times: Vec<Timed>,
+    pub(crate) times: Vec<CallTime>,
 }
 
 /// A call, and how long it took.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Timed {
+pub(crate) struct CallTime {
     pub(crate) call: Call,
     pub(crate) rows: usize,
     pub(crate) seconds: f64,

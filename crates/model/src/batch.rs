@@ -10,12 +10,12 @@ use std::ops::Range;
 /// of the text before, and a cache, whose positions they continue. One text is the smallest batch.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
-    texts: Vec<Text<'a>>,
+    texts: Vec<BatchText<'a>>,
     one: bool, // text, which has all rows
 }
 
 #[derive(Debug)]
-struct Text<'a> {
+struct BatchText<'a> {
     cache: &'a mut KvCache,
     rows: usize,
     first: usize, // position of the first row, in the call at work
@@ -27,7 +27,7 @@ const WORTH_A_THREAD: usize = 32 << 10;
 impl<'a> Batch<'a> {
     /// A batch of one text, which has all rows of every call.
     pub fn one(cache: &'a mut KvCache) -> Self {
-        Self { texts: vec![Text { cache, rows: 0, first: 0 }], one: true }
+        Self { texts: vec![BatchText { cache, rows: 0, first: 0 }], one: true }
     }
 
     /// Adds a text that has the next `rows` rows.
@@ -36,7 +36,7 @@ impl<'a> Batch<'a> {
     /// If this is a batch of one text.
     pub fn push(&mut self, cache: &'a mut KvCache, rows: usize) {
         assert!(!self.one, "a batch of one text takes no other");
-        self.texts.push(Text { cache, rows, first: 0 });
+        self.texts.push(BatchText { cache, rows, first: 0 });
     }
 
     /// Checks that it has as many rows as a call.
@@ -83,7 +83,8 @@ impl<'a> Batch<'a> {
 
     /// Positions that are read of all caches once the rows are in them.
     pub(crate) fn read(&self, window: Option<usize>) -> u64 {
-        let most = |text: &Text<'_>| window.map_or(usize::MAX, |window| window.saturating_add(text.rows - 1));
+        let most =
+            |text: &BatchText<'_>| window.map_or(usize::MAX, |window| window.saturating_add(text.rows - 1));
         let texts = self.texts.iter().filter(|text| text.rows > 0);
         texts.map(|text| (text.first + text.rows).min(most(text)) as u64).sum()
     }
@@ -95,7 +96,7 @@ impl<'a> Batch<'a> {
 
     /// Bytes that [`reserve`](Self::reserve) may take.
     pub(crate) fn unreserved(&self) -> u64 {
-        let of_text = |text: &Text<'_>| text.cache.unreserved(text.first..text.first + text.rows);
+        let of_text = |text: &BatchText<'_>| text.cache.unreserved(text.first..text.first + text.rows);
         self.texts.iter().map(of_text).fold(0, u64::saturating_add)
     }
 

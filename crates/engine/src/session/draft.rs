@@ -8,7 +8,7 @@ use offramp_model::Hidden;
 
 /// What a draft needs beside the tokens in flight, which are those that have reached the depth that drafts.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct Drafting {
     newest: Hidden, // the token that has yet to reach that depth
     depth: usize,   // where it stands
     probe: Option<usize>,
@@ -45,7 +45,7 @@ impl Session {
     /// The draft's newest token on its way to the depth that is probed, if that is the nearer one, or to the
     /// depth that drafts.
     pub(crate) fn newest_climber(&mut self) -> Climber<'_> {
-        let Self { cache, ahead: Ahead { newest, depth, probe, .. }, flight, .. } = self;
+        let Self { cache, ahead: Drafting { newest, depth, probe, .. }, flight, .. } = self;
         let to = probe.filter(|probe| *depth < *probe).map_or(flight.depth, |probe| probe.min(flight.depth));
         Climber { cache, hidden: newest, depth, to, exits: None }
     }

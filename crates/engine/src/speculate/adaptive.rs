@@ -124,7 +124,7 @@ mod tests {
     use crate::speculate::plan::Plan;
     use crate::speculate::state::LONGEST;
     use crate::speculate::together::plan_group;
-    use crate::workspace::{Call, Timed};
+    use crate::workspace::{Call, CallTime};
     use offramp_model::{Config, Formats};
     use std::path::Path;
 
@@ -180,8 +180,8 @@ mod tests {
             let mut costs = Costs::new(&model, None, clock);
             for rows in [1, 2, 4, 8, 16, 32, 64, 128] {
                 let seconds = 1.0 + row * (rows - 1) as f64;
-                let layers = Timed { call: Call::Layers(1), rows, seconds };
-                let heads = [Call::Head, Call::DraftHead].map(|call| Timed { call, rows, seconds });
+                let layers = CallTime { call: Call::Layers(1), rows, seconds };
+                let heads = [Call::Head, Call::DraftHead].map(|call| CallTime { call, rows, seconds });
                 (0..9).for_each(|_| costs.learn(&[layers, heads[0], heads[1]]));
             }
             costs
@@ -218,7 +218,7 @@ mod tests {
         let plain = |adaptive: &mut Adaptive| adaptive.known().costs.layers(24, 1);
         adaptive.know(&model, None, 24);
         let guess = plain(&mut adaptive);
-        adaptive.known().costs.learn(&[Timed { call: Call::Layers(24), rows: 1, seconds: 5.0 }]);
+        adaptive.known().costs.learn(&[CallTime { call: Call::Layers(24), rows: 1, seconds: 5.0 }]);
         adaptive.known().chances.saw(4, 3.0, true, None);
         let (slow, chance) = (plain(&mut adaptive), adaptive.chance(4, 3.0));
         assert!(slow > 4.0);

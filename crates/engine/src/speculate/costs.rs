@@ -1,6 +1,6 @@
 //! What drafting and verifying take on this machine, learnt from the rounds themselves.
 
-use crate::workspace::{Call, Timed};
+use crate::workspace::{Call, CallTime};
 use offramp_model::{DraftHead, Llama};
 
 /// Rows of a call whose time is remembered; longer calls, which prompts make, say little of short ones.
@@ -40,13 +40,13 @@ pub(crate) enum Clock {
 /// Seconds of a call, for each number of rows of which any was seen.
 #[derive(Clone, Debug)]
 struct ByRows {
-    guess: f64,      // of one row
-    seen: Vec<Seen>, // fewest rows first
+    guess: f64,        // of one row
+    seen: Vec<Sample>, // fewest rows first
 }
 
 /// A mean that follows what it is the mean of.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Sample {
     rows: usize,
     seconds: f64,
     samples: f64,
@@ -64,11 +64,11 @@ impl Costs {
     }
 
     /// What a step's calls took.
-    pub(crate) fn learn(&mut self, times: &[Timed]) {
+    pub(crate) fn learn(&mut self, times: &[CallTime]) {
         if self.clock == Clock::Bytes {
             return;
         }
-        for &Timed { call, rows, seconds } in times {
+        for &CallTime { call, rows, seconds } in times {
             match call {
                 Call::Layers(layers) => self.layer.saw(rows, seconds / layers.max(1) as f64),
                 Call::Head => self.head.saw(rows, seconds),
@@ -112,7 +112,7 @@ impl ByRows {
                 seen.seconds += (1.0 / seen.samples).max(NEW) * (sample - seen.seconds);
             }
             // Nobody knows yet how much longer so many rows take.
-            None => self.seen.insert(place, Seen { rows, seconds, samples: 1.0 }),
+            None => self.seen.insert(place, Sample { rows, seconds, samples: 1.0 }),
         }
     }
 
@@ -123,12 +123,12 @@ impl ByRows {
         if self.seen.is_empty() {
             return self.guess * (1.0 + ROW * (rows - 1.0));
         }
-        let weight = |seen: &Seen| {
+        let weight = |seen: &Sample| {
             let distance = (seen.rows as f64 / rows).ln();
             seen.samples.min(SURE) * (-distance * distance).exp()
         };
         let sum =
-            |of: &dyn Fn(&Seen) -> f64| self.seen.iter().map(|seen| weight(seen) * of(seen)).sum::<f64>();
+            |of: &dyn Fn(&Sample) -> f64| self.seen.iter().map(|seen| weight(seen) * of(seen)).sum::<f64>();
         let all = sum(&|_| 1.0).max(f64::MIN_POSITIVE);
         let (mean_rows, mean) = (sum(&|seen| seen.rows as f64) / all, sum(&|seen| seen.seconds) / all);
         let across = sum(&|seen| (seen.rows as f64 - mean_rows) * (seen.seconds - mean)) / all;

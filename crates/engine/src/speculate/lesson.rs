@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use crate::chooser::Choice;
 use crate::round::Round;
-use crate::workspace::Timed;
+use crate::workspace::CallTime;
 
 /// What a step says of a text's plan.
 #[derive(Clone, Copy, Debug)]
@@ -20,5 +20,5 @@ pub(crate) struct Lesson<'a> {
     /// Rows that went through all layers.
     pub(crate) rows: usize,
     /// What the step's calls took.
-    pub(crate) times: &'a [Timed],
+    pub(crate) times: &'a [CallTime],
 }

@@ -3,7 +3,7 @@
 use super::turn::Turn;
 use crate::Result;
 use crate::climb::climb;
-use crate::workspace::{Call, Timed, Workspace};
+use crate::workspace::{Call, CallTime, Workspace};
 use offramp_kernels::{pool, team};
 use offramp_model::{DraftHead, Hidden, Llama};
 use std::ops::Range;
@@ -128,7 +128,7 @@ fn read(
         }
         let threads = if jobs.len() > 1 { pool::threads() } else { 1 };
         team::share(threads, jobs.into_iter(), |(turn, logits)| choose(turn, logits));
-        times.push(Timed { call: Call::DraftHead, rows: all.end, seconds: start.elapsed().as_secs_f64() });
+        times.push(CallTime { call: Call::DraftHead, rows: all.end, seconds: start.elapsed().as_secs_f64() });
     }
 }
 

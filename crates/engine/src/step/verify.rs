@@ -4,7 +4,7 @@
 use super::turn::Turn;
 use crate::Result;
 use crate::round::Round;
-use crate::workspace::{Call, Timed, Workspace};
+use crate::workspace::{Call, CallTime, Workspace};
 use offramp_kernels::{pool, team};
 use offramp_model::Llama;
 use std::time::Instant;
@@ -58,7 +58,7 @@ fn verify_some(
     let threads = if jobs.len() > 1 { pool::threads() } else { 1 };
     team::share(threads, jobs.into_iter(), |(turn, logits, round)| *round = turn.compare(logits, vocab));
     if all > 0 {
-        times.push(Timed { call: Call::Head, rows: all, seconds: start.elapsed().as_secs_f64() });
+        times.push(CallTime { call: Call::Head, rows: all, seconds: start.elapsed().as_secs_f64() });
     }
 }
 

@@ -215,20 +215,16 @@ impl<'a> Rows<'a> {
             factors[r] = weigh(like, &mut weights[r], largest, sums);
         }
         let weighted = &mut self.weighted[row * wide..][..R * wide];
-        add_values::<V, R, W>(like, &weights, &factors, &values[..least * wide], weighted, ahead);
+        let seen_by_all = &values[..least * wide];
+        let weighting = Weighting { weights: &weights, factors: &factors, values: seen_by_all };
+        add_values::<V, R, W>(like, &weighting, weighted, ahead);
         for r in 0..R {
             if seen[r] > least {
                 let mut weights = [weights[r]];
                 weights[0].copy_within(least.., 0);
                 let values = &values[least * wide..seen[r] * wide];
-                add_values::<V, 1, W>(
-                    like,
-                    &weights,
-                    &[1.0],
-                    values,
-                    &mut weighted[r * wide..][..wide],
-                    ahead,
-                );
+                let weighting = Weighting { weights: &weights, factors: &[1.0], values };
+                add_values::<V, 1, W>(like, &weighting, &mut weighted[r * wide..][..wide], ahead);
             }
         }
         R
@@ -308,24 +304,29 @@ fn weigh<V: Vector>(like: V, scores: &mut [f32; BLOCK], largest: &mut f32, sums:
     factor
 }
 
+/// Values of a block, and what `R` rows make of them.
+struct Weighting<'a, const R: usize> {
+    weights: &'a [[f32; BLOCK]; R],
+    factors: &'a [f32; R],
+    values: &'a [f32], // [positions, padded head_dim]
+}
+
 /// `out[r] = out[r] · factors[r] + Σ_p weights[r, p] · values[p]`, in increasing p.
 #[inline(always)]
 fn add_values<V: Vector, const R: usize, const W: usize>(
     like: V,
-    weights: &[[f32; BLOCK]; R],
-    factors: &[f32; R],
-    values: &[f32],
+    weighting: &Weighting<'_, R>,
     out: &mut [f32],
     ahead: &mut Ahead,
 ) {
     let wide = out.len() / R;
     let mut first = 0;
     while first + W * LANES <= wide {
-        add_columns::<V, R, W>(like, weights, factors, values, (first, out), ahead);
+        add_columns::<V, R, W>(like, weighting, first, out, ahead);
         first += W * LANES;
     }
     while first < wide {
-        add_columns::<V, R, 1>(like, weights, factors, values, (first, out), ahead);
+        add_columns::<V, R, 1>(like, weighting, first, out, ahead);
         first += LANES;
     }
 }
@@ -334,12 +335,12 @@ fn add_values<V: Vector, const R: usize, const W: usize>(
 #[inline(always)]
 fn add_columns<V: Vector, const R: usize, const W: usize>(
     like: V,
-    weights: &[[f32; BLOCK]; R],
-    factors: &[f32; R],
-    values: &[f32],
-    (first, out): (usize, &mut [f32]),
+    weighting: &Weighting<'_, R>,
+    first: usize,
+    out: &mut [f32],
     ahead: &mut Ahead,
 ) {
+    let Weighting { weights, factors, values } = *weighting;
     let wide = out.len() / R;
     let mut sums = [[like.splat(0.0); W]; R];
     for r in 0..R {

@@ -5,7 +5,7 @@ use super::*;
 use crate::chooser::Choice;
 use crate::round::Round;
 use crate::speculate::together::{Asking, plan_together};
-use crate::workspace::{Call, Timed};
+use crate::workspace::{Call, CallTime};
 use offramp_model::{Config, Formats};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -91,7 +91,7 @@ fn reached(machine: &Machine, chances: &[f64; 6], telling: bool, seed: u64) -> f
         let mut took = |what: f64, adaptive: &mut Adaptive, call: Option<Call>, rows: usize| {
             let time = what * noise();
             seconds += time;
-            let times = call.map(|call| Timed { call, rows, seconds: time });
+            let times = call.map(|call| CallTime { call, rows, seconds: time });
             adaptive.known().costs.learn(times.as_slice());
         };
         let (exit, mut chance) = (plan.exit_layer, 1.0);
