@@ -61,7 +61,8 @@ pub(crate) fn attend<V: Vector, const R: usize, const W: usize>(
     SCRATCH.set(scratch);
 }
 
-/// The block to come, asked for while this one is computed, a little at a time: memory has only so many ears.
+/// The block to come, asked for while this one is computed, a little at a time: a processor has few requests
+/// to memory at once.
 struct Ahead {
     address: usize,
     end: usize,
