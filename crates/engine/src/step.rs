@@ -67,9 +67,9 @@ fn begin<'t>(texts: &'t mut [Text<'_>], budget: usize, workspace: &mut Workspace
             Err(error) => progress.fail(session, error),
             Ok(read) => turns.push(Turn {
                 plan: Plan::plain(session.exit_layer()),
-                session: &mut **session,
-                speculation: &mut **speculation,
-                progress: &mut **progress,
+                session,
+                speculation,
+                progress,
                 draft: Vec::new(),
                 chosen: None,
                 dropped: None,
