@@ -27,7 +27,7 @@ const OPENING: &str = "Once upon a time";
 ///
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end
 /// model/, a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop. --resume continues from the
-/// newest checkpoint, also with other keys in [validation] and [checkpoint], or for more steps.
+/// newest checkpoint, also with other keys in the sections `validation` and `checkpoint`, or for more steps.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
