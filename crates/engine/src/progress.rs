@@ -198,7 +198,7 @@ impl Progress {
     }
 }
 
-/// Whether a [`Generation`] can begin, before anything is computed.
+/// Whether a [`Generation`](crate::Generation) can begin, before anything is computed.
 ///
 /// # Errors
 /// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, no token may be

@@ -73,7 +73,7 @@ impl Llama {
     /// A pool of blocks for `positions` positions of all texts together.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] if the memory has no space for it once it is full.
+    /// [`Error::NoMemory`](crate::Error::NoMemory) if the memory has no space for it once it is full.
     pub fn new_pool(&self, positions: usize) -> Result<Arc<BlockPool>> {
         BlockPool::checked(self.block_shape(), positions)
     }
@@ -86,7 +86,7 @@ impl Llama {
     /// Checks that the memory has room for a cache of `capacity` positions, filled to the last.
     ///
     /// # Errors
-    /// [`Error::NoMemory`].
+    /// [`Error::NoMemory`](crate::Error::NoMemory).
     pub fn check_cache(&self, capacity: usize) -> Result<()> {
         let bytes = self.kv_bytes_per_position(self.layers.len()).saturating_mul(capacity as u64);
         memory::check(&format!("a cache of {capacity} positions"), bytes)

@@ -32,7 +32,7 @@ impl LayerDropout {
     /// The layer dropout that a recipe asks for.
     ///
     /// # Errors
-    /// As [`LayerDropoutKeys::probabilities`](crate::recipe::LayerDropoutKeys::probabilities).
+    /// If a probability is above 0.9, or all of them sum to zero where they are normalized.
     pub fn new(recipe: &Recipe) -> Result<Self> {
         let keys = &recipe.layer_dropout;
         let fault = |reason| Error::LayerDropout { path: recipe.path().to_owned(), reason };
