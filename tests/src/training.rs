@@ -60,8 +60,8 @@ impl Trainee {
         self.network.config().num_hidden_layers
     }
 
-    /// The losses of a micro-batch in which every layer runs and the weights of the card's exits are multiplied by
-    /// `share`; the gradient is added.
+    /// The losses of a micro-batch in which every layer runs and the weights of the card's exits are
+    /// multiplied by `share`; the gradient is added.
     pub fn accumulate(&mut self, batch: Batch<'_>, samples: usize, share: f64) -> Vec<f64> {
         let counted = exits(self.layers()).into_iter().map(|(exit, weight)| (exit, (weight * share) as f32));
         let length = batch.inputs.len() / samples;

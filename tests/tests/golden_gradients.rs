@@ -69,8 +69,8 @@ fn training_and_the_engine_agree_at_every_exit() {
     }
 }
 
-/// The plan of a fixture's block: everything runs, or what the block's `keep` and `p` say, drawn and rescaled as training
-/// does it.
+/// The plan of a fixture's block: everything runs, or what the block's `keep` and `p` say, drawn and rescaled
+/// as training does it.
 fn plan(block: &Value, layers: usize, samples: usize, length: usize) -> Plan {
     let counted = exits(layers).into_iter().map(|(exit, weight)| (exit, weight as f32)).collect();
     let mut plan = Plan::full(layers, samples, length, counted);

@@ -7,7 +7,7 @@ use anyhow::Result;
 use offramp_model::journal::{self, Record};
 use offramp_model::run_folder::JOURNAL;
 use offramp_model::{BitLinear, Config};
-use offramp_pipeline::Source;
+use offramp_pipeline::ModelSource;
 use offramp_train::memory::Need;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             let training_memory = Some(Need::of(&recipe, &config).bytes());
             Answer { training_memory, ..answer(path.to_owned(), &config) }
         }
-        Some(path) => of_model(&Source::resolve(path)?, Some(&path.join(JOURNAL)))?,
+        Some(path) => of_model(&ModelSource::resolve(path)?, Some(&path.join(JOURNAL)))?,
     };
     match json {
         true => output::json(&answer)?,
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn of_model(source: &Source, journal: Option<&Path>) -> Result<Answer> {
+fn of_model(source: &ModelSource, journal: Option<&Path>) -> Result<Answer> {
     let config = source.config()?;
     let weights = source.weights(&config)?;
     let tokenizer = source.has_tokenizer().then(|| source.tokenizer()).transpose()?;

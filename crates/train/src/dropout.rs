@@ -1,7 +1,8 @@
 //! Layer dropout: for which samples a layer is skipped.
 //!
-//! The probability is `p_l = S(t) · D(l) · c`, drawn for every sample alone. A draw depends on no other draw: it comes
-//! from ChaCha8 keyed by (seed, micro-batch, layer, sample), so a resumed run draws what an uninterrupted run draws.
+//! The probability is `p_l = S(t) · D(l) · c`, drawn for every sample alone. A draw depends on no other draw:
+//! it comes from ChaCha8 keyed by (seed, micro-batch, layer, sample), so a resumed run draws what an
+//! uninterrupted run draws.
 
 use crate::error::{Error, Result};
 use crate::recipe::{DropoutTime, Recipe};

@@ -24,8 +24,8 @@ impl EarlyExitLoss {
         Self { keys: recipe.early_exit.clone(), layers, steps: training.steps, seed: training.seed }
     }
 
-    /// The exits of `step`, counted from 0, and the weight of each one's mean cross-entropy. Exit layers increase, and
-    /// the full model is always the last.
+    /// The exits of `step`, counted from 0, and the weight of each one's mean cross-entropy. Exit layers
+    /// increase, and the full model is always the last.
     pub fn exits(&self, step: u64) -> Vec<(usize, f64)> {
         let mut exits = self.active(step);
         exits.push(self.layers - 1);
@@ -40,11 +40,12 @@ impl EarlyExitLoss {
         weighted.filter(|&(_, weight)| weight > 0.0).collect()
     }
 
-    /// Replaces `scored` by the positions, of `positions` in a micro-batch, at which `exit_layer` is scored, increasing.
-    /// Micro-batches are counted from 0 since the run's start.
+    /// Replaces `scored` by the positions, of `positions` in a micro-batch, at which `exit_layer` is scored,
+    /// increasing. Micro-batches are counted from 0 since the run's start.
     ///
-    /// These are all positions, unless the curriculum is `sampled`. Then it is a fixed number of them, drawn from ChaCha8
-    /// keyed by (seed, micro-batch, exit): their mean is an unbiased estimate of the mean over all.
+    /// These are all positions, unless the curriculum is `sampled`. Then it is a fixed number of them, drawn
+    /// from ChaCha8 keyed by (seed, micro-batch, exit): their mean is an unbiased estimate of the mean over
+    /// all.
     pub fn positions(&self, index: u64, exit_layer: usize, positions: usize, scored: &mut Vec<usize>) {
         scored.clear();
         let share = self.keys.sample_fraction.filter(|_| exit_layer < self.layers).unwrap_or(1.0);
@@ -92,8 +93,8 @@ impl EarlyExitLoss {
         self.keys.period.unwrap_or(1).max(1) as u64
     }
 
-    /// The probability that an exit is active, by which its term is divided. Sampled positions need no division: their
-    /// mean is unbiased as it is.
+    /// The probability that an exit is active, by which its term is divided. Sampled positions need no
+    /// division: their mean is unbiased as it is.
     fn probability(&self, exit: usize) -> f64 {
         let by_turns = self.keys.unbiased && self.keys.curriculum == Curriculum::Rotational;
         if by_turns && exit < self.layers - 1 { 1.0 / self.period() as f64 } else { 1.0 }

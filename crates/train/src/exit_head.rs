@@ -1,14 +1,14 @@
-//! The one exit head: final norm, LM head and cross-entropy, in chunks of rows, so that `[tokens, vocab]` is never
-//! held.
+//! The one exit head: final norm, LM head and cross-entropy, in chunks of rows, so that `[tokens, vocab]` is
+//! never held.
 //!
-//! A chunk's logits become their own gradient in place, so forward and backward run in one sweep. Memory does not
-//! depend on how many exits a step trains: exits take turns, and exits with few scored positions share a chunk,
-//! because a product with the whole head costs much for few rows.
+//! A chunk's logits become their own gradient in place, so forward and backward run in one sweep. Memory does
+//! not depend on how many exits a step trains: exits take turns, and exits with few scored positions share a
+//! chunk, because a product with the whole head costs much for few rows.
 //!
-//! A shared product makes the gradients of several depths at once, and the gradient of the residual stream has come
-//! down to the deepest of them only. So the others wait in the chunk, in the rows in which the norm's backward left
-//! them, until the backward of the layers reaches their depth ([`Chunk::add_input_gradient`]). Adding them at once
-//! would need a gradient of the stream for each depth.
+//! A shared product makes the gradients of several depths at once, and the gradient of the residual stream
+//! has come down to the deepest of them only. So the others wait in the chunk, in the rows in which the
+//! norm's backward left them, until the backward of the layers reaches their depth
+//! ([`Chunk::add_input_gradient`]). Adding them at once would need a gradient of the stream for each depth.
 
 use crate::ops::{BLOCK, Kept, cross_entropy, linear, residual, rms_norm, values};
 use crate::profile::{Clock, Op, Pass, product};
@@ -17,8 +17,8 @@ use offramp_kernels::gemm::{Factors, Values};
 
 /// Rows whose logits are held at once, at most.
 ///
-/// Every chunk reads the head's weights twice and adds to the whole of their gradient. With a vocabulary of 50,257
-/// tokens a chunk of 320 rows spent a tenth of its time on that.
+/// Every chunk reads the head's weights twice and adds to the whole of their gradient. With a vocabulary of
+/// 50,257 tokens a chunk of 320 rows spent a tenth of its time on that.
 const CHUNK: usize = 1024;
 /// Logits held at once, at most (256 MiB), unless one block of rows has more.
 const CHUNK_LOGITS: usize = 1 << 26;
@@ -144,9 +144,9 @@ impl Chunk {
         sum
     }
 
-    /// Forward and backward of exits whose positions fit one chunk, for the loss `Σ weight · cross-entropy`. Adds to
-    /// `gradients` and returns each exit's sum of nats. The gradients of the hidden states stay in the chunk, exit
-    /// after exit, for [`Chunk::add_input_gradient`].
+    /// Forward and backward of exits whose positions fit one chunk, for the loss `Σ weight · cross-entropy`.
+    /// Adds to `gradients` and returns each exit's sum of nats. The gradients of the hidden states stay in
+    /// the chunk, exit after exit, for [`Chunk::add_input_gradient`].
     ///
     /// # Shapes
     /// `labels`: `[rows]`, of all positions that an exit could score
@@ -172,8 +172,8 @@ impl Chunk {
         exits.iter().map(move |exit| nats.by_ref().take(exit.positions.len()).sum())
     }
 
-    /// Adds the gradients of one exit's hidden states to those of all rows. They stand in the chunk from row `first`
-    /// on.
+    /// Adds the gradients of one exit's hidden states to those of all rows. They stand in the chunk from row
+    /// `first` on.
     ///
     /// # Shapes
     /// `d_stream`: `[rows, hidden]`

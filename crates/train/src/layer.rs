@@ -16,7 +16,9 @@ use crate::ops::Kept;
 use crate::ops::residual::{self, LayerOutput};
 use crate::parameters::LayerGradients;
 use crate::profile::{Op, Pass};
+use attention::AttentionGradients;
 use context::Input;
+use feed_forward::FeedForwardGradients;
 
 /// The samples that a layer runs for, and the factor of what it adds to the stream.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +57,14 @@ pub(crate) fn forward(
     clock.time(Op::Residual, Pass::Forward, 0.0, || residual::scatter(x, kept, hidden, output, out));
 }
 
-/// Replaces `d`, the gradient of the layer's output, by that of its input, and adds to `gradients`. Uses up the
-/// activations.
+/// Replaces `d`, the gradient of the layer's output, by that of its input, and adds to `gradients`. Uses up
+/// the activations.
 ///
 /// # Shapes
 /// `x`, `d`: `[samples · length, hidden]`; `x` as in the forward
 pub(crate) fn backward(
     context: Context<'_>,
-    mut gradients: LayerGradients<'_>,
+    gradients: LayerGradients<'_>,
     route: Route<'_>,
     x: &[f32],
     mut buffers: Buffers<'_>,
@@ -79,8 +81,14 @@ pub(crate) fn backward(
     clock.time(Op::Residual, Pass::Backward, 0.0, || {
         residual::scatter_backward(d, kept, hidden, scale, branch);
     });
-    feed_forward::backward(context, &mut gradients, compact, &mut buffers);
-    attention::backward(context, gradients, Input { x, kept, compact }, &mut buffers);
+    let LayerGradients { input_layernorm, qkv_proj, q_norm, k_norm, attn_sub_norm, o_proj, .. } = gradients;
+    let LayerGradients { post_attention_layernorm, gate_up_proj, ffn_sub_norm, down_proj, .. } = gradients;
+    let of_feed_forward =
+        FeedForwardGradients { post_attention_layernorm, gate_up_proj, ffn_sub_norm, down_proj };
+    feed_forward::backward(context, of_feed_forward, compact, &mut buffers);
+    let of_attention =
+        AttentionGradients { input_layernorm, qkv_proj, q_norm, k_norm, attn_sub_norm, o_proj };
+    attention::backward(context, of_attention, Input { x, kept, compact }, &mut buffers);
     let branch = &buffers.scratch.branch[..rows * hidden];
     clock.time(Op::Residual, Pass::Backward, 0.0, || {
         residual::gather_backward(branch, kept, hidden, scale, d);

@@ -3,11 +3,11 @@
 //! Reading order, the way a step goes:
 //!
 //! 1. [`Recipe`]: everything that a run depends on, from one TOML file.
-//! 2. [`parameters`]: all weights in one buffer; gradients and moments have the same layout. [`step_weights`]: what a
-//!    step computes with.
+//! 2. [`parameters`]: all weights in one buffer; gradients and moments have the same layout.
+//!    [`step_weights`]: what a step computes with.
 //! 3. `ops/`: each operation's forward beside its backward. In a step, only they touch numbers.
-//! 4. `layer`, `exit_head` and [`network`]: the operations in their order, forward and backward. [`dropout`] says which
-//!    layers are skipped, [`early_exit`] the weight of each exit's loss.
+//! 4. `layer`, `exit_head` and [`network`]: the operations in their order, forward and backward. [`dropout`]
+//!    says which layers are skipped, [`early_exit`] the weight of each exit's loss.
 //! 5. [`Optimizer`](optimizer::Optimizer) and [`Schedule`](schedule::Schedule): from gradients to weights.
 //! 6. [`run`](run()): the loop around it all, its journal and its checkpoints.
 

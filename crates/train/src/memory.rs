@@ -1,7 +1,8 @@
 //! The memory that a run needs, counted before any of it is allocated.
 //!
-//! The sums are those of the buffers that [`Trainer`](crate::run) and [`network`](crate::network) allocate once. A run
-//! holds them from its first step to its last. `crates/cli/tests/command/memory.rs` compares them with a real process.
+//! The sums are those of the buffers that [`Trainer`](crate::run) and [`network`](crate::network) allocate
+//! once. A run holds them from its first step to its last. `crates/cli/tests/command/memory.rs` compares them
+//! with a real process.
 
 use crate::error::{Error, Result};
 use crate::exit_head;
@@ -38,8 +39,8 @@ impl Need {
     }
 }
 
-/// Checks that the run of a recipe fits the memory, and allocates nothing. A vocabulary that is not known yet may be
-/// counted as a small one.
+/// Checks that the run of a recipe fits the memory, and allocates nothing. A vocabulary that is not known yet
+/// may be counted as a small one.
 ///
 /// # Errors
 /// [`Error::NoMemory`] if it needs more than this process may still take, or the sizes are impossible.

@@ -1,7 +1,7 @@
 //! The network in training: forward, the exits' losses, and backward, over buffers allocated once.
 //!
-//! The backward begins at the deepest exit and walks down. At an active exit its head runs forward and backward in one
-//! sweep, and the gradient of the exit's hidden states is added to the residual stream's.
+//! The backward begins at the deepest exit and walks down. At an active exit its head runs forward and
+//! backward in one sweep, and the gradient of the exit's hidden states is added to the residual stream's.
 
 use crate::exit_head::{Chunk, Gradients, Head, Scored};
 use crate::layer::{self, Activations, Buffers, Context, Products, RotaryTable, Route, Scratch, Sizes};
@@ -13,8 +13,8 @@ use offramp_kernels::bit_linear;
 use offramp_kernels::gemm::{self, Factors};
 use offramp_model::Config;
 
-/// A model, and buffers for the forward and backward of one micro-batch. Weights and gradients are the caller's, laid
-/// out as [`Network::layout`] says.
+/// A model, and buffers for the forward and backward of one micro-batch. Weights and gradients are the
+/// caller's, laid out as [`Network::layout`] says.
 #[derive(Debug)]
 pub struct Network {
     model: Model,
@@ -154,8 +154,8 @@ impl Network {
         &self.model.layout
     }
 
-    /// The forward and backward of a micro-batch. Adds the gradient of `Σ weight · CE` over the plan's exits to
-    /// `gradients`, and returns each exit's mean cross-entropy in nats, in the plan's order.
+    /// The forward and backward of a micro-batch. Adds the gradient of `Σ weight · CE` over the plan's exits
+    /// to `gradients`, and returns each exit's mean cross-entropy in nats, in the plan's order.
     ///
     /// # Panics
     /// If the batch does not fit, an id is beyond the vocabulary, or weights or plan are of another model.
@@ -199,7 +199,8 @@ impl Network {
         losses
     }
 
-    /// The cross-entropy of a micro-batch in nats, summed over its tokens, at each of `exits`. Every layer runs.
+    /// The cross-entropy of a micro-batch in nats, summed over its tokens, at each of `exits`. Every layer
+    /// runs.
     ///
     /// # Panics
     /// As [`Network::loss_and_gradients`].
@@ -252,7 +253,8 @@ impl Network {
         }
     }
 
-    /// The exits before number `end` that run together: as many as share a head and fit one chunk, at least one.
+    /// The exits before number `end` that run together: as many as share a head and fit one chunk, at least
+    /// one.
     fn group(&self, plan: &Plan, end: usize) -> Group {
         let place = |exit: usize| self.model.layout.exit_head(plan.exits[exit].0);
         let (mut first, mut rows) = (end, 0);
@@ -266,9 +268,10 @@ impl Network {
         Group { first: first.min(end - 1), end }
     }
 
-    /// Writes the losses of a group's exits, and adds to the gradients of their head. The gradients of their hidden
-    /// states wait in the chunk ([`Network::add_exit_gradient`]). Those of an exit that needs several chunks are added
-    /// to the stream's here: such an exit is alone, and the backward has just come to its depth.
+    /// Writes the losses of a group's exits, and adds to the gradients of their head. The gradients of their
+    /// hidden states wait in the chunk ([`Network::add_exit_gradient`]). Those of an exit that needs several
+    /// chunks are added to the stream's here: such an exit is alone, and the backward has just come to its
+    /// depth.
     fn exits_backward(&mut self, call: Call<'_>, group: Group, gradients: &mut [f32], losses: &mut [f64]) {
         let Call { weights, batch, plan } = call;
         let Self { model, stream, d_stream, chunk, .. } = self;
@@ -301,8 +304,8 @@ impl Network {
         }
     }
 
-    /// Adds the gradient of exit number `index`'s hidden states to the stream's, unless that is done. In the chunk
-    /// stand the gradients of the exits from number `first` on.
+    /// Adds the gradient of exit number `index`'s hidden states to the stream's, unless that is done. In the
+    /// chunk stand the gradients of the exits from number `first` on.
     fn add_exit_gradient(&mut self, plan: &Plan, first: usize, index: usize, len: usize) {
         let positions = &plan.scored[index];
         if positions.len() <= self.chunk.rows() {
@@ -352,6 +355,7 @@ impl Model {
             rotary: &self.rotary,
             products: &self.products,
             weights: self.layout.layer_weights(weights.floats, index),
+            attention: self.config.layer_attention(index),
             ternary: weights.ternary_layer(index),
         }
     }

@@ -1,20 +1,21 @@
 //! Every operation of training, its forward beside its backward. In a step, only this folder touches numbers.
 //!
-//! A GPU would implement this list a second time, so it stays short and its signatures stay plain: slices, sizes
-//! and small structs. An op keeps no state and reads no clock. The caller owns every buffer.
+//! A GPU would implement this list a second time, so it stays short and its signatures stay plain: slices,
+//! sizes and small structs. An op keeps no state and reads no clock. The caller owns every buffer.
 //!
-//! - The network: [`embedding`], [`rms_norm`], [`linear`], [`heads`], [`attention`], [`swiglu`], [`residual`],
-//!   [`cross_entropy`].
+//! - The network: [`embedding`], [`rms_norm`], [`linear`], [`head_norm`], [`heads`], [`attention`],
+//!   [`swiglu`], [`residual`], [`cross_entropy`].
 //! - Low-bit layers: [`bit_linear`], [`hadamard`].
 //! - The update: [`adamw`], [`muon`], and [`values`] for whole buffers.
 //!
-//! Large products go to `gemm`, rows to the table of the instruction set. A sum over rows (the gradient of a norm)
-//! is made in blocks of a fixed size, and the blocks are added in order: the number of threads changes no bit. A
-//! backward adds to the gradients of weights (`d_weight`). Its first line says what it does to the other buffers.
+//! Large products go to `gemm`, rows to the table of the instruction set. A sum over rows (the gradient of a
+//! norm) is made in blocks of a fixed size, and the blocks are added in order: the number of threads changes
+//! no bit. A backward adds to the gradients of weights (`d_weight`). Its first line says what it does to the
+//! other buffers.
 //!
-//! Layer dropout takes whole samples out of a layer. Inside a layer, buffers are *compact*: they hold the kept
-//! samples only, one after the other. `rms_norm` gathers them at the layer's entry and `residual` scatters them at
-//! its exit, so the operations between see fewer rows.
+//! Layer dropout takes whole samples out of a layer. Inside a layer, buffers are *compact*: they hold the
+//! kept samples only, one after the other. `rms_norm` gathers them at the layer's entry and `residual`
+//! scatters them at its exit, so the operations between see fewer rows.
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
@@ -24,6 +25,7 @@ pub(crate) mod embedding;
 #[cfg(test)]
 pub(crate) mod finite_difference;
 pub(crate) mod hadamard;
+pub(crate) mod head_norm;
 pub(crate) mod heads;
 pub(crate) mod linear;
 pub(crate) mod muon;

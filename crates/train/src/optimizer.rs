@@ -1,5 +1,5 @@
-//! The optimizer: AdamW over the flat buffers, or Muon for the matrices of the layers, with the gradient clipped by its
-//! global norm.
+//! The optimizer: AdamW over the flat buffers, or Muon for the matrices of the layers, with the gradient
+//! clipped by its global norm.
 
 mod muon;
 
@@ -8,6 +8,7 @@ use crate::parameters::Layout;
 use crate::recipe::{Matrices, OptimizerKeys};
 use muon::Muon;
 use offramp_kernels::AdamWStep;
+use offramp_model::TensorKind;
 use std::ops::Range;
 
 /// Decay of Muon's momentum where the recipe says nothing: the paper's.
@@ -65,7 +66,8 @@ impl Optimizer {
         values::sum_of_squares(gradients, &mut self.sums).sqrt()
     }
 
-    /// Makes one update. The gradient is clipped to the norm `optimizer.clip`. Matrices decay, norms do not.
+    /// Makes one update. The gradient is clipped to the norm `optimizer.clip`. Matrices decay, norms and
+    /// biases do not.
     ///
     /// # Panics
     /// If `weights` or `gradients` are not of this optimizer's length.
@@ -109,7 +111,7 @@ impl Optimizer {
             if others.next_if(|other| other.range == range).is_some() {
                 continue;
             }
-            let decay = if spec.shape.len() == 2 { self.keys.weight_decay } else { 0.0 };
+            let decay = if spec.kind() == TensorKind::Matrix { self.keys.weight_decay } else { 0.0 };
             match groups.last_mut() {
                 Some((before, same)) if *same == decay && before.end == range.start => before.end = range.end,
                 _ => groups.push((range, decay)),
@@ -126,9 +128,14 @@ mod tests {
     use std::path::Path;
 
     fn layout() -> Layout {
+        layout_with("")
+    }
+
+    fn layout_with(keys: &str) -> Layout {
         let text = "[data]\ncorpus = \"c\"\n[layer_dropout]\nshape = \"none\"\n[model]\nhidden_size = 8\n\
-                    intermediate_size = 8\nnum_hidden_layers = 2\nnum_attention_heads = 2\nnum_key_value_heads = 1";
-        Layout::new(&Recipe::from_toml(text, Path::new("r.toml")).unwrap().config(3000, None).unwrap())
+                    intermediate_size = 8\nnum_hidden_layers = 2\nnum_attention_heads = 2\nnum_key_value_heads = 1\n";
+        let text = format!("{text}{keys}");
+        Layout::new(&Recipe::from_toml(&text, Path::new("r.toml")).unwrap().config(3000, None).unwrap())
     }
 
     /// The first update.
@@ -147,7 +154,8 @@ mod tests {
 
     #[test]
     fn only_matrices_decay() {
-        let layout = layout();
+        let layout = layout_with("attention_bias = true\nmlp_bias = true");
+        assert!(layout.tensors().any(|(spec, _)| spec.name.ends_with(".bias")));
         let keys = OptimizerKeys { weight_decay: 0.5, ..Default::default() };
         let mut weights = vec![1.0; layout.len()];
         let gradients = vec![0.0; layout.len()];

@@ -1,10 +1,16 @@
 //! All weights in one buffer, in the order of the checkpoint. Gradients and moments have the same layout.
 //!
-//! The order makes neighbours of matrices that read the same input: q, k and v, and gate and up. Each group is then
-//! one larger matrix without being copied.
+//! The order is that of [`Config::layer_tensors`], which makes neighbours of matrices that read the same
+//! input (q, k and v, and gate and up) and of their biases. Each group is then one larger matrix without
+//! being copied.
 
+mod layer;
+
+pub(crate) use layer::{LayerGradients, LayerWeights, LinearGradients, LinearWeights};
+
+use layer::LayerPlaces;
 use offramp_kernels::rayon::prelude::*;
-use offramp_model::{Config, TensorSpec};
+use offramp_model::{Config, TensorKind, TensorSpec};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 use std::f64::consts::TAU;
@@ -24,46 +30,6 @@ pub struct Layout {
     len: usize,
 }
 
-/// Where the groups of tensors stand in a layer, counted from its first value. A group that a model lacks is empty.
-#[derive(Clone, Debug, Default)]
-struct LayerPlaces {
-    input_layernorm: Range<usize>,
-    qkv_proj: Range<usize>,
-    attn_sub_norm: Range<usize>,
-    o_proj: Range<usize>,
-    post_attention_layernorm: Range<usize>,
-    gate_up_proj: Range<usize>,
-    ffn_sub_norm: Range<usize>,
-    down_proj: Range<usize>,
-    len: usize,
-}
-
-/// One layer's weights.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LayerWeights<'a> {
-    pub(crate) input_layernorm: &'a [f32],          // [hidden]
-    pub(crate) qkv_proj: &'a [f32],                 // [(heads + 2 · kv_heads) · head_dim, hidden]
-    pub(crate) attn_sub_norm: &'a [f32],            // [heads · head_dim], or empty
-    pub(crate) o_proj: &'a [f32],                   // [hidden, heads · head_dim]
-    pub(crate) post_attention_layernorm: &'a [f32], // [hidden]
-    pub(crate) gate_up_proj: &'a [f32],             // [2 · intermediate, hidden]
-    pub(crate) ffn_sub_norm: &'a [f32],             // [intermediate], or empty
-    pub(crate) down_proj: &'a [f32],                // [hidden, intermediate]
-}
-
-/// One layer's gradients, shaped as [`LayerWeights`].
-#[derive(Debug)]
-pub(crate) struct LayerGradients<'a> {
-    pub(crate) input_layernorm: &'a mut [f32],
-    pub(crate) qkv_proj: &'a mut [f32],
-    pub(crate) attn_sub_norm: &'a mut [f32],
-    pub(crate) o_proj: &'a mut [f32],
-    pub(crate) post_attention_layernorm: &'a mut [f32],
-    pub(crate) gate_up_proj: &'a mut [f32],
-    pub(crate) ffn_sub_norm: &'a mut [f32],
-    pub(crate) down_proj: &'a mut [f32],
-}
-
 impl Layout {
     /// The layout of a model.
     pub fn new(config: &Config) -> Self {
@@ -74,13 +40,13 @@ impl Layout {
             (spec, range)
         };
         let tensors: Vec<_> = config.tensors().into_iter().map(place).collect();
-        let layer = LayerPlaces::new(&tensors);
+        let layer = LayerPlaces::new(&config.layer_tensors());
         let (model_tensors, layers) = (tensors.len(), config.num_hidden_layers);
         Self { tensors, layer, layers, model_tensors, model_len: len, len }
     }
 
-    /// The same, and after the model's tensors a norm and an LM head for each exit but the last. Only training has
-    /// them.
+    /// The same, and after the model's tensors a norm and an LM head for each exit but the last. Only
+    /// training has them.
     #[must_use]
     pub fn with_own_heads(mut self) -> Self {
         let [vocab, hidden] = self.tensors[0].0.shape[..] else { unreachable!("the embedding is a matrix") };
@@ -137,7 +103,7 @@ impl Layout {
     /// Where the final norm stands, `[hidden]`.
     pub(crate) fn norm(&self) -> Range<usize> {
         let start = self.layer(self.layers).start;
-        start..start + self.layer.input_layernorm.len()
+        start..start + self.layer.hidden()
     }
 
     /// Where the LM head stands, `[vocab, hidden]`: after the final norm, or in the embedding if tied.
@@ -158,89 +124,23 @@ impl Layout {
 
     /// The weights of layer `index` in `values`, a buffer of this layout.
     pub(crate) fn layer_weights<'a>(&self, values: &'a [f32], index: usize) -> LayerWeights<'a> {
-        let values = &values[self.layer(index)];
-        let at = |place: &Range<usize>| &values[place.clone()];
-        LayerWeights {
-            input_layernorm: at(&self.layer.input_layernorm),
-            qkv_proj: at(&self.layer.qkv_proj),
-            attn_sub_norm: at(&self.layer.attn_sub_norm),
-            o_proj: at(&self.layer.o_proj),
-            post_attention_layernorm: at(&self.layer.post_attention_layernorm),
-            gate_up_proj: at(&self.layer.gate_up_proj),
-            ffn_sub_norm: at(&self.layer.ffn_sub_norm),
-            down_proj: at(&self.layer.down_proj),
-        }
+        self.layer.weights(&values[self.layer(index)])
     }
 
     /// The gradients of layer `index` in `values`, a buffer of this layout.
     pub(crate) fn layer_gradients<'a>(&self, values: &'a mut [f32], index: usize) -> LayerGradients<'a> {
-        let places = self.layer.clone();
-        let groups = values[self.layer(index)].get_disjoint_mut([
-            places.input_layernorm,
-            places.qkv_proj,
-            places.attn_sub_norm,
-            places.o_proj,
-            places.post_attention_layernorm,
-            places.gate_up_proj,
-            places.ffn_sub_norm,
-            places.down_proj,
-        ]);
-        let [
-            input_layernorm,
-            qkv_proj,
-            attn_sub_norm,
-            o_proj,
-            post_attention_layernorm,
-            gate_up_proj,
-            ffn_sub_norm,
-            down_proj,
-        ] = groups.expect("groups of tensors do not overlap");
-        LayerGradients {
-            input_layernorm,
-            qkv_proj,
-            attn_sub_norm,
-            o_proj,
-            post_attention_layernorm,
-            gate_up_proj,
-            ffn_sub_norm,
-            down_proj,
-        }
+        self.layer.gradients(&mut values[self.layer(index)])
     }
 }
 
-impl LayerPlaces {
-    /// The places of the groups, from the tensors of the first layer.
-    fn new(tensors: &[(TensorSpec, Range<usize>)]) -> Self {
-        let mut places = Self::default();
-        for (spec, range) in tensors {
-            let Some(name) = spec.name.strip_prefix("model.layers.0.") else { continue };
-            let group = match name {
-                "input_layernorm.weight" => &mut places.input_layernorm,
-                "self_attn.q_proj.weight" | "self_attn.k_proj.weight" | "self_attn.v_proj.weight" => {
-                    &mut places.qkv_proj
-                }
-                "self_attn.attn_sub_norm.weight" => &mut places.attn_sub_norm,
-                "self_attn.o_proj.weight" => &mut places.o_proj,
-                "post_attention_layernorm.weight" => &mut places.post_attention_layernorm,
-                "mlp.gate_proj.weight" | "mlp.up_proj.weight" => &mut places.gate_up_proj,
-                "mlp.ffn_sub_norm.weight" => &mut places.ffn_sub_norm,
-                "mlp.down_proj.weight" => &mut places.down_proj,
-                _ => unreachable!("a layer has no {name}"),
-            };
-            let start = if (*group).is_empty() { places.len } else { group.start };
-            places.len += range.len();
-            *group = start..places.len;
-        }
-        places
-    }
-}
-
-/// The first weights of a model: matrices are normal with mean 0 and deviation `range`, norms are 1.
+/// The first weights of a model: matrices are normal with mean 0 and deviation `range`, norms are 1, biases
+/// 0.
 ///
-/// `o_proj` and `down_proj` write to the residual stream. Their deviation is `range / √(2L)`, so the stream's variance
-/// does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). The weights of a sub-norm before them are
-/// `range`. At 1 the input of `o_proj` and `down_proj` would have a mean square of 1, the layers would add far more than
-/// the embedding has, and the first gradients would be ten times as large (`docs/low-bit.md`).
+/// `o_proj` and `down_proj` write to the residual stream. Their deviation is `range / √(2L)`, so the stream's
+/// variance does not grow with the depth (GPT-2, Radford et al. 2019, section 2.3). The weights of a sub-norm
+/// before them are `range`. At 1 the input of `o_proj` and `down_proj` would have a mean square of 1, the
+/// layers would add far more than the embedding has, and the first gradients would be ten times as large
+/// (`docs/low-bit.md`).
 ///
 /// The same seed gives the same values, however many threads draw them.
 pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
@@ -248,9 +148,13 @@ pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
     let residual = range / (2.0 * layout.layers as f64).sqrt();
     for (index, (spec, place)) in layout.tensors().enumerate() {
         let values = &mut values[place];
-        if spec.shape.len() == 1 {
-            values.fill(if spec.name.contains("_sub_norm") { range as f32 } else { 1.0 });
-            continue;
+        match spec.kind() {
+            TensorKind::Matrix => (),
+            TensorKind::Bias => continue,
+            TensorKind::Norm => {
+                values.fill(if spec.name.contains("_sub_norm") { range as f32 } else { 1.0 });
+                continue;
+            }
         }
         let writes_residual = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
         let deviation = if writes_residual { residual } else { range };
@@ -316,15 +220,58 @@ mod tests {
                 assert_eq!(layer.input_layernorm, part("input_layernorm"));
                 let qkv =
                     [joined(["self_attn.q_proj", "self_attn.k_proj"]), part("self_attn.v_proj").to_vec()];
-                assert_eq!(layer.qkv_proj, qkv.concat());
-                assert_eq!(layer.o_proj, part("self_attn.o_proj"));
+                assert_eq!(layer.qkv_proj.weight, qkv.concat());
+                assert_eq!(layer.o_proj.weight, part("self_attn.o_proj"));
                 assert_eq!(layer.post_attention_layernorm, part("post_attention_layernorm"));
-                assert_eq!(layer.gate_up_proj, joined(["mlp.gate_proj", "mlp.up_proj"]));
-                assert_eq!(layer.down_proj, part("mlp.down_proj"));
+                assert_eq!(layer.gate_up_proj.weight, joined(["mlp.gate_proj", "mlp.up_proj"]));
+                assert_eq!(layer.down_proj.weight, part("mlp.down_proj"));
+                assert!(layer.qkv_proj.bias.is_empty() && layer.q_norm.is_empty());
             }
             assert_eq!(&values[layout.norm()], named(&layout, &values, "model.norm.weight"));
             let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
             assert_eq!(&values[layout.lm_head()], named(&layout, &values, head));
+        }
+    }
+
+    #[test]
+    fn biases_and_norms_of_heads_are_groups_of_their_own() {
+        let biased = layout_with("attention_bias = true\nmlp_bias = true");
+        let normed = layout_with("model_type = \"qwen3\"");
+        for layout in [biased, normed] {
+            let values: Vec<f32> = (0..layout.len()).map(|i| i as f32).collect();
+            let layer = layout.layer_weights(&values, 2);
+            let groups = [
+                (
+                    layer.qkv_proj.bias,
+                    &["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"][..],
+                ),
+                (layer.o_proj.bias, &["self_attn.o_proj.bias"]),
+                (layer.gate_up_proj.bias, &["mlp.gate_proj.bias", "mlp.up_proj.bias"]),
+                (layer.down_proj.bias, &["mlp.down_proj.bias"]),
+                (layer.q_norm, &["self_attn.q_norm.weight"]),
+                (layer.k_norm, &["self_attn.k_norm.weight"]),
+            ];
+            let mut found = 0;
+            for (group, names) in groups {
+                let tensors = layout.tensors().filter(|(spec, _)| {
+                    names.iter().any(|name| spec.name == format!("model.layers.2.{name}"))
+                });
+                let expected: Vec<f32> = tensors.flat_map(|(_, range)| values[range].to_vec()).collect();
+                assert_eq!(group, expected, "{names:?}");
+                found += usize::from(!group.is_empty());
+            }
+            assert!(found >= 2);
+            let mut gradients = values.clone();
+            let len: usize = layout.all_layers().len() / 3;
+            let layer = layout.layer_gradients(&mut gradients, 2);
+            let all = [layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj];
+            let linear: usize = all.iter().map(|linear| linear.weight.len() + linear.bias.len()).sum();
+            let norms = layer.input_layernorm.len() + layer.post_attention_layernorm.len();
+            assert_eq!(
+                linear + norms + layer.q_norm.len() + layer.k_norm.len(),
+                len,
+                "every value of the layer"
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! Where a step's time goes: seconds and floating-point operations of every op, forward and backward.
 //!
-//! Operations are counted by the definition: for every weight and token two in the forward and four in the backward,
-//! and in attention only what the causal mask leaves. Work that is done twice (the scores of attention, norms) takes
-//! time twice and is counted once.
+//! Operations are counted by the definition: for every weight and token two in the forward and four in the
+//! backward, and in attention only what the causal mask leaves. Work that is done twice (the scores of
+//! attention, norms) takes time twice and is counted once.
 
 use serde::Serialize;
 use std::cell::Cell;

@@ -1,9 +1,9 @@
 //! A training run from its recipe to its model, in a folder of its own ([`offramp_model::run_folder`]).
 //!
-//! A run depends only on its recipe and its corpus. Batches, dropout and first weights come from generators keyed by
-//! the seed and by counters. So a run that was stopped or killed resumes from its newest checkpoint and ends in the same
-//! bytes as one that was not, whatever the number of threads. Another instruction set may round in another way: there
-//! the same seed gives similar losses, not equal ones.
+//! A run depends only on its recipe and its corpus. Batches, dropout and first weights come from generators
+//! keyed by the seed and by counters. So a run that was stopped or killed resumes from its newest checkpoint
+//! and ends in the same bytes as one that was not, whatever the number of threads. Another instruction set
+//! may round in another way: there the same seed gives similar losses, not equal ones.
 
 mod checkpoint;
 mod data;
@@ -62,7 +62,7 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
     };
     folder.prune(recipe.checkpoint.keep)?; // a killed run may not have done it
     if trainer.state.step < training.steps {
-        folder.check_room(&trainer, &data)?; // better now than after the first hours
+        folder.check_space(&trainer, &data)?; // better now than after the first hours
     }
     let saved = trainer.state.step; // the checkpoint that it came from
     let began = Instant::now();
@@ -152,8 +152,8 @@ impl Run<'_> {
         Ok(Some(record))
     }
 
-    /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first, because a
-    /// validation takes long and a stop must not wait for its end.
+    /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first,
+    /// because a validation takes long and a stop must not wait for its end.
     fn after_step(&mut self) -> Result<bool> {
         let stopped = self.job.stop.load(Ordering::Relaxed);
         let step = self.trainer.state.step;
@@ -172,7 +172,8 @@ impl Run<'_> {
         Ok(!stopped)
     }
 
-    /// Does what the process that saved the newest checkpoint left undone, and returns whether the run goes on.
+    /// Does what the process that saved the newest checkpoint left undone, and returns whether the run goes
+    /// on.
     fn catch_up(&mut self) -> Result<bool> {
         let step = self.trainer.state.step;
         if step == 0 || self.folder.is_settled(step)? {

@@ -1,5 +1,6 @@
-//! What changes over a run. The learning rate warms up linearly to its peak and falls along half a cosine to a fraction
-//! of it. A second stage changes the peak and the weight decay. In one low-bit model the bits of activations change.
+//! What changes over a run. The learning rate warms up linearly to its peak and falls along half a cosine to
+//! a fraction of it. A second stage changes the peak and the weight decay. In one low-bit model the bits of
+//! activations change.
 
 use crate::recipe::{LAST_INT4_FROM, LowBit, Recipe};
 use offramp_kernels::bit_linear::Activations;

@@ -26,8 +26,8 @@ pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Resu
     Ok(weights)
 }
 
-/// Checks that the ids of `tokenizer` are those of the model that a recipe's run begins from. A model folder without a
-/// tokenizer cannot be checked.
+/// Checks that the ids of `tokenizer` are those of the model that a recipe's run begins from. A model folder
+/// without a tokenizer cannot be checked.
 ///
 /// # Errors
 /// [`Error::OtherTokenizer`] if they are not; if the model's tokenizer cannot be read.

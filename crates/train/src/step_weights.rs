@@ -1,5 +1,5 @@
-//! The weights of a step: the floats that learn, and the codes that the matrices of low-bit layers are rounded to.
-//! The codes are made once a step, in buffers allocated once.
+//! The weights of a step: the floats that learn, and the codes that the matrices of low-bit layers are
+//! rounded to. The codes are made once a step, in buffers allocated once.
 
 use crate::ops::bit_linear::{MatrixScale, Ternary, quantize_weights};
 use crate::parameters::Layout;
@@ -75,7 +75,7 @@ impl TernaryWeights {
     /// Buffers for the matrices of a layout.
     fn new(layout: &Layout) -> Self {
         let (mut scales, mut places, mut starts) = (Vec::new(), Vec::new(), vec![0]);
-        for (spec, range) in layout.tensors().filter(|(spec, _)| spec.name.contains("_proj.")) {
+        for (spec, range) in layout.tensors().filter(|(spec, _)| spec.name.ends_with("_proj.weight")) {
             scales.push(MatrixScale { out_features: spec.shape[0], scale: 0.0 });
             starts.push(starts[places.len()] + range.len());
             places.push(range);

@@ -1,9 +1,10 @@
 //! The products and sub-norms of a layer, of floats or of codes, each timed.
 
-use super::buffers::Codes;
+use super::buffers::ProductScratch;
 use crate::ops::bit_linear::{QuantizedRows, Ternary};
 use crate::ops::rms_norm::{self, Normed};
 use crate::ops::{Kept, bit_linear, hadamard, linear, values};
+use crate::parameters::{LinearGradients, LinearWeights};
 use crate::profile::{Clock, Op, Pass, product};
 use offramp_kernels::gemm::Factors;
 use offramp_model::{BitLinear, Config};
@@ -17,18 +18,18 @@ pub(crate) struct Products {
     pub(crate) clock: Clock,
 }
 
-/// One matrix, or several that read the same input and stand one after the other.
+/// One matrix with its bias, or several that read the same input and stand one after the other.
 #[derive(Clone, Copy)]
 pub(super) struct Projection<'a> {
     pub(super) op: Op,
-    pub(super) weight: &'a [f32], // [out_features, in_features]
+    pub(super) linear: LinearWeights<'a>,
     pub(super) ternary: Option<Ternary<'a>>,
     pub(super) in_features: usize,
 }
 
 impl Projection<'_> {
     fn flops(&self, x: &[f32]) -> f64 {
-        product(x.len() / self.in_features, self.in_features, self.weight.len() / self.in_features)
+        product(x.len() / self.in_features, self.in_features, self.linear.weight.len() / self.in_features)
     }
 }
 
@@ -53,21 +54,30 @@ impl Products {
         }
     }
 
-    /// `out = x · weightᵀ`, of rounded factors where the matrix is ternary.
-    pub(super) fn forward(&self, matrix: Projection<'_>, x: &[f32], codes: &mut Codes, out: &mut [f32]) {
-        let Projection { op, weight, ternary, in_features } = matrix;
+    /// `out = x · weightᵀ + bias`, of rounded factors where the matrix is ternary.
+    pub(super) fn forward(
+        &self,
+        matrix: Projection<'_>,
+        x: &[f32],
+        scratch: &mut ProductScratch,
+        out: &mut [f32],
+    ) {
+        let Projection { op, linear: LinearWeights { weight, bias }, ternary, in_features } = matrix;
         let flops = matrix.flops(x);
         match ternary.zip(self.bit_linear) {
             None => self.clock.time(op, Pass::Forward, flops, || {
                 linear::forward(x, weight, in_features, self.factors, out);
+                if !bias.is_empty() {
+                    linear::add_bias(bias, out);
+                }
             }),
             Some((ternary, bit_linear)) => {
-                let values = &mut codes.values[..x.len()];
-                let scales = &mut codes.scales[..x.len() / in_features];
+                let codes = &mut scratch.codes[..x.len()];
+                let scales = &mut scratch.scales[..x.len() / in_features];
                 self.clock.time(Op::Quantize, Pass::Forward, 0.0, || {
-                    bit_linear::quantize(bit_linear.activations, x, in_features, values, scales);
+                    bit_linear::quantize(bit_linear.activations, x, in_features, codes, scales);
                 });
-                let x = QuantizedRows { codes: values, scales };
+                let x = QuantizedRows { codes, scales };
                 self.clock.time(op, Pass::Forward, flops, || {
                     bit_linear::forward(x, ternary, in_features, self.factors, out);
                 });
@@ -75,25 +85,29 @@ impl Products {
         }
     }
 
-    /// `d_x = d_out · weight` and `d_weight += d_outᵀ · x`. Where the matrix is ternary, both factors are what their
-    /// codes are worth.
+    /// `d_x = d_out · weight`, `d_weight += d_outᵀ · x`, and `d_bias +=` the rows of `d_out`. Where the
+    /// matrix is ternary, both factors are what their codes are worth.
     pub(super) fn backward(
         &self,
         matrix: Projection<'_>,
-        d_weight: &mut [f32],
+        gradients: LinearGradients<'_>,
         rows: BackwardRows<'_>,
-        codes: &mut Codes,
+        scratch: &mut ProductScratch,
     ) {
+        let LinearGradients { weight: d_weight, bias: d_bias } = gradients;
         let BackwardRows { x, d_out, d_x } = rows;
-        let Projection { op, weight, ternary, in_features } = matrix;
+        let Projection { op, linear: LinearWeights { weight, .. }, ternary, in_features } = matrix;
         let (flops, factors) = (2.0 * matrix.flops(x), self.factors);
         match ternary.zip(self.bit_linear) {
             None => self.clock.time(op, Pass::Backward, flops, || {
+                if !d_bias.is_empty() {
+                    linear::backward_bias(d_out, d_bias, &mut scratch.partial);
+                }
                 linear::backward_weight(&*d_out, x, in_features, 1.0, factors, d_weight);
                 linear::backward_input(&*d_out, weight, in_features, 1.0, factors, d_x);
             }),
             Some((ternary, bit_linear)) => {
-                let x_values = &mut codes.values[..x.len()];
+                let x_values = &mut scratch.codes[..x.len()];
                 self.clock.time(Op::Quantize, Pass::Backward, 0.0, || {
                     bit_linear::round(bit_linear.activations, x, in_features, x_values);
                 });

@@ -13,6 +13,10 @@ pub(crate) struct Sizes {
     head_dim: usize,
     /// Whether a norm stands before `o_proj` and `down_proj`, and the matrices are ternary.
     pub(super) low_bit: bool,
+    /// Whether queries and keys are normed, head by head.
+    pub(super) head_norms: bool,
+    /// The longest bias of matrices that read the same input, 0 where there is none.
+    pub(super) widest_bias: usize,
 }
 
 impl Sizes {
@@ -25,6 +29,8 @@ impl Sizes {
             group: config.num_attention_heads / config.num_key_value_heads,
             head_dim: config.head_dim,
             low_bit: config.bit_linear.is_some(),
+            head_norms: config.has_qk_norm(),
+            widest_bias: if config.has_bias() { widest_bias(config) } else { 0 },
         }
     }
 
@@ -38,10 +44,17 @@ impl Sizes {
         self.hidden.max(self.intermediate).max(self.kv_heads * self.group * self.head_dim)
     }
 
-    /// The width of the widest norm.
+    /// Width of the partial sums that the gradients of norms need.
     pub(super) fn widest_norm(&self) -> usize {
-        if self.low_bit { self.widest() } else { self.hidden }
+        let hidden = if self.low_bit { self.widest() } else { self.hidden };
+        if self.head_norms { hidden.max(2 * self.head_dim) } else { hidden } // queries' and keys' together
     }
+}
+
+/// Output features of q, k and v, or of gate and up, or of any matrix alone.
+fn widest_bias(config: &Config) -> usize {
+    let heads = config.num_attention_heads + 2 * config.num_key_value_heads;
+    (heads * config.head_dim).max(2 * config.intermediate_size).max(config.hidden_size)
 }
 
 /// Cosines and sines of every position.

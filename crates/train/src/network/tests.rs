@@ -129,11 +129,46 @@ fn gradients_of_exits_scored_here_and_there_are_those_of_differences() {
     assert_gradients(network(&recipe), &plan, &[]);
 }
 
+/// Biases, norms of heads, windows and layers without rotation.
+const FAMILIES: [&str; 5] = [
+    "attention_bias = true\nmlp_bias = true",
+    "model_type = \"qwen2\"\ntie_word_embeddings = true",
+    "model_type = \"qwen3\"\nattention_bias = true",
+    "model_type = \"mistral\"\nsliding_window = 3",
+    "model_type = \"smollm3\"\nno_rope_layer_interval = 2",
+];
+
+/// A family's network, with biases that are not zero.
+fn family(keys: &str) -> (Recipe, Network, Vec<f32>) {
+    let recipe = recipe(keys);
+    let (network, mut weights) = network(&recipe);
+    for (spec, range) in network.layout().tensors().filter(|(spec, _)| spec.name.ends_with(".bias")) {
+        let values = (0..range.len()).map(|i| ((i * i + spec.name.len()) % 7) as f32 / 10.0 - 0.3);
+        weights[range.clone()].iter_mut().zip(values).for_each(|(weight, value)| *weight = value);
+    }
+    (recipe, network, weights)
+}
+
+#[test]
+fn gradients_of_families_are_those_of_differences() {
+    for keys in FAMILIES {
+        let (recipe, network, weights) = family(keys);
+        let whole = Plan::full(4, SAMPLES, LENGTH, exits(&recipe));
+        let plan = Plan { kept: vec![vec![0, 1, 2], vec![0, 2], vec![1], vec![0, 1, 2]], ..whole };
+        assert_gradients((network, weights), &plan, &[]);
+    }
+}
+
 /// Invariant 6 of the house: training's forward and the engine's are one function.
 #[test]
 fn logits_at_every_exit_are_the_models() {
-    let recipe = recipe("");
-    let (mut network, weights) = network(&recipe);
+    for keys in std::iter::once("").chain(FAMILIES) {
+        let (_, network, weights) = family(keys);
+        assert_logits_are_the_models(network, &weights);
+    }
+}
+
+fn assert_logits_are_the_models(mut network: Network, weights: &[f32]) {
     let layout = network.layout().clone();
     let model = Llama::from_weights(network.config().clone(), |wanted| {
         let (_, range) = layout.tensors().find(|(spec, _)| *spec == wanted).unwrap();
@@ -141,7 +176,7 @@ fn logits_at_every_exit_are_the_models() {
     });
     let (model, tokens) = (model.unwrap(), tokens(2));
     for exit_layer in 1..=4 {
-        let found = network.logits(StepWeights::floats(&weights), &tokens, exit_layer);
+        let found = network.logits(StepWeights::floats(weights), &tokens, exit_layer);
         for (sample, found) in tokens.chunks(LENGTH).zip(found.chunks(LENGTH * 11)) {
             let (mut hidden, mut cache) = (model.new_hidden(), model.new_cache(LENGTH));
             let mut expected = Vec::new();

@@ -1,16 +1,33 @@
 //! Causal attention with grouped heads, in tiles: the `[length, length]` scores are never held.
 //!
-//! A task is one key head of one sample with the queries that share it. It goes through its queries in tiles of
-//! `TILE` positions and computes scores over the keys that the tile sees. The scores are not kept: the backward
-//! computes each tile again (as FlashAttention does, Dao 2022).
+//! A task is one key head of one sample with the queries that share it. It goes through its queries in tiles
+//! of `TILE` positions and computes scores over the keys that the tile sees. The scores are not kept: the
+//! backward computes each tile again (as FlashAttention does, Dao 2022).
 
 use super::heads::HeadSizes;
 use offramp_kernels::active;
 use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Write, gemm};
 use offramp_kernels::rayon::prelude::*;
+use std::ops::Range;
 
 /// Query positions that share a tile of scores.
 const TILE: usize = 64;
+
+/// What attention computes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    pub(crate) sizes: HeadSizes,
+    /// How many tokens a token sees, itself among them; none: all so far.
+    pub(crate) window: Option<usize>,
+    pub(crate) factors: Factors,
+}
+
+impl Attention {
+    /// The first position that the token at `position` sees.
+    fn first_visible(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
 
 /// Values of scratch that [`forward`] and [`backward`] need for so many samples.
 pub(crate) fn scratch_len(samples: usize, sizes: HeadSizes) -> usize {
@@ -18,31 +35,28 @@ pub(crate) fn scratch_len(samples: usize, sizes: HeadSizes) -> usize {
 }
 
 /// Floating-point operations of one `softmax(q · kᵀ) · v`, without what the mask leaves out.
-pub(crate) fn flops(samples: usize, sizes: HeadSizes) -> f64 {
-    let pairs = sizes.length as f64 * (sizes.length + 1) as f64 / 2.0;
+pub(crate) fn flops(samples: usize, attention: Attention) -> f64 {
+    let Attention { sizes, window, .. } = attention;
+    let window = window.unwrap_or(sizes.length).min(sizes.length) as f64;
+    let pairs = window * (window + 1.0) / 2.0 + (sizes.length as f64 - window) * window;
     4.0 * pairs * (samples * sizes.queries()) as f64
 }
 
 /// `out = softmax(q · kᵀ / √head_dim, causal) · v` for every query head.
 ///
 /// # Shapes
-/// `grouped`: `[samples, kv_heads, group + 2, length, head_dim]`, `out`: `[samples, heads, length, head_dim]`,
-/// `scratch`: at least [`scratch_len`]
-pub(crate) fn forward(
-    grouped: &[f32],
-    sizes: HeadSizes,
-    factors: Factors,
-    scratch: &mut [f32],
-    out: &mut [f32],
-) {
+/// `grouped`: `[samples, kv_heads, group + 2, length, head_dim]`, `out`: `[samples, heads, length,
+/// head_dim]`, `scratch`: at least [`scratch_len`]
+pub(crate) fn forward(grouped: &[f32], attention: Attention, scratch: &mut [f32], out: &mut [f32]) {
+    let sizes = attention.sizes;
     let tasks = grouped.par_chunks(sizes.task()).zip(out.par_chunks_mut(sizes.group * sizes.head()));
     tasks.zip(scratch.par_chunks_mut(2 * TILE * sizes.length)).for_each(|((task, out), scratch)| {
         let Task { queries, keys, values } = Task::of(task, sizes);
         for (query, out) in queries.chunks_exact(sizes.head()).zip(out.chunks_exact_mut(sizes.head())) {
-            for tile in Tile::all(sizes, factors) {
+            for tile in Tile::all(attention) {
                 let probabilities = tile.probabilities(query, keys, scratch);
                 let out = tile.rows_mut(out);
-                let probabilities = Matrix::new(&*probabilities, tile.rows, tile.visible());
+                let probabilities = Matrix::new(&*probabilities, tile.rows, tile.columns());
                 gemm(out, Write::Replace, probabilities, tile.visible_rows(values), tile.plain());
             }
         }
@@ -51,19 +65,19 @@ pub(crate) fn forward(
 
 /// Overwrites `d_grouped`.
 ///
-/// With P the probabilities of a tile: `d_v += Pᵀ · d_out`, `d_P = d_out · vᵀ`,
-/// `d_scores = P · (d_P − Σ_row P · d_P)`, `d_q = d_scores · k / √head_dim`, `d_k += d_scoresᵀ · q / √head_dim`.
+/// With P the probabilities of a tile: `d_v += Pᵀ · d_out`, `d_P = d_out · vᵀ`, `d_scores = P · (d_P − Σ_row
+/// P · d_P)`, `d_q = d_scores · k / √head_dim`, `d_k += d_scoresᵀ · q / √head_dim`.
 ///
 /// # Shapes
 /// As [`forward`]; `d_out`: rows again, `[samples · length, heads · head_dim]`; `d_grouped` like `grouped`.
 pub(crate) fn backward(
     grouped: &[f32],
-    sizes: HeadSizes,
-    factors: Factors,
+    attention: Attention,
     d_out: &[f32],
     scratch: &mut [f32],
     d_grouped: &mut [f32],
 ) {
+    let sizes = attention.sizes;
     let tasks = grouped.par_chunks(sizes.task()).zip(d_grouped.par_chunks_mut(sizes.task())).enumerate();
     tasks.zip(scratch.par_chunks_mut(2 * TILE * sizes.length)).for_each(
         |((index, (task, d_task)), scratch)| {
@@ -78,7 +92,7 @@ pub(crate) fn backward(
                 let head = Head { query: &queries[head * sizes.head()..][..sizes.head()], keys, values };
                 let (d_keys, d_values) = d_keys_values.split_at_mut(sizes.head());
                 let mut gradients = Gradients { d_query, d_keys, d_values };
-                for tile in Tile::all(sizes, factors) {
+                for tile in Tile::all(attention) {
                     tile.backward(head, d_out, scratch, &mut gradients);
                 }
             }
@@ -119,88 +133,110 @@ struct Gradients<'a> {
 /// Some positions of one query head.
 #[derive(Clone, Copy)]
 struct Tile {
-    sizes: HeadSizes,
-    factors: Factors,
-    first: usize,
-    rows: usize,
+    attention: Attention,
+    first: usize, // the first position
+    rows: usize,  // positions
+    from: usize,  // the first position that any of them sees
 }
 
 impl Tile {
-    fn all(sizes: HeadSizes, factors: Factors) -> impl Iterator<Item = Self> {
-        let tile = move |first| Self { sizes, factors, first, rows: TILE.min(sizes.length - first) };
-        (0..sizes.length).step_by(TILE).map(tile)
+    fn all(attention: Attention) -> impl Iterator<Item = Self> {
+        let length = attention.sizes.length;
+        let tile = move |first| {
+            let rows = TILE.min(length - first);
+            Self { attention, first, rows, from: attention.first_visible(first) }
+        };
+        (0..length).step_by(TILE).map(tile)
     }
 
-    /// Positions that the tile's last query sees.
-    fn visible(&self) -> usize {
-        self.first + self.rows
+    /// Positions that any of the tile's queries sees.
+    fn columns(&self) -> usize {
+        self.first + self.rows - self.from
+    }
+
+    /// The columns that row `row` sees.
+    fn visible(&self, row: usize) -> Range<usize> {
+        let position = self.first + row;
+        self.attention.first_visible(position) - self.from..position + 1 - self.from
+    }
+
+    fn head_dim(&self) -> usize {
+        self.attention.sizes.head_dim
     }
 
     /// The tile's rows of one head.
     fn rows<'a>(&self, head: &'a [f32]) -> Matrix<'a> {
-        Matrix::new(&head[self.first * self.sizes.head_dim..], self.rows, self.sizes.head_dim)
+        Matrix::new(&head[self.first * self.head_dim()..], self.rows, self.head_dim())
     }
 
     fn rows_mut<'a>(&self, head: &'a mut [f32]) -> MatrixMut<'a> {
-        MatrixMut::new(&mut head[self.first * self.sizes.head_dim..], self.rows, self.sizes.head_dim)
+        MatrixMut::new(&mut head[self.first * self.head_dim()..], self.rows, self.head_dim())
     }
 
     /// The rows of keys or values that the tile sees.
     fn visible_rows<'a>(&self, head: &'a [f32]) -> Matrix<'a> {
-        Matrix::new(head, self.visible(), self.sizes.head_dim)
+        Matrix::new(&head[self.from * self.head_dim()..], self.columns(), self.head_dim())
+    }
+
+    fn visible_rows_mut<'a>(&self, head: &'a mut [f32]) -> MatrixMut<'a> {
+        MatrixMut::new(&mut head[self.from * self.head_dim()..], self.columns(), self.head_dim())
     }
 
     fn plain(&self) -> Product {
-        Product { alpha: 1.0, factors: self.factors, threads: Threads::One }
+        Product { alpha: 1.0, factors: self.attention.factors, threads: Threads::One }
     }
 
     /// As `plain`, divided by `√head_dim`.
     fn scaled(&self) -> Product {
-        Product { alpha: 1.0 / (self.sizes.head_dim as f32).sqrt(), ..self.plain() }
+        Product { alpha: 1.0 / (self.head_dim() as f32).sqrt(), ..self.plain() }
     }
 
-    /// `[rows, visible]`, zero beyond the diagonal.
+    /// `[rows, columns]`, zero where a row does not see.
     fn probabilities<'a>(&self, query: &[f32], keys: &[f32], scratch: &'a mut [f32]) -> &'a mut [f32] {
-        let visible = self.visible();
-        let scores = &mut scratch[..self.rows * visible];
-        let out = MatrixMut::new(scores, self.rows, visible);
+        let columns = self.columns();
+        let scores = &mut scratch[..self.rows * columns];
+        let out = MatrixMut::new(scores, self.rows, columns);
         gemm(out, Write::Replace, self.rows(query), self.visible_rows(keys).t(), self.scaled());
-        for (row, scores) in scores.chunks_exact_mut(visible).enumerate() {
-            let (before, after) = scores.split_at_mut(self.first + row + 1);
-            (active().softmax)(before);
-            after.fill(0.0);
+        for (row, scores) in scores.chunks_exact_mut(columns).enumerate() {
+            (active().softmax)(self.mask(row, scores));
         }
         scores
     }
 
-    /// The backward of one tile of one query head. `d_out` begins at the head's column of the sample's first row.
+    /// Sets to zero what a row does not see, and returns the rest.
+    fn mask<'a>(&self, row: usize, scores: &'a mut [f32]) -> &'a mut [f32] {
+        let Range { start, end } = self.visible(row);
+        scores[..start].fill(0.0);
+        scores[end..].fill(0.0);
+        &mut scores[start..end]
+    }
+
+    /// The backward of one tile of one query head. `d_out` begins at the head's column of the sample's first
+    /// row.
     fn backward(&self, head: Head<'_>, d_out: &[f32], scratch: &mut [f32], gradients: &mut Gradients<'_>) {
-        let Self { sizes, first, rows, .. } = *self;
-        let visible = self.visible();
+        let Self { attention: Attention { sizes, .. }, first, rows, .. } = *self;
+        let columns = self.columns();
         let Head { query, keys, values } = head;
         let Gradients { d_query, d_keys, d_values } = gradients;
         let (scores, d_scores) = scratch.split_at_mut(TILE * sizes.length);
         let scores = self.probabilities(query, keys, scores);
-        let d_scores = &mut d_scores[..rows * visible];
+        let d_scores = &mut d_scores[..rows * columns];
 
         let d_out = &d_out[first * sizes.queries()..];
         let d_out = Matrix::new(d_out, rows, sizes.head_dim).with_row_stride(sizes.queries());
-        let probabilities = Matrix::new(&*scores, rows, visible);
-        let d_values = MatrixMut::new(d_values, visible, sizes.head_dim);
-        gemm(d_values, Write::Add, probabilities.t(), d_out, self.plain());
-        let out = MatrixMut::new(d_scores, rows, visible);
+        let probabilities = Matrix::new(&*scores, rows, columns);
+        gemm(self.visible_rows_mut(d_values), Write::Add, probabilities.t(), d_out, self.plain());
+        let out = MatrixMut::new(d_scores, rows, columns);
         gemm(out, Write::Replace, d_out, self.visible_rows(values).t(), self.plain());
-        let pairs = scores.chunks_exact(visible).zip(d_scores.chunks_exact_mut(visible));
+        let pairs = scores.chunks_exact(columns).zip(d_scores.chunks_exact_mut(columns));
         for (row, (probabilities, d_scores)) in pairs.enumerate() {
-            let (before, after) = d_scores.split_at_mut(first + row + 1);
-            (active().softmax_backward)(&probabilities[..before.len()], before);
-            after.fill(0.0);
+            let probabilities = &probabilities[self.visible(row)];
+            (active().softmax_backward)(probabilities, self.mask(row, d_scores));
         }
 
-        let d_scores = Matrix::new(&*d_scores, rows, visible);
-        let d_keys = MatrixMut::new(d_keys, visible, sizes.head_dim);
+        let d_scores = Matrix::new(&*d_scores, rows, columns);
         gemm(self.rows_mut(d_query), Write::Replace, d_scores, self.visible_rows(keys), self.scaled());
-        gemm(d_keys, Write::Add, d_scores.t(), self.rows(query), self.scaled());
+        gemm(self.visible_rows_mut(d_keys), Write::Add, d_scores.t(), self.rows(query), self.scaled());
     }
 }
 
@@ -209,10 +245,15 @@ mod tests {
     use super::super::finite_difference::{assert_gradient, numbers, weigh};
     use super::*;
 
-    fn attended(grouped: &[f32], samples: usize, sizes: HeadSizes) -> Vec<f32> {
+    fn attention(sizes: HeadSizes, window: Option<usize>) -> Attention {
+        Attention { sizes, window, factors: Factors::F32 }
+    }
+
+    fn attended(grouped: &[f32], samples: usize, attention: Attention) -> Vec<f32> {
+        let sizes = attention.sizes;
         let mut out = vec![f32::NAN; samples * sizes.length * sizes.queries()];
         let mut scratch = vec![f32::NAN; scratch_len(samples, sizes)];
-        forward(grouped, sizes, Factors::F32, &mut scratch, &mut out);
+        forward(grouped, attention, &mut scratch, &mut out);
         out
     }
 
@@ -223,35 +264,47 @@ mod tests {
     }
 
     #[test]
-    fn it_is_softmax_over_what_came_before() {
-        let sizes = HeadSizes { kv_heads: 1, group: 2, head_dim: 3, length: TILE + 5 };
+    fn it_is_softmax_over_what_a_token_sees() {
+        let sizes = HeadSizes { kv_heads: 1, group: 2, head_dim: 3, length: 2 * TILE + 5 };
         let grouped = numbers(sizes.task(), 1);
-        let out = attended(&grouped, 1, sizes);
-        let at = |head: usize, position: usize| &grouped[head * sizes.head() + position * 3..][..3];
-        for (head, position) in [(0, 0), (1, 7), (0, TILE - 1), (1, TILE), (0, TILE + 4)] {
-            let score = |key: usize| (weigh(at(head, position), at(2, key)) / 3f64.sqrt()).exp();
-            let total: f64 = (0..=position).map(score).sum();
-            for element in 0..3 {
-                let expected: f64 =
-                    (0..=position).map(|key| score(key) * f64::from(at(3, key)[element])).sum::<f64>()
-                        / total;
-                let found = f64::from(out[head * sizes.head() + position * 3 + element]);
-                assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+        for window in [None, Some(1), Some(7), Some(TILE), Some(TILE + 9), Some(1000)] {
+            let out = attended(&grouped, 1, attention(sizes, window));
+            let at = |head: usize, position: usize| &grouped[head * sizes.head() + position * 3..][..3];
+            for (head, position) in
+                [(0, 0), (1, 7), (0, TILE - 1), (1, TILE), (0, TILE + 4), (1, 2 * TILE + 1)]
+            {
+                let score = |key: usize| (weigh(at(head, position), at(2, key)) / 3f64.sqrt()).exp();
+                let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
+                let seen = || first..=position;
+                let total: f64 = seen().map(score).sum();
+                for element in 0..3 {
+                    let expected: f64 =
+                        seen().map(|key| score(key) * f64::from(at(3, key)[element])).sum::<f64>() / total;
+                    let found = f64::from(out[head * sizes.head() + position * 3 + element]);
+                    assert!((found - expected).abs() < 1e-6, "{window:?}: {found} instead of {expected}");
+                }
             }
         }
     }
 
     #[test]
     fn the_gradient_is_that_of_differences() {
-        for (samples, length) in [(2, 5), (1, TILE + 3)] {
+        for (samples, length, window) in [
+            (2, 5, None),
+            (1, TILE + 3, None),
+            (2, 5, Some(2)),
+            (1, TILE + 3, Some(9)),
+            (1, TILE + 3, Some(TILE + 1)),
+        ] {
             let sizes = HeadSizes { kv_heads: 2, group: 3, head_dim: 2, length };
             let grouped = numbers(samples * sizes.kv_heads * sizes.task(), 1);
             let d_out = numbers(samples * length * sizes.queries(), 2);
             let mut d_grouped = vec![f32::NAN; grouped.len()];
             let mut scratch = vec![f32::NAN; scratch_len(samples, sizes)];
-            backward(&grouped, sizes, Factors::F32, &d_out, &mut scratch, &mut d_grouped);
+            let attention = attention(sizes, window);
+            backward(&grouped, attention, &d_out, &mut scratch, &mut d_grouped);
             assert_gradient("grouped", &grouped, &d_grouped, |grouped| {
-                weigh(&merged(&attended(grouped, samples, sizes), sizes), &d_out)
+                weigh(&merged(&attended(grouped, samples, attention), sizes), &d_out)
             });
         }
     }

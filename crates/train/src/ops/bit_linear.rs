@@ -1,8 +1,9 @@
 //! Ternary matrices applied to every row, with straight-through gradients.
 //!
-//! The forward multiplies codes as whole numbers, which `f32` and `bf16` hold exactly, and scales each sum once: the
-//! same input gives the engine's result. The backward takes rounding and clipping for the identity (Bengio et al.
-//! 2013): with `x~` and `W~`, the values of the codes, `d_x = d_out · W~` and `d_W = d_outᵀ · x~`.
+//! The forward multiplies codes as whole numbers, which `f32` and `bf16` hold exactly, and scales each sum
+//! once: the same input gives the engine's result. The backward takes rounding and clipping for the identity
+//! (Bengio et al. 2013): with `x~` and `W~`, the values of the codes, `d_x = d_out · W~` and `d_W = d_outᵀ ·
+//! x~`.
 
 use super::{BLOCK, linear};
 use offramp_kernels::active;
@@ -10,7 +11,8 @@ use offramp_kernels::bit_linear::{self, Activations};
 use offramp_kernels::gemm::Factors;
 use offramp_kernels::rayon::prelude::*;
 
-/// Ternary matrices that read the same input and stand one after the other, `[out_features, in_features]` in all.
+/// Ternary matrices that read the same input and stand one after the other, `[out_features, in_features]` in
+/// all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ternary<'a> {
     /// Codes of all weights: −1, 0 or 1.
@@ -64,7 +66,7 @@ pub(crate) fn quantize(
         let mut narrow = vec![0; in_features];
         let rows = x.chunks_exact(in_features).zip(codes.chunks_exact_mut(in_features));
         for ((x, codes), scale) in rows.zip(scales) {
-            (*scale, _) = (active().quantise_row)(activations, x, &mut narrow);
+            (*scale, _) = (active().quantize_row)(activations, x, &mut narrow);
             codes.iter_mut().zip(&narrow).for_each(|(code, &narrow)| *code = f32::from(narrow));
         }
     });
@@ -80,7 +82,7 @@ pub(crate) fn round(activations: Activations, x: &[f32], in_features: usize, val
     blocks.for_each(|(values, x)| {
         let mut codes = vec![0; in_features];
         for (x, values) in x.chunks_exact(in_features).zip(values.chunks_exact_mut(in_features)) {
-            let (scale, _) = (active().quantise_row)(activations, x, &mut codes);
+            let (scale, _) = (active().quantize_row)(activations, x, &mut codes);
             values.iter_mut().zip(&codes).for_each(|(value, &code)| *value = f32::from(code) * scale);
         }
     });
@@ -146,7 +148,7 @@ mod tests {
     use super::super::finite_difference::{assert_gradient, numbers, weigh};
     use super::*;
     use offramp_kernels::strips::STRIP;
-    use offramp_kernels::ternary::{self as strips, Input};
+    use offramp_kernels::ternary::{self as strips, InputQuantization};
     use offramp_kernels::{Job, Operand, TernaryWeight, Weight, linear as linear_of_the_engine};
 
     const IN: usize = 12;
@@ -165,7 +167,8 @@ mod tests {
         (codes, scales, values)
     }
 
-    /// At the values of the codes it is an ordinary product, and differences of that product give its gradients.
+    /// At the values of the codes it is an ordinary product, and differences of that product give its
+    /// gradients.
     #[test]
     fn gradients_go_straight_through() {
         let rows = 67; // more than a block
@@ -210,7 +213,7 @@ mod tests {
         let whole: Vec<i8> = codes.iter().map(|&code| code as i8).collect();
         let each = strips.chunks_mut(strips::strip_bytes(64)).zip(whole.chunks(STRIP * 64));
         each.for_each(|(strip, codes)| strips::pack(codes, 64, strip));
-        for input in Input::ALL {
+        for input in InputQuantization::ALL {
             let mut rotated = x.clone();
             if input.hadamard {
                 crate::ops::hadamard::forward(&mut rotated, 64);

@@ -13,8 +13,8 @@ pub(crate) fn forward(logits: &mut [f32], labels: &[u32], nats: &mut [f64]) {
     rows.for_each(|(logits, (&label, nats))| *nats = softmax(logits, label));
 }
 
-/// As [`forward`], and replaces `logits` by the gradient of `Σ weight · cross-entropy`. Where there is a `narrow`,
-/// the gradient is written there in `bf16` too.
+/// As [`forward`], and replaces `logits` by the gradient of `Σ weight · cross-entropy`. Where there is a
+/// `narrow`, the gradient is written there in `bf16` too.
 ///
 /// # Shapes
 /// As [`forward`]; `weights`: `[rows]`, `narrow`: as `logits`, or empty

@@ -16,8 +16,8 @@ pub(crate) fn weigh(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// Asserts that `gradient` is the gradient of `loss` at `x`: a five-point difference in every element, which is
-/// exact up to the fifth derivative.
+/// Asserts that `gradient` is the gradient of `loss` at `x`: a five-point difference in every element, which
+/// is exact up to the fifth derivative.
 #[track_caller]
 pub(crate) fn assert_gradient(what: &str, x: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
     assert_gradient_at(what, x, gradient, 0..x.len(), loss);

@@ -1,9 +1,9 @@
 //! Rows of the q, k and v projections become heads, rotated by their positions, and the other way round.
 //!
-//! The grouped layout keeps together what one attention task reads: for each sample and each key head its queries,
-//! its keys and its values, `[samples, kv_heads, group + 2, length, head_dim]` with `group = heads / kv_heads`. A row
-//! of the projections is `[heads + 2 · kv_heads, head_dim]`: all queries, all keys, all values, because the three
-//! weights stand one after the other.
+//! The grouped layout keeps together what one attention task reads: for each sample and each key head its
+//! queries, its keys and its values, `[samples, kv_heads, group + 2, length, head_dim]` with `group = heads /
+//! kv_heads`. A row of the projections is `[heads + 2 · kv_heads, head_dim]`: all queries, all keys, all
+//! values, because the three weights stand one after the other.
 
 use offramp_kernels::active;
 use offramp_kernels::rayon::prelude::*;
@@ -42,6 +42,11 @@ impl HeadSizes {
         self.kv_heads * (self.group + 2) * self.head_dim
     }
 
+    /// Query and key heads of one token: those that are normed, where heads are normed.
+    pub(crate) fn normed(&self) -> usize {
+        self.kv_heads * (self.group + 1)
+    }
+
     /// The column of a row of the projections at which head `index` of key head `kv_head`'s piece stands.
     fn column(&self, kv_head: usize, index: usize) -> usize {
         let heads = self.kv_heads * self.group;
@@ -69,11 +74,11 @@ impl Rotary<'_> {
     }
 }
 
-/// Writes `grouped` from the rows of the projections. Queries and keys are rotated.
+/// Writes `grouped` from the rows of the projections. Queries and keys are rotated, if there is a `rotary`.
 ///
 /// # Shapes
 /// `rows`: `[samples · length, row()]`, `grouped`: `[samples, kv_heads, group + 2, length, head_dim]`
-pub(crate) fn forward(rows: &[f32], sizes: HeadSizes, rotary: Rotary<'_>, grouped: &mut [f32]) {
+pub(crate) fn forward(rows: &[f32], sizes: HeadSizes, rotary: Option<Rotary<'_>>, grouped: &mut [f32]) {
     assert_eq!(rows.len(), grouped.len(), "the same heads in another order");
     let HeadSizes { head_dim, length, .. } = sizes;
     grouped.par_chunks_mut(sizes.head()).enumerate().for_each(|(chunk, head)| {
@@ -84,7 +89,7 @@ pub(crate) fn forward(rows: &[f32], sizes: HeadSizes, rotary: Rotary<'_>, groupe
         for (position, out) in head.chunks_exact_mut(head_dim).enumerate() {
             let row = sample * length + position;
             out.copy_from_slice(&rows[row * sizes.row() + column..][..head_dim]);
-            if index <= sizes.group {
+            if let Some(rotary) = rotary.filter(|_| index <= sizes.group) {
                 rotary.rotate(out, position);
             }
         }
@@ -95,7 +100,7 @@ pub(crate) fn forward(rows: &[f32], sizes: HeadSizes, rotary: Rotary<'_>, groupe
 ///
 /// # Shapes
 /// As [`forward`].
-pub(crate) fn backward(d_grouped: &[f32], sizes: HeadSizes, inverse: Rotary<'_>, d_rows: &mut [f32]) {
+pub(crate) fn backward(d_grouped: &[f32], sizes: HeadSizes, inverse: Option<Rotary<'_>>, d_rows: &mut [f32]) {
     assert_eq!(d_rows.len(), d_grouped.len(), "the same heads in another order");
     let HeadSizes { head_dim, length, .. } = sizes;
     d_rows.par_chunks_mut(sizes.row()).enumerate().for_each(|(row, d_row)| {
@@ -105,7 +110,7 @@ pub(crate) fn backward(d_grouped: &[f32], sizes: HeadSizes, inverse: Rotary<'_>,
             for index in 0..sizes.group + 2 {
                 let head = &mut d_row[sizes.column(kv_head, index)..][..head_dim];
                 head.copy_from_slice(&task[(index * length + position) * head_dim..][..head_dim]);
-                if index <= sizes.group {
+                if let Some(inverse) = inverse.filter(|_| index <= sizes.group) {
                     inverse.rotate(head, position);
                 }
             }
@@ -147,13 +152,16 @@ mod tests {
         let len = 2 * SIZES.length * SIZES.row();
         let (rows, d_grouped) = (numbers(len, 1), numbers(len, 2));
         let (cos, minus_sin, sin) = angles();
-        let mut d_rows = vec![f32::NAN; len];
-        backward(&d_grouped, SIZES, Rotary { cos: &cos, sin: &minus_sin }, &mut d_rows);
-        assert_gradient("rows", &rows, &d_rows, |rows| {
-            let mut grouped = vec![f32::NAN; len];
-            forward(rows, SIZES, Rotary { cos: &cos, sin: &sin }, &mut grouped);
-            weigh(&grouped, &d_grouped)
-        });
+        for rotates in [true, false] {
+            let rotary = |sin| rotates.then_some(Rotary { cos: &cos, sin });
+            let mut d_rows = vec![f32::NAN; len];
+            backward(&d_grouped, SIZES, rotary(&minus_sin), &mut d_rows);
+            assert_gradient("rows", &rows, &d_rows, |rows| {
+                let mut grouped = vec![f32::NAN; len];
+                forward(rows, SIZES, rotary(&sin), &mut grouped);
+                weigh(&grouped, &d_grouped)
+            });
+        }
     }
 
     /// `o_proj` expects the heads in the order of the queries.
@@ -161,10 +169,8 @@ mod tests {
     fn merging_restores_the_order_of_the_queries() {
         let samples = 2;
         let rows = numbers(samples * SIZES.length * SIZES.row(), 1);
-        let ones = vec![1.0; SIZES.head() / 2];
-        let zeros = vec![0.0; SIZES.head() / 2];
         let mut grouped = vec![f32::NAN; rows.len()];
-        forward(&rows, SIZES, Rotary { cos: &ones, sin: &zeros }, &mut grouped);
+        forward(&rows, SIZES, None, &mut grouped);
         let queries: Vec<f32> = grouped
             .chunks_exact(SIZES.task())
             .flat_map(|task| task[..SIZES.group * SIZES.head()].to_vec())

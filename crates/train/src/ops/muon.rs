@@ -1,6 +1,6 @@
-//! One update of Muon (Jordan et al. 2024): a matrix moves along its momentum, whose singular values are first
-//! brought close to 1. Updates have the size of AdamW's (Liu et al. 2025, arXiv:2502.16982, section 2.2), so AdamW's
-//! learning rate serves.
+//! One update of Muon (Jordan et al. 2024): a matrix moves along its momentum, whose singular values are
+//! first brought close to 1. Updates have the size of AdamW's (Liu et al. 2025, arXiv:2502.16982, section
+//! 2.2), so AdamW's learning rate serves.
 
 use super::CHUNK;
 use offramp_kernels::active;
@@ -8,7 +8,8 @@ use offramp_kernels::gemm::{Factors, Matrix, MatrixMut, Product, Threads, Write,
 use offramp_kernels::rayon::prelude::*;
 use std::mem::swap;
 
-/// Newton and Schulz's iterations, and the polynomial `a·σ + b·σ³ + c·σ⁵` that each applies to the singular values.
+/// Newton and Schulz's iterations, and the polynomial `a·σ + b·σ³ + c·σ⁵` that each applies to the singular
+/// values.
 const ITERATIONS: usize = 5;
 const A: f32 = 3.4445;
 const B: f32 = -4.775;

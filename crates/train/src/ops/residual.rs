@@ -74,8 +74,8 @@ pub(crate) fn scatter_backward(
     });
 }
 
-/// Replaces the gradient of the layer's output by that of its input: `d[kept] ← (1 − scale) · d + d_x`. Dropped
-/// samples keep their gradient.
+/// Replaces the gradient of the layer's output by that of its input: `d[kept] ← (1 − scale) · d + d_x`.
+/// Dropped samples keep their gradient.
 ///
 /// # Shapes
 /// `d_x`: `[kept rows, hidden]`, `d`: `[all rows, hidden]`

@@ -1,4 +1,5 @@
-//! RMSNorm, `x / √(mean(x²) + eps) · weight` (Zhang and Sennrich 2019). It also gathers the rows of kept samples.
+//! RMSNorm, `x / √(mean(x²) + eps) · weight` (Zhang and Sennrich 2019). It also gathers the rows of kept
+//! samples.
 
 use super::{BLOCK, Kept};
 use offramp_kernels::rayon::prelude::*;

@@ -1,11 +1,12 @@
 //! Which recipes can be run.
 
 use super::early_exit::{Curriculum, ExitWeights};
-use super::model_keys::LowBit;
+use super::model_keys::{LowBit, ModelTypeKey};
 use super::optimizer::{LAST_INT4_FROM, Matrices};
 use super::sections::Trained;
 use super::whole::Recipe;
 use crate::error::Result;
+use offramp_model::ModelType;
 use offramp_model::run_folder::TOKENIZER;
 
 /// More would be a mistake. Whether a micro-batch fits the memory is checked elsewhere.
@@ -24,6 +25,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     // Before layer dropout, whose message would be about itself.
     let layers = recipe.model.num_hidden_layers;
     ensure(layers >= 1, || recipe.fault("model.num_hidden_layers", layers, "1 or more"))?;
+    family(recipe)?;
     // The sizes, with the smallest vocabulary where the tokenizer's is not yet known.
     recipe.config(if recipe.model.vocab_size == 0 { 1 } else { recipe.model.vocab_size }, None)?;
     Ok(())
@@ -44,6 +46,32 @@ fn start(recipe: &Recipe) -> Result<()> {
     ensure(!recipe.model.tie_word_embeddings, || {
         fault("\"all\" where the checkpoint's head is its embedding: one cannot learn without the other")
     })
+}
+
+/// The keys of families that training can honour together.
+fn family(recipe: &Recipe) -> Result<()> {
+    let model = &recipe.model;
+    let family = model.model_type;
+    let no_bias = "left out where model.bit_linear is given: ternary matrices have no biases";
+    for (key, given) in [("attention_bias", model.attention_bias), ("mlp_bias", model.mlp_bias)] {
+        let low_bit = model.bit_linear.is_some() && given;
+        ensure(!low_bit, || recipe.fault(&format!("model.{key}"), "true", no_bias))?;
+    }
+    ensure(model.bit_linear.is_none() || family == ModelTypeKey::Llama, || {
+        let expected = "\"llama\" where model.bit_linear is given: low-bit layers have neither biases nor norms of heads";
+        recipe.fault("model.model_type", format!("\"{}\"", ModelType::from(family).name()), expected)
+    })?;
+    if let Some(window) = model.sliding_window {
+        let good = family == ModelTypeKey::Mistral && window >= 1;
+        let expected = "1 or more, and left out unless model.model_type is \"mistral\"";
+        ensure(good, || recipe.fault("model.sliding_window", window, expected))?;
+    }
+    if let Some(interval) = model.no_rope_layer_interval {
+        let good = family == ModelTypeKey::SmolLm3 && interval >= 1;
+        let expected = "1 or more, and left out unless model.model_type is \"smollm3\"";
+        ensure(good, || recipe.fault("model.no_rope_layer_interval", interval, expected))?;
+    }
+    Ok(())
 }
 
 fn ensure(good: bool, fault: impl FnOnce() -> crate::Error) -> Result<()> {
@@ -117,10 +145,14 @@ fn training(recipe: &Recipe) -> Result<()> {
     ensure(i64::try_from(training.seed).is_ok(), || {
         recipe.fault("training.seed", training.seed, "at most 2^63 − 1")
     })?;
-    let (length, context) = (training.sequence_length, recipe.model.max_position_embeddings);
+    let length = training.sequence_length;
+    // With a scaling for longer contexts, a model takes more positions than this key says.
+    let (context, of) = match recipe.begins_as() {
+        Some(config) => (config.prompt_context(), "the context of start.checkpoint"),
+        None => (recipe.model.max_position_embeddings, "model.max_position_embeddings"),
+    };
     ensure(length <= context, || {
-        let expected = format!("at most model.max_position_embeddings, {context}");
-        recipe.fault("training.sequence_length", length, expected)
+        recipe.fault("training.sequence_length", length, format!("at most {of}, {context}"))
     })
 }
 

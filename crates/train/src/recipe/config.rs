@@ -32,7 +32,7 @@ impl Recipe {
             max_position_embeddings: model.max_position_embeddings,
             rms_norm_eps: model.rms_norm_eps,
             rope: RopeParameters { theta: model.rope_theta, scaling: RopeScaling::Default },
-            family: Family::default(),
+            family: Family::default(), // filled below, as it is as long as the model is deep
             tie_word_embeddings: model.tie_word_embeddings,
             bos_token_id: end_of_text,
             eos_token_ids: end_of_text.into_iter().collect(),
@@ -42,7 +42,7 @@ impl Recipe {
         };
         // Sizes first: the early-exit block takes time and memory for every layer.
         sizes.validate(&self.path)?;
-        let config = Config { early_exit: Some(self.early_exit_block()?), ..sizes };
+        let config = Config { family: model.family(), early_exit: Some(self.early_exit_block()?), ..sizes };
         config.validate(&self.path)?;
         Ok(config)
     }

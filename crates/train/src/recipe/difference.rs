@@ -18,9 +18,9 @@ pub(crate) struct Difference {
 }
 
 impl Recipe {
-    /// The first key that forbids the run of `before` to go on as `self`. Free to change are when a run is measured and
-    /// saved, a larger number of steps, and paths: data are compared by their contents, and the run has kept the sizes
-    /// that it began with.
+    /// The first key that forbids the run of `before` to go on as `self`. Free to change are when a run is
+    /// measured and saved, a larger number of steps, and paths: data are compared by their contents, and the
+    /// run has kept the sizes that it began with.
     pub(crate) fn difference(&self, before: &Self) -> Option<Difference> {
         let mut like_now = before.clone();
         if self.training.steps > before.training.steps {

@@ -14,15 +14,15 @@ pub struct EarlyExitKeys {
     pub period: Option<usize>,
     /// The share of a micro-batch's positions at which the sampled curriculum scores each exit.
     pub sample_fraction: Option<f64>,
-    /// Whether each exit's term is divided by its probability of being active, and the weights by the sum over all
-    /// exits. The expectation is then that of the curriculum `all`.
+    /// Whether each exit's term is divided by its probability of being active, and the weights by the sum
+    /// over all exits. The expectation is then that of the curriculum `all`.
     pub unbiased: bool,
     /// The weights of the exits.
     pub weights: ExitWeights,
     /// Whether the weights of a step's active exits are divided by their sum.
     pub normalize_weights: bool,
-    /// Whether each exit but the last learns with a norm and an LM head of its own. This is an experiment: the finished
-    /// model has the last layer's only, and only the run's own validation uses the others.
+    /// Whether each exit but the last learns with a norm and an LM head of its own. This is an experiment:
+    /// the finished model has the last layer's only, and only the run's own validation uses the others.
     pub own_heads: bool,
 }
 

@@ -1,4 +1,5 @@
-//! `[layer_dropout]`: its keys, with the model card's values as defaults, and the probabilities that they mean.
+//! `[layer_dropout]`: its keys, with the model card's values as defaults, and the probabilities that they
+//! mean.
 
 use serde::{Deserialize, Serialize};
 

@@ -25,8 +25,8 @@ impl Recipe {
         Self::with_sizes_of(text, origin, None)
     }
 
-    /// As [`Recipe::read`], for the run in a folder. The run has kept the sizes that it began with, so the model of
-    /// `start.checkpoint` may be gone.
+    /// As [`Recipe::read`], for the run in a folder. The run has kept the sizes that it began with, so the
+    /// model of `start.checkpoint` may be gone.
     ///
     /// # Errors
     /// As [`Recipe::read`].
@@ -43,8 +43,8 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Fills `[model]` with the sizes of the checkpoint to begin from, if there is one. Sizes that `run` has kept come
-    /// first.
+    /// Fills `[model]` with the sizes of the checkpoint to begin from, if there is one. Sizes that `run` has
+    /// kept come first.
     fn take_sizes(&mut self, run: Option<&Path>) -> Result<()> {
         let Some(checkpoint) = &self.start.checkpoint else { return Ok(()) };
         if self.model != ModelKeys::default() {
@@ -63,8 +63,8 @@ impl Recipe {
     }
 }
 
-/// The sizes of a run that was begun before runs kept them: those of its newest checkpoint, unless that does not say
-/// which low-bit model it is.
+/// The sizes of a run that was begun before runs kept them: those of its newest checkpoint, unless that does
+/// not say which low-bit model it is.
 fn sizes_of_newest(run: &Path) -> Option<Config> {
     let (_, newest) = run_folder::steps(run).ok()?.pop()?;
     let config = Config::read(&newest.join(run_folder::CONFIG)).ok()?;

@@ -1,7 +1,7 @@
 //! `[model]`: the sizes and constants of a model, with the model card's values as defaults.
 
 use offramp_kernels::bit_linear::Activations;
-use offramp_model::{BitLinear, Config};
+use offramp_model::{BitLinear, Config, Family, ModelType, SlidingWindow};
 use serde::{Deserialize, Serialize};
 
 /// `[model]`: the keys of Hugging Face's `config.json`.
@@ -34,6 +34,74 @@ pub struct ModelKeys {
     pub initializer_range: f64,
     /// Which of the low-bit family it is; floats if left out.
     pub bit_linear: Option<LowBit>,
+    /// The family, by Hugging Face's name.
+    pub model_type: ModelTypeKey,
+    /// Whether q, k, v and o have biases. Those of `qwen2`, of q, k and v only, are not meant.
+    pub attention_bias: bool,
+    /// Whether gate, up and down have biases.
+    pub mlp_bias: bool,
+    /// How many tokens a token of `mistral` sees, itself among them; all so far if left out.
+    pub sliding_window: Option<usize>,
+    /// Every so many layers of `smollm3` one does not rotate queries and keys; all rotate if left out.
+    pub no_rope_layer_interval: Option<usize>,
+}
+
+/// `model.model_type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelTypeKey {
+    /// The plain one.
+    #[default]
+    Llama,
+    /// May have a sliding window.
+    Mistral,
+    /// Has biases of q, k and v.
+    Qwen2,
+    /// Has norms of queries and keys.
+    Qwen3,
+    /// May have layers without rotation.
+    SmolLm3,
+}
+
+impl From<ModelType> for ModelTypeKey {
+    fn from(model_type: ModelType) -> Self {
+        match model_type {
+            ModelType::Llama => Self::Llama,
+            ModelType::Mistral => Self::Mistral,
+            ModelType::Qwen2 => Self::Qwen2,
+            ModelType::Qwen3 => Self::Qwen3,
+            ModelType::SmolLm3 => Self::SmolLm3,
+        }
+    }
+}
+
+impl From<ModelTypeKey> for ModelType {
+    fn from(key: ModelTypeKey) -> Self {
+        match key {
+            ModelTypeKey::Llama => Self::Llama,
+            ModelTypeKey::Mistral => Self::Mistral,
+            ModelTypeKey::Qwen2 => Self::Qwen2,
+            ModelTypeKey::Qwen3 => Self::Qwen3,
+            ModelTypeKey::SmolLm3 => Self::SmolLm3,
+        }
+    }
+}
+
+impl ModelKeys {
+    /// The family that the keys describe.
+    pub(super) fn family(&self) -> Family {
+        let layers = self.num_hidden_layers;
+        let interval = self.no_rope_layer_interval.unwrap_or(usize::MAX).max(1);
+        Family {
+            model_type: self.model_type.into(),
+            attention_bias: self.attention_bias,
+            mlp_bias: self.mlp_bias,
+            no_rope_layers: (0..layers).filter(|layer| (layer + 1).is_multiple_of(interval)).collect(),
+            sliding_window: self
+                .sliding_window
+                .map(|size| SlidingWindow { size, layers: (0..layers).collect() }),
+        }
+    }
 }
 
 /// `model.bit_linear`: the layers' seven projections are ternary, their inputs rounded to codes.
@@ -42,7 +110,8 @@ pub enum LowBit {
     /// 8-bit activations (BitNet b1.58).
     #[serde(rename = "bitskip-v1")]
     V1,
-    /// 8-bit activations, then 4-bit ones, and a Hadamard rotation before `o_proj` and `down_proj` (BitNet v2).
+    /// 8-bit activations, then 4-bit ones, and a Hadamard rotation before `o_proj` and `down_proj` (BitNet
+    /// v2).
     #[serde(rename = "bitskip-v2")]
     V2,
     /// 8-bit activations and the rotation.
@@ -86,6 +155,11 @@ impl Default for ModelKeys {
             tie_word_embeddings: false,
             initializer_range: 0.02,
             bit_linear: None,
+            model_type: ModelTypeKey::Llama,
+            attention_bias: false,
+            mlp_bias: false,
+            sliding_window: None,
+            no_rope_layer_interval: None,
         }
     }
 }
@@ -106,6 +180,10 @@ impl From<&Config> for ModelKeys {
             rms_norm_eps: config.rms_norm_eps,
             tie_word_embeddings: config.tie_word_embeddings,
             bit_linear: config.bit_linear.map(LowBit::from),
+            model_type: config.family.model_type.into(),
+            attention_bias: config.family.attention_bias,
+            mlp_bias: config.family.mlp_bias,
+            // Windows and layers without rotation may stand in any layers there: the config itself is used.
             ..Self::default()
         }
     }

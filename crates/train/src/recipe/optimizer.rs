@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The largest share of a run after which activations may become 4-bit. BitNet v2 has 95 % of the tokens; here at least
-/// a tenth of the steps have 4 bits.
+/// The largest share of a run after which activations may become 4-bit. BitNet v2 has 95 % of the tokens;
+/// here at least a tenth of the steps have 4 bits.
 pub(crate) const LAST_INT4_FROM: f64 = 0.9;
 
 /// `[optimizer]`: AdamW, or AdamW and Muon, and the clipping of the gradient.
@@ -35,9 +35,10 @@ pub enum Matrices {
     /// AdamW, as for all other tensors.
     #[default]
     AdamW,
-    /// Muon (Jordan et al. 2024): each matrix moves along its momentum, whose singular values are first brought close
-    /// to 1. The learning rate is multiplied by `0.2 · √max(rows, columns)` (Liu et al. 2025, arXiv:2502.16982). Updates
-    /// then have the size of AdamW's, so `learning_rate` and `weight_decay` serve for both.
+    /// Muon (Jordan et al. 2024): each matrix moves along its momentum, whose singular values are first
+    /// brought close to 1. The learning rate is multiplied by `0.2 · √max(rows, columns)` (Liu et al. 2025,
+    /// arXiv:2502.16982). Updates then have the size of AdamW's, so `learning_rate` and `weight_decay` serve
+    /// for both.
     Muon,
 }
 
@@ -56,7 +57,8 @@ impl Default for OptimizerKeys {
     }
 }
 
-/// `[schedule]`: linear warm-up, then a cosine down to a fraction of the peak, and what changes in later stages.
+/// `[schedule]`: linear warm-up, then a cosine down to a fraction of the peak, and what changes in later
+/// stages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleKeys {
@@ -64,13 +66,13 @@ pub struct ScheduleKeys {
     pub warmup_steps: u64,
     /// The learning rate at the end, as a fraction of the peak.
     pub final_fraction: f64,
-    /// The share of the steps after which the second stage begins (BitNet's two-stage schedule, arXiv:2402.17764 and
-    /// its training tips); there is none if left out.
+    /// The share of the steps after which the second stage begins (BitNet's two-stage schedule,
+    /// arXiv:2402.17764 and its training tips); there is none if left out.
     pub second_stage: Option<f64>,
     /// The factor of the learning rate in the second stage; 1 if left out.
     pub second_fraction: Option<f64>,
-    /// For `bitskip-v2`: the share of the steps after which activations have 4 bits; before they have 8 (BitNet a4.8 and
-    /// v2). 0.9 if left out.
+    /// For `bitskip-v2`: the share of the steps after which activations have 4 bits; before they have 8
+    /// (BitNet a4.8 and v2). 0.9 if left out.
     pub int4_from: Option<f64>,
 }
 

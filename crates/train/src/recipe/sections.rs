@@ -1,5 +1,5 @@
-//! The sections that say where a run begins, what it reads, how much, and when it is measured and saved. Each key has
-//! the model card's value as its default.
+//! The sections that say where a run begins, what it reads, how much, and when it is measured and saved. Each
+//! key has the model card's value as its default.
 
 use super::paths::Paths;
 use serde::{Deserialize, Serialize};
@@ -9,8 +9,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StartKeys {
-    /// A model folder to go on from (continual training, as LayerSkip does it); `[model]` is left out then. If this
-    /// is left out, the first weights are random.
+    /// A model folder to go on from (continual training, as LayerSkip does it); `[model]` is left out then.
+    /// If this is left out, the first weights are random.
     pub checkpoint: Option<PathBuf>,
     /// What is trained.
     pub train: Trained,
@@ -34,8 +34,8 @@ pub enum Trained {
 pub struct DataKeys {
     /// A folder that `offramp prepare` wrote.
     pub corpus: Option<PathBuf>,
-    /// Instead: the training stories, `.txt`, `.jsonl` or `.parquet`, to prepare first; one file, or a list of files that
-    /// are read one after the other.
+    /// Instead: the training stories, `.txt`, `.jsonl` or `.parquet`, to prepare first; one file, or a list
+    /// of files that are read one after the other.
     pub train: Option<Paths>,
     /// The validation stories.
     pub valid: Option<PathBuf>,
@@ -70,7 +70,8 @@ pub enum Precision {
     /// Nothing is rounded.
     #[default]
     F32,
-    /// Factors have 8 bits of mantissa, which processors with AMX, and some with AVX-512 BF16, multiply faster.
+    /// Factors have 8 bits of mantissa, which processors with AMX, and some with AVX-512 BF16, multiply
+    /// faster.
     Bf16,
 }
 
@@ -112,8 +113,9 @@ impl Default for ValidationKeys {
 pub struct CheckpointKeys {
     /// Steps from one checkpoint to the next; 0 saves at the end only.
     pub every: u64,
-    /// How many of the newest stay. The one with the lowest validation loss stays too. The next is written before the
-    /// oldest is removed, so the disk needs room for `keep + 2` checkpoints and for the finished model.
+    /// How many of the newest stay. The one with the lowest validation loss stays too. The next is written
+    /// before the oldest is removed, so the disk needs room for `keep + 2` checkpoints and for the finished
+    /// model.
     pub keep: usize,
 }
 

@@ -96,6 +96,52 @@ fn low_bit_keys_are_checked() {
     assert_eq!(recipe.config(50_257, None).unwrap().bit_linear, Some(BitLinear::V2));
 }
 
+#[test]
+fn a_recipe_makes_any_family() {
+    let model = |keys: &str| {
+        let recipe = parse(&format!("{DATA}[model]\n{keys}")).unwrap();
+        recipe.config(50_257, None).unwrap()
+    };
+    let plain = model("");
+    assert_eq!(plain.family, offramp_model::Family::default());
+    let named = |keys: &str, part: &str| {
+        model(keys).tensors().iter().filter(|spec| spec.name.ends_with(part)).count()
+    };
+    assert_eq!(named("model_type = \"qwen2\"", "_proj.bias"), 3 * 24);
+    assert_eq!(named("attention_bias = true\nmlp_bias = true", "_proj.bias"), 7 * 24);
+    assert_eq!(named("model_type = \"qwen3\"", "k_norm.weight"), 24);
+    let mistral = model("model_type = \"mistral\"\nsliding_window = 128");
+    assert!((0..24).all(|layer| mistral.layer_attention(layer).window == Some(128)));
+    let smollm3 = model("model_type = \"smollm3\"\nno_rope_layer_interval = 4");
+    let still: Vec<usize> = (0..24).filter(|&layer| !smollm3.layer_attention(layer).rotates).collect();
+    assert_eq!(still, [3, 7, 11, 15, 19, 23]);
+}
+
+#[test]
+fn families_that_cannot_be_are_refused() {
+    for (keys, expected) in [
+        (
+            "bit_linear = \"bitskip-v1\"\nattention_bias = true",
+            "model.attention_bias is true: it must be left out where model.bit_linear",
+        ),
+        (
+            "bit_linear = \"bitskip-v2\"\nmlp_bias = true",
+            "model.mlp_bias is true: it must be left out where model.bit_linear",
+        ),
+        (
+            "bit_linear = \"bitskip-v3\"\nmodel_type = \"qwen3\"",
+            "model.model_type is \"qwen3\": it must be \"llama\" where model.bit_linear",
+        ),
+        ("sliding_window = 8", "left out unless model.model_type is \"mistral\""),
+        ("model_type = \"mistral\"\nsliding_window = 0", "model.sliding_window is 0: it must be 1 or more"),
+        ("no_rope_layer_interval = 4", "left out unless model.model_type is \"smollm3\""),
+        ("model_type = \"qwen\"", "did you mean \"qwen2\"?"),
+        ("model_type = \"mistral\"\nmlp_bias = true", "mlp_bias"),
+    ] {
+        assert_fault(&format!("{DATA}[model]\n{keys}"), expected);
+    }
+}
+
 /// LayerSkip's presets give its own weights and probabilities, by its formulas.
 #[test]
 fn layerskips_recipe_is_layerskips() {

@@ -1,5 +1,5 @@
-//! The files of a checkpoint: their sizes, writing them, and reading them. No function holds a second copy of the
-//! weights or the moments.
+//! The files of a checkpoint: their sizes, writing them, and reading them. No function holds a second copy of
+//! the weights or the moments.
 
 use super::data::Data;
 use super::trainer::Trainer;
@@ -72,7 +72,8 @@ fn split<'a, 't>(
     })
 }
 
-/// Names and shapes of the tensors beside the model's: all first moments, all second ones, the exits' own heads.
+/// Names and shapes of the tensors beside the model's: all first moments, all second ones, the exits' own
+/// heads.
 fn beside_the_model(layout: &Layout) -> Vec<TensorSpec> {
     let named = |moment: &'static str| {
         layout.tensors().map(move |(spec, _)| TensorSpec::new(format!("{moment}.{}", spec.name), &spec.shape))
@@ -93,7 +94,7 @@ pub(super) fn size(folder: &Path, trainer: &Trainer, data: &Data) -> Result<u64>
 }
 
 /// Checks that the disk of `run` has room for the folder `target`, before anything of it is written.
-pub(super) fn check_room(run: &Path, target: &Path, needed: u64) -> Result<()> {
+pub(super) fn check_space(run: &Path, target: &Path, needed: u64) -> Result<()> {
     fits(target, needed, free_space(run))
 }
 
@@ -120,8 +121,8 @@ mod tests {
         }
         assert!(fits(path, 7, Some(7)).is_ok() && fits(path, u64::MAX, None).is_ok());
         let here = tempfile::tempdir().unwrap();
-        assert!(check_room(here.path(), path, 1).is_ok());
+        assert!(check_space(here.path(), path, 1).is_ok());
         #[cfg(unix)]
-        assert!(matches!(check_room(here.path(), path, u64::MAX), Err(Error::NoRoom { .. })));
+        assert!(matches!(check_space(here.path(), path, u64::MAX), Err(Error::NoRoom { .. })));
     }
 }

@@ -86,8 +86,8 @@ impl Data {
         }
     }
 
-    /// Checks that a run which began on `before` may go on with this corpus. What an older version did not keep is not
-    /// compared.
+    /// Checks that a run which began on `before` may go on with this corpus. What an older version did not
+    /// keep is not compared.
     pub(super) fn check(&self, before: &Identity) -> Result<()> {
         let now = &self.identity;
         let equal = |what: &'static str, found: &dyn ToString, expected: &dyn ToString| {
@@ -111,9 +111,9 @@ impl Data {
     }
 }
 
-/// The folder of the prepared corpus of a run that is resumed. It is where the recipe names it, or it was moved with the
-/// recipe or with the run: its path, or its name, beside either of them. Its contents are compared elsewhere, whatever
-/// its name.
+/// The folder of the prepared corpus of a run that is resumed. It is where the recipe names it, or it was
+/// moved with the recipe or with the run: its path, or its name, beside either of them. Its contents are
+/// compared elsewhere, whatever its name.
 ///
 /// # Errors
 /// [`Error::NoCorpus`] if there is no prepared corpus in any of these places.

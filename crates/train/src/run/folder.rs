@@ -1,6 +1,6 @@
 //! The run folder: beginning it, saving into it, and finding where to go on.
 
-use super::checkpoint::{check_room, model_size, read_values, size, write_all, write_model};
+use super::checkpoint::{check_space, model_size, read_values, size, write_all, write_model};
 use super::data::Data;
 use super::job::{Event, Job};
 use super::state::{Best, SavedState};
@@ -90,14 +90,14 @@ impl RunFolder {
     }
 
     /// Checks that the disk has room for a checkpoint.
-    pub(super) fn check_room(&self, trainer: &Trainer, data: &Data) -> Result<()> {
+    pub(super) fn check_space(&self, trainer: &Trainer, data: &Data) -> Result<()> {
         let target = self.step_folder(trainer.state.step);
-        check_room(&self.path, &target, size(&target, trainer, data)?)
+        check_space(&self.path, &target, size(&target, trainer, data)?)
     }
 
     /// Saves a checkpoint, whole or not at all.
     pub(super) fn save(&mut self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
-        self.check_room(trainer, data)?;
+        self.check_space(trainer, data)?;
         let target = self.step_folder(trainer.state.step);
         // Even where the power fails, no checkpoint may be ahead of its journal.
         if let Ok(journal) = File::options().append(true).open(self.path.join(JOURNAL)) {
@@ -123,7 +123,7 @@ impl RunFolder {
     /// Writes the finished model, and returns its folder.
     pub(super) fn export(&self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
         let target = self.path.join(MODEL);
-        check_room(&self.path, &target, model_size(&target, trainer, data)?)?;
+        check_space(&self.path, &target, model_size(&target, trainer, data)?)?;
         replace_folder(&target, |folder| write_model(folder, trainer, data).map(drop))?;
         Ok(target)
     }
@@ -139,7 +139,7 @@ impl RunFolder {
             |source| Error::Checkpoint { path: from.clone(), source: Box::new(source), before: None };
         saved.check_files(&from).map_err(damaged)?;
         let size = |name: &str| std::fs::metadata(from.join(name)).map_or(0, |file| file.len());
-        check_room(&self.path, &target, saved.model_files().map(size).sum())?;
+        check_space(&self.path, &target, saved.model_files().map(size).sum())?;
         replace_folder(&target, |folder| {
             saved.model_files().try_for_each(|name| {
                 let copy = |out: &mut dyn Write| io::copy(&mut File::open(from.join(name))?, out).map(drop);
@@ -186,8 +186,9 @@ pub fn check_new(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Keeps other processes out of a run folder until it is dropped: two would overwrite each other's checkpoints.
-/// Where a folder cannot be locked (Windows, some network disks), other processes are not kept out.
+/// Keeps other processes out of a run folder until it is dropped: two would overwrite each other's
+/// checkpoints. Where a folder cannot be locked (Windows, some network disks), other processes are not kept
+/// out.
 fn lock(path: &Path) -> Result<Option<File>> {
     let Ok(folder) = File::open(path) else { return Ok(None) };
     match folder.try_lock() {

@@ -20,8 +20,8 @@ pub struct Job<'a> {
     pub resume: bool,
     /// Whether the finished model is the checkpoint with the lowest validation loss, and not the last.
     pub best: bool,
-    /// Once it is true, the run saves its last whole step and returns: between two micro-batches, or between two
-    /// batches of a validation. A resumed run makes up for what was left undone.
+    /// Once it is true, the run saves its last whole step and returns: between two micro-batches, or between
+    /// two batches of a validation. A resumed run makes up for what was left undone.
     pub stop: &'a AtomicBool,
 }
 
@@ -89,7 +89,8 @@ pub struct Summary {
     pub best: Option<Best>,
     /// The last step made by this process.
     pub last_step: Option<StepRecord>,
-    /// The last validation, of this process or of the one before if it had not yet decided which checkpoint is the best.
+    /// The last validation, of this process or of the one before if it had not yet decided which checkpoint
+    /// is the best.
     pub validation: Option<ValidationRecord>,
     /// Seconds of this process.
     pub seconds: f64,

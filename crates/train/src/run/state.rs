@@ -1,4 +1,5 @@
-//! `state.json`: what a checkpoint keeps beside weights and moments, and the checksums that reveal damage to its files.
+//! `state.json`: what a checkpoint keeps beside weights and moments, and the checksums that reveal damage to
+//! its files.
 
 use super::data::Identity;
 use super::trainer::State;
@@ -23,7 +24,8 @@ pub struct Best {
     pub loss: f64,
 }
 
-/// The file. Its keys stand here one by one, because serde cannot refuse unknown keys beside a flattened struct.
+/// The file. Its keys stand here one by one, because serde cannot refuse unknown keys beside a flattened
+/// struct.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedState {

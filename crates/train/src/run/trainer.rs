@@ -117,8 +117,8 @@ impl Trainer {
         })
     }
 
-    /// Where the time of the steps went. The first step touches memory for the first time; it is left out if there were
-    /// others.
+    /// Where the time of the steps went. The first step touches memory for the first time; it is left out if
+    /// there were others.
     pub(super) fn profile(&self) -> Profile {
         let Timed { steps, seconds } = self.timed;
         Profile { steps, seconds, ops: self.network.times() }
@@ -141,8 +141,8 @@ impl Trainer {
         [&self.weights, &self.optimizer.m, &self.optimizer.v].into_iter().all(|all| values::are_finite(all))
     }
 
-    /// Makes the next step. If `stop` becomes true before its last micro-batch begins, it returns none and nothing has
-    /// changed.
+    /// Makes the next step. If `stop` becomes true before its last micro-batch begins, it returns none and
+    /// nothing has changed.
     pub(super) fn step(
         &mut self,
         batches: &mut Batches<'_>,
@@ -206,8 +206,8 @@ impl Trainer {
         }))
     }
 
-    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss. Returns none if
-    /// `stop` becomes true: a large step takes longer than a stop may wait.
+    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss.
+    /// Returns none if `stop` becomes true: a large step takes longer than a stop may wait.
     fn accumulate(
         &mut self,
         batches: &mut Batches<'_>,
@@ -248,8 +248,8 @@ impl Trainer {
         Ok(Some(losses))
     }
 
-    /// Measures the validation split in windows of the training's sequence length, as `eval` does. Returns none if
-    /// `stop` becomes true before it is done.
+    /// Measures the validation split in windows of the training's sequence length, as `eval` does. Returns
+    /// none if `stop` becomes true before it is done.
     pub(super) fn validate(
         &mut self,
         validation: Validation<'_>,

@@ -143,8 +143,8 @@ fn a_file_where_the_run_folder_should_be_is_one_clear_line() {
     assert_eq!(place.read("run"), b"a file");
 }
 
-/// Where the weights or the moments are infinite nothing is saved: it could not be read again, and would push out
-/// the checkpoints that can.
+/// Where the weights or the moments are infinite nothing is saved: it could not be read again, and would push
+/// out the checkpoints that can.
 #[test]
 fn what_is_not_finite_is_never_saved() {
     let (place, recipe) = (Place::new(), recipe(""));

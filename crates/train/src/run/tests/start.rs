@@ -1,4 +1,4 @@
-//! Runs that begin from a model that is there.
+//! Runs that begin from an existing model.
 
 use super::*;
 use offramp_model::Weights;
@@ -31,6 +31,40 @@ fn a_run_goes_on_from_a_model() {
     assert_eq!(model.config().hidden_size, 16);
     // Only where it begins depends on the checkpoint.
     quietly(&Job { resume: true, ..place.job(&recipe, "more", &GO) }).unwrap();
+}
+
+/// A family's run writes its folder, resumes in the same bytes, and another run goes on from it.
+#[test]
+fn families_train_resume_and_go_on() {
+    for keys in
+        ["model_type = \"qwen3\"\nattention_bias = true", "model_type = \"mistral\"\nsliding_window = 5"]
+    {
+        let place = Place::new();
+        let text = recipe("").text().replace("[model]\n", &format!("[model]\n{keys}\n"));
+        let of = |steps: &str| {
+            let text = text.replace("steps = 20", steps);
+            Recipe::from_toml(&text, Path::new("r.toml")).unwrap()
+        };
+        quietly(&place.job(&of("steps = 20"), "run", &GO)).unwrap();
+        let stop = AtomicBool::new(false);
+        let whole = of("steps = 20");
+        let job = place.job(&whole, "halves", &stop);
+        run(&job, &mut |event| {
+            if let Event::Step { record, .. } = event {
+                stop.store(record.step == 9, Ordering::Relaxed);
+            }
+        })
+        .unwrap();
+        quietly(&Job { resume: true, ..place.job(&whole, "halves", &GO) }).unwrap();
+        let file = |folder: &str| fs::read(place.path(folder).join("model/model.safetensors")).unwrap();
+        assert!(file("run") == file("halves"), "{keys}");
+        let model = Llama::load(&place.path("run/model"), &Formats::default()).unwrap();
+        assert_eq!(model.config().family, whole.config(300, None).unwrap().family);
+        let recipe = continued(&place, "").unwrap();
+        quietly(&place.job(&recipe, "more", &GO)).unwrap();
+        let (before, after) = (losses(&place, "run"), losses(&place, "more"));
+        assert!(after[0] < before[0] - 0.3, "{keys}: {after:?} after {before:?}");
+    }
 }
 
 #[test]
