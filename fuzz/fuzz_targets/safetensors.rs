@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use offramp_fuzz::models::configs;
 use offramp_fuzz::scratch::Scratch;
 use offramp_fuzz::{answer, begin, hold};
-use offramp_model::{Config, Formats, Llama, Weights};
+use offramp_model::{Batch, Config, Formats, Llama, Weights};
 use std::sync::LazyLock;
 
 /// The values of a model of a few kilobytes, in every form that they pass through, and the work space of
@@ -36,8 +36,9 @@ fn read(config: &Config) {
     let Some(llama) = answer(Llama::load(SCRATCH.path(), &Formats::default())) else { return };
     let (mut hidden, mut cache, mut logits) = (llama.new_hidden(), llama.new_cache(2), Vec::new());
     llama.embed(&[0, 2], &mut hidden).expect("two tokens of the vocabulary");
-    if answer(llama.forward(0..config.num_hidden_layers, &mut hidden, &mut cache)).is_some() {
-        llama.head(&mut hidden, 1..2, &mut logits);
+    let (layers, mut scratch) = (0..config.num_hidden_layers, offramp_model::Scratch::new());
+    if answer(llama.forward(layers, &mut hidden, &mut Batch::one(&mut cache), &mut scratch)).is_some() {
+        llama.head(&hidden, 1..2, &mut logits, &mut scratch);
         assert_eq!(logits.len(), config.vocab_size);
     }
 }
