@@ -171,7 +171,7 @@ fn texts_that_begin_alike_share_blocks() {
         scheduler.add(plain(&[&system[..], &[token]].concat(), 27)).expect("a good request");
     }
     scheduler.step();
-    assert_eq!(scheduler.texts(), (3, 0), "three blocks are shared: 128 + 2 · 32 + 2 · 32 fit");
+    assert_eq!(scheduler.texts(), (3, 0), "three blocks are shared: 128 + 32 + 32 positions fit");
     assert!(scheduler.pool().used() <= 320);
     while !scheduler.is_idle() {
         scheduler.step();

@@ -30,8 +30,8 @@ impl KvCache {
         Ok(Self { capacity, blocks: Vec::new(), lens: vec![0; pool.shape().layers], promise })
     }
 
-    /// A cache for `capacity` positions that begins with the first `len` of this one, in blocks that both
-    /// share.
+    /// A cache for `capacity` positions that begins with the first `len` of this one: both share the blocks
+    /// that are full of these positions, and the rest is copied, since either goes on within it.
     ///
     /// # Errors
     /// [`Error::PoolFull`] if the pool has no blocks left for the rest; [`Error::CacheFull`] if `len` is
@@ -40,12 +40,14 @@ impl KvCache {
         if len > capacity {
             return Err(Error::CacheFull { positions: len, capacity });
         }
-        let shared = len.div_ceil(BLOCK).min(self.blocks.len());
-        // The last shared block is copied when the text goes on within it.
-        let whole = shared.min(len / BLOCK);
-        let promise = self.pool().promise(capacity.div_ceil(BLOCK).saturating_sub(whole))?;
+        let whole = (len / BLOCK).min(self.blocks.len());
+        let mut promise = self.pool().promise(capacity.div_ceil(BLOCK).saturating_sub(whole))?;
+        let mut blocks = self.blocks[..whole].to_vec();
+        if let Some(rest) = self.blocks.get(whole).filter(|_| len > whole * BLOCK) {
+            blocks.push(Arc::new(copy_of(rest, &mut promise)?));
+        }
         let lens = self.lens.iter().map(|&held| held.min(len)).collect();
-        Ok(Self { capacity, blocks: self.blocks[..shared].to_vec(), lens, promise })
+        Ok(Self { capacity, blocks, lens, promise })
     }
 
     /// The pool that its blocks are of.
@@ -119,9 +121,7 @@ impl KvCache {
             if index == self.blocks.len() {
                 self.blocks.push(Arc::new(self.promise.take()?));
             } else if Arc::get_mut(&mut self.blocks[index]).is_none() {
-                let mut copy = self.promise.take()?;
-                copy.bytes_mut().copy_from_slice(self.blocks[index].bytes());
-                self.blocks[index] = Arc::new(copy);
+                self.blocks[index] = Arc::new(copy_of(&self.blocks[index], &mut self.promise)?);
             }
         }
         Ok(())
@@ -163,6 +163,13 @@ impl KvCache {
     pub(crate) fn grow(&mut self, layer: usize, rows: usize) {
         self.lens[layer] += rows;
     }
+}
+
+/// A block with the same keys and values.
+fn copy_of(block: &Block, promise: &mut Promise) -> Result<Block> {
+    let mut copy = promise.take()?;
+    copy.bytes_mut().copy_from_slice(block.bytes());
+    Ok(copy)
 }
 
 /// One layer's part of each block.
