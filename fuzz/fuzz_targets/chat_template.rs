@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use offramp_fuzz::{answer, begin, hold};
-use offramp_pipeline::{ChatTemplate, Clock, Json, Message, RenderOptions};
+use offramp_pipeline::{ChatTemplate, Json, Message, RenderOptions, TemplateClock};
 
 /// What two million steps may hold.
 const MOST_BYTES: usize = 512 << 20;
@@ -14,7 +14,7 @@ fn read(data: &[u8]) {
     let Ok(source) = std::str::from_utf8(data) else { return };
     let Some(template) = answer(ChatTemplate::from_source("chat_template.jinja", source)) else { return };
     let template = template.with_special_token("bos_token", "<s>").with_special_token("eos_token", "</s>");
-    let clock = Clock::fixed("2024-07-26T09:05:03").expect("a moment");
+    let clock = TemplateClock::fixed("2024-07-26T09:05:03").expect("a moment");
     let call = r#"{"role": "assistant", "content": null, "tool_calls": [{"type": "function",
         "function": {"name": "look", "arguments": {"at": "h\u00e9n"}}}]}"#;
     let messages = [

@@ -23,7 +23,8 @@ fn strips(layers: &str, head: &str) -> String {
     )
 }
 
-/// Floats, 8 and 4 bits, ternary weights packed and to be made, rotated ones; families with biases, norms and windows.
+/// Floats, 8 and 4 bits, ternary weights packed and to be made, rotated ones; families with biases, norms and
+/// windows.
 ///
 /// # Panics
 /// If one of them is no config any more.

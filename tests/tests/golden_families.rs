@@ -1,5 +1,5 @@
-//! Every family against transformers: logits at every exit and greedy text; and exits, drafts, many texts and folders on
-//! all of them.
+//! Every family against transformers: logits at every exit and greedy text; and exits, drafts, many texts and
+//! folders on all of them.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
@@ -228,7 +228,8 @@ fn a_quantized_family_says_nearly_what_transformers_says() {
     }
 }
 
-/// transformers rotates a prompt past the original context by its whole length, and our sessions by each position.
+/// transformers rotates a prompt past the original context by its whole length, and our sessions by each
+/// position.
 #[test]
 fn a_prompt_past_the_original_context_is_refused_where_scaling_is_dynamic() {
     let model = load("dynamic");

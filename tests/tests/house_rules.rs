@@ -28,10 +28,6 @@ const UNSAFE: [&str; 7] = [
 const LONG: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
-/// Folders with comments beyond `max_width` of `rustfmt.toml`, until they are rewrapped. The list only
-/// shrinks.
-const WIDE: [&str; 4] = ["crates/engine/", "crates/kernels/", "crates/model/", "crates/train/"];
-
 /// This file quotes what it forbids.
 const THIS: &str = "tests/tests/house_rules.rs";
 
@@ -233,11 +229,7 @@ fn comments_end_where_code_ends() {
         .map(|path| (path.clone(), wide_comments(&read(&path), width)))
         .filter(|(_, lines)| !lines.is_empty())
         .collect();
-    let is_excused = |path: &str| WIDE.iter().any(|folder| path.starts_with(folder));
-    let unexcused = wide.iter().filter(|(path, _)| !is_excused(path));
-    assert_none(unexcused.map(|(path, lines)| format!("{path}: comments too wide in {lines:?}")).collect());
-    let idle = WIDE.iter().filter(|folder| !wide.keys().any(|path| path.starts_with(*folder)));
-    assert_none(idle.map(|folder| format!("{folder} needs no excuse")).collect());
+    assert_none(wide.iter().map(|(path, lines)| format!("{path}: comments too wide in {lines:?}")).collect());
     assert_eq!(wide_comments("/// abcdefg\nlet a = \"long enough\";\n    // äbc\n", 10), [1]);
     assert!(wide_comments("// see https://example.org/long", 9).is_empty());
 }

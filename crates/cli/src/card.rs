@@ -8,7 +8,7 @@ use offramp_eval::card::{Card, EXITS_PLOT, Facts, Measured, Scores, SpeedFigures
 use offramp_eval::{PerplexityOptions, SpeedOptions, TrainingReport};
 use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
-use offramp_pipeline::Source;
+use offramp_pipeline::ModelSource;
 use offramp_text::Tokenizer;
 use serde::Serialize;
 use std::fs;
@@ -167,7 +167,7 @@ fn measure(arguments: &Arguments, folder: &Path, config: &Config) -> Result<Meas
         if data.is_empty() {
             return Ok(None);
         }
-        let pipeline = Source::Folder(folder.to_owned()).open(&Formats::default())?;
+        let pipeline = ModelSource::Folder(folder.to_owned()).open(&Formats::default())?;
         let stream = stories::open(data, &arguments.reading, pipeline.tokenizer(), u64::MAX)?;
         let options = PerplexityOptions { exits, ..Default::default() };
         let exits = eval::score(&pipeline, &stream, &options)?;

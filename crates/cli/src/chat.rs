@@ -5,7 +5,7 @@ mod lines;
 use crate::interrupt::Answering;
 use crate::{generation, output, source};
 use anyhow::{Result, bail};
-use lines::{Command, HELP, Input, Lines};
+use lines::{Command, HELP, Lines, UserInput};
 use offramp_engine::{Session, Speculation, Workspace};
 use offramp_pipeline::{Chat, Finish, GeneratedText, Pipeline};
 use serde::Serialize;
@@ -111,24 +111,24 @@ impl<'p> Conversation<'p> {
     }
 
     /// Answers a message or executes a command. Breaks at the end of the conversation.
-    fn handle(&mut self, input: Option<Input>) -> Result<ControlFlow<()>> {
+    fn handle(&mut self, input: Option<UserInput>) -> Result<ControlFlow<()>> {
         match input {
             None => {
                 self.ask("\n");
                 return Ok(ControlFlow::Break(()));
             }
-            Some(Input::Command(Command::Quit)) => return Ok(ControlFlow::Break(())),
-            Some(Input::Command(Command::Help)) => output::note(HELP),
-            Some(Input::Command(Command::Reset)) => self.chat.reset(),
-            Some(Input::Nothing) => {}
-            Some(Input::Unknown(name)) => {
+            Some(UserInput::Command(Command::Quit)) => return Ok(ControlFlow::Break(())),
+            Some(UserInput::Command(Command::Help)) => output::note(HELP),
+            Some(UserInput::Command(Command::Reset)) => self.chat.reset(),
+            Some(UserInput::Nothing) => {}
+            Some(UserInput::Unknown(name)) => {
                 let line = format!("/{name} is no command: put a space before a message that begins with /");
                 if !self.person {
                     bail!(line);
                 }
                 output::note(&line);
             }
-            Some(Input::Message(message)) => match self.turn(message) {
+            Some(UserInput::Message(message)) => match self.turn(message) {
                 // A person may try again; a script cannot.
                 Err(error) if self.person && error.is::<offramp_pipeline::Error>() => {
                     output::note(&format!("error: {error:#}"));

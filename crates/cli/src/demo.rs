@@ -13,7 +13,7 @@ use offramp_eval::card::Measured;
 use offramp_eval::{ExitScore, ExitSpeed, PerplexityOptions, SpeedOptions, SpeedReport, speed};
 use offramp_model::{Config, Formats};
 use offramp_models::{TINYSTORIES_24, stories};
-use offramp_pipeline::{Pipeline, PromptOptions, Request, Source};
+use offramp_pipeline::{ModelSource, Pipeline, PromptOptions, TextRequest};
 use serde::Serialize;
 
 /// Tokens of the prompt, and new tokens, when speed is measured. So few give a first impression, not a
@@ -71,8 +71,14 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         }
         let sampling = SamplingOptions { temperature: 0.0, ..Default::default() };
         let max_new_tokens = arguments.max_new_tokens;
-        let request =
-            Request { prompt: &prompt, max_new_tokens, exit_layer, sampling, confidence: None, stop: &[] };
+        let request = TextRequest {
+            prompt: &prompt,
+            max_new_tokens,
+            exit_layer,
+            sampling,
+            confidence: None,
+            stop: &[],
+        };
         let printing = if json { Printing::Silent } else { Printing::Plain };
         let off = Speculation::off();
         let (found, _) = generate::generate(&pipeline, &request, &arguments.prompt, off, printing)?;
@@ -98,7 +104,7 @@ fn score(pipeline: &Pipeline, exits: &[usize]) -> Result<Vec<ExitScore>> {
     eval::score(pipeline, &stream, &options)
 }
 
-fn time(source: &Source, exits: &[usize]) -> Result<SpeedReport> {
+fn time(source: &ModelSource, exits: &[usize]) -> Result<SpeedReport> {
     let options =
         SpeedOptions { exits: exits.to_vec(), prompt_tokens: TOKENS, new_tokens: TOKENS, runs: 3, verify: 0 };
     let load = || Ok(source.load(&Formats::default())?);

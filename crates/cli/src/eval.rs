@@ -2,7 +2,7 @@
 
 use crate::number::{fixed, grouped, percent};
 use crate::output::{self, Table};
-use crate::progress::Progress;
+use crate::progress::ProgressBar;
 use crate::{formats, source, stories};
 use anyhow::Result;
 use offramp_eval::{ExitScore, PerplexityOptions};
@@ -83,7 +83,7 @@ pub(crate) fn score(
     stream: &TokenStream,
     options: &PerplexityOptions,
 ) -> Result<Vec<ExitScore>> {
-    let mut progress = Progress::new(1);
+    let mut progress = ProgressBar::new(1);
     let mut show = |done: u64, total: u64| {
         progress.report(done, total, |left| {
             format!("scored {} of {} tokens, {left} left", grouped(done), grouped(total))

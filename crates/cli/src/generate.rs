@@ -8,7 +8,7 @@ use crate::{generation, output, prompt, sampling, source};
 use anyhow::Result;
 use offramp_engine::{Speculation, Statistics, Workspace};
 use offramp_eval::Calibration;
-use offramp_pipeline::{Chat, ChatTemplate, Finish, GeneratedText, Pipeline, Request, Sampling};
+use offramp_pipeline::{Chat, ChatTemplate, Finish, GeneratedText, Pipeline, Sampling, TextRequest};
 use serde::Serialize;
 use std::ops::ControlFlow;
 
@@ -130,7 +130,7 @@ impl Chatting {
 }
 
 /// Checks that the request is possible, before anything takes time.
-fn check(pipeline: &Pipeline, request: &Request<'_>) -> Result<()> {
+fn check(pipeline: &Pipeline, request: &TextRequest<'_>) -> Result<()> {
     let session = pipeline.session(request.prompt.len(), request.max_new_tokens)?;
     pipeline.begin(session, request, Speculation::off())?;
     Ok(())
@@ -147,7 +147,7 @@ pub(crate) enum Printing {
 /// Generates a text after its prompt, which is printed as `shown`. Also returns what the speculation learnt.
 pub(crate) fn generate(
     pipeline: &Pipeline,
-    request: &Request<'_>,
+    request: &TextRequest<'_>,
     shown: &str,
     speculation: Speculation,
     printing: Printing,

@@ -5,7 +5,7 @@ use crate::{formats, sampling, stories};
 use anyhow::Result;
 use offramp_engine::Speculation;
 use offramp_model::Formats;
-use offramp_pipeline::{Finish, Pipeline, Request, Sampling};
+use offramp_pipeline::{Finish, Pipeline, Sampling, TextRequest};
 
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "generation_arguments")]
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off")]
     speculate: Speculate,
     #[command(flatten)]
-    head: speculate::Head,
+    head: speculate::DraftHeadArguments,
     #[command(flatten)]
     reading: stories::Reading,
     #[command(flatten)]
@@ -53,8 +53,8 @@ impl Arguments {
         pipeline: &Pipeline,
         prompt: &'a [u32],
         max_new_tokens: usize,
-    ) -> Request<'a> {
-        Request {
+    ) -> TextRequest<'a> {
+        TextRequest {
             prompt,
             max_new_tokens,
             exit_layer: self.exit_layer(pipeline),

@@ -7,7 +7,7 @@ use anyhow::Result;
 use offramp_model::journal::{self, Record};
 use offramp_model::run_folder::JOURNAL;
 use offramp_model::{BitLinear, Config};
-use offramp_pipeline::Source;
+use offramp_pipeline::ModelSource;
 use offramp_train::memory::Need;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ struct Answer {
     parameters: u64,
     parts: BTreeMap<&'static str, u64>,
     config: serde_json::Value,
+    /// Positions that a text may take.
+    context: usize,
     #[serde(skip)]
     bit_linear: Option<BitLinear>, // also in the config's JSON
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             let training_memory = Some(Need::of(&recipe, &config).bytes());
             Answer { training_memory, ..answer(path.to_owned(), &config) }
         }
-        Some(path) => of_model(&Source::resolve(path)?, Some(&path.join(JOURNAL)))?,
+        Some(path) => of_model(&ModelSource::resolve(path)?, Some(&path.join(JOURNAL)))?,
     };
     match json {
         true => output::json(&answer)?,
@@ -80,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn of_model(source: &Source, journal: Option<&Path>) -> Result<Answer> {
+fn of_model(source: &ModelSource, journal: Option<&Path>) -> Result<Answer> {
     let config = source.config()?;
     let weights = source.weights(&config)?;
     let tokenizer = source.has_tokenizer().then(|| source.tokenizer()).transpose()?;
@@ -115,6 +117,7 @@ fn answer(path: PathBuf, config: &Config) -> Answer {
         parameters,
         parts,
         config: json,
+        context: config.context(),
         bit_linear: config.bit_linear,
         weights: None,
         tokenizer_vocab_size: None,
@@ -164,7 +167,7 @@ fn describe(answer: &Answer) -> String {
     lines.push(("heads", format!("{heads} of {}, {key_heads} of keys and values", key("head_dim"))));
     let tied = if key("tie_word_embeddings") == "true" { "tied" } else { "untied" };
     lines.push(("vocabulary", format!("{}, head {tied}", key("vocab_size"))));
-    lines.push(("context", key("max_position_embeddings")));
+    lines.push(("context", answer.context.to_string()));
     if let Some(block) = answer.config["early_exit"].as_object() {
         let early_exit: Vec<_> = block.iter().map(|(key, value)| format!("{key} {value}")).collect();
         lines.push(("early exit", early_exit.join(", ").replace('"', "")));

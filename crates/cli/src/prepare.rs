@@ -1,7 +1,7 @@
 //! `offramp prepare`: writes a corpus as token shards.
 
 use crate::number::{bytes, grouped};
-use crate::progress::Progress;
+use crate::progress::ProgressBar;
 use crate::{output, stories};
 use anyhow::Result;
 use offramp_text::{PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice};
@@ -70,7 +70,7 @@ pub(crate) fn tokenizer(name: &str) -> TokenizerChoice {
 
 /// Prepares a corpus. Shows progress and remarks on stderr.
 pub(crate) fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
-    let mut progress = Progress::new(1);
+    let mut progress = ProgressBar::new(1);
     let mut show = |now: PrepareProgress| {
         // The size of a stream is not known beforehand.
         progress.set_total(now.bytes_total.max(now.bytes_read));

@@ -13,14 +13,14 @@ const BAR: usize = 16;
 
 /// The progress of one job.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct ProgressBar {
     screen: Screen,
     total: u64,
     pace: Pace,
 }
 
-impl Progress {
-    /// Progress towards `total`, in the job's own unit.
+impl ProgressBar {
+    /// A bar towards `total`, in the unit of the job.
     pub(crate) fn new(total: u64) -> Self {
         Self { screen: Screen::stderr(), total, pace: Pace::begin() }
     }
@@ -59,7 +59,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         if self.screen.is_terminal() && self.pace.has_shown() {
             self.screen.draw(Vec::new());
@@ -69,7 +69,7 @@ impl Drop for Progress {
 
 /// A callback for a job that counts. It shows "timed 3 of 24 samples, 12s left"; dropping it clears the line.
 pub(crate) fn counted(verb: &str, things: &str) -> impl FnMut(usize, usize) {
-    let mut progress = Progress::new(1);
+    let mut progress = ProgressBar::new(1);
     move |done, total| {
         let message = |left: &str| format!("{verb} {done} of {total} {things}, {left} left");
         progress.report(done as u64, total as u64, message);

@@ -3,7 +3,7 @@
 use crate::formats;
 use crate::number::bytes;
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::ProgressBar;
 use anyhow::Result;
 use offramp_model::checkpoint::{self, Quantized};
 use offramp_model::{CacheFormat, Format, Formats};
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let folder = checkpoint::resolve(&arguments.model)?;
     let wanted =
         Formats { layers: Some(arguments.to), head: arguments.head_format, kv_cache: CacheFormat::F32 };
-    let mut progress = Progress::new(1);
+    let mut progress = ProgressBar::new(1);
     let mut show = |done: usize, total: usize| {
         let (done, total) = (done as u64, total as u64);
         progress.report(done, total, |left| format!("{} of {}, {left} left", bytes(done), bytes(total)));

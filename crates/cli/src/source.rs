@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use offramp_models::TINYSTORIES_24;
-use offramp_pipeline::{Carried, Source};
+use offramp_pipeline::{Carried, ModelSource};
 use std::path::PathBuf;
 
 /// The folder, as a positional argument or as an option.
@@ -16,17 +16,17 @@ pub(crate) struct ModelArgument {
 }
 
 impl ModelArgument {
-    pub(crate) fn source(&self) -> Result<Source> {
+    pub(crate) fn source(&self) -> Result<ModelSource> {
         match self.model.as_ref().or(self.named.as_ref()) {
-            Some(path) => Ok(Source::resolve(path)?),
+            Some(path) => Ok(ModelSource::resolve(path)?),
             None => Ok(carried()),
         }
     }
 }
 
 /// The model that the program contains.
-pub(crate) fn carried() -> Source {
+pub(crate) fn carried() -> ModelSource {
     let model = TINYSTORIES_24;
     let (name, config) = (model.name, model.config);
-    Source::Carried(Carried { name, config, weights: model.weights, tokenizer: model.tokenizer })
+    ModelSource::Carried(Carried { name, config, weights: model.weights, tokenizer: model.tokenizer })
 }

@@ -63,7 +63,7 @@ impl Speculate {
 /// The arguments for the draft head.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "draft_head_arguments")]
-pub(crate) struct Head {
+pub(crate) struct DraftHeadArguments {
     /// Number format of the draft head: own (the model's head), f32, bf16, int8 or int4 [default: int4, if
     /// the model's head has more bits]
     #[arg(long, value_name = "F")]
@@ -88,7 +88,7 @@ impl FromStr for DraftFormat {
     }
 }
 
-impl Head {
+impl DraftHeadArguments {
     /// The draft head; `None` for the model's own.
     pub(crate) fn make(&self, pipeline: &Pipeline, reading: &Reading) -> Result<Option<DraftHead>> {
         let model = pipeline.model();

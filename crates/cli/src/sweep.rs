@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,3,4,6,8")]
     lengths: Vec<usize>,
     #[command(flatten)]
-    head: speculate::Head,
+    head: speculate::DraftHeadArguments,
     /// Stories whose openings are continued, as for `offramp eval` [default: those that come with offramp]
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::{Formats, quoted, run_folder};
-use offramp_pipeline::{Pipeline, PromptOptions, Request, Source, UserSampling};
+use offramp_pipeline::{ModelSource, Pipeline, PromptOptions, TextRequest, UserSampling};
 use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
@@ -236,7 +236,7 @@ fn resume_command(recipe: &Path, out: Option<&Path>) -> String {
 /// Generates a story with the new model.
 fn generate_story(pipeline: &Pipeline, printing: Printing) -> Result<String> {
     let prompt = pipeline.encode(OPENING, PromptOptions::default())?;
-    let request = Request {
+    let request = TextRequest {
         prompt: &prompt,
         max_new_tokens: 160,
         exit_layer: pipeline.model().config().num_hidden_layers,
@@ -258,7 +258,7 @@ fn finish(
 ) -> Result<()> {
     let (mut exits, mut story) = (Vec::new(), None);
     if signals::stopped().is_none() {
-        let pipeline = Source::Folder(summary.model.clone()).open(&Formats::default())?;
+        let pipeline = ModelSource::Folder(summary.model.clone()).open(&Formats::default())?;
         let has_valid = PrepareSummary::read(&job.corpus)?.valid.is_some();
         let stream = has_valid.then(|| TokenStream::open(&job.corpus, "valid")).transpose()?;
         if let Some(stream) = stream.filter(|stream| stream.len() >= 2) {

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "HOW,…", value_delimiter = ',')]
     speculate: Vec<Speculate>,
     #[command(flatten)]
-    head: speculate::Head,
+    head: speculate::DraftHeadArguments,
     /// Below 1 sharpens the distribution; 0 is greedy [default: both 0 and 1]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,

@@ -1,8 +1,8 @@
 //! Logits of given tokens at every exit, for programs to compare with theirs:
 //! `cargo run --release -p offramp-engine --example logits -- MODEL_FOLDER 5,17,3 > logits.f32`.
 //!
-//! Little-endian `f32`, `[exits, tokens, vocab]`: exit 1 first, every token's row. Computed in `f32`, whatever the
-//! folder holds; ternary layers are what they are.
+//! Little-endian `f32`, `[exits, tokens, vocab]`: exit 1 first, every token's row. Computed in `f32`,
+//! whatever the folder holds; ternary layers are what they are.
 
 use offramp_engine::{Session, Workspace};
 use offramp_model::{Config, Format, Formats, Llama};

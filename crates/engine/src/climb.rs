@@ -1,4 +1,5 @@
-//! Rows of many texts on their way up through the layers: those that stand at the same depth go on in one call.
+//! Rows of many texts on their way up through the layers: those that stand at the same depth go on in one
+//! call.
 
 use crate::Result;
 use crate::confident::Confident;

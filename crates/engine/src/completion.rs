@@ -11,7 +11,8 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// Tokens that end the text; they are not part of it.
     pub stop_tokens: Vec<u32>,
-    /// Ids from here on are never chosen: a vocabulary that was rounded up has some that stand for no text. At least 1.
+    /// Ids from here on are never chosen: a vocabulary that was rounded up has some that stand for no text.
+    /// At least 1.
     pub token_limit: Option<usize>,
     /// How each token is chosen.
     pub sampling: SamplingOptions,
@@ -101,7 +102,8 @@ impl Statistics {
         (self.drafted > 0).then(|| self.accepted as f64 / self.drafted as f64)
     }
 
-    /// The chance that a drafted token is accepted if all before it in the draft were; `None` if none was drafted.
+    /// The chance that a drafted token is accepted if all before it in the draft were; `None` if none was
+    /// drafted.
     pub fn acceptance_of_next(&self) -> Option<f64> {
         let compared = self.accepted + self.rejected;
         (compared > 0).then(|| self.accepted as f64 / compared as f64)

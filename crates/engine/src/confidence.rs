@@ -1,16 +1,16 @@
 //! When a token leaves because the model is sure of what follows it, and how deep tokens went.
 //!
-//! This is a lossy policy: what a token that left says is an exit's word, not the full model's, and what the layers that
-//! it skipped hold of it is a stand-in (Schuster et al. 2022, CALM). How often the two agree is measured, and the
-//! threshold chosen by that: `offramp-eval` calibrates.
+//! This is a lossy policy: what a token that left says is an exit's word, not the full model's, and what the
+//! layers that it skipped hold of it is a stand-in (Schuster et al. 2022, CALM). How often the two agree is
+//! measured, and the threshold chosen by that: `offramp-eval` calibrates.
 
 use crate::{Error, Result};
 
 /// Leaves at the first of a few exits at which the largest logit leads the second by enough.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfidenceExit {
-    /// Layers after which a token may leave: ascending, from 1 on, below the session's depth. At each of them that a
-    /// token reaches the head is read, so a few are better than many.
+    /// Layers after which a token may leave: ascending, from 1 on, below the session's depth. At each of them
+    /// that a token reaches the head is read, so a few are better than many.
     pub exits: Vec<usize>,
     /// The lead, in logits, with which it does: 0 always leaves at the first, infinity never.
     pub threshold: f32,

@@ -1,9 +1,11 @@
-//! Tokens that leave a session early because an exit is sure, and what the layers that they skipped learn of them.
+//! Tokens that leave a session early because an exit is sure, and what the layers that they skipped learn of
+//! them.
 //!
-//! Tokens to come attend to keys and values in every layer that they reach. Where a token left before a layer, that
-//! layer is filled with its own projections of the state in which the token left. No token asks for them before it goes
-//! that deep, so the state waits until then, and all that wait are filled in one call that reads the weights once.
-//! A token's arithmetic does not depend on who shares the call: this equals filling at once, bit for bit.
+//! Tokens to come attend to keys and values in every layer that they reach. Where a token left before a
+//! layer, that layer is filled with its own projections of the state in which the token left. No token asks
+//! for them before it goes that deep, so the state waits until then, and all that wait are filled in one call
+//! that reads the weights once. A token's arithmetic does not depend on who shares the call: this equals
+//! filling at once, bit for bit.
 
 use crate::Result;
 use crate::confidence::{ConfidenceExit, Depths};
@@ -16,8 +18,8 @@ use std::ops::Range;
 pub(crate) struct Confident {
     pub(crate) exit: ConfidenceExit,
     pub(crate) depth: usize, // layers of the session
-    /// Per exit, the states of the newest tokens, which the layers from there to the next exit have not seen: they left
-    /// at this exit or one before. What these layers hold and what waits are all of the tokens.
+    /// Per exit, the states of the newest tokens, which the layers from there to the next exit have not seen:
+    /// they left at this exit or one before. What these layers hold and what waits are all of the tokens.
     pub(crate) waiting: Vec<Hidden>,
     pub(crate) first_left: Option<usize>, // a position: from here on, deeper layers are not what the full model's were
     next: usize,                          // the position of the token that may leave
@@ -79,7 +81,8 @@ impl Confident {
         Ok(())
     }
 
-    /// Whether the token whose state after `depth` layers is `hidden` leaves there, by its `logits`; then it is noted.
+    /// Whether the token whose state after `depth` layers is `hidden` leaves there, by its `logits`; then it
+    /// is noted.
     pub(crate) fn leaves(&mut self, depth: usize, logits: &[f32], hidden: &Hidden) -> bool {
         let Some(index) = self.exit.exits.iter().position(|&exit| exit == depth) else { return false };
         if !self.exit.leaves(gap(logits)) {

@@ -12,9 +12,10 @@ use std::ops::ControlFlow;
 
 /// A text that is asked for its next step: what a command, a server and another language drive alike.
 ///
-/// The first step feeds the prompt and brings the first token; each step after it brings one token, or several where
-/// drafts are accepted. The text is the same whatever `speculation` does. With a confidence exit set, tokens of the
-/// prompt do not leave early (a prompt of a single token may) and the others may; nothing can be drafted then.
+/// The first step feeds the prompt and brings the first token; each step after it brings one token, or
+/// several where drafts are accepted. The text is the same whatever `speculation` does. With a confidence
+/// exit set, tokens of the prompt do not leave early (a single token may, in an empty session) and the others
+/// may; nothing can be drafted then.
 #[derive(Debug)]
 pub struct Generation {
     pub(crate) session: Session,
@@ -40,8 +41,8 @@ impl Generation {
     /// Takes the next step and returns the tokens that came; none once the text has ended.
     ///
     /// # Errors
-    /// If logits are not finite, or there is no memory; tokens that came before are part of the text. The session then
-    /// holds what it held before the prompt.
+    /// If logits are not finite, or there is no memory; tokens that came before are part of the text. The
+    /// session then holds what it held before the prompt.
     pub fn step(&mut self, workspace: &mut Workspace) -> Result<&[NewToken]> {
         let Self { session, speculation, progress } = self;
         step(&mut [Text { session, speculation, progress }], usize::MAX, workspace)?;
@@ -64,8 +65,8 @@ impl Generation {
         self.progress.tokens()
     }
 
-    /// The session. Unless a stop token came, the last of the new tokens is not in it: nothing was to be predicted from
-    /// it. Who goes on with the text feeds it first.
+    /// The session. Unless a stop token came, the last of the new tokens is not in it: nothing was to be
+    /// predicted from it. Who goes on with the text feeds it first.
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -76,7 +77,8 @@ impl Generation {
     }
 }
 
-/// As a [`Generation`] over a session that stays with its owner, handing each token to `on_token` as it comes.
+/// As a [`Generation`] over a session that stays with its owner, handing each token to `on_token` as it
+/// comes.
 ///
 /// # Errors
 /// As [`check`](crate::check) and [`Generation::step`]. The session holds what it held before, in any case.

@@ -74,6 +74,12 @@ impl Progress {
         &self.prompt[self.fed..]
     }
 
+    /// Whether the prompt is a single token and the session was empty: what a session holds of a longer
+    /// prompt does not change what comes of the rest.
+    pub(crate) fn is_one_token(&self) -> bool {
+        self.prompt.len() == 1 && self.before == 0
+    }
+
     /// The tokens that came in the last step.
     pub(crate) fn came(&self) -> &[NewToken] {
         &self.came
@@ -88,8 +94,8 @@ impl Progress {
         self.tokens.last().copied()
     }
 
-    /// How many tokens may be drafted beside the one that every step gives: none is computed in vain. The session
-    /// holds the newest token.
+    /// How many tokens may be drafted beside the one that every step gives: none is computed in vain. The
+    /// session holds the newest token.
     pub(crate) fn space_for_drafts(&self, session: &Session) -> usize {
         let wanted = self.max_new_tokens.saturating_sub(self.tokens.len() + 1);
         wanted.min(session.capacity() - session.tokens().len())
@@ -195,8 +201,8 @@ impl Progress {
 /// Whether a [`Generation`] can begin, before anything is computed.
 ///
 /// # Errors
-/// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, no token may be chosen,
-/// the draft head is another model's, or there are both drafts and a confidence exit.
+/// If the prompt is empty, does not fit or holds an unknown token, an option is out of range, no token may be
+/// chosen, the draft head is another model's, or there are both drafts and a confidence exit.
 pub fn check(
     session: &Session,
     prompt: &[u32],

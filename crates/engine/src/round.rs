@@ -5,8 +5,8 @@ use crate::completion::Origin;
 /// What came of one text in one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Round {
-    /// How the text goes on: the accepted part of the draft, then one token that only the full model chose, unless a
-    /// stop token ended the draft before.
+    /// How the text goes on: the accepted part of the draft, then one token that only the full model chose,
+    /// unless a stop token ended the draft before.
     pub(crate) tokens: Vec<u32>,
     /// Tokens that were drafted and verified.
     pub(crate) drafted: usize,

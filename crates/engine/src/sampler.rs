@@ -69,8 +69,8 @@ impl Sampler {
     }
 
     /// As [`Sampler::next`], and by how much the token came before the second: of logits when greedy, of what
-    /// Gumbel-max compares otherwise; infinite if there was no second. How sure the choice is to stay the same if
-    /// the logits change a little.
+    /// Gumbel-max compares otherwise; infinite if there was no second. How sure the choice is to stay the
+    /// same if the logits change a little.
     ///
     /// # Errors
     /// As [`Sampler::next`].

@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub struct SchedulerOptions {
     /// Positions of all texts together for which there are keys and values: the memory is bounded by it.
     pub kv_positions: usize,
-    /// Rows that go through the layers in a step, drafts not counted: a long prompt is fed in pieces of at most so many,
-    /// so that it does not keep the other texts waiting.
+    /// Rows that go through the layers in a step, drafts not counted: a long prompt is fed in pieces of at
+    /// most so many, so that it does not keep the other texts waiting.
     pub max_num_batched_tokens: usize,
     /// Texts at a time; more wait.
     pub max_num_seqs: usize,
@@ -64,9 +64,9 @@ pub struct Progressed {
 
 /// Runs texts over one model, so that each layer's weights are read once for all of them.
 ///
-/// A text's tokens are the same whoever runs beside it. A text joins as soon as the pool has blocks for its prompt and
-/// all of its new tokens, in the order in which texts were added, so that none has to stop half way. Where it begins as
-/// one that runs, both share the blocks.
+/// A text's tokens are the same whoever runs beside it. A text joins as soon as the pool has blocks for its
+/// prompt and all of its new tokens, in the order in which texts were added, so that none has to stop half
+/// way. Where it begins as one that runs, both share the blocks.
 #[derive(Debug)]
 pub struct Scheduler {
     model: Arc<Llama>,
@@ -98,8 +98,8 @@ impl Scheduler {
     /// Adds a text, which joins with a later step.
     ///
     /// # Errors
-    /// If the text can never run: as [`check`](crate::check), or if prompt and new tokens are more than the context or the
-    /// pool holds.
+    /// If the text can never run: as [`check`](crate::check), or if prompt and new tokens are more than the
+    /// context or the pool holds.
     pub fn add(&mut self, request: Request) -> Result<TextId> {
         let capacity = capacity(&self.model, &request);
         if capacity > self.pool.capacity() {
@@ -143,8 +143,8 @@ impl Scheduler {
         self.workspace.work()
     }
 
-    /// Lets texts join that there are blocks for, and takes one step of all; what came of each that has new tokens or
-    /// has ended.
+    /// Lets texts join that there are blocks for, and takes one step of all; what came of each that has new
+    /// tokens or has ended.
     pub fn step(&mut self) -> Vec<Progressed> {
         self.join();
         let mut texts: Vec<Text<'_>> = self

@@ -37,8 +37,8 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// By how much the largest logit leads the second largest, equal ones among them: at least 0; infinite if there is
-/// no second.
+/// By how much the largest logit leads the second largest, equal ones among them: at least 0; infinite if
+/// there is no second.
 pub fn gap(logits: &[f32]) -> f32 {
     let (mut best, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
     for &logit in logits {

@@ -69,8 +69,8 @@ impl Session {
         }
     }
 
-    /// A session for up to `capacity` tokens that begins with the first `len` of this one, whose blocks both share; it
-    /// stands at this one's exit layer.
+    /// A session for up to `capacity` tokens that begins with the first `len` of this one, whose blocks both
+    /// share; it stands at this one's exit layer.
     ///
     /// # Errors
     /// If the pool has no blocks left for the rest: that of [`Session::new`] has none.
@@ -94,8 +94,8 @@ impl Session {
         self.exit_layer
     }
 
-    /// Leaves after `exit_layer` layers from the next token on, or before where a confidence exit is set; then tokens
-    /// that left are run again at the new depth with the next.
+    /// Leaves after `exit_layer` layers from the next token on, or before where a confidence exit is set;
+    /// then tokens that left are run again at the new depth with the next.
     ///
     /// # Errors
     /// If it is not `1..=num_hidden_layers`, or not above all of the confidence exits.
@@ -119,13 +119,14 @@ impl Session {
         self.cache.capacity()
     }
 
-    /// Appends `tokens`, runs what has not been run at this depth, and returns the logits after the
-    /// last, `[vocab]`. With a confidence exit set, a token that comes alone may leave there, and the logits are those
-    /// of where it left; others run at full depth.
+    /// Appends `tokens`, runs what has not been run at this depth, and returns the logits after the last,
+    /// `[vocab]`. With a confidence exit set, a token that comes alone may leave there, and the logits are
+    /// those of where it left; others run at full depth.
     ///
     /// # Errors
-    /// If there is no token at all, one is not in the vocabulary, they do not fit, or there is no memory for what they
-    /// leave in the cache; then the session holds the tokens that it held, and what follows them is the same.
+    /// If there is no token at all, one is not in the vocabulary, they do not fit, or there is no memory for
+    /// what they leave in the cache; then the session holds the tokens that it held, and what follows them is
+    /// the same.
     pub fn feed<'w>(&mut self, tokens: &[u32], workspace: &'w mut Workspace) -> Result<&'w [f32]> {
         self.run(tokens, 1, true, workspace)
     }
@@ -168,8 +169,8 @@ impl Session {
         Ok(&workspace.logits)
     }
 
-    /// Appends `tokens` and puts those into flight that have to be run, at depth 0: those that are not known at this
-    /// depth, and the last `rows`, whose logits are to be read. If it fails, nothing has changed.
+    /// Appends `tokens` and puts those into flight that have to be run, at depth 0: those that are not known
+    /// at this depth, and the last `rows`, whose logits are to be read. If it fails, nothing has changed.
     pub(crate) fn begin(
         &mut self,
         tokens: &[u32],

@@ -1,14 +1,15 @@
-//! Self-speculative decoding (Elhoushi et al. 2024, section 4.3): the first layers draft, the rest verify, and the
-//! text is the full model's, token for token.
+//! Self-speculative decoding (Elhoushi et al. 2024, section 4.3): the first layers draft, the rest verify,
+//! and the text is the full model's, token for token.
 //!
-//! A step begins with the text's newest token, which no layer has seen. The first layers take it and say what comes
-//! next, then take that, and so on: the draft. Their keys and values are the full model's, and their hidden states are
-//! kept; the remaining layers move all of them on in one call, and the head says at each position what the full model
-//! chooses there. The draft counts as far as it agrees, and where it first does not, the full model's choice comes in
-//! its place. What was computed for the rest is cut off. Nothing is computed twice.
+//! A step begins with the text's newest token, which no layer has seen. The first layers take it and say what
+//! comes next, then take that, and so on: the draft. Their keys and values are the full model's, and their
+//! hidden states are kept; the remaining layers move all of them on in one call, and the head says at each
+//! position what the full model chooses there. The draft counts as far as it agrees, and where it first does
+//! not, the full model's choice comes in its place. What was computed for the rest is cut off. Nothing is
+//! computed twice.
 //!
-//! That the text is the same is an equality, not a tolerance: a token's arithmetic does not depend on how many share
-//! the call, and chance is tied to the position ([`Sampler`]).
+//! That the text is the same is an equality, not a tolerance: a token's arithmetic does not depend on how
+//! many share the call, and chance is tied to the position ([`Sampler`]).
 
 mod adaptive;
 mod budget;
@@ -38,8 +39,8 @@ pub struct Draft {
     pub num_speculations: usize,
 }
 
-/// Whether and how tokens are drafted; what the adaptive policy learnt in one text, it knows in the next of the same
-/// model.
+/// Whether and how tokens are drafted; what the adaptive policy learnt in one text, it knows in the next of
+/// the same model.
 #[derive(Clone, Debug, Default)]
 pub struct Speculation {
     pub(crate) policy: Policy,
@@ -115,8 +116,8 @@ impl Speculation {
         matches!(self.policy, Policy::Auto(_))
     }
 
-    /// Whether to draft one more token where all `rows` so far are accepted with `chance`, beside so many texts that
-    /// draft.
+    /// Whether to draft one more token where all `rows` so far are accepted with `chance`, beside so many
+    /// texts that draft.
     pub(crate) fn goes_on(&mut self, plan: &Plan, rows: usize, chance: f64, drafting: usize) -> bool {
         let Policy::Auto(adaptive) = &mut self.policy else { return true };
         adaptive.goes_on(plan.exit_layer, rows, chance, drafting)

@@ -1,9 +1,9 @@
-//! One step of any number of texts: each brings a piece of its prompt or its newest token, some draft, and all go
-//! through the layers together.
+//! One step of any number of texts: each brings a piece of its prompt or its newest token, some draft, and
+//! all go through the layers together.
 //!
-//! A text's plan says how: plain decoding is a draft of no tokens, and a token that may leave at a confidence exit looks
-//! at the head on its way up. What a text computes does not depend on the others (`offramp_model`'s first promise), so
-//! that its tokens are the same in any company.
+//! A text's plan says how: plain decoding is a draft of no tokens, and a token that may leave at a confidence
+//! exit looks at the head on its way up. What a text computes does not depend on the others
+//! (`offramp_model`'s first promise), so that its tokens are the same in any company.
 
 mod draft;
 mod plan;
@@ -18,8 +18,8 @@ use offramp_model::{Llama, Work};
 use std::sync::Arc;
 use turn::{Text, Turn};
 
-/// Takes a step of every text that has not ended. At most about `budget` rows go through the layers: prompts wait for
-/// it in pieces, texts that decode do not. What fails for one text alone is noted in its progress.
+/// Takes a step of every text that has not ended. At most about `budget` rows go through the layers: prompts
+/// wait for it in pieces, texts that decode do not. What fails for one text alone is noted in its progress.
 ///
 /// # Errors
 /// If the memory has no room; then no text has taken the step, and those that tried have failed.
@@ -56,7 +56,8 @@ fn begin<'t>(texts: &'t mut [Text<'_>], budget: usize, workspace: &mut Workspace
                 left -= piece;
                 let read = usize::from(piece == all);
                 let tokens = progress.unfed()[..piece].to_vec();
-                session.begin(&tokens, read, true, workspace).map(|()| {
+                // Of a prompt, no token leaves early but one that is all of it.
+                session.begin(&tokens, read, progress.is_one_token(), workspace).map(|()| {
                     progress.fed(piece);
                     read
                 })

@@ -1,4 +1,5 @@
-//! A token that leaves where an exit is sure leaves what filling at once would have, and no trace once nobody may leave.
+//! A token that leaves where an exit is sure leaves what filling at once would have, and no trace once nobody
+//! may leave.
 
 use offramp_engine::{
     ConfidenceExit, Draft, Error, GenerateOptions, SamplingOptions, Session, Speculation, StopReason,
@@ -351,14 +352,10 @@ fn what_does_not_fit_leaves_the_session_as_it_was() {
     }
     assert!(session.feed(&[61], &mut Workspace::new()).is_err(), "61 tokens: 0 to 60");
     assert!(session.feed(&[1, 2], &mut Workspace::new()).is_err(), "9 in 8");
-    assert_eq!(
-        session.feed(&[8], &mut Workspace::new()).expect("room"),
-        plain(&model, 2, &[1, 2, 3, 4, 5, 6, 7, 8])
-    );
-    assert!(matches!(
-        session.feed(&[9], &mut Workspace::new()),
-        Err(Error::ContextFull { tokens: 9, context: 8 })
-    ));
+    let workspace = &mut Workspace::new();
+    assert_eq!(session.feed(&[8], workspace).expect("room"), plain(&model, 2, &[1, 2, 3, 4, 5, 6, 7, 8]));
+    let full = session.feed(&[9], workspace);
+    assert!(matches!(full, Err(Error::ContextFull { tokens: 9, context: 8 })));
     assert_eq!(session.depths().expect("a policy").tokens(), 8);
 }
 
@@ -373,8 +370,7 @@ fn a_text_is_generated_by_those_who_are_sure() {
     let exits = [1, 3];
     let policy = policy(&exits, middling(&model, &exits, &tokens));
     let (mut eager, mut lazy) = (Eager::new(&model, policy.clone()), session(&model, policy));
-    let go_on = &mut |_| ControlFlow::Continue(());
-    let mut workspace = Workspace::new();
+    let (go_on, mut workspace) = (&mut |_| ControlFlow::Continue(()), Workspace::new());
     let generation =
         generate(&mut lazy, &tokens[..5], &options(40), &mut Speculation::off(), &mut workspace, go_on);
     let generation = generation.expect("a good prompt");
@@ -394,12 +390,11 @@ fn drafts_and_a_confidence_exit_exclude_each_other() {
     let mut lazy = session(&model, policy(&[2], 0.5));
     let go_on = &mut |_| ControlFlow::Continue(());
     let drafts = |num_speculations| Speculation::fixed(Draft { exit_layer: 2, num_speculations });
+    let workspace = &mut Workspace::new();
     for mut speculation in [drafts(3), Speculation::auto(Default::default())] {
-        let refused =
-            generate(&mut lazy, &tokens, &options(9), &mut speculation, &mut Workspace::new(), go_on);
-        assert!(matches!(refused, Err(Error::ConfidenceWithDrafts)));
-        assert!(lazy.tokens().is_empty());
+        let refused = generate(&mut lazy, &tokens, &options(9), &mut speculation, workspace, go_on);
+        assert!(matches!(refused, Err(Error::ConfidenceWithDrafts)) && lazy.tokens().is_empty());
     }
-    generate(&mut lazy, &tokens, &options(9), &mut drafts(0), &mut Workspace::new(), go_on)
-        .expect("nothing is drafted");
+    let found = generate(&mut lazy, &tokens, &options(9), &mut drafts(0), workspace, go_on);
+    found.expect("nothing is drafted");
 }

@@ -96,6 +96,10 @@ pub fn many_texts(
             "{found}: give 1 or more texts, prompt tokens and runs, and 2 or more new tokens"
         )));
     }
+    let (tokens, context) = (options.prompt_tokens + options.new_tokens, model.config().context());
+    if tokens > context {
+        return Err(offramp_engine::Error::ContextFull { tokens, context }.into());
+    }
     let before = ProcessorTime::now();
     let mut samples = vec![Vec::new(); options.texts.len()];
     let mut speculation = vec![options.speculation.clone(); options.texts.len()];

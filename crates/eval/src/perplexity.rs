@@ -75,7 +75,7 @@ pub fn perplexity(
     options: &PerplexityOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<ExitScore>> {
-    let mut pass = Pass::new(model, stream, options)?;
+    let mut pass = WindowPass::new(model, stream, options)?;
     let windows = Windows::new(stream, pass.context)?;
     let total = (stream.len() - 1).min(options.max_tokens.unwrap_or(u64::MAX));
     for window in windows.iter() {
@@ -110,7 +110,7 @@ pub(crate) fn rows_at_once(model: &Llama) -> usize {
 }
 
 /// The sums so far, and the buffers of one window.
-struct Pass<'m> {
+struct WindowPass<'m> {
     model: &'m Llama,
     context: usize,
     exits: Vec<usize>, // ascending, the full depth always last
@@ -125,7 +125,7 @@ struct Pass<'m> {
     logits: Vec<f32>, // [rows, vocab]
 }
 
-impl<'m> Pass<'m> {
+impl<'m> WindowPass<'m> {
     fn new(model: &'m Llama, stream: &TokenStream, options: &PerplexityOptions) -> Result<Self> {
         let (config, context) = (model.config(), context_of(model, stream, options.context)?);
         let full = config.num_hidden_layers;

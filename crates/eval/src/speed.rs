@@ -211,7 +211,7 @@ pub fn speed(
     memory::forget_peak();
     let model = Arc::new(load()?);
     let exits = checked(&model, options)?;
-    let mut timed = timing::Timed::new(&model, options, &exits)?;
+    let mut timed = timing::TimedSession::new(&model, options, &exits)?;
     timed.warm_up()?;
     let layers = model.config().num_hidden_layers;
     let memory = MemoryUse {

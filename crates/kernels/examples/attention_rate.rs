@@ -1,7 +1,8 @@
-//! How fast this machine attends, in one thread: `cargo run --release -p offramp-kernels --example attention_rate`.
+//! How fast this machine attends, in one thread: `cargo run --release -p offramp-kernels --example
+//! attention_rate`.
 //!
-//! Heads as the card's: 32 of 64 floats over 8 with keys and values. Each of several layers has a cache of its
-//! own, so that decoding does not find it in a near cache.
+//! Heads as the card's: 32 of 64 floats over 8 with keys and values. Each of several layers has a cache of
+//! its own, so that decoding does not find it in a near cache.
 
 use offramp_kernels::attend::{Attend, BLOCK, BlockMut, Blocks, block_len};
 use offramp_kernels::{ColumnsMut, active, bandwidth, f16, pool};

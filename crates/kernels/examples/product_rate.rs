@@ -4,8 +4,8 @@
 //! One token is bound by memory, many by arithmetic: the first columns are GB/s of weights, the last GFLOP/s.
 
 use offramp_kernels::bit_linear::Activations;
-use offramp_kernels::strips::{Codes, pack};
-use offramp_kernels::ternary::{self, Input};
+use offramp_kernels::strips::{StripFormat, pack};
+use offramp_kernels::ternary::{self, InputQuantization};
 use offramp_kernels::{Job, Operand, TernaryWeight, Weight, bandwidth, bf16, linear, pool};
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn main() {
     let values: Vec<f32> =
         (0..rows * FEATURES).map(|i| ((i * 7919 % 2001) as f32 - 1000.0) / 1000.0).collect();
     let narrow: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
-    let strips = |codes: Codes| -> Vec<u8> {
+    let strips = |codes: StripFormat| -> Vec<u8> {
         let mut strips = vec![0; codes.bytes(rows, FEATURES).expect("it fits")];
         let each = strips.chunks_exact_mut(codes.strip_bytes(FEATURES)).zip(values.chunks(32 * FEATURES));
         each.for_each(|(strip, rows)| pack(codes, rows, FEATURES, strip));
@@ -37,7 +37,7 @@ fn main() {
     let bf16s = narrow.repeat(repeat(size_of_val(&narrow[..])));
     rate("bf16", &bf16s.chunks(narrow.len()).map(Weight::Bf16).collect::<Vec<_>>(), rows);
     drop(bf16s);
-    for (name, codes) in [("int8", Codes::Int8), ("int4", Codes::Int4)] {
+    for (name, codes) in [("int8", StripFormat::Int8), ("int4", StripFormat::Int4)] {
         let one = strips(codes);
         let all = one.repeat(repeat(one.len()));
         let weights: Vec<_> = all.chunks(one.len()).map(|strips| Weight::Strips(codes, strips)).collect();
@@ -48,7 +48,7 @@ fn main() {
     let each = one.chunks_exact_mut(ternary::strip_bytes(FEATURES)).zip(codes.chunks(32 * FEATURES));
     each.for_each(|(strip, rows)| ternary::pack(rows, FEATURES, strip));
     let all = one.repeat(repeat(one.len()));
-    for input in Input::ALL {
+    for input in InputQuantization::ALL {
         let weight = |strips| Weight::Ternary(TernaryWeight { strips, step: 0.01, input });
         let weights: Vec<_> = all.chunks(one.len()).map(weight).collect();
         let name = match (input.activations, input.hadamard) {

@@ -5,11 +5,11 @@
 //! them; then its values, `[BLOCK][head_dim padded to whole vectors]`. The first block begins at position 0,
 //! whatever the call.
 //!
-//! A *row* is one query head of one token. For each block in turn it gets its scores, its largest score so far,
-//! weights relative to that, and adds the values in increasing position, after what it has was rescaled to the
-//! new largest score (Milakov and Gimelshein 2018; Dao et al. 2022). No row of scores longer than a block is
-//! ever held. Many rows go through a block together; each is computed as if it were alone, and reads nothing of
-//! positions beyond its own, which may hold anything.
+//! A *row* is one query head of one token. For each block in turn it gets its scores, its largest score so
+//! far, weights relative to that, and adds the values in increasing position, after what it has was rescaled
+//! to the new largest score (Milakov and Gimelshein 2018; Dao et al. 2022). No row of scores longer than a
+//! block is ever held. Many rows go through a block together; each is computed as if it were alone, and reads
+//! nothing of positions beyond its own, which may hold anything.
 
 pub(crate) mod lanes;
 mod portable;
@@ -34,8 +34,9 @@ const fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(vector::LANES)
 }
 
-/// Keys and values of consecutive positions, from position 0 on: a slice for each block of [`BLOCK`] positions, in
-/// which the heads follow one another, [`block_len`] elements each. Blocks may lie anywhere in memory.
+/// Keys and values of consecutive positions, from position 0 on: a slice for each block of [`BLOCK`]
+/// positions, in which the heads follow one another, [`block_len`] elements each. Blocks may lie anywhere in
+/// memory.
 #[derive(Clone, Copy, Debug)]
 pub enum Blocks<'a> {
     /// As they were computed.
@@ -88,7 +89,8 @@ fn put<T: Copy + Default>(
     }
 }
 
-/// The query heads that share one head's keys and values, of consecutive tokens: what a table's kernel is given.
+/// The query heads that share one head's keys and values, of consecutive tokens: what a table's kernel is
+/// given.
 #[derive(Clone, Copy, Debug)]
 pub struct Attend<'a> {
     /// The first token's first head, and what follows; scaled by `1 / √head_dim`.

@@ -84,7 +84,7 @@ pub fn ternary<C: From<i8>>(weights: &[f32], step: f32, codes: &mut [C]) {
 /// # Panics
 /// If `codes` is not as long as `x`.
 #[inline(always)] // compiled for each instruction set
-pub fn quantise<C: From<i8>>(activations: Activations, x: &[f32], codes: &mut [C]) -> f32 {
+pub fn quantize<C: From<i8>>(activations: Activations, x: &[f32], codes: &mut [C]) -> f32 {
     let (inverse, step) = activations.scales(x);
     round(x, inverse, activations.range(), codes);
     step
@@ -172,7 +172,7 @@ mod tests {
         fn codes_are_those_of_the_formula(x in row()) {
             for (activations, bounds) in [(Activations::Int8, (-128.0, 127.0)), (Activations::Int4, (-8.0, 7.0))] {
                 let mut codes = vec![0i8; x.len()];
-                let step = quantise(activations, &x, &mut codes);
+                let step = quantize(activations, &x, &mut codes);
                 let mean = x.iter().map(|&x| f64::from(x.abs())).sum::<f64>() / x.len() as f64;
                 let (inverse, exact) = match activations {
                     Activations::Int8 => {
@@ -193,7 +193,7 @@ mod tests {
                     prop_assert!(found == wanted || half_way && (found - wanted).abs() == 1.0);
                 }
                 let mut floats = vec![0f32; x.len()];
-                prop_assert_eq!(quantise(activations, &x, &mut floats), step);
+                prop_assert_eq!(quantize(activations, &x, &mut floats), step);
                 prop_assert!(floats.iter().zip(&codes).all(|(&float, &code)| float == f32::from(code)));
             }
         }
@@ -242,13 +242,13 @@ mod tests {
     fn rows_of_zeros_and_of_one_value_have_codes() {
         for activations in [Activations::Int8, Activations::Int4] {
             let mut codes = [9i8; 5];
-            let step = quantise(activations, &[0.0; 5], &mut codes);
+            let step = quantize(activations, &[0.0; 5], &mut codes);
             assert!(step > 0.0 && step.is_finite() && codes == [0; 5]);
         }
         let mut codes = [0i8; 3];
-        assert_eq!(quantise(Activations::Int8, &[-2.0, 1.0, 2.0], &mut codes), 1.0 / (127.0 / 2.0));
+        assert_eq!(quantize(Activations::Int8, &[-2.0, 1.0, 2.0], &mut codes), 1.0 / (127.0 / 2.0));
         assert_eq!(codes, [-127, 64, 127]); // 63.5 is rounded to even
-        quantise(Activations::Int4, &[1.0, -1.0, 0.0], &mut codes);
+        quantize(Activations::Int4, &[1.0, -1.0, 0.0], &mut codes);
         assert_eq!(codes, [4, -4, 0]); // √7 / (2/3) = 3.97
         let step = absmean(&[0.0; 4]);
         assert_eq!(step, 1e-5);
@@ -262,7 +262,7 @@ mod tests {
                 x[place] = bad;
                 let mut codes = [0i8; 11];
                 for activations in [Activations::Int8, Activations::Int4] {
-                    assert!(!quantise(activations, &x, &mut codes).is_finite(), "{activations:?} {bad}");
+                    assert!(!quantize(activations, &x, &mut codes).is_finite(), "{activations:?} {bad}");
                 }
                 assert!(!absmean(&x).is_finite(), "{bad}");
             }

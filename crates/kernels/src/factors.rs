@@ -1,7 +1,7 @@
 //! What a table's products are given: the input of some tokens, and some rows of a weight matrix.
 
 use crate::strips::block_quantized::BlockQuantized;
-use crate::strips::layout::{Codes, STRIP};
+use crate::strips::layout::{STRIP, StripFormat};
 use crate::ternary::layout::BLOCK_BYTES;
 use crate::ternary::row_quantized::RowQuantized;
 
@@ -33,10 +33,10 @@ impl<V> RowFactors<'_, V> {
 #[derive(Clone, Copy, Debug)]
 pub struct StripFactors<'a> {
     /// What the codes are.
-    pub codes: Codes,
+    pub codes: StripFormat,
     /// The tokens, quantized for these codes.
     pub x: BlockQuantized<'a>,
-    /// Whole strips, [`Codes::strip_bytes`] each.
+    /// Whole strips, [`StripFormat::strip_bytes`] each.
     pub weight: &'a [u8],
 }
 

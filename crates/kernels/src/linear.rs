@@ -4,9 +4,9 @@ use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
 use crate::dispatch::active;
 use crate::factors::{RowFactors, StripFactors, TernaryFactors};
-use crate::strips::{BlockQuantizer, Codes, STRIP};
+use crate::strips::{BlockQuantizer, STRIP, StripFormat};
 use crate::table::{TILE_TOKENS, Table};
-use crate::ternary::{self, Input, RowQuantizer};
+use crate::ternary::{self, InputQuantization, RowQuantizer};
 use crate::{pool, team};
 use half::bf16;
 
@@ -32,7 +32,7 @@ pub enum Weight<'a> {
     /// Row after row; the input is rounded to `bf16` too, sums are `f32`.
     Bf16(&'a [bf16]),
     /// Strip after strip; the input is quantized to int8.
-    Strips(Codes, &'a [u8]),
+    Strips(StripFormat, &'a [u8]),
     /// Strip after strip of two-bit codes; the input is quantized row by row.
     Ternary(TernaryWeight<'a>),
 }
@@ -45,7 +45,7 @@ pub struct TernaryWeight<'a> {
     /// The scale of the matrix: what a code of 1 stands for.
     pub step: f32,
     /// How the input is quantized.
-    pub input: Input,
+    pub input: InputQuantization,
 }
 
 impl Weight<'_> {
@@ -86,7 +86,7 @@ pub struct Operand {
     bf16: Aligned<bf16>,
     int8: BlockQuantizer,
     int4: BlockQuantizer,
-    ternary: [RowQuantizer; Input::ALL.len()],
+    ternary: [RowQuantizer; InputQuantization::ALL.len()],
 }
 
 impl Operand {
@@ -108,11 +108,11 @@ impl Operand {
                     (table.operand_bf16)(x, in_features, tokens, out);
                 });
             }
-            Weight::Strips(Codes::Int8, _) => {
-                self.int8.quantize_on(threads, table, Codes::Int8, x, in_features)
+            Weight::Strips(StripFormat::Int8, _) => {
+                self.int8.quantize_on(threads, table, StripFormat::Int8, x, in_features)
             }
-            Weight::Strips(Codes::Int4, _) => {
-                self.int4.quantize_on(threads, table, Codes::Int4, x, in_features)
+            Weight::Strips(StripFormat::Int4, _) => {
+                self.int4.quantize_on(threads, table, StripFormat::Int4, x, in_features)
             }
             Weight::Ternary(TernaryWeight { input, .. }) => {
                 self.ternary[input.index()].quantize_on(threads, table, input, x, in_features);
@@ -215,7 +215,7 @@ impl PreparedInput<'_> {
             Weight::Strips(codes, weight) => {
                 let strip = codes.strip_bytes(in_features);
                 let weight = &weight[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
-                let x = if codes == Codes::Int8 { &operand.int8 } else { &operand.int4 };
+                let x = if codes == StripFormat::Int8 { &operand.int8 } else { &operand.int4 };
                 (table.product_strips)(StripFactors { codes, x: x.tokens(), weight }, out);
             }
             Weight::Ternary(TernaryWeight { strips, step, input }) => {

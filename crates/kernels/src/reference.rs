@@ -22,7 +22,7 @@ pub(crate) static TABLE: Table = Table {
     product_bf16,
     product_strips: portable_strips::product_strips::<false>,
     product_ternary: portable_ternary::product_ternary::<false>,
-    quantise_row: row_kernels::quantise_row::<false>,
+    quantize_row: row_kernels::quantize_row::<false>,
     hadamard: row_kernels::hadamard::<false>,
     pack: pack_strip::pack_strip::<false>,
     quantize_token: block_quantized::quantize_token::<false>,

@@ -1,7 +1,7 @@
 //! Element-wise work on many rows, over the engine's threads.
 //!
-//! A row's arithmetic is that of the table's function on this row alone, so that neither the other rows nor the
-//! threads change it. A call with few values stays on the calling thread.
+//! A row's arithmetic is that of the table's function on this row alone, so that neither the other rows nor
+//! the threads change it. A call with few values stays on the calling thread.
 
 use crate::dispatch::active;
 use crate::{pool, team};

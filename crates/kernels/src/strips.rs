@@ -22,5 +22,5 @@ mod tests;
 pub use crate::factors::StripFactors;
 pub use block_quantized::BlockQuantized;
 pub use block_quantizer::BlockQuantizer;
-pub use layout::{Codes, STRIP};
+pub use layout::{STRIP, StripFormat};
 pub use pack::{pack, unpack};

@@ -7,7 +7,7 @@ use crate::elementwise::{AdamWStep, NormRow};
 use crate::factors::{RowFactors, StripFactors, TernaryFactors};
 use crate::gemm::micro::Micro;
 use crate::strips::block_quantized::TokenMut;
-use crate::strips::layout::Codes;
+use crate::strips::layout::StripFormat;
 use half::bf16;
 
 /// Tokens of a group: some tables multiply so many together.
@@ -35,16 +35,16 @@ pub struct Table {
     pub product_strips: fn(StripFactors<'_>, ColumnsMut<'_>),
     /// As `product`, of quantized tokens and ternary weights; an element is one sum in `i32`.
     pub product_ternary: fn(TernaryFactors<'_>, ColumnsMut<'_>),
-    /// Quantizes one row as [`bit_linear::quantise`](crate::bit_linear::quantize) does. Returns its step and
+    /// Quantizes one row as [`bit_linear::quantize`](crate::bit_linear::quantize) does. Returns its step and
     /// the sum of its codes.
-    pub quantise_row: QuantiseRow,
+    pub quantize_row: QuantizeRow,
     /// Rotates one row in place; see [`bit_linear::hadamard`](crate::bit_linear::hadamard).
     pub hadamard: fn(&mut [f32]),
     /// Packs rows into one strip: codes, `[rows, in_features]`, `in_features`, the strip. See
     /// [`pack`](crate::strips::pack).
-    pub(crate) pack: fn(Codes, &[f32], usize, &mut [u8]),
+    pub(crate) pack: fn(StripFormat, &[f32], usize, &mut [u8]),
     /// Quantizes one token, `[in_features]`; see [`BlockQuantizer`](crate::strips::BlockQuantizer).
-    pub(crate) quantize_token: fn(&[f32], Codes, TokenMut<'_>),
+    pub(crate) quantize_token: fn(&[f32], StripFormat, TokenMut<'_>),
     /// `Σ_k a[k] · b[k]`.
     pub dot: fn(&[f32], &[f32]) -> f32,
     /// `y += a · x`.
@@ -82,7 +82,7 @@ pub struct Table {
 }
 
 /// A row, and where its codes go.
-type QuantiseRow = fn(Activations, &[f32], &mut [i8]) -> (f32, i32);
+type QuantizeRow = fn(Activations, &[f32], &mut [i8]) -> (f32, i32);
 
 /// Step, parameters, gradients, first and second moments.
 type AdamW = fn(&AdamWStep, &mut [f32], &[f32], &mut [f32], &mut [f32]);

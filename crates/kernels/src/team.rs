@@ -3,9 +3,10 @@
 //! Decoding is hundreds of short products a token. Threads that have just worked wait for the next
 //! product awake, for at most 0.4 ms; after that they sleep until they are called.
 //!
-//! A call waits for nobody who has not come: the calling thread takes what is left of the work, closes the call, and
-//! waits for those alone that still have a part of it in hand. Beside other work on the processors a thread that
-//! waits awake lets that run; whoever lost its processor is not asked for a while (`team/rest.rs`).
+//! A call waits for nobody who has not come: the calling thread takes what is left of the work, closes the
+//! call, and waits for those alone that still have a part of it in hand. Beside other work on the processors
+//! a thread that waits awake lets that run; whoever lost its processor is not asked for a while
+//! (`team/rest.rs`).
 #![allow(unsafe_code, reason = "the work of a call is borrowed by threads that outlive it")]
 
 mod rest;
@@ -25,8 +26,8 @@ use std::time::Instant;
 const AWAKE: u64 = 400_000;
 /// Attempts between two looks at the clock, each some tens of nanoseconds.
 const ATTEMPTS: usize = 64;
-/// Looks of a thread that waits between two offers of its processor to others, and as many attempts of a call that
-/// waits between two looks: some 25 microseconds, which is longer than most waits.
+/// Looks of a thread that waits between two offers of its processor to others, and as many attempts of a call
+/// that waits between two looks: some 25 microseconds, which is longer than most waits.
 const PATIENCE: usize = 16;
 /// Who sees nothing of so many nanoseconds had no processor: what the system does for itself is shorter.
 const GONE: u64 = 100_000;
@@ -60,18 +61,19 @@ struct Member {
     thread: Thread,
 }
 
-// SAFETY: `work` alone is not `Sync`. A call writes it while the seat is not taken, before it asks; the thread reads it
-// after it has taken the seat, which only the call that asked gives it; and one call is at work at a time.
+// SAFETY: `work` alone is not `Sync`. A call writes it while the seat is not taken, before it asks; the
+// thread reads it after it has taken the seat, which only the call that asked gives it; and one call is at
+// work at a time.
 unsafe impl Sync for Member {}
 
 static TEAM: Team = Team { lead: Mutex::new(()), panic: Mutex::new(None), members: OnceLock::new() };
 
-/// Calls `work` on the calling thread, which is number 0, and on up to `threads - 1` others, each at most once;
-/// returns when all who were called have done.
+/// Calls `work` on the calling thread, which is number 0, and on up to `threads - 1` others, each at most
+/// once; returns when all who were called have done.
 ///
-/// `work` must share itself out (see [`Claims`](crate::Claims)) and be done when one thread has seen no more of it:
-/// others come as they have time, and may not come at all. When another call is at work, or this one comes from
-/// inside it, the calling thread does everything alone.
+/// `work` must share itself out (see [`Claims`](crate::Claims)) and be done when one thread has seen no more
+/// of it: others come as they have time, and may not come at all. When another call is at work, or this one
+/// comes from inside it, the calling thread does everything alone.
 ///
 /// # Panics
 /// If `work` does.
@@ -120,8 +122,8 @@ impl Team {
     fn run(&'static self, threads: usize, work: &Work<'_>) {
         let members = self.members();
         let others = &members.all[..(threads - 1).min(members.all.len())];
-        // SAFETY: only the lifetime changes. Nobody holds the reference when this function returns: it does not
-        // unwind before `close` has waited for all who do.
+        // SAFETY: only the lifetime changes. Nobody holds the reference when this function returns: it does
+        // not unwind before `close` has waited for all who do.
         let work_of_all = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
         let begun = members.now();
         for member in others.iter().filter(|member| member.rest.is_over(begun)) {
@@ -188,8 +190,8 @@ impl Members {
         }
     }
 
-    /// Who comes back later than the whole call took without it had no processor: the call would have been done
-    /// sooner alone.
+    /// Who comes back later than the whole call took without it had no processor: the call would have been
+    /// done sooner alone.
     fn wait_for(&self, member: &Member, begun: u64) {
         let (mut closed, mut attempts) = (None, 0);
         while member.seat.is_at_work() {

@@ -21,4 +21,4 @@ pub use crate::factors::TernaryFactors;
 pub use layout::{MAX_FEATURES, bytes, strip_bytes};
 pub use pack::{pack, unpack};
 pub use row_quantized::RowQuantized;
-pub use row_quantizer::{Input, RowQuantizer};
+pub use row_quantizer::{InputQuantization, RowQuantizer};

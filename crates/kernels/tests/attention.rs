@@ -1,7 +1,7 @@
-//! Attention in every table: its formula in `f64`, whatever the sizes and scores; and the promise that no other
-//! token of a call, and nothing beyond a token's own position, changes a bit.
+//! Attention in every table: its formula in `f64`, whatever the sizes and scores; and the promise that no
+//! other token of a call, and nothing beyond a token's own position, changes a bit.
 
-use offramp_kernels::attend::{Attend, AttentionHeads, AttentionText, BLOCK, BlockMut, Blocks, block_len};
+use offramp_kernels::attend::{Attend, BLOCK, BlockMut, Blocks, block_len};
 use offramp_kernels::{ColumnsMut, Table, available, f16};
 use proptest::prelude::*;
 
@@ -345,60 +345,4 @@ fn a_cache_that_is_too_short_is_refused() {
     let text = Text::new((33, 1, 8), 1);
     let (f32s, _) = text.cache(32);
     text.attend(available()[0], Cache::F32(&f32s), 32, 1);
-}
-
-/// Texts of different lengths and phases in one call, over threads, beside each of them alone on one.
-#[test]
-fn a_text_beside_others_is_that_text_alone() {
-    let (kv_heads, group, head_dim) = (2, 3, 20);
-    for window in [None, Some(40)] {
-        // (tokens, first position) of each text
-        let texts: Vec<(usize, usize)> =
-            vec![(1, 0), (1, 75), (130, 0), (5, 31), (64, 200), (1, 300), (33, 64), (2, 1)];
-        let owned: Vec<_> = texts
-            .iter()
-            .zip(0..)
-            .map(|(&(tokens, first), seed)| {
-                let of_head = |head: u32| Text::new((first + tokens, group, head_dim), 10 * seed + head);
-                let heads: Vec<Text> = (0..kv_heads).map(of_head).collect();
-                // [blocks][kv_heads][block_len]
-                let caches: Vec<_> = heads.iter().map(|text| text.cache(first + tokens).0).collect();
-                let blocks: Vec<Vec<f32>> = (0..(first + tokens).div_ceil(BLOCK))
-                    .map(|b| {
-                        caches
-                            .iter()
-                            .flat_map(|c| c.chunks(block_len(head_dim)).nth(b).unwrap())
-                            .copied()
-                            .collect()
-                    })
-                    .collect();
-                let row = group * head_dim;
-                let queries: Vec<f32> = (first..first + tokens)
-                    .flat_map(|t| heads.iter().flat_map(move |text| text.queries[t * row..][..row].to_vec()))
-                    .collect();
-                (blocks, queries)
-            })
-            .collect();
-        let slices: Vec<Vec<&[f32]>> =
-            owned.iter().map(|(blocks, _)| blocks.iter().map(|b| &b[..]).collect()).collect();
-        let heads = AttentionHeads { kv_heads: kv_heads as usize, group, head_dim, window };
-        let jobs: Vec<_> = texts
-            .iter()
-            .zip(&slices)
-            .map(|(&(rows, first), blocks)| AttentionText { rows, first, cache: Blocks::F32(blocks) })
-            .collect();
-        let queries: Vec<f32> = owned.iter().flat_map(|(_, queries)| queries.clone()).collect();
-        let mut together = vec![f32::NAN; queries.len()];
-        heads.attend(&queries, &jobs, &mut together);
-        let mut start = 0;
-        for ((job, (_, queries)), text) in jobs.iter().zip(&owned).zip(&texts) {
-            let mut alone = vec![f32::NAN; queries.len()];
-            for (row, out) in alone.chunks_mut(kv_heads as usize * group * head_dim).enumerate() {
-                let one = AttentionText { rows: 1, first: job.first + row, cache: job.cache };
-                heads.attend(&queries[row * out.len()..][..out.len()], &[one], out);
-            }
-            assert!(same(&alone, &together[start..][..alone.len()]), "{text:?} {window:?}");
-            start += alone.len();
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! Invariant 4: a token's result does not depend on how many tokens share the call, on the cut of the rows,
 //! nor on threads.
 
-use offramp_kernels::strips::{BlockQuantizer, Codes, STRIP, StripFactors, pack};
-use offramp_kernels::ternary::{self, Input, TernaryFactors};
+use offramp_kernels::strips::{BlockQuantizer, STRIP, StripFactors, StripFormat, pack};
+use offramp_kernels::ternary::{self, InputQuantization, TernaryFactors};
 use offramp_kernels::{
     ColumnsMut, Job, Operand, RowFactors, Table, TernaryWeight, Weight, available, bf16, linear_with, pool,
 };
@@ -37,7 +37,7 @@ enum Format {
     Bf16,
     Int8,
     Int4,
-    /// With the input's place in `Input::ALL`.
+    /// With the input's place in `InputQuantization::ALL`.
     Ternary(usize),
 }
 
@@ -50,13 +50,13 @@ impl Product {
         pool::set_threads(3).expect("all tests of this process want as many");
         let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
         let (x, weight) = (numbers(tokens * k, 1), numbers(rows * k, 2));
-        let strips = |codes: Codes| {
+        let strips = |codes: StripFormat| {
             let mut strips = vec![0; codes.bytes(rows, k).expect("it fits")];
             let each = strips.chunks_mut(codes.strip_bytes(k)).zip(weight.chunks(STRIP * k));
             each.for_each(|(strip, rows)| pack(codes, rows, k, strip));
             strips
         };
-        let (int8, int4) = (strips(Codes::Int8), strips(Codes::Int4));
+        let (int8, int4) = (strips(StripFormat::Int8), strips(StripFormat::Int4));
         let codes: Vec<i8> = weight.iter().map(|w| (w.to_bits() % 3) as i8 - 1).collect();
         let mut ternary = vec![0; ternary::bytes(rows, k).expect("it fits")];
         let each = ternary.chunks_mut(ternary::strip_bytes(k)).zip(codes.chunks(STRIP * k));
@@ -68,11 +68,13 @@ impl Product {
         match format {
             Format::F32 => Weight::F32(&self.f32),
             Format::Bf16 => Weight::Bf16(&self.bf16),
-            Format::Int8 => Weight::Strips(Codes::Int8, &self.int8),
-            Format::Int4 => Weight::Strips(Codes::Int4, &self.int4),
-            Format::Ternary(input) => {
-                Weight::Ternary(TernaryWeight { strips: &self.ternary, step: 0.3, input: Input::ALL[input] })
-            }
+            Format::Int8 => Weight::Strips(StripFormat::Int8, &self.int8),
+            Format::Int4 => Weight::Strips(StripFormat::Int4, &self.int4),
+            Format::Ternary(input) => Weight::Ternary(TernaryWeight {
+                strips: &self.ternary,
+                step: 0.3,
+                input: InputQuantization::ALL[input],
+            }),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Every table's products are what their formulas say, in `f64`: in every format, on odd sizes, at the
 //! extremes.
 
-use offramp_kernels::strips::{BlockQuantizer, Codes, STRIP, StripFactors, pack, unpack};
+use offramp_kernels::strips::{BlockQuantizer, STRIP, StripFactors, StripFormat, pack, unpack};
 use offramp_kernels::{ColumnsMut, RowFactors, Table, available, bf16};
 use proptest::prelude::*;
 
-const CODES: [Codes; 2] = [Codes::Int8, Codes::Int4];
+const CODES: [StripFormat; 2] = [StripFormat::Int8, StripFormat::Int4];
 
 /// Widths around every lane count, block and tile edge.
 fn width() -> impl Strategy<Value = usize> {
@@ -59,7 +59,7 @@ fn check_rows(what: &str, out: &[f32], x: &[f32], weight: &[f32], k: usize) {
 }
 
 /// RowFactors packed as strips.
-fn strips_of(codes: Codes, weight: &[f32], in_features: usize) -> Vec<u8> {
+fn strips_of(codes: StripFormat, weight: &[f32], in_features: usize) -> Vec<u8> {
     let rows = weight.len() / in_features;
     let mut strips = vec![0xa5; codes.bytes(rows, in_features).expect("it fits")];
     let each = strips.chunks_mut(codes.strip_bytes(in_features)).zip(weight.chunks(STRIP * in_features));
@@ -68,7 +68,7 @@ fn strips_of(codes: Codes, weight: &[f32], in_features: usize) -> Vec<u8> {
 }
 
 /// A token in int8, as `strips` says it becomes: codes without padding, and a scale for each block.
-fn quantized(codes: Codes, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
+fn quantized(codes: StripFormat, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
     let (mut whole, mut scales) = (Vec::new(), Vec::new());
     for block in x.chunks(codes.block()) {
         let largest = block.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -82,7 +82,7 @@ fn quantized(codes: Codes, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
 /// Multiplies strips, and checks every element: blocks are summed exactly, so that only a rounding for each
 /// block and its scale is allowed.
 #[track_caller]
-fn check_strips(codes: Codes, x: &[f32], strips: &[u8], rows: usize, k: usize) {
+fn check_strips(codes: StripFormat, x: &[f32], strips: &[u8], rows: usize, k: usize) {
     let (tokens, bytes, blocks) = (x.len() / k, codes.strip_bytes(k), codes.blocks(k));
     let mut weight = vec![0.0; rows * k];
     strips.chunks(bytes).zip(weight.chunks_mut(STRIP * k)).for_each(|(s, w)| unpack(codes, s, k, w));
@@ -144,7 +144,7 @@ proptest! {
 }
 
 /// StripFactors, all of whose scales are replaced.
-fn with_scales(codes: Codes, mut strips: Vec<u8>, scale: f32) -> Vec<u8> {
+fn with_scales(codes: StripFormat, mut strips: Vec<u8>, scale: f32) -> Vec<u8> {
     for block in strips.chunks_mut(codes.strip_bytes(codes.block())) {
         let scales = block.len() - 2 * STRIP;
         block[scales..].copy_from_slice(&bf16::from_f32(scale).to_le_bytes().repeat(STRIP));
@@ -239,7 +239,7 @@ fn factors_that_do_not_fit_are_refused() {
             call(codes, bytes, 2);
             says("strips for 2 rows", &|| call(codes, bytes - 1, 2));
             says("strips for 33 rows", &|| call(codes, bytes, 33));
-            let other = if codes == Codes::Int8 { Codes::Int4 } else { Codes::Int8 };
+            let other = if codes == StripFormat::Int8 { StripFormat::Int4 } else { StripFormat::Int8 };
             let blocks = codes.blocks(100) * other.strip_bytes(other.block());
             says("tokens in blocks of", &|| call(other, blocks, 2));
         }

@@ -1,7 +1,7 @@
 //! The engine's threads: those that come are waited for, no others are, a panic ends its call and no more.
 //!
-//! Tests share one machine with what else runs on it: a thread that is asked may come late or not at all. So what
-//! needs a thread asks for it again and again, and what all work must come to is the same whoever comes.
+//! Tests share one machine with what else runs on it: a thread that is asked may come late or not at all. So
+//! what needs a thread asks for it again and again, and what all work must come to is the same whoever comes.
 
 use offramp_kernels::{Claims, ColumnsMut, Job, Operand, Weight, linear, pool, team};
 use std::hint::black_box;

@@ -3,11 +3,11 @@
 
 use offramp_kernels::bit_linear::{self, Activations};
 use offramp_kernels::strips::STRIP;
-use offramp_kernels::ternary::{Input, RowQuantizer, TernaryFactors, bytes, pack, strip_bytes};
+use offramp_kernels::ternary::{InputQuantization, RowQuantizer, TernaryFactors, bytes, pack, strip_bytes};
 use offramp_kernels::{ColumnsMut, Table, available};
 use proptest::prelude::*;
 
-const PLAIN: [Input; 2] = [Input::ALL[0], Input::ALL[2]];
+const PLAIN: [InputQuantization; 2] = [InputQuantization::ALL[0], InputQuantization::ALL[2]];
 
 fn width() -> impl Strategy<Value = usize> {
     prop_oneof![1usize..140, Just(255), Just(513), Just(1030)]
@@ -44,7 +44,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    fn by(&self, table: &Table, input: Input) -> Vec<f32> {
+    fn by(&self, table: &Table, input: InputQuantization) -> Vec<f32> {
         let Self { x, in_features, strips, rows, step } = *self;
         let mut quantizer = RowQuantizer::default();
         quantizer.quantize(table, input, x, in_features);
@@ -62,7 +62,7 @@ impl Product<'_> {
             let out = self.by(table, input);
             for (x, out) in self.x.chunks(k).zip(out.chunks(self.rows)) {
                 let mut row = vec![0; k];
-                let step = bit_linear::quantise(input.activations, x, &mut row) * self.step;
+                let step = bit_linear::quantize(input.activations, x, &mut row) * self.step;
                 for (r, (&got, weight)) in out.iter().zip(weight.chunks(k)).enumerate() {
                     let sum: i64 = row.iter().zip(weight).map(|(&x, &w)| i64::from(x) * i64::from(w)).sum();
                     let what = format!("{} {input:?} row {r} of {}, {k} wide", table.name, self.rows);
@@ -88,8 +88,8 @@ proptest! {
         let x: Vec<f32> = numbers(k, seed).iter().map(|x| x * 10f32.powi(magnitude)).collect();
         for (table, activations) in available().into_iter().flat_map(|t| [(t, Activations::Int8), (t, Activations::Int4)]) {
             let (mut expected, mut found) = (vec![77; k], vec![78; k]);
-            let step = bit_linear::quantise(activations, &x, &mut expected);
-            let (found_step, sum) = (table.quantise_row)(activations, &x, &mut found);
+            let step = bit_linear::quantize(activations, &x, &mut expected);
+            let (found_step, sum) = (table.quantize_row)(activations, &x, &mut found);
             prop_assert_eq!(&found, &expected, "{} {:?}", table.name, activations);
             prop_assert_eq!(found_step.to_bits(), step.to_bits(), "{} {:?}", table.name, activations);
             prop_assert_eq!(sum, expected.iter().map(|&code| i32::from(code)).sum::<i32>());
@@ -143,7 +143,9 @@ fn what_is_no_number_reaches_its_token_and_no_other() {
         for place in [0, 63, 64, 127] {
             let mut x = numbers(3 * k, 2);
             x[k + place] = bad;
-            for (table, input) in available().into_iter().flat_map(|t| Input::ALL.map(|input| (t, input))) {
+            for (table, input) in
+                available().into_iter().flat_map(|t| InputQuantization::ALL.map(|input| (t, input)))
+            {
                 let out =
                     Product { x: &x, in_features: k, strips: &strips, rows, step: 0.5 }.by(table, input);
                 let what = format!("{} {input:?}, {bad} at {place}", table.name);
@@ -164,7 +166,7 @@ fn factors_that_do_not_fit_are_refused() {
     };
     for table in available() {
         let mut quantizer = RowQuantizer::default();
-        quantizer.quantize(table, Input::ALL[0], &[1.0; 200], 100);
+        quantizer.quantize(table, InputQuantization::ALL[0], &[1.0; 200], 100);
         let call = |bytes, tokens, rows| {
             let mut out = vec![0.0; tokens * rows];
             let factors = TernaryFactors { x: quantizer.tokens(), weight: &[0; 20_000][..bytes], step: 1.0 };

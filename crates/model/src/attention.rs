@@ -23,8 +23,9 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// Attends from the rows of `scratch.normed` `[rows, hidden]` to their texts' caches and themselves, which it
-    /// appends to layer `index` of the caches; the result is left in `scratch.residual` `[rows, hidden]`.
+    /// Attends from the rows of `scratch.normed` `[rows, hidden]` to their texts' caches and themselves,
+    /// which it appends to layer `index` of the caches; the result is left in `scratch.residual` `[rows,
+    /// hidden]`.
     pub(crate) fn forward(&self, index: usize, batch: &mut Batch<'_>, scratch: &mut Scratch) {
         let Scratch { normed, operand, queries, keys, values, .. } = scratch;
         together(normed, operand, [(&self.q_proj, queries), (&self.k_proj, keys), (&self.v_proj, values)]);
@@ -72,7 +73,8 @@ impl Attention {
     }
 }
 
-/// Norms every head of `heads` `[rows, any number of heads, head_dim]`, if there is a norm; `spare` gets their old buffer.
+/// Norms every head of `heads` `[rows, any number of heads, head_dim]`, if there is a norm; `spare` gets
+/// their old buffer.
 fn norm_heads(norm: Option<&RmsNorm>, heads: &mut Vec<f32>, spare: &mut Vec<f32>) {
     if let Some(norm) = norm {
         norm.forward(heads, spare);

@@ -6,8 +6,8 @@ use offramp_kernels::attend::AttentionText;
 use offramp_kernels::{pool, team};
 use std::ops::Range;
 
-/// The texts of one call of [`Llama::forward`](crate::Llama::forward): each has some rows, which follow those of the
-/// text before, and a cache, whose positions they continue. One text is the smallest batch.
+/// The texts of one call of [`Llama::forward`](crate::Llama::forward): each has some rows, which follow those
+/// of the text before, and a cache, whose positions they continue. One text is the smallest batch.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     texts: Vec<Text<'a>>,
@@ -74,7 +74,8 @@ impl<'a> Batch<'a> {
         self.texts.iter().flat_map(|text| text.first..text.first + text.rows)
     }
 
-    /// Positions that all rows see, counted with each row: the row at position p sees p + 1, or those of its window.
+    /// Positions that all rows see, counted with each row: the row at position p sees p + 1, or those of its
+    /// window.
     pub(crate) fn seen(&self, window: Option<usize>) -> u64 {
         let most = window.unwrap_or(usize::MAX);
         self.positions().map(|position| (position + 1).min(most) as u64).sum()

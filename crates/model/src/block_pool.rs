@@ -33,9 +33,9 @@ impl BlockShape {
     }
 }
 
-/// Blocks of keys and values for many texts ([`KvCache`](crate::KvCache)): a block holds 32 positions in every layer.
-/// The pool never holds more blocks than it was made for. A block is taken when a position needs it and given back
-/// when the last text that holds it ends; texts with the same prefix share blocks.
+/// Blocks of keys and values for many texts ([`KvCache`](crate::KvCache)): a block holds 32 positions in
+/// every layer. The pool never holds more blocks than it was made for. A block is taken when a position needs
+/// it and given back when the last text that holds it ends; texts with the same prefix share blocks.
 #[derive(Debug)]
 pub struct BlockPool {
     shape: BlockShape,

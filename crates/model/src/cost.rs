@@ -40,7 +40,8 @@ impl Llama {
         work
     }
 
-    /// What a token takes that comes alone after `before` others and leaves after `exit_layer` layers, head included.
+    /// What a token takes that comes alone after `before` others and leaves after `exit_layer` layers, head
+    /// included.
     pub fn token_work(&self, exit_layer: usize, before: usize) -> Work {
         let mut work = self.rows_work(0..exit_layer, 1, |window| {
             let seen = (before as u64 + 1).min(window.map_or(u64::MAX, |window| window as u64));

@@ -11,7 +11,7 @@ use crate::llama::{Llama, new_id};
 use crate::scratch::Scratch;
 use crate::source::Source;
 use crate::tensor::TensorSpec;
-use offramp_kernels::ternary::Input;
+use offramp_kernels::ternary::InputQuantization;
 use std::ops::Range;
 
 /// A copy of a model's LM head that only drafts.
@@ -30,8 +30,8 @@ impl DraftHead {
         self.id
     }
 
-    /// Whether it is a copy of this model's head. What another's says is no draft of this one's: it may be of another
-    /// width or vocabulary.
+    /// Whether it is a copy of this model's head. What another's says is no draft of this one's: it may be of
+    /// another width or vocabulary.
     pub fn is_of(&self, model: &Llama) -> bool {
         self.model == model.id()
     }
@@ -60,7 +60,8 @@ impl Llama {
     /// The LM head's rows of the tokens in `shortlist` (none: all) in `format` (none: its own).
     ///
     /// # Errors
-    /// If the shortlist is empty or names an unknown token, the format is ternary, or there is no memory for the copy.
+    /// If the shortlist is empty or names an unknown token, the format is ternary, or there is no memory for
+    /// the copy.
     pub fn draft_head(&self, format: Option<Format>, shortlist: Option<&[u32]>) -> Result<DraftHead> {
         let vocab_size = self.config().vocab_size;
         let shortlist = shortlist.map(|tokens| {
@@ -84,7 +85,7 @@ impl Llama {
         Ok(DraftHead {
             id: new_id(),
             model: self.id(),
-            weight: Linear::take(&source, &spec, format, Input::ALL[0])?,
+            weight: Linear::take(&source, &spec, format, InputQuantization::ALL[0])?,
             shortlist,
             vocab_size,
         })

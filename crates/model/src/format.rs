@@ -1,6 +1,6 @@
 //! The names of the number formats.
 
-use offramp_kernels::strips::Codes;
+use offramp_kernels::strips::StripFormat;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -73,11 +73,11 @@ impl Format {
     }
 
     /// The codes of a format that is held in strips with scales.
-    pub(crate) const fn codes(self) -> Option<Codes> {
+    pub(crate) const fn codes(self) -> Option<StripFormat> {
         match self {
             Self::F32 | Self::Bf16 | Self::Ternary => None,
-            Self::Int8 => Some(Codes::Int8),
-            Self::Int4 => Some(Codes::Int4),
+            Self::Int8 => Some(StripFormat::Int8),
+            Self::Int4 => Some(StripFormat::Int4),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 /// The residual streams of some tokens, of one text or of many, between any two layers.
 ///
-/// It is made by [`Llama::embed`](crate::Llama::embed), moved on by [`Llama::forward`](crate::Llama::forward) and read
-/// by [`Llama::head`](crate::Llama::head). An empty one takes tokens of any model.
+/// It is made by [`Llama::embed`](crate::Llama::embed), moved on by [`Llama::forward`](crate::Llama::forward)
+/// and read by [`Llama::head`](crate::Llama::head). An empty one takes tokens of any model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hidden {
     pub(crate) hidden_size: usize,

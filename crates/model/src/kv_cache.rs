@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 /// The cache that [`Llama::forward`](crate::Llama::forward) appends to: a table of blocks of a [`BlockPool`].
 ///
-/// Every layer has its own length: after an early exit the layers beyond it hold fewer positions. Blocks come from the
-/// pool as positions need them. A block that other texts hold too is copied before it is written.
+/// Every layer has its own length: after an early exit the layers beyond it hold fewer positions. Blocks come
+/// from the pool as positions need them. A block that other texts hold too is copied before it is written.
 #[derive(Debug)]
 pub struct KvCache {
     capacity: usize,
@@ -30,11 +30,12 @@ impl KvCache {
         Ok(Self { capacity, blocks: Vec::new(), lens: vec![0; pool.shape().layers], promise })
     }
 
-    /// A cache for `capacity` positions that begins with the first `len` of this one, in blocks that both share.
+    /// A cache for `capacity` positions that begins with the first `len` of this one, in blocks that both
+    /// share.
     ///
     /// # Errors
-    /// [`Error::PoolFull`] if the pool has no blocks left for the rest; [`Error::CacheFull`] if `len` is above
-    /// `capacity`.
+    /// [`Error::PoolFull`] if the pool has no blocks left for the rest; [`Error::CacheFull`] if `len` is
+    /// above `capacity`.
     pub fn fork(&self, len: usize, capacity: usize) -> Result<Self> {
         if len > capacity {
             return Err(Error::CacheFull { positions: len, capacity });
@@ -102,7 +103,8 @@ impl KvCache {
         if positions > capacity { Err(Error::CacheFull { positions, capacity }) } else { Ok(()) }
     }
 
-    /// Bytes that [`reserve`](Self::reserve) may take. The first time it is all that the cache may come to need.
+    /// Bytes that [`reserve`](Self::reserve) may take. The first time it is all that the cache may come to
+    /// need.
     pub(crate) fn unreserved(&self, positions: Range<usize>) -> u64 {
         let needed = if self.blocks.is_empty() { self.capacity } else { positions.end };
         self.pool().unchecked(needed.div_ceil(BLOCK).saturating_sub(self.blocks.len()))

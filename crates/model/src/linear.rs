@@ -7,8 +7,8 @@ use crate::storage::Storage;
 use crate::tensor::TensorSpec;
 use crate::ternary::TernaryMatrix;
 use bytemuck::Pod;
-use offramp_kernels::strips::{Codes, STRIP, unpack};
-use offramp_kernels::ternary::Input;
+use offramp_kernels::strips::{STRIP, StripFormat, unpack};
+use offramp_kernels::ternary::InputQuantization;
 use offramp_kernels::{Job, Operand, Weight, bf16, linear, rows};
 
 /// A linear layer, `y = W·x` or `y = W·x + b`.
@@ -57,7 +57,7 @@ impl Linear {
         source: &dyn Source,
         spec: &TensorSpec,
         wanted: Option<Format>,
-        input: Input,
+        input: InputQuantization,
     ) -> Result<Self> {
         let format = wanted.map_or_else(|| source.format(spec), Ok)?;
         let matrix = match format {
@@ -120,8 +120,8 @@ impl Linear {
         match &self.matrix {
             Matrix::F32(matrix) => Weight::F32(matrix.weight.as_slice()),
             Matrix::Bf16(matrix) => Weight::Bf16(matrix.weight.as_slice()),
-            Matrix::Int8(matrix) => Weight::Strips(Codes::Int8, matrix.weight.as_slice()),
-            Matrix::Int4(matrix) => Weight::Strips(Codes::Int4, matrix.weight.as_slice()),
+            Matrix::Int8(matrix) => Weight::Strips(StripFormat::Int8, matrix.weight.as_slice()),
+            Matrix::Int4(matrix) => Weight::Strips(StripFormat::Int4, matrix.weight.as_slice()),
             Matrix::Ternary(matrix) => Weight::Ternary(matrix.weight()),
         }
     }
@@ -218,7 +218,7 @@ mod tests {
         let spec = TensorSpec::new("weight", &[OUT, INTO]);
         for format in Format::ALL {
             let source = Given::new(|spec: &TensorSpec| Ok(numbers(spec.len(), 1)));
-            let plain = Linear::take(&source, &spec, Some(format), Input::ALL[0]).unwrap();
+            let plain = Linear::take(&source, &spec, Some(format), InputQuantization::ALL[0]).unwrap();
             let biased = plain.clone().with_bias(bias());
             assert_eq!(biased.bytes(), plain.bytes() + 4 * OUT as u64);
             for rows in [1, 3, 600] {

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The model: embedding, layers, and the one exit head that serves every depth.
 ///
-/// It is immutable; the state of a text is in a [`Hidden`] and a [`KvCache`], and a caller lends its [`Scratch`].
+/// It is immutable; the state of a text is in a [`Hidden`] and a [`KvCache`], and a caller lends its
+/// [`Scratch`].
 #[derive(Clone, Debug)]
 pub struct Llama {
     id: u64,
@@ -34,8 +35,8 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// A number that no other model of this process has: clones share it, models that were loaded or made apart do
-    /// not, even if they are alike. What was learnt or made of one model is known by it.
+    /// A number that no other model of this process has: clones share it, models that were loaded or made
+    /// apart do not, even if they are alike. What was learnt or made of one model is known by it.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -105,19 +106,21 @@ impl Llama {
         Ok(())
     }
 
-    /// Moves `hidden` in place through `layers` and appends their keys and values to the caches of `batch`, which says
-    /// which rows of `hidden` belong to which text. Rows follow the positions that the range's layers hold of their text.
+    /// Moves `hidden` in place through `layers` and appends their keys and values to the caches of `batch`,
+    /// which says which rows of `hidden` belong to which text. Rows follow the positions that the range's
+    /// layers hold of their text.
     ///
-    /// Every depth in this project is one call: the whole model is `0..L`, an early exit and a draft are `0..e`, and
-    /// verification is `e..L` over the same hidden states. A row's bits depend on its own text alone.
+    /// Every depth in this project is one call: the whole model is `0..L`, an early exit and a draft are
+    /// `0..e`, and verification is `e..L` over the same hidden states. A row's bits depend on its own text
+    /// alone.
     ///
     /// # Errors
-    /// If a cache has no room for its rows, its pool no blocks, or the machine no memory for them; then no cache holds
-    /// more than before.
+    /// If a cache has no room for its rows, its pool no blocks, or the machine no memory for them; then no
+    /// cache holds more than before.
     ///
     /// # Panics
-    /// If the range leaves the model, `batch` has another number of rows than `hidden`, or the layers of a cache hold
-    /// different numbers of positions: truncate it to the shortest first.
+    /// If the range leaves the model, `batch` has another number of rows than `hidden`, or the layers of a
+    /// cache hold different numbers of positions: truncate it to the shortest first.
     pub fn forward(
         &self,
         layers: Range<usize>,
@@ -134,9 +137,9 @@ impl Llama {
         Ok(())
     }
 
-    /// Appends keys and values of `layers` for tokens that left before them, each layer's own projections of the
-    /// state in which they left (Schuster et al. 2022, CALM, section 3.4): tokens to come can so attend to them.
-    /// `hidden` stays as it is. The positions follow those that the layers hold.
+    /// Appends keys and values of `layers` for tokens that left before them, each layer's own projections of
+    /// the state in which they left (Schuster et al. 2022, CALM, section 3.4): tokens to come can so attend
+    /// to them. `hidden` stays as it is. The positions follow those that the layers hold.
     ///
     /// # Errors
     /// As [`Llama::forward`].
@@ -159,7 +162,8 @@ impl Llama {
         Ok(())
     }
 
-    /// Makes sure of blocks in the caches, and of the angles of the rows' positions; whether there is anything to do.
+    /// Makes sure of blocks in the caches, and of the angles of the rows' positions; whether there is
+    /// anything to do.
     fn prepare(
         &self,
         layers: Range<usize>,
@@ -189,7 +193,8 @@ impl Llama {
         scratch.missing(rows, width.into_iter().fold(0, usize::saturating_add), inner)
     }
 
-    /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared norm and LM head.
+    /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared norm and
+    /// LM head.
     ///
     /// # Shapes
     /// `logits`: resized to `[rows, vocab]`

@@ -1,5 +1,5 @@
-//! How much memory this process may still take, asked before it is taken: the kernel ends a process that takes too
-//! much without a word, long after it was promised.
+//! How much memory this process may still take, asked before it is taken: the kernel ends a process that
+//! takes too much without a word, long after it was promised.
 
 use crate::error::{Error, Result};
 use std::fs;
@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 /// What is smaller is taken without asking: asking reads a few files.
 const SMALL: u64 = 64 << 20;
 
-/// Bytes that this process may still take, swap included: the least of what the machine, the process's control groups
-/// (a container, a job, a service) and its own limit leave. None where the system does not say.
+/// Bytes that this process may still take, swap included: the least of what the machine, the process's
+/// control groups (a container, a job, a service) and its own limit leave. None where the system does not
+/// say.
 pub fn available() -> Option<u64> {
     available_in(Path::new("/"))
 }
@@ -116,8 +117,8 @@ impl Group {
     }
 }
 
-/// The control groups of this process, from its own up to the root: each may have a limit. A container sees its own
-/// group as the root; then the path that it is told leads nowhere, and the root's files are its own.
+/// The control groups of this process, from its own up to the root: each may have a limit. A container sees
+/// its own group as the root; then the path that it is told leads nowhere, and the root's files are its own.
 fn groups(root: &Path) -> Vec<Group> {
     let told = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut groups = Vec::new();

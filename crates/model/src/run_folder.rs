@@ -10,8 +10,8 @@
 //! model/           the finished model
 //! ```
 //!
-//! A checkpoint is a model folder (`config.json`, `model.safetensors`, `tokenizer.json`, …) with what the run needs to
-//! go on beside it:
+//! A checkpoint is a model folder (`config.json`, `model.safetensors`, `tokenizer.json`, …) with what the run
+//! needs to go on beside it:
 //!
 //! ```text
 //! optimizer.safetensors    the moments
@@ -83,8 +83,8 @@ pub fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(steps)
 }
 
-/// The checkpoint with the lowest validation loss so far, and its step, as the journal names it; none if no checkpoint
-/// was validated, or it is gone.
+/// The checkpoint with the lowest validation loss so far, and its step, as the journal names it; none if no
+/// checkpoint was validated, or it is gone.
 ///
 /// # Errors
 /// If the journal cannot be read.

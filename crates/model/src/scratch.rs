@@ -1,10 +1,11 @@
-//! What a call needs beside the tokens in flight: room for a layer's results, kept by the caller from call to call.
+//! What a call needs beside the tokens in flight: room for a layer's results, kept by the caller from call to
+//! call.
 
 use crate::work::Work;
 use offramp_kernels::Operand;
 
-/// Buffers of [`Llama::forward`](crate::Llama::forward) and [`Llama::head`](crate::Llama::head), and a count of what
-/// these calls cost. One serves any models and texts, one call at a time.
+/// Buffers of [`Llama::forward`](crate::Llama::forward) and [`Llama::head`](crate::Llama::head), and a count
+/// of what these calls cost. One serves any models and texts, one call at a time.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     pub(crate) normed: Vec<f32>,      // [rows, hidden]
@@ -42,8 +43,8 @@ impl Scratch {
         self.work
     }
 
-    /// Bytes that a layer's results of `rows` rows would take beyond those that are held: `width` values for each row,
-    /// `inner` of them in the widest.
+    /// Bytes that a layer's results of `rows` rows would take beyond those that are held: `width` values for
+    /// each row, `inner` of them in the widest.
     pub(crate) fn missing(&self, rows: usize, width: usize, inner: usize) -> u64 {
         let held = self.gated.capacity() / inner.max(1);
         if rows <= held {

@@ -9,14 +9,14 @@ use offramp_kernels::TernaryWeight;
 use offramp_kernels::bit_linear::{absmean, ternary};
 use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::strips::STRIP;
-use offramp_kernels::ternary::{self as strips, Input};
+use offramp_kernels::ternary::{self as strips, InputQuantization};
 
 /// Strips of codes −1, 0 and 1, and the step that they are multiplied by.
 #[derive(Clone, Debug)]
 pub(crate) struct TernaryMatrix {
     strips: Storage<u8>,
     step: f32,
-    input: Input,
+    input: InputQuantization,
     pub(crate) out_features: usize,
     pub(crate) in_features: usize,
 }
@@ -33,7 +33,7 @@ impl TernaryMatrix {
     ///
     /// # Errors
     /// If the matrix is too large or there is no memory for it.
-    pub(crate) fn pack(codes: &Codes, spec: &TensorSpec, input: Input) -> Result<Self> {
+    pub(crate) fn pack(codes: &Codes, spec: &TensorSpec, input: InputQuantization) -> Result<Self> {
         let [out_features, in_features] = spec.shape[..] else { unreachable!("a matrix has two sizes") };
         let bytes = strips::bytes(out_features, in_features).filter(|_| in_features <= strips::MAX_FEATURES);
         let bytes = bytes.ok_or_else(|| Error::memory(spec, u64::MAX))?;

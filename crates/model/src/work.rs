@@ -2,8 +2,9 @@
 
 use std::ops::{AddAssign, Sub};
 
-/// Bytes of weights, keys and values that are read, and operations (a multiplication and an addition are two) of the
-/// products and of attention; what is done once a number (norms, activations, rotations) is not counted.
+/// Bytes of weights, keys and values that are read, and operations (a multiplication and an addition are two)
+/// of the products and of attention; what is done once a number (norms, activations, rotations) is not
+/// counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Bytes read: weights once a call, however many rows share it.

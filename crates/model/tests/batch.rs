@@ -1,5 +1,5 @@
-//! Many texts in one call: whoever shares it, in whatever phase and order, a text's logits are those of the text alone,
-//! bit for bit; and texts that share blocks of a pool do not see each other.
+//! Many texts in one call: whoever shares it, in whatever phase and order, a text's logits are those of the
+//! text alone, bit for bit; and texts that share blocks of a pool do not see each other.
 
 use offramp_kernels::attend::BLOCK;
 use offramp_kernels::pool;

@@ -1,4 +1,5 @@
-//! Families of models: a text's bits whatever the cut, their folders in every format, and what random ones hold.
+//! Families of models: a text's bits whatever the cut, their folders in every format, and what random ones
+//! hold.
 
 use offramp_model::{
     Batch, Config, Format, Formats, Llama, Scratch, TensorKind, TensorSpec, Weights, checkpoint,
@@ -161,12 +162,14 @@ fn a_window_counts_as_what_it_reads() {
         }
         scratch.work()
     };
-    // Of 20 tokens the one at position p sees p + 1, or 5 at most: 210, or 90; in three layers of four heads of 10.
+    // Of 20 tokens the one at position p sees p + 1, or 5 at most: 210, or 90; in three layers of four heads
+    // of 10.
     for piece in [1, 20] {
         let saved = work(&plain, piece).operations - work(&windowed, piece).operations;
         assert_eq!(saved, 3 * 4 * 40 * (210 - 90), "{piece} tokens a call");
     }
-    // One by one as many positions are read; together all of them are, once. A position has 2 · 2 · 10 values of f32.
+    // One by one as many positions are read; together all of them are, once. A position has 2 · 2 · 10 values
+    // of f32.
     let position = 2 * 2 * 10 * 4;
     let saved = |piece| work(&plain, piece).bytes - work(&windowed, piece).bytes;
     assert_eq!((saved(1), saved(20)), (3 * position * (210 - 90), 0));

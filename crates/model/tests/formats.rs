@@ -1,6 +1,6 @@
 //! Number formats: what a model computes in each, and what a quantised folder is.
 
-use offramp_kernels::strips::Codes;
+use offramp_kernels::strips::StripFormat;
 use offramp_model::{Batch, Config, Format, Formats, Llama, Scratch, TensorSpec, Weights, checkpoint};
 use serde_json::{Value, json};
 use std::fs;
@@ -171,9 +171,9 @@ fn strips_lie_on_cache_lines_under_their_tensors_names() {
     };
     expect("model.embed_tokens.weight", "BF16", &[75, 72]);
     expect("model.norm.weight", "F32", &[72]);
-    expect("model.layers.1.mlp.down_proj.weight", "U8", &[3, Codes::Int4.strip_bytes(100)]);
-    expect("model.layers.1.self_attn.k_proj.weight", "U8", &[2, Codes::Int4.strip_bytes(72)]);
-    expect("lm_head.weight", "U8", &[3, Codes::Int8.strip_bytes(72)]);
+    expect("model.layers.1.mlp.down_proj.weight", "U8", &[3, StripFormat::Int4.strip_bytes(100)]);
+    expect("model.layers.1.self_attn.k_proj.weight", "U8", &[2, StripFormat::Int4.strip_bytes(72)]);
+    expect("lm_head.weight", "U8", &[3, StripFormat::Int8.strip_bytes(72)]);
     assert_eq!(fs::read(place.path("int4/tokenizer.json")).expect("a copy"), b"{}");
     assert_eq!(place.json("int4/generation_config.json"), place.json("f32/generation_config.json"));
     let expected = json!({
@@ -280,8 +280,8 @@ fn a_quantized_folder_that_lies_is_refused() {
         let header = header.replacen(from, to, 1).into_bytes();
         fs::write(&weights, [&bytes[..8], &header, &bytes[data..]].concat()).expect("room");
     };
-    let shape = format!("[3,{}]", Codes::Int8.strip_bytes(72));
-    with_header(&shape, &format!("[{},3]", Codes::Int8.strip_bytes(72)));
+    let shape = format!("[3,{}]", StripFormat::Int8.strip_bytes(72));
+    with_header(&shape, &format!("[{},3]", StripFormat::Int8.strip_bytes(72)));
     place.refuses("int8", &["has shape", "expected [3, 4224]"]);
     with_header("\"U8\"", "\"I8\"");
     place.refuses("int8", &["is of type I8", "as quantization_config in config.json says"]);
@@ -346,11 +346,11 @@ fn random_weights_depend_on_the_seed_alone() {
 #[test]
 fn bytes_are_those_that_are_held_and_read() {
     let matrices = 2 * [(72, 72), (36, 72), (36, 72), (72, 72), (100, 72), (100, 72), (72, 100)]
-        .map(|(rows, width)| Codes::Int4.bytes(rows, width).expect("few"))
+        .map(|(rows, width)| StripFormat::Int4.bytes(rows, width).expect("few"))
         .iter()
         .sum::<usize>();
     let (norms, embedding) = (5 * 72 * 4, 75 * 72 * 2);
-    let head = Codes::Int8.bytes(75, 72).expect("few");
+    let head = StripFormat::Int8.bytes(75, 72).expect("few");
     for tied in [false, true] {
         let model = Llama::random(config(tied), 1, &formats(Format::Int4, Format::Int8)).expect("memory");
         assert_eq!(model.bytes(), (matrices + norms + embedding + head) as u64);

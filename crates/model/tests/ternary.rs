@@ -196,7 +196,8 @@ fn header(path: &Path) -> (BTreeMap<String, Value>, usize, Vec<u8>) {
     (serde_json::from_slice(&bytes[8..data]).expect("JSON"), data, bytes)
 }
 
-/// Both of transformers' classes, and weights that it has unpacked, are one model if their scales are read as meant.
+/// Both of transformers' classes, and weights that it has unpacked, are one model if their scales are read as
+/// meant.
 #[test]
 fn every_kind_of_bitnet_is_read() {
     let place = Place::new(Some(BitLinear::V1));
@@ -313,7 +314,7 @@ fn random_weights_of_the_family_are_as_good_as_others() {
     let model = Llama::random(config(None), 1, &ternary_formats(None)).expect("memory");
     // Two bits a weight: strips of 32 rows, blocks of 64.
     let matrices = 2 * (64 * 64 * 2 + 32 * 64 * 2 + 128 * 64 * 3) / 4;
-    let head = offramp_kernels::strips::Codes::Int8.bytes(75, 64).expect("few");
+    let head = offramp_kernels::strips::StripFormat::Int8.bytes(75, 64).expect("few");
     let (norms, row) = (5 * 64 * 4, 64 * 2);
     assert_eq!(model.bytes_per_token(2), (matrices + norms + row + head) as u64);
 }

@@ -29,7 +29,7 @@ use error::Result;
 use folder::{FolderTemplates, TemplateText};
 use offramp_model::one_line;
 
-pub use clock::Clock;
+pub use clock::TemplateClock;
 pub use error::ChatTemplateError;
 pub use message::{Json, Message};
 
@@ -73,7 +73,7 @@ pub struct RenderOptions {
     /// Further variables of the template, such as `enable_thinking`.
     pub arguments: Vec<(String, Json)>,
     /// The time for `strftime_now`.
-    pub clock: Clock,
+    pub clock: TemplateClock,
 }
 
 impl ChatTemplate {

@@ -1,9 +1,9 @@
 //! Text in, text out: a model with its tokenizer, used as the files of its folder say.
 //!
-//! A [`Source`] names a model, and [`Source::open`] makes a [`Pipeline`] from it. The pipeline encodes
-//! prompts as `transformers` does ([`Pipeline::encode`]). It knows the folder's end-of-text tokens and its
-//! sampling options ([`Sampling`]). It generates text piece by piece ([`TextGeneration`]), and never shows
-//! half a character or a stop string.
+//! A [`ModelSource`] names a model, and [`ModelSource::open`] makes a [`Pipeline`] from it. The pipeline
+//! encodes prompts as `transformers` does ([`Pipeline::encode`]). It knows the folder's end-of-text tokens
+//! and its sampling options ([`Sampling`]). It generates text piece by piece ([`TextGeneration`]), and never
+//! shows half a character or a stop string.
 //!
 //! A [`Chat`] is a conversation. The folder's own [`ChatTemplate`] turns it into a prompt.
 //!
@@ -20,13 +20,13 @@ mod stop_strings;
 mod text_generation;
 
 pub use chat::Chat;
-pub use chat_template::{ChatTemplate, ChatTemplateError, Clock, Json, Message, RenderOptions};
+pub use chat_template::{ChatTemplate, ChatTemplateError, Json, Message, RenderOptions, TemplateClock};
 pub use error::{Error, Result};
 pub use generation_config::GenerationConfig;
 pub use pipeline::Pipeline;
 pub use sampling::{Sampling, UserSampling};
-pub use source::{Carried, Source};
-pub use text_generation::{Added, Finish, GeneratedText, Piece, Request, TextGeneration, Transcript};
+pub use source::{Carried, ModelSource};
+pub use text_generation::{Added, Finish, GeneratedText, Piece, TextGeneration, TextRequest, Transcript};
 
 /// How the text of a prompt becomes token ids.
 pub use offramp_text::PromptOptions;

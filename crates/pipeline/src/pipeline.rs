@@ -1,7 +1,7 @@
 //! A model with its tokenizer: encodes prompts, and holds the folder's rules for texts.
 
 use crate::source::ends_of_text;
-use crate::{Error, GenerationConfig, Request, Result, Sampling, TextGeneration, UserSampling};
+use crate::{Error, GenerationConfig, Result, Sampling, TextGeneration, TextRequest, UserSampling};
 use offramp_engine::{GenerateOptions, SamplingOptions, Session, Speculation};
 use offramp_model::Llama;
 use offramp_text::{PromptOptions, Tokenizer};
@@ -17,7 +17,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Combines what [`crate::Source::open`] has read.
+    /// Combines what [`crate::ModelSource::open`] has read.
     pub fn new(model: Llama, tokenizer: Tokenizer, generation: GenerationConfig) -> Self {
         let mut stop_tokens = ends_of_text(model.config(), &generation);
         if stop_tokens.is_empty() {
@@ -48,7 +48,7 @@ impl Pipeline {
     }
 
     /// Makes one more token end texts.
-    pub fn add_stop_token(&mut self, id: u32) {
+    pub(crate) fn add_stop_token(&mut self, id: u32) {
         if !self.stop_tokens.contains(&id) {
             self.stop_tokens.push(id);
         }
@@ -122,7 +122,7 @@ impl Pipeline {
     pub fn begin(
         &self,
         session: Session,
-        request: &Request<'_>,
+        request: &TextRequest<'_>,
         speculation: Speculation,
     ) -> Result<TextGeneration<'_>> {
         TextGeneration::new(self, session, request, speculation)

@@ -20,14 +20,14 @@ pub struct Carried {
 
 /// The place of a model.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum ModelSource {
     /// A Hugging Face folder.
     Folder(PathBuf),
     /// Files in memory.
     Carried(Carried),
 }
 
-impl Source {
+impl ModelSource {
     /// The model folder that `path` means: the folder itself, or the model of a run folder.
     ///
     /// # Errors

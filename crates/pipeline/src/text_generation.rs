@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 /// What to generate.
 #[derive(Clone, Debug)]
-pub struct Request<'a> {
+pub struct TextRequest<'a> {
     /// The token ids of the prompt.
     pub prompt: &'a [u32],
     /// The most new tokens.
@@ -94,7 +94,7 @@ impl<'p> TextGeneration<'p> {
     pub(crate) fn new(
         pipeline: &'p Pipeline,
         mut session: Session,
-        request: &Request<'_>,
+        request: &TextRequest<'_>,
         speculation: Speculation,
     ) -> Result<Self> {
         let transcript = Transcript::new(pipeline, request.prompt, request.stop)?;

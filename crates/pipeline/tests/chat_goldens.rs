@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use offramp_pipeline::{ChatTemplate, ChatTemplateError, Clock, Json, Message, RenderOptions};
+use offramp_pipeline::{ChatTemplate, ChatTemplateError, Json, Message, RenderOptions, TemplateClock};
 use offramp_text::{PromptOptions, Tokenizer};
 use serde::Deserialize;
 
@@ -76,7 +76,7 @@ impl Conversation {
             tools: self.tools.clone(),
             documents: self.documents.clone(),
             arguments: self.arguments.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-            clock: Clock::fixed(moment).expect("the goldens' moment"),
+            clock: TemplateClock::fixed(moment).expect("the goldens' moment"),
         }
     }
 }

@@ -5,7 +5,9 @@
 
 use offramp_engine::{Draft, SamplingOptions, Speculation, Workspace};
 use offramp_model::{Config, Formats, checkpoint};
-use offramp_pipeline::{Chat, Finish, Piece, Pipeline, PromptOptions, Request, Source, UserSampling};
+use offramp_pipeline::{
+    Chat, Finish, ModelSource, Piece, Pipeline, PromptOptions, TextRequest, UserSampling,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::ops::ControlFlow;
@@ -47,7 +49,7 @@ fn merge(keys: &mut Value, more: &Value) {
 }
 
 fn open(folder: &TempDir) -> Pipeline {
-    Source::resolve(folder.path()).unwrap().open(&Formats::default()).unwrap()
+    ModelSource::resolve(folder.path()).unwrap().open(&Formats::default()).unwrap()
 }
 
 fn encode(pipeline: &Pipeline, prompt: &str) -> Vec<u32> {
@@ -106,15 +108,15 @@ fn a_text_ends_where_either_file_says() {
     assert_eq!((stops, separator), (vec![599, im_end], Some(im_end)), "599 is no token of the tokenizer's");
 }
 
-fn request<'a>(prompt: &'a [u32], stop: &'a [String]) -> Request<'a> {
+fn request<'a>(prompt: &'a [u32], stop: &'a [String]) -> TextRequest<'a> {
     let sampling = SamplingOptions { temperature: 1.0, seed: 3, ..SamplingOptions::default() };
-    Request { prompt, max_new_tokens: 48, exit_layer: LAYERS, confidence: None, sampling, stop }
+    TextRequest { prompt, max_new_tokens: 48, exit_layer: LAYERS, confidence: None, sampling, stop }
 }
 
 /// Generates a text, and checks that its pieces are all of it.
 fn generate(
     pipeline: &Pipeline,
-    request: Request<'_>,
+    request: TextRequest<'_>,
     speculation: Speculation,
 ) -> (String, Finish, Vec<u32>) {
     let session = pipeline.session(request.prompt.len(), request.max_new_tokens).unwrap();
@@ -201,18 +203,18 @@ fn a_request_is_checked_before_anything_is_computed() {
     let stops = [String::new()];
     let base = request(&ids, &[]);
     let sampling = base.sampling;
-    let bad: [(Request<'_>, Speculation, &str); 7] = [
-        (Request { exit_layer: 9, ..base.clone() }, Speculation::off(), "exit"),
-        (Request { prompt: &long, ..base.clone() }, Speculation::off(), "97 tokens do not fit"),
-        (Request { prompt: &[700], ..base.clone() }, Speculation::off(), "700"),
-        (Request { stop: &stops, ..base.clone() }, Speculation::off(), "stop string"),
+    let bad: [(TextRequest<'_>, Speculation, &str); 7] = [
+        (TextRequest { exit_layer: 9, ..base.clone() }, Speculation::off(), "exit"),
+        (TextRequest { prompt: &long, ..base.clone() }, Speculation::off(), "97 tokens do not fit"),
+        (TextRequest { prompt: &[700], ..base.clone() }, Speculation::off(), "700"),
+        (TextRequest { stop: &stops, ..base.clone() }, Speculation::off(), "stop string"),
         (
-            Request { sampling: SamplingOptions { temperature: -1.0, ..sampling }, ..base.clone() },
+            TextRequest { sampling: SamplingOptions { temperature: -1.0, ..sampling }, ..base.clone() },
             Speculation::off(),
             "temperature",
         ),
         (
-            Request { sampling: SamplingOptions { top_p: 0.0, ..sampling }, ..base.clone() },
+            TextRequest { sampling: SamplingOptions { top_p: 0.0, ..sampling }, ..base.clone() },
             Speculation::off(),
             "top_p",
         ),
@@ -232,7 +234,8 @@ fn sampling_is_the_folders() {
     let sampling = pipeline.sampling(&UserSampling { temperature: Some(0.2), ..UserSampling::default() });
     assert_eq!((sampling.options.temperature, sampling.options.top_k), (0.2, 20));
     let broken = folder("gpt-2", json!({}), json!({"top_p": 7}));
-    let error = Source::resolve(broken.path()).unwrap().open(&Formats::default()).unwrap_err().to_string();
+    let error =
+        ModelSource::resolve(broken.path()).unwrap().open(&Formats::default()).unwrap_err().to_string();
     assert!(error.contains("top_p is 7") && error.contains("generation_config.json"), "{error}");
 }
 
@@ -243,7 +246,7 @@ fn the_templates_end_ends_an_answer() {
     let place = folder("chatml", json!({"eos_token_id": text}), json!({}));
     fs::write(place.path().join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
     fs::write(place.path().join("chat_template.jinja"), "{{ eos_token }}{{ messages[-1].content }}").unwrap();
-    let source = Source::resolve(place.path()).unwrap();
+    let source = ModelSource::resolve(place.path()).unwrap();
     let mut pipeline = source.open(&Formats::default()).unwrap();
     assert_eq!(pipeline.stop_tokens(), [text]);
     let mut chat = Chat::new(source.chat_template().unwrap(), None, &mut pipeline);

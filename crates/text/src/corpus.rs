@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use offramp_files::one_line;
 use record::CorpusRecord;
-use source::{Input, TextSource};
+use source::{CorpusInput, TextSource};
 
 pub(crate) use all_stories::{AllStories, Story, bytes};
 
@@ -117,7 +117,7 @@ impl Default for CorpusOptions {
 #[derive(Debug, Clone)]
 pub struct Corpus {
     path: PathBuf,
-    place: Input,
+    place: CorpusInput,
     format: CorpusFormat,
     text_column: String,
     bytes: u64,
@@ -176,14 +176,14 @@ impl Corpus {
     /// Checks the beginning of a file. A stream is not touched, because it can be read only once.
     pub(crate) fn check(&self) -> Result<()> {
         match self.place {
-            Input::File => self.stories().map(drop),
-            Input::Stream(_) => Ok(()),
+            CorpusInput::File => self.stories().map(drop),
+            CorpusInput::Stream(_) => Ok(()),
         }
     }
 
     /// From now on, keeps on disk what is read from a stream, so that it can be read again.
     pub(crate) fn keep(&self) -> Result<()> {
-        let Input::Stream(stream) = &self.place else { return Ok(()) };
+        let CorpusInput::Stream(stream) = &self.place else { return Ok(()) };
         let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         stream.keep().map_err(|e| Error::write(&std::env::temp_dir(), e))
     }

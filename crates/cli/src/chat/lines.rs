@@ -14,7 +14,7 @@ const QUOTES: &str = "\"\"\"";
 
 /// A line or block of input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Input {
+pub(super) enum UserInput {
     Message(String),
     Command(Command),
     /// An unknown command.
@@ -51,21 +51,21 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// If the input cannot be read, or is not text.
-    pub(super) fn next(&mut self, more: impl Fn()) -> Result<Option<Input>> {
+    pub(super) fn next(&mut self, more: impl Fn()) -> Result<Option<UserInput>> {
         let Some(line) = self.line()? else { return Ok(None) };
         if let Some(name) = line.strip_prefix('/') {
             return Ok(Some(match name.trim_end() {
-                "help" | "?" => Input::Command(Command::Help),
-                "reset" => Input::Command(Command::Reset),
-                "quit" | "exit" => Input::Command(Command::Quit),
-                name => Input::Unknown(name.to_owned()),
+                "help" | "?" => UserInput::Command(Command::Help),
+                "reset" => UserInput::Command(Command::Reset),
+                "quit" | "exit" => UserInput::Command(Command::Quit),
+                name => UserInput::Unknown(name.to_owned()),
             }));
         }
         let message = match line.trim_start().strip_prefix(QUOTES) {
             Some(first) => self.block(first.to_owned(), more)?,
             None => self.continued(line, more)?,
         };
-        Ok(Some(if message.trim().is_empty() { Input::Nothing } else { Input::Message(message) }))
+        Ok(Some(if message.trim().is_empty() { UserInput::Nothing } else { UserInput::Message(message) }))
     }
 
     /// Reads lines up to one that ends with quotes.
@@ -127,25 +127,25 @@ fn check_length(lines: String) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn all(input: &str) -> Vec<Input> {
+    fn all(input: &str) -> Vec<UserInput> {
         let mut lines = Lines::new(input.as_bytes());
         std::iter::from_fn(|| lines.next(|| ()).unwrap()).collect()
     }
 
-    fn message(text: &str) -> Input {
-        Input::Message(text.to_owned())
+    fn message(text: &str) -> UserInput {
+        UserInput::Message(text.to_owned())
     }
 
     #[test]
     fn lines_are_messages_or_commands() {
         assert_eq!(all("Hello\r\n  there \n"), [message("Hello"), message("  there ")]);
         assert_eq!(all("no end"), [message("no end")]);
-        assert_eq!(all("\n  \n"), [Input::Nothing, Input::Nothing]);
+        assert_eq!(all("\n  \n"), [UserInput::Nothing, UserInput::Nothing]);
         assert_eq!(
             all("/reset \n/quit\n/help"),
-            [Command::Reset, Command::Quit, Command::Help].map(Input::Command)
+            [Command::Reset, Command::Quit, Command::Help].map(UserInput::Command)
         );
-        assert_eq!(all("/srv is full\n"), [Input::Unknown("srv is full".to_owned())]);
+        assert_eq!(all("/srv is full\n"), [UserInput::Unknown("srv is full".to_owned())]);
         assert_eq!(all(" /srv is full\n"), [message(" /srv is full")]);
         assert_eq!(all(""), []);
     }

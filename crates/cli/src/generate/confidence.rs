@@ -1,7 +1,7 @@
 //! Confidence exits: the threshold is calibrated for an agreement, or given.
 
 use crate::number::grouped;
-use crate::progress::Progress;
+use crate::progress::ProgressBar;
 use crate::stories::{self, Reading};
 use anyhow::Result;
 use offramp_engine::ConfidenceExit;
@@ -63,7 +63,7 @@ impl Arguments {
         options: CalibrationOptions,
     ) -> Result<Calibration> {
         let stream = stories::open(&self.calibrate_on, reading, pipeline.tokenizer(), TOKENS + 1)?;
-        let mut progress = Progress::new(1);
+        let mut progress = ProgressBar::new(1);
         let mut show = |done: u64, total: u64| {
             progress.report(done, total, |left| {
                 format!("calibrated on {} of {} tokens, {left} left", grouped(done), grouped(total))

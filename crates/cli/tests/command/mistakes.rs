@@ -127,7 +127,7 @@ fn configs_that_lie() {
         ("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 0", "num_hidden_layers"),
         ("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "num_key_value_heads"),
         ("\"vocab_size\": 300", "\"vocab_size\": 301", "embed_tokens"),
-        ("\"attention_bias\": false", "\"attention_bias\": true", "attention_bias"),
+        ("\"attention_bias\": false", "\"attention_bias\": true", "q_proj.bias"),
         ("{", "[", "config.json"),
     ] {
         assert!(whole.contains(from), "{from} in {whole}");

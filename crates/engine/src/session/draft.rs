@@ -1,4 +1,5 @@
-//! Drafts within a session: the first layers run over one token after another, and the rest follows in one call.
+//! Drafts within a session: the first layers run over one token after another, and the rest follows in one
+//! call.
 
 use super::Session;
 use crate::climb::Climber;
@@ -15,8 +16,9 @@ pub(super) struct Ahead {
 }
 
 impl Session {
-    /// Begins a draft by the first `draft_layer` layers, at most as many as the session runs, with the one token that
-    /// was put into flight; `probe` is a depth above 0 at which the draft's tokens are to be read too.
+    /// Begins a draft by the first `draft_layer` layers, at most as many as the session runs, with the one
+    /// token that was put into flight; `probe` is a depth above 0 at which the draft's tokens are to be read
+    /// too.
     pub(crate) fn begin_draft(&mut self, draft_layer: usize, probe: Option<usize>) {
         let Self { ahead, flight, exit_layer, .. } = self;
         debug_assert_eq!((flight.hidden.tokens(), flight.depth), (1, 0));
@@ -40,16 +42,16 @@ impl Session {
         Ok(())
     }
 
-    /// The draft's newest token on its way to the depth that is probed, if that is the nearer one, or to the depth that
-    /// drafts.
+    /// The draft's newest token on its way to the depth that is probed, if that is the nearer one, or to the
+    /// depth that drafts.
     pub(crate) fn newest_climber(&mut self) -> Climber<'_> {
         let Self { cache, ahead: Ahead { newest, depth, probe, .. }, flight, .. } = self;
         let to = probe.filter(|probe| *depth < *probe).map_or(flight.depth, |probe| probe.min(flight.depth));
         Climber { cache, hidden: newest, depth, to, exits: None }
     }
 
-    /// Notes the newest token where it stands: it may have reached the depth that is probed, or the one that drafts.
-    /// Whether it has reached the latter.
+    /// Notes the newest token where it stands: it may have reached the depth that is probed, or the one that
+    /// drafts. Whether it has reached the latter.
     pub(crate) fn newest_arrived(&mut self) -> bool {
         let Self { ahead, flight, .. } = self;
         if ahead.probe == Some(ahead.depth) {
@@ -68,7 +70,8 @@ impl Session {
         Some(self.climber(probe))
     }
 
-    /// The draft's tokens as they were at the depth that is probed: after [`Session::probe_climber`] was there.
+    /// The draft's tokens as they were at the depth that is probed: after [`Session::probe_climber`] was
+    /// there.
     pub(crate) fn probed(&mut self) -> &Hidden {
         let Self { ahead, flight, .. } = self;
         if ahead.probed.tokens() == 0 && ahead.probe == Some(flight.depth) {

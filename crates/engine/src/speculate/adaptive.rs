@@ -1,10 +1,11 @@
 //! The policy that chooses exit layer and draft length while it runs: no knobs.
 //!
-//! Before each round it asks which exit and which length give a token soonest, by what drafting and verifying took so
-//! far ([`Costs`]) and by how often each exit was right ([`Chances`]); during the round it goes on with the draft as
-//! long as the next token is expected to save more than it costs. Exits that do not draft are seen in passing: their
-//! states are computed anyway, and now and then a head is spent on them. What may come to nothing is kept within a
-//! [`Budget`]: on a text where no exit is ever right, this is plain decoding and 2 % of work.
+//! Before each round it asks which exit and which length give a token soonest, by what drafting and verifying
+//! took so far ([`Costs`]) and by how often each exit was right ([`Chances`]); during the round it goes on
+//! with the draft as long as the next token is expected to save more than it costs. Exits that do not draft
+//! are seen in passing: their states are computed anyway, and now and then a head is spent on them. What may
+//! come to nothing is kept within a [`Budget`]: on a text where no exit is ever right, this is plain decoding
+//! and 2 % of work.
 
 use super::costs::{Clock, Costs};
 use super::lesson::Lesson;
@@ -33,8 +34,8 @@ impl Adaptive {
         Self { clock: Clock::Bytes, state: None }
     }
 
-    /// The exits that it considers in a model of `depth` layers, shallow first: a twelfth, an eighth, a sixth, a quarter, a
-    /// third and a half of the depth.
+    /// The exits that it considers in a model of `depth` layers, shallow first: a twelfth, an eighth, a
+    /// sixth, a quarter, a third and a half of the depth.
     pub fn exits(depth: usize) -> Vec<usize> {
         state::exits(depth)
     }
@@ -44,8 +45,8 @@ impl Adaptive {
         self.state.as_ref().map_or(&[], |state| &state.chosen)
     }
 
-    /// Prepares to plan for a model: what was learnt of another model, head or depth is forgotten, and with another
-    /// number of threads what everything takes.
+    /// Prepares to plan for a model: what was learnt of another model, head or depth is forgotten, and with
+    /// another number of threads what everything takes.
     pub(crate) fn know(&mut self, model: &Llama, head: Option<&DraftHead>, depth: usize) {
         let subject = Subject { model: model.id(), head: head.map(DraftHead::id), depth };
         let clock = self.clock;
@@ -68,7 +69,8 @@ impl Adaptive {
         self.known().chances.at(exit_layer, margin)
     }
 
-    /// Whether to draft one more, when all `rows` so far are accepted with `chance`, beside so many texts that draft.
+    /// Whether to draft one more, when all `rows` so far are accepted with `chance`, beside so many texts
+    /// that draft.
     pub(super) fn goes_on(&mut self, exit_layer: usize, rows: usize, chance: f64, drafting: usize) -> bool {
         let state = self.known();
         let next = state.chances.of(exit_layer);

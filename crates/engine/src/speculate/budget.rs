@@ -1,13 +1,14 @@
 //! How much speculation may cost while nothing comes of it.
 //!
-//! The unit is a plain token's work, in bytes or operations, whichever the larger share. What is granted over the
-//! first 256 tokens sums to 2 % of theirs, and from then on to less; beyond it, only tokens that agreed earn.
+//! The unit is a plain token's work, in bytes or operations, whichever the larger share. What is granted over
+//! the first 256 tokens sums to 2 % of theirs, and from then on to less; beyond it, only tokens that agreed
+//! earn.
 
 /// Granted at the start, and with each token: for probes, and for drafts that are rejected.
 const PROBES: (f64, f64) = (0.9, 0.01);
 const DRAFTS: (f64, f64) = (0.38, 0.005);
-/// What a token that agreed earns: with one in four of them accepted, drafts of one token still just pay on machines
-/// whose limit is the memory, and so many are let through.
+/// What a token that agreed earns: with one in four of them accepted, drafts of one token still just pay on
+/// machines whose limit is the memory, and so many are let through.
 const EARNED: (f64, f64) = (0.1, 4.0);
 /// No more is put by for bad times.
 const MOST: (f64, f64) = (1.0, 32.0);
@@ -44,7 +45,8 @@ impl Budget {
         self.drafts -= work;
     }
 
-    /// A round is over that gave `tokens` tokens, and in which `agreed` choices of an exit were the full model's.
+    /// A round is over that gave `tokens` tokens, and in which `agreed` choices of an exit were the full
+    /// model's.
     pub(crate) fn earn(&mut self, tokens: usize, agreed: usize) {
         let grow = |held: f64, each: f64, earned: f64, most: f64| {
             let granted = held + tokens as f64 * each;

@@ -1,9 +1,10 @@
 //! How likely each exit says what the full model says.
 //!
-//! The chance of an exit is a sum in logits: how easy the text is at present, which all exits share, and how much better
-//! or worse this exit is than others. Both are beliefs with a variance, moved by every choice that is compared with the
-//! full model's (an extended Kalman filter in one number each). What is hard for one exit is hard for all: where two
-//! exits were asked about the same token, the difference between them says far more than either alone.
+//! The chance of an exit is a sum in logits: how easy the text is at present, which all exits share, and how
+//! much better or worse this exit is than others. Both are beliefs with a variance, moved by every choice
+//! that is compared with the full model's (an extended Kalman filter in one number each). What is hard for
+//! one exit is hard for all: where two exits were asked about the same token, the difference between them
+//! says far more than either alone.
 
 use super::margins::Margins;
 
@@ -20,7 +21,8 @@ const EXIT: f64 = 0.25;
 /// What they gain with each token: texts change, exits hardly.
 const EASE_DRIFTS: f64 = 0.001;
 const EXIT_DRIFTS: f64 = 0.0005;
-/// The first layers bring an exit nearer to the whole than later ones do: as this power of the depth, by a guess.
+/// The first layers bring an exit nearer to the whole than later ones do: as this power of the depth, by a
+/// guess.
 const FIRST_LAYERS: f64 = 0.3;
 /// How much less the difference of two exits at one token is worth to chance than the two alone.
 const SHARED: f64 = 0.25;
@@ -90,8 +92,8 @@ impl Chances {
         exit.map_or(0.5, |exit| exit.margins.chance(margin, self.of(layer)))
     }
 
-    /// An exit's choice of `margin` was or was not the full model's; `beside` is another exit's at the same token, that
-    /// was told of before.
+    /// An exit's choice of `margin` was or was not the full model's; `beside` is another exit's at the same
+    /// token, that was told of before.
     pub(crate) fn saw(&mut self, layer: usize, margin: f32, equal: bool, beside: Option<(usize, bool)>) {
         let residual = |layer: usize, equal: bool| f64::from(u8::from(equal)) - self.of(layer);
         let mut residual_here = residual(layer, equal);

@@ -5,12 +5,12 @@ use offramp_model::{DraftHead, Llama};
 
 /// Rows of a call whose time is remembered; longer calls, which prompts make, say little of short ones.
 const ROWS: usize = 128;
-/// Weight of a new sample, once there are some: before, it is their mean. One that is longer by more than this factor (the
-/// machine was elsewhere) counts as that.
+/// Weight of a new sample, once there are some: before, it is their mean. One that is longer by more than
+/// this factor (the machine was elsewhere) counts as that.
 const NEW: f64 = 0.15;
 const FARTHEST: f64 = 1.5;
-/// How much longer a call takes for each row beyond the first, as long as nobody has seen one: reading weights is most
-/// of it.
+/// How much longer a call takes for each row beyond the first, as long as nobody has seen one: reading
+/// weights is most of it.
 const ROW: f64 = 0.03;
 /// What that guess counts beside what was seen, in squared rows.
 const GUESS: f64 = 1.0;
@@ -116,8 +116,8 @@ impl ByRows {
         }
     }
 
-    /// A straight line through what was seen, most of all near `rows`: a call takes as long for a few rows as for one,
-    /// and longer in proportion for many, so that no one line serves for all.
+    /// A straight line through what was seen, most of all near `rows`: a call takes as long for a few rows as
+    /// for one, and longer in proportion for many, so that no one line serves for all.
     fn at(&self, rows: usize) -> f64 {
         let rows = rows.max(1) as f64;
         if self.seen.is_empty() {

@@ -26,15 +26,16 @@ impl Company {
         self.texts + self.others
     }
 
-    /// How much more of a plain token's bytes a call costs that only these texts share: plain tokens share theirs with
-    /// the others, too.
+    /// How much more of a plain token's bytes a call costs that only these texts share: plain tokens share
+    /// theirs with the others, too.
     pub(super) fn spread(&self) -> f64 {
         self.rows() as f64 / self.texts as f64
     }
 }
 
 impl Drafts<'_> {
-    /// The length at which a token comes soonest, and in how many seconds, if each is accepted with its text's chance.
+    /// The length at which a token comes soonest, and in how many seconds, if each is accepted with its
+    /// text's chance.
     pub(super) fn soonest(&self, costs: &Costs, depth: usize, company: Company) -> (usize, f64) {
         let mut best = (0, f64::INFINITY);
         let (mut accepted, mut rows) = (vec![1.0; self.chances.len()], company.rows());

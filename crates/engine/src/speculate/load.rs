@@ -2,8 +2,8 @@
 
 use offramp_model::{DraftHead, Llama, Work};
 
-/// The work of one layer, the head, and the head that drafts, for one token; attention is as much for every token of
-/// either way, and left out.
+/// The work of one layer, the head, and the head that drafts, for one token; attention is as much for every
+/// token of either way, and left out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     layer: Work,

@@ -1,7 +1,7 @@
 //! How likely a choice is right, by how sure the exit was.
 
-/// Margins that part sure choices from unsure ones, in the exit's mean margins: what is much in one model and at one
-/// temperature is little in another.
+/// Margins that part sure choices from unsure ones, in the exit's mean margins: what is much in one model and
+/// at one temperature is little in another.
 const EDGES: [f64; 7] = [0.1, 0.25, 0.5, 0.8, 1.2, 2.0, 3.5];
 /// How the odds differ between them before any was seen.
 const ODDS: [f64; EDGES.len() + 1] = [0.5, 0.6, 0.75, 0.9, 1.1, 1.4, 2.0, 3.0];

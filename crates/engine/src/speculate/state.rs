@@ -50,8 +50,8 @@ pub(super) struct State {
     pub(super) chosen: Vec<Chosen>,
 }
 
-/// The exits that the policy considers in a model of `depth` layers, shallow first: a twelfth, an eighth, a sixth, a
-/// quarter, a third and a half of the depth.
+/// The exits that the policy considers in a model of `depth` layers, shallow first: a twelfth, an eighth, a
+/// sixth, a quarter, a third and a half of the depth.
 pub(super) fn exits(depth: usize) -> Vec<usize> {
     let mut exits: Vec<usize> = PARTS.iter().map(|part| depth.div_ceil(*part)).collect();
     exits.retain(|&exit| exit < depth);
@@ -107,7 +107,8 @@ impl State {
         others.map(hope).filter(|hope| hope.1 < pace).min_by(|a, b| a.1.total_cmp(&b.1)).map(|hope| hope.0)
     }
 
-    /// Seconds of one more token of a draft, beside as many of other texts: its layers, and a row more to verify.
+    /// Seconds of one more token of a draft, beside as many of other texts: its layers, and a row more to
+    /// verify.
     pub(super) fn of_another(&self, exit_layer: usize, rows: usize, drafting: usize) -> f64 {
         let (texts, all) = (self.company.texts, self.company.others + self.company.texts * rows);
         let verify = |rows| self.costs.layers(self.depth - exit_layer, rows) + self.costs.head(rows);

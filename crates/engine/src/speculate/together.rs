@@ -16,8 +16,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) space: usize,
 }
 
-/// Plans for all texts of a step that ask, beside `others` that have a row each: what a draft costs depends on who shares
-/// it, so that texts of one model, head and depth get theirs together.
+/// Plans for all texts of a step that ask, beside `others` that have a row each: what a draft costs depends
+/// on who shares it, so that texts of one model, head and depth get theirs together.
 pub(crate) fn plan_together(asking: &mut [&mut Asking<'_>], others: usize) -> Vec<Plan> {
     let mut plans = vec![Plan::plain(0); asking.len()];
     let subjects: Vec<Subject> = asking.iter_mut().map(|one| one.adaptive.known().subject).collect();

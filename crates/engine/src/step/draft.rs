@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Drafts as planned. Texts that do not draft go along as far as the shallowest draft, so that these layers are read
-/// once less.
+/// Drafts as planned. Texts that do not draft go along as far as the shallowest draft, so that these layers
+/// are read once less.
 pub(super) fn draft(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Result<()> {
     for turn in turns.iter_mut().filter(|turn| turn.drafts) {
         // Without a draft, the token waits where it is probed.
@@ -60,7 +60,8 @@ fn members<'m, 't>(turns: &'m mut [Turn<'t>], indices: &[usize]) -> Vec<&'m mut 
     turns.iter_mut().enumerate().filter(|(index, _)| indices.contains(index)).map(|(_, turn)| turn).collect()
 }
 
-/// Runs the newest token of the active texts up to the depths that draft; with `along`, the others to that depth.
+/// Runs the newest token of the active texts up to the depths that draft; with `along`, the others to that
+/// depth.
 fn extend(
     model: &Arc<Llama>,
     turns: &mut [Turn<'_>],
@@ -73,7 +74,8 @@ fn extend(
     while !arrived {
         let climbers = turns.iter_mut().enumerate().filter_map(|(index, turn)| match along {
             _ if is_active(&index) => Some(turn.session.newest_climber()),
-            Some(depth) if !turn.drafts => {
+            // A token that may leave looks at its exits on one way up.
+            Some(depth) if !turn.drafts && !turn.session.is_leaving() => {
                 let depth = depth.min(turn.session.exit_layer());
                 Some(turn.session.climber(depth))
             }
@@ -91,8 +93,8 @@ fn extend(
 /// The states of a text that a head is to read.
 type States = for<'h> fn(&'h mut Turn<'_>) -> (&'h Hidden, Range<usize>);
 
-/// Reads the states of some texts by the heads that draft for them, and hands each text the logits of its own,
-/// `[rows, vocab]`; texts that draft by the same head ask it together.
+/// Reads the states of some texts by the heads that draft for them, and hands each text the logits of its
+/// own, `[rows, vocab]`; texts that draft by the same head ask it together.
 fn read(
     model: &Llama,
     turns: &mut [&mut Turn<'_>],

@@ -3,8 +3,8 @@
 use super::turn::Turn;
 use crate::speculate::{Asking, Plan, Policy, plan_together};
 
-/// Plans a step: fixed drafts as far as there is space for them, and those of the adaptive policy together, since what a
-/// draft costs depends on who shares it.
+/// Plans a step: fixed drafts as far as there is space for them, and those of the adaptive policy together,
+/// since what a draft costs depends on who shares it.
 pub(crate) fn plan(turns: &mut [Turn<'_>]) {
     let others = turns.iter().filter(|turn| !turn.may_draft() || !turn.speculation.is_auto());
     let others = others.filter(|turn| turn.progress.newest().is_some()).count();

@@ -1,4 +1,5 @@
-//! The head says what the full model chooses at every row that is read, and drafts count as far as they agree.
+//! The head says what the full model chooses at every row that is read, and drafts count as far as they
+//! agree.
 
 use super::turn::Turn;
 use crate::Result;

@@ -112,7 +112,8 @@ fn below_an_exit_of_the_session_it_drafts_with_less_than_that() {
     assert!(auto.1 > 20);
 }
 
-/// Both of one shape: what an exit of the one was worth says nothing of the other, nor what one head cost of another.
+/// Both of one shape: what an exit of the one was worth says nothing of the other, nor what one head cost of
+/// another.
 #[test]
 fn what_it_learnt_of_one_model_or_head_it_forgets_with_another() {
     let (agrees, differs) = (deep(4, 0.0), deep(23, 1e3));

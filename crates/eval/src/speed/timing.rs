@@ -15,7 +15,7 @@ const WARM_UP: usize = 2;
 const PAIRS: usize = 2;
 
 /// A session and its times so far.
-pub(super) struct Timed {
+pub(super) struct TimedSession {
     session: Session,
     workspace: Workspace,
     /// The prompt, then the tokens that are decoded.
@@ -35,7 +35,7 @@ pub(super) struct Samples {
     verify: Vec<VerifySample>,
 }
 
-impl Timed {
+impl TimedSession {
     pub(super) fn new(model: &Arc<Llama>, options: &SpeedOptions, exits: &[usize]) -> Result<Self> {
         let vocab = model.config().vocab_size;
         // Speed does not depend on which tokens these are; they are spread over the vocabulary.

@@ -278,8 +278,8 @@ fn scores<V: Vector, const R: usize, const W: usize>(
     }
 }
 
-/// Replaces a row's scores by weights relative to the largest score so far, and adds them to `sums`; returns by
-/// what everything before must be multiplied.
+/// Replaces a row's scores by weights relative to the largest score so far, and adds them to `sums`; returns
+/// by what everything before must be multiplied.
 #[inline(always)]
 fn weigh<V: Vector>(like: V, scores: &mut [f32; BLOCK], largest: &mut f32, sums: &mut [f32; LANES]) -> f32 {
     let scores = scores.as_chunks_mut::<LANES>().0;

@@ -49,11 +49,12 @@ impl AttentionHeads {
         self.kv_heads * self.group * self.head_dim
     }
 
-    /// Attends from the rows of each text to its own cache; the texts' rows follow one another. A row's arithmetic is
-    /// the same whatever other rows, texts and threads share the call.
+    /// Attends from the rows of each text to its own cache; the texts' rows follow one another. A row's
+    /// arithmetic is the same whatever other rows, texts and threads share the call.
     ///
     /// # Shapes
-    /// `queries`, `out`: `[rows of all texts, kv_heads · group, head_dim]`; queries are scaled by `1 / √head_dim`
+    /// `queries`, `out`: `[rows of all texts, kv_heads · group, head_dim]`; queries are scaled by `1 /
+    /// √head_dim`
     ///
     /// # Panics
     /// If they are not, or a cache lacks blocks.

@@ -8,8 +8,8 @@ pub(crate) const LANES: usize = 16;
 
 /// 16 floats.
 ///
-/// A vector is made like one that is there: whoever has one has a processor for them, so that everything here is
-/// safe, and the first one is made by the function of an instruction set.
+/// A vector is made like one that is there: whoever has one has a processor for them, so that everything here
+/// is safe, and the first one is made by the function of an instruction set.
 pub(crate) trait Vector: Copy {
     fn splat(self, x: f32) -> Self;
     fn load(self, from: &[f32; LANES]) -> Self;

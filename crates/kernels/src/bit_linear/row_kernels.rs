@@ -4,12 +4,12 @@ use super::Activations;
 
 /// Quantizes a row. Returns its step and the sum of its codes.
 #[inline(always)]
-pub(crate) fn quantise_row<const FMA: bool>(
+pub(crate) fn quantize_row<const FMA: bool>(
     activations: Activations,
     x: &[f32],
     codes: &mut [i8],
 ) -> (f32, i32) {
-    let step = super::quantise(activations, x, codes);
+    let step = super::quantize(activations, x, codes);
     (step, codes.iter().map(|&code| i32::from(code)).sum())
 }
 

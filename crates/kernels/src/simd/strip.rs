@@ -8,7 +8,7 @@ use super::vector::{Dot, FEW_REGISTERS, FOUR_BIT_STEPS};
 use crate::columns::ColumnsMut;
 use crate::factors::StripFactors;
 use crate::strips::block_quantized::BlockQuantized;
-use crate::strips::layout::{Codes, QUAD, SCALES, STRIP};
+use crate::strips::layout::{QUAD, SCALES, STRIP, StripFormat};
 use half::bf16;
 
 /// Bytes of a strip's rows at four k.
@@ -41,8 +41,8 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
             // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements.
             unsafe {
                 match codes {
-                    Codes::Int8 => with_tokens::<S, Int8, VECTORS>(tokens, strip, out),
-                    Codes::Int4 => with_tokens::<S, Int4, VECTORS>(tokens, strip, out),
+                    StripFormat::Int8 => with_tokens::<S, Int8, VECTORS>(tokens, strip, out),
+                    StripFormat::Int4 => with_tokens::<S, Int4, VECTORS>(tokens, strip, out),
                 }
             }
         }
@@ -103,7 +103,7 @@ impl StripOut {
 /// # Safety
 /// Of all functions: the processor must have the instructions of `S`.
 trait StripArithmetic<S: Dot> {
-    const CODES: Codes;
+    const CODES: StripFormat;
     /// Quads of k in a stored vector.
     const QUADS: usize;
     /// One quad's codes, ready for all tokens.
@@ -119,7 +119,7 @@ struct Int8;
 struct Int4;
 
 impl<S: Dot> StripArithmetic<S> for Int8 {
-    const CODES: Codes = Codes::Int8;
+    const CODES: StripFormat = StripFormat::Int8;
     const QUADS: usize = 1;
     type Ready = S::Bytes;
     type Sum = S::I32;
@@ -149,10 +149,10 @@ impl<S: Dot> StripArithmetic<S> for Int8 {
 }
 
 // A block's quads are few enough for one sum of small codes.
-const _: () = assert!(Codes::Int4.block() / QUAD <= FOUR_BIT_STEPS);
+const _: () = assert!(StripFormat::Int4.block() / QUAD <= FOUR_BIT_STEPS);
 
 impl<S: Dot> StripArithmetic<S> for Int4 {
-    const CODES: Codes = Codes::Int4;
+    const CODES: StripFormat = StripFormat::Int4;
     const QUADS: usize = 2;
     type Ready = S::Stored;
     type Sum = S::Small;

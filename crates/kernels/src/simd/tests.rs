@@ -8,8 +8,8 @@ use super::{row_major, strip, ternary};
 use crate::columns::ColumnsMut;
 use crate::dispatch::available;
 use crate::factors::{RowFactors, StripFactors, TernaryFactors};
-use crate::strips::{self, BlockQuantizer, Codes, STRIP};
-use crate::ternary::{Input, RowQuantizer};
+use crate::strips::{self, BlockQuantizer, STRIP, StripFormat};
+use crate::ternary::{InputQuantization, RowQuantizer};
 use half::bf16;
 
 /// `LANES` lanes. With `WIDE` its sums of small codes have 32 bits and it has 32 registers, as AVX-512 and
@@ -180,7 +180,9 @@ const SIZES: [(usize, usize); 5] = [(1, 1), (31, 33), (33, 64), (70, 130), (40, 
 #[test]
 fn strips_are_those_of_the_reference_at_every_shape_of_vectors() {
     let table = available()[0];
-    for ((rows, k), codes) in SIZES.into_iter().flat_map(|size| [(size, Codes::Int8), (size, Codes::Int4)]) {
+    for ((rows, k), codes) in
+        SIZES.into_iter().flat_map(|size| [(size, StripFormat::Int8), (size, StripFormat::Int4)])
+    {
         let weight = numbers(rows * k, 1);
         let mut packed = vec![0; codes.bytes(rows, k).expect("it fits")];
         let each = packed.chunks_mut(codes.strip_bytes(k)).zip(weight.chunks(STRIP * k));
@@ -220,7 +222,7 @@ fn ternary_strips_are_those_of_the_reference_at_every_shape_of_vectors() {
         each.for_each(|(strip, rows)| crate::ternary::pack(rows, k, strip));
         for tokens in (1..=9).chain([17]) {
             let mut quantizer = RowQuantizer::default();
-            quantizer.quantize(table, Input::ALL[input], &numbers(tokens * k, 4), k);
+            quantizer.quantize(table, InputQuantization::ALL[input], &numbers(tokens * k, 4), k);
             let factors = TernaryFactors { x: quantizer.tokens(), weight: &packed, step: 0.3 };
             let product = |by: &dyn Fn(TernaryFactors<'_>, ColumnsMut<'_>)| {
                 let mut out = vec![f32::NAN; tokens * rows];

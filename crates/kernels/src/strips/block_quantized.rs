@@ -1,6 +1,6 @@
 //! Tokens in int8 with a scale for each block: how they lie, and how one token is quantized.
 
-use super::layout::Codes;
+use super::layout::StripFormat;
 use crate::rounding::nearest_i32;
 
 /// Most tokens that are not padded to whole tiles: no table multiplies fewer of them in tiles.
@@ -21,7 +21,7 @@ pub struct BlockQuantized<'a> {
 impl<'a> BlockQuantized<'a> {
     /// # Panics
     /// If these are not so many tokens, quantized for `codes`.
-    pub(crate) fn check(&self, codes: Codes, tokens: usize) {
+    pub(crate) fn check(&self, codes: StripFormat, tokens: usize) {
         let Self { blocks, places, block, .. } = *self;
         assert!(tokens <= places && block == codes.block(), "{tokens} tokens in blocks of {}", codes.block());
         assert_eq!(self.codes.len(), blocks * places * block, "codes of {places} tokens");
@@ -57,7 +57,7 @@ pub(crate) struct TokenMut<'a> {
 /// `codes = round(127 · x / max|x|)` and `scale = max|x| / 127`. A value that is not finite makes the scale
 /// of its block not finite.
 #[inline(always)]
-pub(crate) fn quantize_token<const FMA: bool>(x: &[f32], codes: Codes, out: TokenMut<'_>) {
+pub(crate) fn quantize_token<const FMA: bool>(x: &[f32], codes: StripFormat, out: TokenMut<'_>) {
     match codes.block() {
         64 => blocks::<64>(x, codes.zero(), out),
         _ => blocks::<32>(x, codes.zero(), out),

@@ -4,7 +4,7 @@
 mod tests;
 
 use super::block_quantized::{BlockQuantized, FEW, TokenMut};
-use super::layout::Codes;
+use super::layout::StripFormat;
 use crate::aligned::Aligned;
 use crate::table::{TILE_TOKENS, Table};
 use crate::team;
@@ -25,7 +25,7 @@ impl BlockQuantizer {
     ///
     /// # Panics
     /// If `x` has not this shape.
-    pub fn quantize(&mut self, table: &Table, codes: Codes, x: &[f32], in_features: usize) {
+    pub fn quantize(&mut self, table: &Table, codes: StripFormat, x: &[f32], in_features: usize) {
         self.quantize_on(1, table, codes, x, in_features);
     }
 
@@ -34,7 +34,7 @@ impl BlockQuantizer {
         &mut self,
         threads: usize,
         table: &Table,
-        codes: Codes,
+        codes: StripFormat,
         x: &[f32],
         in_features: usize,
     ) {

@@ -9,14 +9,14 @@ pub(crate) const QUAD: usize = 4;
 
 /// The number format of a strip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Codes {
+pub enum StripFormat {
     /// −127 to 127 in a byte; with its scale 8.25 bits a weight.
     Int8,
     /// −8 to 7, two in a byte; with its scale 4.5 bits a weight.
     Int4,
 }
 
-impl Codes {
+impl StripFormat {
     /// Consecutive weights of a row that share a scale.
     pub const fn block(self) -> usize {
         match self {

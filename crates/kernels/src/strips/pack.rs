@@ -1,6 +1,6 @@
 //! Packs floats into strips, and unpacks them.
 
-use super::layout::{Codes, SCALES, STRIP};
+use super::layout::{SCALES, STRIP, StripFormat};
 use super::pack_strip::place;
 use crate::dispatch::active;
 use half::bf16;
@@ -13,8 +13,8 @@ use half::bf16;
 /// makes its block's scale NaN, so that no product hides it.
 ///
 /// # Panics
-/// If there are more rows, or `strip` is not [`Codes::strip_bytes`] long.
-pub fn pack(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
+/// If there are more rows, or `strip` is not [`StripFormat::strip_bytes`] long.
+pub fn pack(codes: StripFormat, rows: &[f32], in_features: usize, strip: &mut [u8]) {
     assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
     assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
     (active().pack)(codes, rows, in_features, strip);
@@ -23,8 +23,8 @@ pub fn pack(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
 /// The weights of a strip's first rows, as many as `rows` `[rows, in_features]` has room for.
 ///
 /// # Panics
-/// If these are more than [`STRIP`], or `strip` is not [`Codes::strip_bytes`] long.
-pub fn unpack(codes: Codes, strip: &[u8], in_features: usize, rows: &mut [f32]) {
+/// If these are more than [`STRIP`], or `strip` is not [`StripFormat::strip_bytes`] long.
+pub fn unpack(codes: StripFormat, strip: &[u8], in_features: usize, rows: &mut [f32]) {
     assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
     assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
     for (row, values) in rows.chunks_exact_mut(in_features).enumerate() {

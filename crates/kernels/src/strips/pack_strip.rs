@@ -1,6 +1,6 @@
 //! Packs one strip: how the scales are chosen, and where each code goes.
 
-use super::layout::{Codes, QUAD, SCALES, STRIP};
+use super::layout::{QUAD, SCALES, STRIP, StripFormat};
 use crate::rounding::{nearest, nearest_i32};
 use half::bf16;
 
@@ -11,15 +11,20 @@ const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
 
 /// Nothing here is fused, so that the same weights give the same strips in every table.
 #[inline(always)]
-pub(crate) fn pack_strip<const FMA: bool>(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
+pub(crate) fn pack_strip<const FMA: bool>(
+    codes: StripFormat,
+    rows: &[f32],
+    in_features: usize,
+    strip: &mut [u8],
+) {
     match codes {
-        Codes::Int8 => pack_blocks::<64>(codes, rows, in_features, strip),
-        Codes::Int4 => pack_blocks::<32>(codes, rows, in_features, strip),
+        StripFormat::Int8 => pack_blocks::<64>(codes, rows, in_features, strip),
+        StripFormat::Int4 => pack_blocks::<32>(codes, rows, in_features, strip),
     }
 }
 
 #[inline(always)]
-fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usize, strip: &mut [u8]) {
+fn pack_blocks<const BLOCK: usize>(codes: StripFormat, rows: &[f32], in_features: usize, strip: &mut [u8]) {
     for (index, block) in strip.chunks_exact_mut(codes.block_bytes()).enumerate() {
         block.fill(0);
         let first = index * BLOCK;
@@ -31,8 +36,8 @@ fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usiz
             }
             let scale = match codes {
                 _ if weights.iter().fold(false, |odd, weight| odd | !weight.is_finite()) => bf16::NAN,
-                Codes::Int8 => bf16::from_f32(largest(&weights).abs() / 127.0),
-                Codes::Int4 => fitted_scale(&weights),
+                StripFormat::Int8 => bf16::from_f32(largest(&weights).abs() / 127.0),
+                StripFormat::Int4 => fitted_scale(&weights),
             };
             let found = round_all(&weights, scale.to_f32(), codes);
             put(codes, block, row, &found, scale);
@@ -42,7 +47,7 @@ fn pack_blocks<const BLOCK: usize>(codes: Codes, rows: &[f32], in_features: usiz
 
 /// Writes a row's share of a block.
 #[inline(always)]
-fn put(codes: Codes, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
+fn put(codes: StripFormat, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
     for (k, &code) in found.iter().enumerate() {
         let code = (code + codes.zero()) as u8;
         let (byte, shift) = place(codes, row, k);
@@ -53,12 +58,12 @@ fn put(codes: Codes, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
 }
 
 /// Where a code lies in its block: the byte, and its shift within the byte.
-pub(super) fn place(codes: Codes, row: usize, k: usize) -> (usize, usize) {
+pub(super) fn place(codes: StripFormat, row: usize, k: usize) -> (usize, usize) {
     let (quad, lane) = (k / QUAD, row * QUAD + k % QUAD);
     match codes {
-        Codes::Int8 => (quad * STRIP * QUAD + lane, 0),
+        StripFormat::Int8 => (quad * STRIP * QUAD + lane, 0),
         // The even quad in the low half, the odd one in the high half.
-        Codes::Int4 => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
+        StripFormat::Int4 => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
     }
 }
 
@@ -115,7 +120,7 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
     let [fitted, plain] = [best.1, -0.125].map(|share| bf16::from_f32(share * largest));
     let error = |scale: bf16| -> f32 {
         let scale = scale.to_f32() / largest;
-        let codes = round_all(&shares, scale, Codes::Int4);
+        let codes = round_all(&shares, scale, StripFormat::Int4);
         let mut errors = [0.0; LANES];
         for (shares, codes) in shares.as_chunks::<LANES>().0.iter().zip(codes.as_chunks::<LANES>().0) {
             for i in 0..LANES {
@@ -129,10 +134,10 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
 }
 
 #[inline(always)]
-fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: Codes) -> [i32; BLOCK] {
+fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: StripFormat) -> [i32; BLOCK] {
     let (least, most) = match codes {
-        Codes::Int8 => (-127.0, 127.0),
-        Codes::Int4 => (-8.0, 7.0),
+        StripFormat::Int8 => (-127.0, 127.0),
+        StripFormat::Int4 => (-8.0, 7.0),
     };
     if scale == 0.0 {
         return [0; BLOCK];

@@ -1,6 +1,6 @@
 //! The product of tokens and strips in plain Rust, written so that compilers vectorize it.
 
-use super::layout::{Codes, QUAD, SCALES, STRIP};
+use super::layout::{QUAD, SCALES, STRIP, StripFormat};
 use crate::columns::ColumnsMut;
 use crate::elementwise::fma;
 use crate::factors::StripFactors;
@@ -10,7 +10,7 @@ use half::bf16;
 const ROWS: usize = 8;
 const CODES: usize = ROWS * QUAD;
 /// Steps of a block. The sum of so many products fits `i16`.
-const STEPS: usize = Codes::Int8.block() / QUAD;
+const STEPS: usize = StripFormat::Int8.block() / QUAD;
 const _: () = assert!(STEPS * 15 * 128 < 1 << 15);
 /// Four inputs twice: what 8 codes are multiplied by.
 type Inputs = [i16; 2 * QUAD];
@@ -37,8 +37,8 @@ fn strip_sums<const FMA: bool>(factors: &StripFactors<'_>, strip: &[u8], token: 
         let (scale, offset) = (x.scales(index, token)[0], x.offsets(index, token)[0]);
         let (stored, scales) = block.split_at(block.len() - SCALES);
         let whole = match codes {
-            Codes::Int8 => int8(stored, inputs, offset),
-            Codes::Int4 => int4(stored, inputs, offset),
+            StripFormat::Int8 => int8(stored, inputs, offset),
+            StripFormat::Int4 => int4(stored, inputs, offset),
         };
         for (r, bytes) in scales.as_chunks::<2>().0.iter().enumerate() {
             let weight_scale = bf16::from_le_bytes(*bytes).to_f32();

@@ -5,28 +5,28 @@ use super::*;
 use half::bf16;
 use proptest::prelude::*;
 
-const CODES: [Codes; 2] = [Codes::Int8, Codes::Int4];
+const CODES: [StripFormat; 2] = [StripFormat::Int8, StripFormat::Int4];
 /// What packing must overwrite.
 const DIRT: u8 = 0x5a;
 
-fn packed(codes: Codes, rows: &[f32], in_features: usize) -> Vec<u8> {
+fn packed(codes: StripFormat, rows: &[f32], in_features: usize) -> Vec<u8> {
     let mut strip = vec![DIRT; codes.strip_bytes(in_features)];
     pack(codes, rows, in_features, &mut strip);
     strip
 }
 
-fn unpacked(codes: Codes, strip: &[u8], rows: usize, in_features: usize) -> Vec<f32> {
+fn unpacked(codes: StripFormat, strip: &[u8], rows: usize, in_features: usize) -> Vec<f32> {
     let mut values = vec![f32::NAN; rows * in_features];
     unpack(codes, strip, in_features, &mut values);
     values
 }
 
 /// There and back.
-fn coded(codes: Codes, rows: &[f32], in_features: usize) -> Vec<f32> {
+fn coded(codes: StripFormat, rows: &[f32], in_features: usize) -> Vec<f32> {
     unpacked(codes, &packed(codes, rows, in_features), rows.len() / in_features, in_features)
 }
 
-fn scale(strip: &[u8], codes: Codes, block: usize, row: usize) -> bf16 {
+fn scale(strip: &[u8], codes: StripFormat, block: usize, row: usize) -> bf16 {
     let at = (block + 1) * codes.block_bytes() - SCALES + 2 * row;
     bf16::from_le_bytes([strip[at], strip[at + 1]])
 }
@@ -48,10 +48,10 @@ fn rows() -> impl Strategy<Value = (usize, Vec<f32>)> {
 proptest! {
     #[test]
     fn int8_moves_a_weight_by_half_a_scale((width, weights) in rows()) {
-        let strip = packed(Codes::Int8, &weights, width);
-        let coded = unpacked(Codes::Int8, &strip, weights.len() / width, width);
+        let strip = packed(StripFormat::Int8, &weights, width);
+        let coded = unpacked(StripFormat::Int8, &strip, weights.len() / width, width);
         for (at, (&weight, coded)) in weights.iter().zip(coded).enumerate() {
-            let scale = f64::from(scale(&strip, Codes::Int8, at % width / 64, at / width).to_f32());
+            let scale = f64::from(scale(&strip, StripFormat::Int8, at % width / 64, at / width).to_f32());
             // The smallest scales are whole multiples of 2⁻¹³³, which 127 of them must make up for.
             let bound = 0.500001 * scale + 127.0 * 2f64.powi(-134);
             let error = (f64::from(weight) - f64::from(coded)).abs();
@@ -61,7 +61,7 @@ proptest! {
 
     #[test]
     fn int4_is_never_worse_than_the_plain_scale((width, weights) in rows()) {
-        let strip = packed(Codes::Int4, &weights, width);
+        let strip = packed(StripFormat::Int4, &weights, width);
         for (row, weights) in weights.chunks(width).enumerate() {
             for (block, weights) in weights.chunks(32).enumerate() {
                 // In `f64`: −8 scales of the largest float may be beyond it.
@@ -71,13 +71,13 @@ proptest! {
                     squares(weights, weights.iter().map(|&w| code(f64::from(w)) * scale))
                 };
                 let largest = weights.iter().fold(0f32, |a, &w| if w.abs() > a.abs() { w } else { a });
-                let (found, plain) = (nearest(scale(&strip, Codes::Int4, block, row)), nearest(bf16::from_f32(largest / -8.0)));
+                let (found, plain) = (nearest(scale(&strip, StripFormat::Int4, block, row)), nearest(bf16::from_f32(largest / -8.0)));
                 let bound = plain + 1e-5 * f64::from(largest).powi(2);
                 prop_assert!(found <= bound, "{found:e} is more than {plain:e}, of {largest:e}");
             }
         }
         if weights.iter().all(|w| w.abs() < 1e38) {
-            let coded = coded(Codes::Int4, &weights, width);
+            let coded = coded(StripFormat::Int4, &weights, width);
             for (&weight, coded) in weights.iter().zip(&coded) {
                 prop_assert!(coded.is_finite(), "{weight:e} became {coded:e}");
             }
@@ -88,7 +88,7 @@ proptest! {
 #[test]
 fn the_fit_is_better_than_the_plain_scale_where_it_can_be() {
     let weights: Vec<f32> = (0..32).map(|i| (i as f32 * 1.7).sin()).collect();
-    let fitted = squares(&weights, coded(Codes::Int4, &weights, 32).into_iter().map(f64::from));
+    let fitted = squares(&weights, coded(StripFormat::Int4, &weights, 32).into_iter().map(f64::from));
     let largest = weights.iter().fold(0f32, |a, &w| if w.abs() > a.abs() { w } else { a });
     let plain = f64::from(bf16::from_f32(largest / -8.0).to_f32());
     let plain =
@@ -99,7 +99,7 @@ fn the_fit_is_better_than_the_plain_scale_where_it_can_be() {
 #[test]
 fn weights_on_the_grid_stay_what_they_are() {
     for scale in [1.0f32, 0.0078125, 1.515625, 2f32.powi(100), 2f32.powi(-100)] {
-        for (codes, least, most) in [(Codes::Int8, -127, 127), (Codes::Int4, -8, 7)] {
+        for (codes, least, most) in [(StripFormat::Int8, -127, 127), (StripFormat::Int4, -8, 7)] {
             let (span, width) = (most - least + 1, 3 * codes.block() - 5);
             // Each block has the code that its scale is found by.
             let code = |at: usize| {
@@ -112,14 +112,14 @@ fn weights_on_the_grid_stay_what_they_are() {
         }
         // Without −8, too.
         let sevens: Vec<f32> = (0..32).map(|at| (at % 15 - 7) as f32 * scale).collect();
-        assert_eq!(coded(Codes::Int4, &sevens, 32), sevens, "{scale}");
+        assert_eq!(coded(StripFormat::Int4, &sevens, 32), sevens, "{scale}");
     }
 }
 
 #[test]
 fn rows_of_zeros_and_rows_that_are_missing_are_zeros() {
     for codes in CODES {
-        let (width, stored) = (70, [0x80, 0x88][usize::from(codes == Codes::Int4)]);
+        let (width, stored) = (70, [0x80, 0x88][usize::from(codes == StripFormat::Int4)]);
         let mut weights = vec![-8.0; 3 * width];
         weights[width..2 * width].fill(0.0);
         weights[width + 1] = -0.0;
@@ -167,10 +167,10 @@ fn a_weight_that_is_not_finite_shows_in_its_block_alone() {
 #[test]
 fn every_byte_stands_where_it_is_drawn() {
     // Scale 1 in row 0, 2 in row 1, …; the code of (row, k) is unlike its neighbours'.
-    let code = |codes: Codes, row: usize, k: usize| match codes {
-        _ if k.is_multiple_of(codes.block()) => [-127, -8][usize::from(codes == Codes::Int4)],
-        Codes::Int8 => ((row * 31 + k * 7) % 255) as i32 - 127,
-        Codes::Int4 => ((row * 5 + k * 3) % 16) as i32 - 8,
+    let code = |codes: StripFormat, row: usize, k: usize| match codes {
+        _ if k.is_multiple_of(codes.block()) => [-127, -8][usize::from(codes == StripFormat::Int4)],
+        StripFormat::Int8 => ((row * 31 + k * 7) % 255) as i32 - 127,
+        StripFormat::Int4 => ((row * 5 + k * 3) % 16) as i32 - 8,
     };
     for codes in CODES {
         let width = 2 * codes.block();
@@ -183,8 +183,8 @@ fn every_byte_stands_where_it_is_drawn() {
             for first in (0..codes.block()).step_by(4 * 8 / codes.bits()) {
                 for (row, k) in (0..STRIP).flat_map(|row| (first..first + 4).map(move |k| (row, k))) {
                     drawn.push(match codes {
-                        Codes::Int8 => of(row, k),
-                        Codes::Int4 => of(row, k) | of(row, k + 4) << 4,
+                        StripFormat::Int8 => of(row, k),
+                        StripFormat::Int4 => of(row, k) | of(row, k + 4) << 4,
                     });
                 }
             }
@@ -197,7 +197,7 @@ fn every_byte_stands_where_it_is_drawn() {
 
 #[test]
 fn bytes_are_counted_or_are_none() {
-    for (codes, strip) in [(Codes::Int8, 2 * 2112), (Codes::Int4, 3 * 576)] {
+    for (codes, strip) in [(StripFormat::Int8, 2 * 2112), (StripFormat::Int4, 3 * 576)] {
         assert_eq!(codes.strip_bytes(65), strip);
         assert_eq!([0, 1, 32, 33].map(|rows| codes.bytes(rows, 65)), [0, 1, 1, 2].map(|n| Some(n * strip)));
         assert_eq!(codes.bytes(usize::MAX, usize::MAX), None);

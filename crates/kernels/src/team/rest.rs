@@ -1,18 +1,21 @@
 //! When a thread of the team is not asked: for a while after something else had its processor.
 //!
-//! A thread that is put off its processor with work in hand keeps its call waiting for milliseconds, and one that
-//! waits awake keeps others from theirs. Who loses its processor for more than an eighth of the time rests for as long
-//! as brings it down to that; who loses it again soon after, for twice as long as before. So what is lost on a busy
-//! machine is a small part of the time, and a disturbance now and then costs nothing else.
+//! A thread that is put off its processor with work in hand keeps its call waiting for milliseconds, and one
+//! that waits awake keeps others from theirs. Who loses its processor for more than an eighth of the time
+//! rests for as long as brings it down to that; who loses it again soon after, for twice as long as before.
+//! So what is lost on a busy machine is a small part of the time, and a disturbance now and then costs
+//! nothing else.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Time undisturbed or at rest, over the time that was lost.
 const TIMES: u64 = 8;
-/// The longest rest, in nanoseconds: so long goes by until a thread is asked on a machine that is quiet again.
+/// The longest rest, in nanoseconds: so long goes by until a thread is asked on a machine that is quiet
+/// again.
 const LONGEST: u64 = 250_000_000;
 
-/// Times in nanoseconds since the team began. The thread and its callers write it; who comes second changes little.
+/// Times in nanoseconds since the team began. The thread and its callers write it; who comes second changes
+/// little.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     until: AtomicU64,

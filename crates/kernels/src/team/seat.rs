@@ -19,7 +19,8 @@ impl Seat {
         Self(AtomicU8::new(AWAKE))
     }
 
-    /// The call wants the thread, which sees what was written before. Returns whether it sleeps, and must be woken.
+    /// The call wants the thread, which sees what was written before. Returns whether it sleeps, and must be
+    /// woken.
     #[must_use]
     pub(super) fn ask(&self) -> bool {
         self.0.swap(ASKED, Ordering::AcqRel) == ASLEEP

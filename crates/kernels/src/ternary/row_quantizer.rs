@@ -16,14 +16,14 @@ thread_local! {
 
 /// How a row is quantized before it is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Input {
+pub struct InputQuantization {
     /// The bits of its codes.
     pub activations: Activations,
     /// Whether it is rotated before that.
     pub hadamard: bool,
 }
 
-impl Input {
+impl InputQuantization {
     /// All of them.
     pub const ALL: [Self; 4] = [
         Self { activations: Activations::Int8, hadamard: false },
@@ -32,7 +32,7 @@ impl Input {
         Self { activations: Activations::Int4, hadamard: true },
     ];
 
-    /// Its place in [`Input::ALL`].
+    /// Its place in [`InputQuantization::ALL`].
     pub(crate) fn index(self) -> usize {
         2 * usize::from(self.activations == Activations::Int4) + usize::from(self.hadamard)
     }
@@ -53,7 +53,7 @@ impl RowQuantizer {
     ///
     /// # Panics
     /// If `x` has not this shape, or rows are rotated whose length is no power of two.
-    pub fn quantize(&mut self, table: &Table, input: Input, x: &[f32], in_features: usize) {
+    pub fn quantize(&mut self, table: &Table, input: InputQuantization, x: &[f32], in_features: usize) {
         self.quantize_on(1, table, input, x, in_features);
     }
 
@@ -62,7 +62,7 @@ impl RowQuantizer {
         &mut self,
         threads: usize,
         table: &Table,
-        input: Input,
+        input: InputQuantization,
         x: &[f32],
         in_features: usize,
     ) {
@@ -88,7 +88,7 @@ impl RowQuantizer {
                         (table.hadamard)(rotated);
                         x = rotated;
                     }
-                    let (step, sum) = (table.quantise_row)(input.activations, x, &mut row[..in_features]);
+                    let (step, sum) = (table.quantize_row)(input.activations, x, &mut row[..in_features]);
                     (out.0[place], out.1[place]) = (step, -sum);
                     for (block, row) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
                         codes[(block * group + place) * BLOCK..][..BLOCK].copy_from_slice(row);

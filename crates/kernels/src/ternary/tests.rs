@@ -61,5 +61,5 @@ fn what_is_no_strip_is_refused() {
 
 #[test]
 fn the_inputs_know_their_places() {
-    assert!(Input::ALL.iter().enumerate().all(|(index, input)| input.index() == index));
+    assert!(InputQuantization::ALL.iter().enumerate().all(|(index, input)| input.index() == index));
 }

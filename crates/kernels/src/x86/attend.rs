@@ -40,8 +40,9 @@ struct Pair(__m256, __m256);
 #[derive(Clone, Copy)]
 struct Whole(__m512);
 
-// SAFETY, of everything below: whoever has one of these vectors has the instructions, since the two functions above
-// alone make them from nothing; what is read or written is a borrowed array; what is asked for need not exist.
+// SAFETY, of everything below: whoever has one of these vectors has the instructions, since the two functions
+// above alone make them from nothing; what is read or written is a borrowed array; what is asked for need not
+// exist.
 
 impl Vector for Whole {
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 /// The functions in plain Rust that each table compiles for its instruction set.
 pub(super) mod plain {
-    pub(in crate::x86) use crate::bit_linear::row_kernels::{hadamard, quantise_row};
+    pub(in crate::x86) use crate::bit_linear::row_kernels::{hadamard, quantize_row};
     pub(in crate::x86) use crate::elementwise::{
         adamw, axpy, dot, narrow, rms_norm, rms_norm_backward, rope, silu_mul, silu_mul_backward, softmax,
         softmax_backward, sum_of_squares,
@@ -27,7 +27,7 @@ macro_rules! table {
             product_bf16,
             product_strips,
             product_ternary,
-            quantise_row,
+            quantize_row,
             hadamard,
             pack: pack_strip,
             quantize_token,
@@ -49,13 +49,13 @@ macro_rules! table {
         };
 
         super::wiring::compiled_for! { $features:
-            fn pack_strip(codes: $crate::strips::Codes, rows: &[f32], in_features: usize, strip: &mut [u8]);
+            fn pack_strip(codes: $crate::strips::StripFormat, rows: &[f32], in_features: usize, strip: &mut [u8]);
             fn quantize_token(
                 x: &[f32],
-                codes: $crate::strips::Codes,
+                codes: $crate::strips::StripFormat,
                 out: $crate::strips::block_quantized::TokenMut<'_>
             );
-            fn quantise_row(
+            fn quantize_row(
                 activations: $crate::bit_linear::Activations,
                 x: &[f32],
                 codes: &mut [i8]

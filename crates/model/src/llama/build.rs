@@ -13,7 +13,7 @@ use crate::norm::RmsNorm;
 use crate::source::{Damped, Given, Random, Source, storage};
 use crate::tensor::{TensorKind, TensorSpec};
 use crate::weights::Weights;
-use offramp_kernels::ternary::Input;
+use offramp_kernels::ternary::InputQuantization;
 use std::path::Path;
 
 impl Llama {
@@ -88,7 +88,7 @@ impl Llama {
             return Err(Error::TernaryHead);
         }
         check_memory(&config, source, formats)?;
-        let embed_tokens = Linear::take(source, &config.embedding_tensor(), None, Input::ALL[0])?;
+        let embed_tokens = Linear::take(source, &config.embedding_tensor(), None, InputQuantization::ALL[0])?;
         let mut layers = Layers::new(&config, formats, source);
         let layers = (0..config.num_hidden_layers).map(|index| layers.build(index)).collect::<Result<_>>()?;
         let norm = rms_norm(&config, &config.norm_tensor(), source)?;
@@ -97,7 +97,7 @@ impl Llama {
             (spec, Some(format)) if spec.is_embedding() && format == embed_tokens.format() => {
                 embed_tokens.clone()
             }
-            (spec, format) => Linear::take(source, &spec, format, Input::ALL[0])?,
+            (spec, format) => Linear::take(source, &spec, format, InputQuantization::ALL[0])?,
         };
         let rope = crate::rope::Rope::new(&config);
         config.quantization = None; // of the folder, not of the model
@@ -186,7 +186,7 @@ impl<'a> Layers<'a> {
         // A model that was not trained to be ternary gets 8-bit activations and no rotation.
         let bit_linear = self.config.bit_linear.unwrap_or(BitLinear::V1);
         let hadamard = bit_linear.hadamard && ["self_attn.o_proj", "mlp.down_proj"].contains(&module);
-        let input = Input { activations: bit_linear.activations, hadamard };
+        let input = InputQuantization { activations: bit_linear.activations, hadamard };
         let spec = self.spec(index, module, TensorKind::Matrix).expect("every layer has it");
         let linear = Linear::take(self.source, &spec, self.format, input)?;
         match self.spec(index, module, TensorKind::Bias) {

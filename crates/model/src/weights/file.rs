@@ -8,7 +8,7 @@ use crate::storage::{Map, Mapped};
 use crate::tensor::TensorSpec;
 use crate::text_file::is_pointer;
 use offramp_kernels::convert::{bf16_to_f32, f16_to_f32};
-use offramp_kernels::strips::{self, Codes, STRIP};
+use offramp_kernels::strips::{self, STRIP, StripFormat};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -250,7 +250,7 @@ impl TensorFile {
 
 /// Strips of a file.
 struct Strips {
-    codes: Codes,
+    codes: StripFormat,
     in_features: usize,
     start: usize, // the byte at which they begin
 }

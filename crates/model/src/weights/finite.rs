@@ -2,7 +2,7 @@
 
 use offramp_kernels::bf16;
 use offramp_kernels::rayon::prelude::*;
-use offramp_kernels::strips::{Codes, STRIP};
+use offramp_kernels::strips::{STRIP, StripFormat};
 
 /// Values that a thread checks at a time.
 const CHUNK: usize = 1 << 16;
@@ -29,7 +29,7 @@ fn first<V: Copy + Sync>(values: &[V], bad: impl Fn(V) -> bool + Sync) -> Option
 /// The first scale that is NaN or infinite, and the index of its first weight, in strips of rows of
 /// `in_features`. Codes are always finite.
 pub(super) fn first_scale_not_finite(
-    codes: Codes,
+    codes: StripFormat,
     strips: &[u8],
     in_features: usize,
 ) -> Option<(usize, f32)> {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_bad_scale_is_found_at_its_first_weight() {
-        for codes in [Codes::Int8, Codes::Int4] {
+        for codes in [StripFormat::Int8, StripFormat::Int4] {
             let (rows, in_features, bytes) = (70, 150, codes.strip_bytes(150));
             let values = vec![0.5; rows * in_features];
             let mut strips = vec![0; bytes * 3];

@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind};
 
 /// The time for a template.
 #[derive(Debug, Clone, Copy, Default)]
-pub enum Clock {
+pub enum TemplateClock {
     /// The machine's clock and time zone.
     #[default]
     Local,
@@ -16,7 +16,7 @@ pub enum Clock {
     Fixed(NaiveDateTime),
 }
 
-impl Clock {
+impl TemplateClock {
     /// A time written as `2024-07-26T09:05:03`; `None` for any other text.
     #[must_use]
     pub fn fixed(moment: &str) -> Option<Self> {
@@ -98,7 +98,7 @@ mod tests {
     /// The results of Python 3.11 on Linux.
     #[test]
     fn what_python_does_not_know_stays_as_it_is_written() {
-        let clock = Clock::fixed("2024-07-26T09:05:03").expect("a moment");
+        let clock = TemplateClock::fixed("2024-07-26T09:05:03").expect("a moment");
         for format in
             ["%+", "%v", "%q", "%Q", "%-+", "%-v", "%0q", "%N", "%L", "%i", "%!", "%3f", "%.3f", "%::z"]
         {

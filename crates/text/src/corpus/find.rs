@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::source::Input;
+use super::source::CorpusInput;
 use super::{Corpus, CorpusFormat, CorpusOptions};
 use crate::error::{Error, Result};
 use crate::shard;
@@ -57,15 +57,15 @@ pub(super) fn open(path: &Path, options: &CorpusOptions) -> Result<Corpus> {
             return Err(Error::ComesOnce { path: path.to_owned() });
         }
         check_streamable(path, format)?;
-        return Ok(corpus(Input::stream(std::io::stdin()), 0));
+        return Ok(corpus(CorpusInput::stream(std::io::stdin()), 0));
     }
     let metadata = fs::metadata(path).map_err(|e| Error::read(path, e))?;
     if !metadata.is_file() {
         // A pipe, which can be opened only once.
         check_streamable(path, format)?;
-        return Ok(corpus(Input::stream(fs::File::open(path).map_err(|e| Error::read(path, e))?), 0));
+        return Ok(corpus(CorpusInput::stream(fs::File::open(path).map_err(|e| Error::read(path, e))?), 0));
     }
-    Ok(corpus(Input::File, metadata.len()))
+    Ok(corpus(CorpusInput::File, metadata.len()))
 }
 
 fn check_streamable(path: &Path, format: CorpusFormat) -> Result<()> {

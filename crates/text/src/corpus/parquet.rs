@@ -23,7 +23,7 @@ use super::record::CorpusRecord;
 use super::{MAX_STORY_BYTES, Named};
 use crate::error::{Error, Result};
 use offramp_files::one_line;
-use pages::{Pages, read_at};
+use pages::{ColumnPages, read_at};
 
 const MAGIC: &[u8] = b"PAR1";
 /// The footer describes the row groups: megabytes for a corpus of millions of stories.
@@ -144,7 +144,7 @@ impl ParquetStories {
             return Err(damaged(path, format!("row group {index} holds no strings")));
         }
         let file = self.file.try_clone().map_err(|e| Error::read(path, e))?;
-        let (pages, largest) = Pages::open(path, file, self.file_bytes, &chunk)?;
+        let (pages, largest) = ColumnPages::open(path, file, self.file_bytes, &chunk)?;
         self.batch_rows = (MAX_STORY_BYTES as u64 / largest.max(1)).clamp(1, BATCH) as usize;
         let description = chunk.column_descr_ptr();
         guard(path, || Ok(ColumnReaderImpl::new(description, Box::new(pages))))

@@ -27,22 +27,22 @@ const FOREIGN: [(&[u8], &str); 4] = [
 
 /// Where the bytes are.
 #[derive(Clone)]
-pub(super) enum Input {
+pub(super) enum CorpusInput {
     File,
     Stream(Arc<Mutex<InputStream>>),
 }
 
-impl Input {
+impl CorpusInput {
     pub(super) fn stream(from: impl Read + Send + 'static) -> Self {
         Self::Stream(Arc::new(Mutex::new(InputStream { from: Box::new(from), begun: false, kept: None })))
     }
 }
 
-impl std::fmt::Debug for Input {
+impl std::fmt::Debug for CorpusInput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Input::File => "File",
-            Input::Stream(_) => "Stream",
+            CorpusInput::File => "File",
+            CorpusInput::Stream(_) => "Stream",
         })
     }
 }
@@ -131,14 +131,14 @@ pub(super) struct TextSource {
 
 impl TextSource {
     /// Opens the source. Nothing is read until the first byte is asked for.
-    pub(super) fn open(path: &Path, place: &Input) -> Result<Self> {
+    pub(super) fn open(path: &Path, place: &CorpusInput) -> Result<Self> {
         let taken = Arc::new(AtomicU64::new(0));
         let raw: Box<dyn Read + Send> = match place {
-            Input::File => {
+            CorpusInput::File => {
                 let from = File::open(path).map_err(|e| Error::read(path, e))?;
                 Box::new(Counted { from, taken: taken.clone() })
             }
-            Input::Stream(stream) => {
+            CorpusInput::Stream(stream) => {
                 let mut begun = stream.lock().unwrap_or_else(PoisonError::into_inner);
                 if begun.begun && begun.kept.is_none() {
                     return Err(Error::ComesOnce { path: path.to_owned() });

@@ -9,7 +9,7 @@ const MAX_DEPTH: usize = 32;
 
 /// Why a walk ended early.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum ThriftFault {
     /// The bytes end before the structure does.
     Short,
     /// The bytes are not Thrift.
@@ -26,13 +26,13 @@ pub(super) enum FieldType {
     Double,
     Binary,
     List(&'static FieldType),
-    Struct(Fields),
+    Struct(KnownFields),
 }
 
 /// The fields of a structure that the `parquet` crate knows. The crate reads them with the type that they
 /// should have, whatever type the file states. So a known field with another type is refused here. Other
 /// fields may have any type.
-pub(super) type Fields = &'static [(i64, FieldType)];
+pub(super) type KnownFields = &'static [(i64, FieldType)];
 
 impl FieldType {
     /// Whether the protocol writes this type with the code `number`.
@@ -50,7 +50,7 @@ impl FieldType {
         }
     }
 
-    fn fields(&self) -> Fields {
+    fn fields(&self) -> KnownFields {
         match self {
             Self::Struct(fields) => fields,
             _ => &[],
@@ -61,7 +61,7 @@ impl FieldType {
 /// Walks the structure at the beginning of `bytes`, which has these fields. Calls `visit(place, value)` for
 /// each of its integers and booleans, and for those of a structure, or of a list of structures, in its field
 /// n. Where such a structure ends, `visit` gets the field 0. Returns the structure's length in bytes.
-pub(super) fn walk(bytes: &[u8], fields: Fields, field: &mut Field<'_>) -> Result<usize, Fault> {
+pub(super) fn walk(bytes: &[u8], fields: KnownFields, field: &mut Field<'_>) -> Result<usize, ThriftFault> {
     let mut walker = Walker { bytes, at: 0 };
     walker.structure(Position { depth: 0, within: Some(0) }, fields, field)?;
     Ok(walker.at)
@@ -84,21 +84,21 @@ struct Walker<'b> {
 }
 
 impl Walker<'_> {
-    fn byte(&mut self) -> Result<u8, Fault> {
-        let byte = *self.bytes.get(self.at).ok_or(Fault::Short)?;
+    fn byte(&mut self) -> Result<u8, ThriftFault> {
+        let byte = *self.bytes.get(self.at).ok_or(ThriftFault::Short)?;
         self.at += 1;
         Ok(byte)
     }
 
-    fn skip(&mut self, count: u64) -> Result<(), Fault> {
+    fn skip(&mut self, count: u64) -> Result<(), ThriftFault> {
         if count > (self.bytes.len() - self.at) as u64 {
-            return Err(Fault::Short);
+            return Err(ThriftFault::Short);
         }
         self.at += count as usize;
         Ok(())
     }
 
-    fn varint(&mut self) -> Result<u64, Fault> {
+    fn varint(&mut self) -> Result<u64, ThriftFault> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -107,15 +107,20 @@ impl Walker<'_> {
                 return Ok(value);
             }
         }
-        Err(Fault::Malformed)
+        Err(ThriftFault::Malformed)
     }
 
-    fn zigzag(&mut self) -> Result<i64, Fault> {
+    fn zigzag(&mut self) -> Result<i64, ThriftFault> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    fn structure(&mut self, place: Position, fields: Fields, field: &mut Field<'_>) -> Result<(), Fault> {
+    fn structure(
+        &mut self,
+        place: Position,
+        fields: KnownFields,
+        field: &mut Field<'_>,
+    ) -> Result<(), ThriftFault> {
         let mut id = 0i64;
         loop {
             let header = self.byte()?;
@@ -128,11 +133,11 @@ impl Walker<'_> {
                 delta => id.wrapping_add(i64::from(delta)),
             };
             if !(1..=i64::from(i16::MAX)).contains(&id) {
-                return Err(Fault::Malformed); // 16 bits would turn it into another field
+                return Err(ThriftFault::Malformed); // 16 bits would turn it into another field
             }
             let known = fields.iter().find(|(field, _)| *field == id).map(|(_, kind)| kind);
             if known.is_some_and(|known| !known.is(header & 0x0F)) {
-                return Err(Fault::Malformed);
+                return Err(ThriftFault::Malformed);
             }
             let inner = Position { depth: place.depth + 1, within: (place.depth == 0).then_some(id) };
             match header & 0x0F {
@@ -149,15 +154,15 @@ impl Walker<'_> {
         known: Option<&FieldType>,
         place: Position,
         field: &mut Field<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ThriftFault> {
         if place.depth > MAX_DEPTH {
-            return Err(Fault::Malformed);
+            return Err(ThriftFault::Malformed);
         }
         match kind {
             3 => self.skip(1),
             // Lists of booleans: the crate counts their elements as 0 bytes when it skips them. No header has
             // such a list.
-            1 | 2 => Err(Fault::Malformed),
+            1 | 2 => Err(ThriftFault::Malformed),
             4..=6 => self.zigzag().map(drop),
             7 => self.skip(8),
             8 => {
@@ -172,7 +177,7 @@ impl Walker<'_> {
                     _ => None,
                 };
                 if count > 0 && element.is_some_and(|element| !element.is(header & 0x0F)) {
-                    return Err(Fault::Malformed);
+                    return Err(ThriftFault::Malformed);
                 }
                 self.elements(count, &[header & 0x0F], element, place, field)
             }
@@ -185,7 +190,7 @@ impl Walker<'_> {
             },
             12 => self.structure(place, known.map_or(&[], FieldType::fields), field),
             13 => self.skip(16),
-            _ => Err(Fault::Malformed),
+            _ => Err(ThriftFault::Malformed),
         }
     }
 
@@ -197,9 +202,9 @@ impl Walker<'_> {
         element: Option<&FieldType>,
         place: Position,
         field: &mut Field<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ThriftFault> {
         if count > (self.bytes.len() - self.at) as u64 {
-            return Err(Fault::Short);
+            return Err(ThriftFault::Short);
         }
         let place = Position { depth: place.depth + 1, ..place };
         for _ in 0..count {
@@ -248,12 +253,12 @@ mod tests {
     fn a_list_longer_than_the_file_is_refused() {
         // 1: list of 2^31 structures
         let bytes = [0x19, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0x07, 0, 0, 0];
-        assert_eq!(walk(&bytes, &[], &mut |_, _| {}), Err(Fault::Short));
+        assert_eq!(walk(&bytes, &[], &mut |_, _| {}), Err(ThriftFault::Short));
     }
 
     #[test]
     fn a_field_that_is_not_what_its_reader_takes_it_for_is_refused() {
-        const SHAPE: Fields = &[
+        const SHAPE: KnownFields = &[
             (1, FieldType::Binary),
             (2, FieldType::List(&FieldType::Struct(&[(1, FieldType::I64)]))),
             (3, FieldType::Bool),
@@ -270,14 +275,14 @@ mod tests {
             &[0x08, 0x82, 0x80, 0x08, 1, b'a', 0], // 65537, which is 1 in 16 bits
         ];
         for bytes in others {
-            assert_eq!(walked(bytes), Err(Fault::Malformed), "{bytes:?}");
+            assert_eq!(walked(bytes), Err(ThriftFault::Malformed), "{bytes:?}");
         }
     }
 
     #[test]
     fn bottomless_nesting_is_refused() {
-        assert_eq!(walk(&[0x1C; 1000], &[], &mut |_, _| {}), Err(Fault::Malformed));
-        assert_eq!(walk(&[0x19; 1000], &[], &mut |_, _| {}), Err(Fault::Malformed));
+        assert_eq!(walk(&[0x1C; 1000], &[], &mut |_, _| {}), Err(ThriftFault::Malformed));
+        assert_eq!(walk(&[0x19; 1000], &[], &mut |_, _| {}), Err(ThriftFault::Malformed));
     }
 
     proptest! {

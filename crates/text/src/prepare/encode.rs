@@ -33,7 +33,7 @@ pub(super) struct SplitJob<'j> {
 
 /// Stories, then also their tokens.
 #[derive(Default)]
-struct Chunk<'c> {
+struct StoryChunk<'c> {
     stories: Vec<Story<'c>>,
     bytes: usize,
     tokens: Vec<u32>,
@@ -81,9 +81,9 @@ impl SplitJob<'_> {
     }
 }
 
-fn read_round<'c>(stories: &mut AllStories<'c>, chunks: usize) -> Result<Vec<Chunk<'c>>> {
+fn read_round<'c>(stories: &mut AllStories<'c>, chunks: usize) -> Result<Vec<StoryChunk<'c>>> {
     let mut round = Vec::new();
-    let mut chunk = Chunk::default();
+    let mut chunk = StoryChunk::default();
     while round.len() < chunks
         && let Some(story) = stories.next().transpose()?
     {
@@ -99,7 +99,7 @@ fn read_round<'c>(stories: &mut AllStories<'c>, chunks: usize) -> Result<Vec<Chu
     Ok(round)
 }
 
-impl Chunk<'_> {
+impl StoryChunk<'_> {
     fn encode(mut self, encoder: &mut Encoder) -> Result<Self> {
         for Story { text, path, number } in &self.stories {
             encoder.encode(text, &mut self.tokens).map_err(|source| Error::Story {
@@ -142,7 +142,7 @@ impl<'j> ShardOutput<'j> {
         Ok(Self { job, end_of_text, open: None, closed, sum, summary, story: Vec::new() })
     }
 
-    fn write(&mut self, chunk: &Chunk<'_>) -> Result<()> {
+    fn write(&mut self, chunk: &StoryChunk<'_>) -> Result<()> {
         let mut start = 0;
         for (story, &end) in chunk.stories.iter().zip(&chunk.ends) {
             self.write_story(&chunk.tokens[start..end], story.text.len() as u64)?;

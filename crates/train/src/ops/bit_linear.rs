@@ -66,7 +66,7 @@ pub(crate) fn quantize(
         let mut narrow = vec![0; in_features];
         let rows = x.chunks_exact(in_features).zip(codes.chunks_exact_mut(in_features));
         for ((x, codes), scale) in rows.zip(scales) {
-            (*scale, _) = (active().quantise_row)(activations, x, &mut narrow);
+            (*scale, _) = (active().quantize_row)(activations, x, &mut narrow);
             codes.iter_mut().zip(&narrow).for_each(|(code, &narrow)| *code = f32::from(narrow));
         }
     });
@@ -82,7 +82,7 @@ pub(crate) fn round(activations: Activations, x: &[f32], in_features: usize, val
     blocks.for_each(|(values, x)| {
         let mut codes = vec![0; in_features];
         for (x, values) in x.chunks_exact(in_features).zip(values.chunks_exact_mut(in_features)) {
-            let (scale, _) = (active().quantise_row)(activations, x, &mut codes);
+            let (scale, _) = (active().quantize_row)(activations, x, &mut codes);
             values.iter_mut().zip(&codes).for_each(|(value, &code)| *value = f32::from(code) * scale);
         }
     });
@@ -148,7 +148,7 @@ mod tests {
     use super::super::finite_difference::{assert_gradient, numbers, weigh};
     use super::*;
     use offramp_kernels::strips::STRIP;
-    use offramp_kernels::ternary::{self as strips, Input};
+    use offramp_kernels::ternary::{self as strips, InputQuantization};
     use offramp_kernels::{Job, Operand, TernaryWeight, Weight, linear as linear_of_the_engine};
 
     const IN: usize = 12;
@@ -213,7 +213,7 @@ mod tests {
         let whole: Vec<i8> = codes.iter().map(|&code| code as i8).collect();
         let each = strips.chunks_mut(strips::strip_bytes(64)).zip(whole.chunks(STRIP * 64));
         each.for_each(|(strip, codes)| strips::pack(codes, 64, strip));
-        for input in Input::ALL {
+        for input in InputQuantization::ALL {
             let mut rotated = x.clone();
             if input.hadamard {
                 crate::ops::hadamard::forward(&mut rotated, 64);

@@ -1,5 +1,5 @@
-//! The policy on machines and models that are made up: how near it comes to the best exit and length, from the first
-//! token on.
+//! The policy on machines and models that are made up: how near it comes to the best exit and length, from
+//! the first token on.
 
 use super::*;
 use crate::chooser::Choice;
@@ -11,7 +11,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use std::path::Path;
 
-/// Seconds of a layer, the head and a drafted token's head, and how much longer a call takes for each further row.
+/// Seconds of a layer, the head and a drafted token's head, and how much longer a call takes for each further
+/// row.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
     head: f64,
@@ -39,8 +40,8 @@ impl Machine {
 const MACHINES: [Machine; 2] =
     [Machine { head: 2.9, draft_head: 1.5, row: 0.02 }, Machine { head: 2.4, draft_head: 1.4, row: 0.15 }];
 
-/// How often exits 2, 3, 4, 6, 8 and 12 are right: a trained model, better and worse ones, one whose sixth layer decides, one that no
-/// exit serves.
+/// How often exits 2, 3, 4, 6, 8 and 12 are right: a trained model, better and worse ones, one whose sixth
+/// layer decides, one that no exit serves.
 const MODELS: [[f64; 6]; 6] = [
     [0.39, 0.44, 0.48, 0.63, 0.71, 0.77],
     [0.55, 0.7, 0.8, 0.81, 0.82, 0.84],

@@ -4,7 +4,7 @@ use super::*;
 use crate::dispatch::available;
 use proptest::prelude::*;
 
-const CODES: [Codes; 2] = [Codes::Int8, Codes::Int4];
+const CODES: [StripFormat; 2] = [StripFormat::Int8, StripFormat::Int4];
 
 #[derive(Debug)]
 struct Token {
@@ -13,7 +13,7 @@ struct Token {
     offsets: Vec<i32>,
 }
 
-fn quantized(table: &Table, codes: Codes, x: &[f32]) -> Token {
+fn quantized(table: &Table, codes: StripFormat, x: &[f32]) -> Token {
     let blocks = codes.blocks(x.len());
     let mut token = Token {
         codes: vec![77; blocks * codes.block()],
@@ -36,7 +36,7 @@ fn has_inverse(largest: f32) -> bool {
 }
 
 #[track_caller]
-fn check(table: &Table, codes: Codes, x: &[f32]) {
+fn check(table: &Table, codes: StripFormat, x: &[f32]) {
     let Token { codes: row, scales, offsets } = quantized(table, codes, x);
     for (b, whole) in row.chunks(codes.block()).enumerate() {
         let x = &x[b * codes.block()..x.len().min((b + 1) * codes.block())];
@@ -122,7 +122,7 @@ fn rows_that_do_not_fit_are_refused() {
         let call = |places: usize, row: usize, scales: usize, offsets: usize| {
             let (mut row, mut scales, mut offsets) = (vec![0; row], vec![0.0; scales], vec![0; offsets]);
             let out = TokenMut { codes: &mut row, scales: &mut scales, offsets: &mut offsets, places };
-            (table.quantize_token)(&[1.0; 100], Codes::Int8, out);
+            (table.quantize_token)(&[1.0; 100], StripFormat::Int8, out);
         };
         call(1, 128, 2, 2);
         call(3, 4 * 64, 4, 4); // the second block stands three places on
@@ -138,7 +138,7 @@ fn rows_that_do_not_fit_are_refused() {
             assert!(fails(&|| call(places, row, scales, offsets)), "{what}");
         }
         assert!(
-            fails(&|| BlockQuantizer::default().quantize(table, Codes::Int4, &[0.0; 7], 3)),
+            fails(&|| BlockQuantizer::default().quantize(table, StripFormat::Int4, &[0.0; 7], 3)),
             "a torn token"
         );
     }

@@ -10,7 +10,7 @@ use crate::aligned::Aligned;
 use crate::columns::ColumnsMut;
 use crate::factors::StripFactors;
 use crate::strips::block_quantized::{BlockQuantized, FEW};
-use crate::strips::layout::{Codes, QUAD, STRIP};
+use crate::strips::layout::{QUAD, STRIP, StripFormat};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -40,8 +40,8 @@ pub(super) fn product(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
     WIDENED.with_borrow_mut(|widened| {
         for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
             let right = match codes {
-                Codes::Int8 => StripCodes { strip, codes: strip, step: codes.block_bytes() },
-                Codes::Int4 => {
+                StripFormat::Int8 => StripCodes { strip, codes: strip, step: codes.block_bytes() },
+                StripFormat::Int4 => {
                     let out = widened.resize(x.blocks * block / QUAD * CODES);
                     // SAFETY: this table has the instructions.
                     unsafe { widen(strip, out) };
@@ -87,9 +87,9 @@ struct OneTile {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn widen(strip: &[u8], out: &mut [u8]) {
     let low = _mm512_set1_epi8(15);
-    let block = Codes::Int4.block_bytes();
+    let block = StripFormat::Int4.block_bytes();
     for (block, out) in
-        strip.chunks_exact(block).zip(out.chunks_exact_mut(Codes::Int4.block() / QUAD * CODES))
+        strip.chunks_exact(block).zip(out.chunks_exact_mut(StripFormat::Int4.block() / QUAD * CODES))
     {
         for (two, out) in block.chunks_exact(CODES).zip(out.chunks_exact_mut(2 * CODES)) {
             for v in 0..CODES / LINE {
@@ -112,7 +112,7 @@ unsafe fn widen(strip: &[u8], out: &mut [u8]) {
 /// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for
 /// `codes`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn multiply(codes: Codes, x: BlockQuantized<'_>, right: StripCodes<'_>, tile: OneTile) {
+unsafe fn multiply(codes: StripFormat, x: BlockQuantized<'_>, right: StripCodes<'_>, tile: OneTile) {
     let OneTile { token, tokens, half, rows, out, stride } = tile;
     // A block is multiplied before the block before it is added, because what a tile has stored cannot be
     // loaded at once.

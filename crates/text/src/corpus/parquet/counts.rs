@@ -11,13 +11,13 @@ const MAX_VALUES: u64 = 1 << 24;
 /// The bytes of a dictionary entry's length, so the least that an entry takes.
 const LENGTH: usize = 4;
 
-type Checked<T> = Result<T, String>;
+type CheckResult<T> = Result<T, String>;
 
 /// Checks a page of a column that has definition levels up to `max_def_level` and no repetition levels.
 ///
 /// # Errors
 /// What is wrong with the page.
-pub(super) fn check(page: &Page, max_def_level: i16) -> Checked<()> {
+pub(super) fn check(page: &Page, max_def_level: i16) -> CheckResult<()> {
     match page {
         Page::DictionaryPage { buf, num_values, .. } => {
             let fits = *num_values as usize <= buf.len() / LENGTH;
@@ -36,7 +36,7 @@ pub(super) fn check(page: &Page, max_def_level: i16) -> Checked<()> {
 }
 
 /// Bytes of the definition levels before the values, in the first version of pages.
-fn levels(bytes: &[u8], num_values: u32, encoding: Encoding, max_def_level: i16) -> Checked<usize> {
+fn levels(bytes: &[u8], num_values: u32, encoding: Encoding, max_def_level: i16) -> CheckResult<usize> {
     if max_def_level <= 0 {
         return Ok(0);
     }
@@ -56,7 +56,7 @@ fn levels(bytes: &[u8], num_values: u32, encoding: Encoding, max_def_level: i16)
 }
 
 /// Checks the lists of lengths at the beginning of delta encodings.
-fn lengths(encoding: Encoding, values: &[u8], num_values: u32) -> Checked<()> {
+fn lengths(encoding: Encoding, values: &[u8], num_values: u32) -> CheckResult<()> {
     let most = u64::from(num_values).min(MAX_VALUES);
     match encoding {
         Encoding::DELTA_LENGTH_BYTE_ARRAY => delta_list(values, most).map(drop),
@@ -69,7 +69,7 @@ fn lengths(encoding: Encoding, values: &[u8], num_values: u32) -> Checked<()> {
 }
 
 /// Walks a `DELTA_BINARY_PACKED` list of at most `most` numbers and returns where it ends.
-fn delta_list(bytes: &[u8], most: u64) -> Checked<usize> {
+fn delta_list(bytes: &[u8], most: u64) -> CheckResult<usize> {
     let mut at = 0;
     let [block, minis, count, _first] = [(); 4].map(|()| varint(bytes, &mut at));
     let (block, minis, count) = (block?, minis?, count?);
@@ -97,7 +97,7 @@ fn delta_list(bytes: &[u8], most: u64) -> Checked<usize> {
 }
 
 /// Seven bits of a number in each byte, the lowest first.
-fn varint(bytes: &[u8], at: &mut usize) -> Checked<u64> {
+fn varint(bytes: &[u8], at: &mut usize) -> CheckResult<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at).ok_or("its lengths are cut short")?;

@@ -6,7 +6,7 @@
 //! and allocate gigabytes for a file of a few hundred bytes.
 
 use super::super::thrift::FieldType::{Binary, Bool, Double, I8, I16, I32, I64, List, Struct};
-use super::super::thrift::{FieldType, Fields, walk};
+use super::super::thrift::{FieldType, KnownFields, walk};
 
 /// The deepest nesting of groups in a schema. The crate recurses into them on the stack.
 const MAX_DEPTH: usize = 100;
@@ -68,7 +68,7 @@ impl Schema {
 }
 
 /// The structures of a footer.
-const FILE_METADATA: Fields = &[
+const FILE_METADATA: KnownFields = &[
     (1, I32),                                // version
     (2, List(&Struct(SCHEMA_ELEMENT))),      // schema
     (3, I64),                                // num_rows
@@ -81,7 +81,7 @@ const FILE_METADATA: Fields = &[
 
 const KEY_VALUES: FieldType = List(&Struct(&[(1, Binary), (2, Binary)]));
 
-const SCHEMA_ELEMENT: Fields = &[
+const SCHEMA_ELEMENT: KnownFields = &[
     (1, I32),                   // type
     (2, I32),                   // type_length
     (3, I32),                   // repetition_type
@@ -94,7 +94,7 @@ const SCHEMA_ELEMENT: Fields = &[
     (10, Struct(LOGICAL_TYPE)), // logical_type
 ];
 
-const LOGICAL_TYPE: Fields = &[
+const LOGICAL_TYPE: KnownFields = &[
     (1, Struct(&[])),                                  // STRING
     (2, Struct(&[])),                                  // MAP
     (3, Struct(&[])),                                  // LIST
@@ -114,9 +114,9 @@ const LOGICAL_TYPE: Fields = &[
     (18, Struct(&[(1, Binary), (2, I32)])),            // GEOGRAPHY
 ];
 
-const TIME_UNIT: Fields = &[(1, Struct(&[])), (2, Struct(&[])), (3, Struct(&[]))];
+const TIME_UNIT: KnownFields = &[(1, Struct(&[])), (2, Struct(&[])), (3, Struct(&[]))];
 
-const ROW_GROUP: Fields = &[
+const ROW_GROUP: KnownFields = &[
     (1, List(&Struct(COLUMN_CHUNK))),                      // columns
     (2, I64),                                              // total_byte_size
     (3, I64),                                              // num_rows
@@ -126,7 +126,7 @@ const ROW_GROUP: Fields = &[
     (7, I16),                                              // ordinal
 ];
 
-const COLUMN_CHUNK: Fields = &[
+const COLUMN_CHUNK: KnownFields = &[
     (1, Binary),                  // file_path
     (2, I64),                     // file_offset
     (3, Struct(COLUMN_METADATA)), // meta_data
@@ -137,7 +137,7 @@ const COLUMN_CHUNK: Fields = &[
     (9, Binary),                  // encrypted_column_metadata
 ];
 
-const COLUMN_METADATA: Fields = &[
+const COLUMN_METADATA: KnownFields = &[
     (1, I32),                                                    // type
     (2, List(&I32)),                                             // encodings
     (3, List(&Binary)),                                          // path_in_schema
@@ -157,10 +157,10 @@ const COLUMN_METADATA: Fields = &[
     (17, Struct(&[(1, Struct(BOUNDING_BOX)), (2, List(&I32))])), // geospatial_statistics
 ];
 
-const STATISTICS: Fields =
+const STATISTICS: KnownFields =
     &[(1, Binary), (2, Binary), (3, I64), (4, I64), (5, Binary), (6, Binary), (7, Bool), (8, Bool)];
 
-const BOUNDING_BOX: Fields =
+const BOUNDING_BOX: KnownFields =
     &[(1, Double), (2, Double), (3, Double), (4, Double), (5, Double), (6, Double), (7, Double), (8, Double)];
 
 #[cfg(test)]

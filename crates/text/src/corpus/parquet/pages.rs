@@ -12,7 +12,7 @@ use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ColumnChunkMetaData;
 
-use super::super::thrift::{Fault, walk};
+use super::super::thrift::{ThriftFault, walk};
 use super::super::unpack;
 use super::{counts, damaged, fault};
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ const MAX_PAGE_BYTES: i64 = 512 << 20;
 const MAX_PAGE_HEADER_BYTES: u64 = 16 << 20;
 
 /// One column chunk's pages in order.
-pub(super) struct Pages {
+pub(super) struct ColumnPages {
     path: PathBuf,
     file: File,
     codec: Compression,
@@ -32,7 +32,7 @@ pub(super) struct Pages {
     max_def_level: i16,
 }
 
-impl Pages {
+impl ColumnPages {
     /// Finds the pages of `chunk` and reads all their headers. Also returns the size of the largest page,
     /// unpacked.
     ///
@@ -124,7 +124,7 @@ impl Pages {
     }
 }
 
-impl Iterator for Pages {
+impl Iterator for ColumnPages {
     type Item = ParquetResult<Page>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -132,7 +132,7 @@ impl Iterator for Pages {
     }
 }
 
-impl PageReader for Pages {
+impl PageReader for ColumnPages {
     fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
         self.next_page().map_err(|error| ParquetError::External(Box::new(error)))
     }
@@ -263,7 +263,9 @@ fn read_header(path: &Path, file: &mut File, at: u64, end: u64) -> Result<(u64, 
         let mut header = PageHeader::NOTHING;
         match walk(&bytes, &[], &mut |place, value| header.set(place, value)) {
             Ok(length) => return Ok((length as u64, header)),
-            Err(Fault::Short) if capacity < end - at && capacity < MAX_PAGE_HEADER_BYTES => capacity *= 4,
+            Err(ThriftFault::Short) if capacity < end - at && capacity < MAX_PAGE_HEADER_BYTES => {
+                capacity *= 4
+            }
             Err(_) => {
                 return Err(damaged(path, format!("the page header at byte {at} is cut short or garbled")));
             }

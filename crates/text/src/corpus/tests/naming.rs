@@ -41,7 +41,7 @@ fn folders_and_patterns_are_read_in_the_order_of_names() {
 #[test]
 fn a_stream_comes_once_unless_it_is_kept() {
     let corpus = |text: &'static str| Corpus {
-        place: source::Input::stream(text.as_bytes()),
+        place: source::CorpusInput::stream(text.as_bytes()),
         path: "-".into(),
         format: CorpusFormat::Txt,
         text_column: "text".into(),
