@@ -65,8 +65,9 @@ pub(crate) fn forward(grouped: &[f32], attention: Attention, scratch: &mut [f32]
 
 /// Overwrites `d_grouped`.
 ///
-/// With P the probabilities of a tile: `d_v += Pᵀ · d_out`, `d_P = d_out · vᵀ`, `d_scores = P · (d_P − Σ_row
-/// P · d_P)`, `d_q = d_scores · k / √head_dim`, `d_k += d_scoresᵀ · q / √head_dim`.
+/// With P the probabilities of a tile:
+/// `d_v += Pᵀ · d_out`, `d_P = d_out · vᵀ`, `d_scores = P · (d_P − Σ_row P · d_P)`,
+/// `d_q = d_scores · k / √head_dim`, `d_k += d_scoresᵀ · q / √head_dim`.
 ///
 /// # Shapes
 /// As [`forward`]; `d_out`: rows again, `[samples · length, heads · head_dim]`; `d_grouped` like `grouped`.

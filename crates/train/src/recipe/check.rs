@@ -58,7 +58,7 @@ fn family(recipe: &Recipe) -> Result<()> {
         ensure(!low_bit, || recipe.fault(&format!("model.{key}"), "true", no_bias))?;
     }
     ensure(model.bit_linear.is_none() || family == ModelTypeKey::Llama, || {
-        let expected = "\"llama\" where model.bit_linear is given: low-bit layers have neither biases nor norms of heads";
+        let expected = "\"llama\" where model.bit_linear is given: low-bit layers are those of a Llama";
         recipe.fault("model.model_type", format!("\"{}\"", ModelType::from(family).name()), expected)
     })?;
     if let Some(window) = model.sliding_window {

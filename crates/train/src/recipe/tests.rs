@@ -135,7 +135,7 @@ fn families_that_cannot_be_are_refused() {
         ("sliding_window = 8", "left out unless model.model_type is \"mistral\""),
         ("model_type = \"mistral\"\nsliding_window = 0", "model.sliding_window is 0: it must be 1 or more"),
         ("no_rope_layer_interval = 4", "left out unless model.model_type is \"smollm3\""),
-        ("model_type = \"qwen\"", "did you mean \"qwen2\"?"),
+        ("model_type = \"mistrall\"", "did you mean \"mistral\"?"),
         ("model_type = \"mistral\"\nmlp_bias = true", "mlp_bias"),
     ] {
         assert_fault(&format!("{DATA}[model]\n{keys}"), expected);
