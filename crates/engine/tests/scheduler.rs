@@ -39,10 +39,11 @@ fn request(random: &mut ChaCha8Rng) -> Request {
         (0..len).map(|i| if i < 40 { (i * 7 + start) % VOCAB } else { random.random_range(0..VOCAB) });
     let prompt: Vec<u32> = prompt.collect();
     let exit_layer = if random.random_range(0..3) == 0 { random.random_range(3..=LAYERS) } else { LAYERS };
-    let speculation = match random.random_range(0..5) {
+    let speculation = match random.random_range(0..6) {
         0 => Speculation::fixed(Draft { exit_layer: random.random_range(1..=2), num_speculations: 4 }),
         1 => Speculation::fixed(Draft { exit_layer: 2, num_speculations: random.random_range(0..9) }),
         2 => Speculation::auto(Adaptive::by_bytes()),
+        3 => Speculation::auto(Adaptive::default()),
         _ => Speculation::off(),
     };
     let confidence = (random.random_range(0..3) == 0)
@@ -209,4 +210,27 @@ fn what_can_never_run_is_refused_at_once_and_who_leaves_leaves_nothing() {
     assert_eq!(left.tokens, alone(&model, &plain(&[1, 2, 3], 61)).tokens[..3]);
     assert!(scheduler.is_idle() && scheduler.pool().available() == 96);
     assert!(scheduler.step().is_empty());
+}
+
+/// Exits that are probed differ from text to text, and from the exit that drafts: each token is taken once.
+#[test]
+fn texts_that_draft_and_probe_at_different_depths_have_the_tokens_that_they_have_alone() {
+    let config = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "vocab_size": 61,
+        "num_hidden_layers": 24, "num_attention_heads": 2, "max_position_embeddings": 512}"#;
+    let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
+    let damped = Damped { exit_layer: 8, scale: 0.02 };
+    let model = Llama::random_agreeing(config, 5, &Formats::default(), damped).expect("a small model");
+    let model = Arc::new(model);
+    let options = SchedulerOptions { kv_positions: 20_000, max_num_batched_tokens: 512, max_num_seqs: 64 };
+    let mut scheduler = Scheduler::new(&model, options).expect("memory");
+    let requests = (0..24u32).map(|text| {
+        let prompt: Vec<u32> = (0..3 + text % 5).map(|i| (i * 7 + text * 3) % VOCAB).collect();
+        let auto = if text % 3 == 0 { Adaptive::default() } else { Adaptive::by_bytes() };
+        Request { exit_layer: 24, speculation: Speculation::auto(auto), ..plain(&prompt, 150) }
+    });
+    let requests: Vec<Request> = requests.collect();
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    for (request, (completion, _)) in requests.iter().zip(together(&mut scheduler, &requests, &mut random)) {
+        assert_eq!(completion.tokens, alone(&model, request).tokens, "{:?}", request.prompt);
+    }
 }

@@ -54,12 +54,16 @@ impl Session {
     /// drafts. Whether it has reached the latter.
     pub(crate) fn newest_arrived(&mut self) -> bool {
         let Self { ahead, flight, .. } = self;
+        if ahead.newest.tokens() == 0 {
+            return true; // it has been noted, while other texts were still on their way
+        }
         if ahead.probe == Some(ahead.depth) {
             ahead.probed.append(&ahead.newest, 0..1);
         }
         let arrived = ahead.depth == flight.depth;
         if arrived {
             flight.hidden.append(&ahead.newest, 0..1);
+            ahead.newest.clear();
         }
         arrived
     }

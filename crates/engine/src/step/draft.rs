@@ -180,3 +180,55 @@ impl Turn<'_> {
         !self.progress.chooser.stops_at(choice.token)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::completion::GenerateOptions;
+    use crate::progress::Progress;
+    use crate::sampler::SamplingOptions;
+    use crate::session::Session;
+    use crate::speculate::{Draft, Plan, Speculation};
+    use crate::step::turn::{Text, Turn};
+    use crate::step::{begin, step};
+    use offramp_model::{Config, Formats};
+    use std::path::Path;
+
+    /// One text looks at an exit on its way to the depth that drafts, another does not, a third drafts deeper.
+    #[test]
+    fn every_drafted_token_arrives_once() {
+        let config = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "vocab_size": 61,
+            "num_hidden_layers": 6, "num_attention_heads": 2, "max_position_embeddings": 64}"#;
+        let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
+        let model = Arc::new(Llama::random(config, 1, &Formats::default()).expect("a small model"));
+        let sampling = SamplingOptions::default();
+        let options =
+            GenerateOptions { max_new_tokens: 20, stop_tokens: Vec::new(), token_limit: None, sampling };
+        let (plans, mut workspace) = ([(4, Some(2)), (4, None), (5, Some(3))], Workspace::new());
+        let mut owned: Vec<_> = plans
+            .iter()
+            .map(|&(exit_layer, _)| {
+                let session = Session::new(&model, 40).expect("memory");
+                let speculation = Speculation::fixed(Draft { exit_layer, num_speculations: 3 });
+                let progress = Progress::new(&session, &[1, 2, 3], &options, &speculation);
+                (session, speculation, progress.expect("a good prompt"))
+            })
+            .collect();
+        let mut texts: Vec<Text<'_>> = owned
+            .iter_mut()
+            .map(|(session, speculation, progress)| Text { session, speculation, progress })
+            .collect();
+        step(&mut texts, usize::MAX, &mut workspace).expect("memory");
+        let mut turns: Vec<Turn<'_>> = begin(&mut texts, usize::MAX, &mut workspace);
+        for (turn, (exit_layer, probe)) in turns.iter_mut().zip(plans) {
+            turn.plan = Plan { exit_layer, num_speculations: 3, probe };
+            turn.drafts = true;
+        }
+        draft(&model, &mut turns, &mut workspace).expect("memory");
+        probe(&model, &mut turns, &mut workspace).expect("memory");
+        for (turn, (_, probe)) in turns.iter().zip(plans) {
+            assert_eq!((turn.draft.len(), turn.session.in_flight().tokens()), (3, 4));
+            assert_eq!(turn.probed.len(), if probe.is_some() { 4 } else { 0 });
+        }
+    }
+}
