@@ -158,7 +158,7 @@ mod tests {
     fn soonest(state: &State, chance: f64, company: Company) -> (usize, f64) {
         let (chances, longest) = (vec![chance; company.texts], vec![LONGEST; company.texts]);
         let drafts = Drafts { exit_layer: 4, chances: &chances, longest: &longest };
-        let (length, pace) = drafts.soonest(&state.costs, 24, company);
+        let (length, pace) = drafts.soonest(&state.costs.table(16 * company.rows()), 24, company);
         let rows = company.rows();
         (length, pace * rows as f64 / (state.costs.layers(24, rows) + state.costs.head(rows)))
     }

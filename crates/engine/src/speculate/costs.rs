@@ -14,6 +14,8 @@ const FARTHEST: f64 = 1.5;
 const ROW: f64 = 0.03;
 /// What that guess counts beside what was seen, in squared rows.
 const GUESS: f64 = 1.0;
+/// How fast a number of rows says less of another.
+const FAR: f64 = 4.0;
 /// Samples of a number of rows beyond which more make it no surer.
 const SURE: f64 = 8.0;
 /// Bytes per second, as long as nobody has measured: only ratios matter then.
@@ -77,6 +79,13 @@ impl Costs {
         }
     }
 
+    /// All costs of up to so many rows.
+    pub(crate) fn table(&self, rows: usize) -> CostTable {
+        let [layer, head, draft_head] =
+            [&self.layer, &self.head, &self.draft_head].map(|costs| costs.table(rows));
+        CostTable { layer, head, draft_head }
+    }
+
     /// How often a layer was timed.
     pub(crate) fn samples(&self) -> f64 {
         self.layer.seen.iter().map(|seen| seen.samples).sum()
@@ -98,7 +107,36 @@ impl Costs {
     }
 }
 
+/// Costs of every number of rows up to some: a plan asks for each many times.
+#[derive(Clone, Debug)]
+pub(crate) struct CostTable {
+    layer: Vec<f64>, // [rows + 1]
+    head: Vec<f64>,
+    draft_head: Vec<f64>,
+}
+
+impl CostTable {
+    /// Seconds of so many layers over so many rows.
+    pub(crate) fn layers(&self, layers: usize, rows: usize) -> f64 {
+        layers as f64 * self.layer[rows.min(self.layer.len() - 1)]
+    }
+
+    /// Seconds of the head over so many rows.
+    pub(crate) fn head(&self, rows: usize) -> f64 {
+        self.head[rows.min(self.head.len() - 1)]
+    }
+
+    /// Seconds of the head that drafts over so many rows.
+    pub(crate) fn draft_head(&self, rows: usize) -> f64 {
+        self.draft_head[rows.min(self.draft_head.len() - 1)]
+    }
+}
+
 impl ByRows {
+    fn table(&self, rows: usize) -> Vec<f64> {
+        (0..=rows).map(|rows| self.at(rows)).collect()
+    }
+
     fn saw(&mut self, rows: usize, seconds: f64) {
         if rows == 0 || rows > ROWS {
             return;
@@ -123,16 +161,21 @@ impl ByRows {
         if self.seen.is_empty() {
             return self.guess * (1.0 + ROW * (rows - 1.0));
         }
-        let weight = |seen: &Sample| {
-            let distance = (seen.rows as f64 / rows).ln();
-            seen.samples.min(SURE) * (-distance * distance).exp()
-        };
-        let sum =
-            |of: &dyn Fn(&Sample) -> f64| self.seen.iter().map(|seen| weight(seen) * of(seen)).sum::<f64>();
-        let all = sum(&|_| 1.0).max(f64::MIN_POSITIVE);
-        let (mean_rows, mean) = (sum(&|seen| seen.rows as f64) / all, sum(&|seen| seen.seconds) / all);
-        let across = sum(&|seen| (seen.rows as f64 - mean_rows) * (seen.seconds - mean)) / all;
-        let along = sum(&|seen| (seen.rows as f64 - mean_rows).powi(2)) / all;
+        let (mut all, mut sum_rows, mut sum, mut squares, mut products) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for seen in &self.seen {
+            let at = seen.rows as f64;
+            // 1 at the same number of rows, and the less the more times as many or as few they are.
+            let near = at * rows / (at * rows + FAR * (at - rows) * (at - rows));
+            let weight = seen.samples.min(SURE) * near * near;
+            all += weight;
+            sum_rows += weight * at;
+            sum += weight * seen.seconds;
+            squares += weight * at * at;
+            products += weight * at * seen.seconds;
+        }
+        let (mean_rows, mean) = (sum_rows / all, sum / all);
+        let across = products / all - mean_rows * mean;
+        let along = (squares / all - mean_rows * mean_rows).max(0.0);
         let one = mean / (1.0 + ROW * (mean_rows - 1.0));
         let slope = ((across + GUESS * ROW * one) / (along + GUESS)).max(0.0);
         (mean + slope * (rows - mean_rows)).max(0.3 * mean)

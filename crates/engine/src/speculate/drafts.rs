@@ -1,6 +1,6 @@
 //! What drafts of several texts in one step are expected to give.
 
-use super::costs::Costs;
+use super::costs::CostTable;
 
 /// Who shares a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Company {
 impl Drafts<'_> {
     /// The length at which a token comes soonest, and in how many seconds, if each is accepted with its
     /// text's chance.
-    pub(super) fn soonest(&self, costs: &Costs, depth: usize, company: Company) -> (usize, f64) {
+    pub(super) fn soonest(&self, costs: &CostTable, depth: usize, company: Company) -> (usize, f64) {
         let mut best = (0, f64::INFINITY);
         let (mut accepted, mut rows) = (vec![1.0; self.chances.len()], company.rows());
         let mut tokens = rows as f64;

@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::chances::Chances;
-use super::costs::{Clock, Costs};
+use super::costs::{Clock, CostTable, Costs};
 use super::drafts::{Company, Drafts};
 use super::load::{Load, Shape};
 use offramp_kernels::pool::threads;
@@ -93,7 +93,7 @@ impl State {
     }
 
     /// The exit of which one would most like to know more: it might be better than what is known.
-    pub(super) fn probe(&self, drafting: usize, pace: f64) -> Option<usize> {
+    pub(super) fn probe(&self, costs: &CostTable, drafting: usize, pace: f64) -> Option<usize> {
         if self.company.spread() * self.load.probe(1) > self.budget.probes() {
             return None;
         }
@@ -102,7 +102,7 @@ impl State {
             let texts = self.company.texts;
             let (chances, longest) = (vec![self.chances.at_best(exit_layer); texts], vec![LONGEST; texts]);
             let drafts = Drafts { exit_layer, chances: &chances, longest: &longest };
-            (exit_layer, drafts.soonest(&self.costs, self.depth, self.company).1)
+            (exit_layer, drafts.soonest(costs, self.depth, self.company).1)
         };
         others.map(hope).filter(|hope| hope.1 < pace).min_by(|a, b| a.1.total_cmp(&b.1)).map(|hope| hope.0)
     }

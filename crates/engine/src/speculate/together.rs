@@ -41,7 +41,8 @@ pub(crate) fn plan_together(asking: &mut [&mut Asking<'_>], others: usize) -> Ve
 pub(super) fn plan_group(texts: &mut [(usize, &mut State)], company: Company) -> Vec<Plan> {
     share_costs(texts);
     let Some((_, first)) = texts.first() else { return Vec::new() };
-    let (costs, depth, drafting) = (first.costs.clone(), first.depth, first.drafting);
+    let (depth, drafting) = (first.depth, first.drafting);
+    let costs = first.costs.table(company.others + company.texts * (LONGEST + 1));
     let rows = company.rows();
     let plain = (costs.layers(depth, rows) + costs.head(rows)) / rows as f64;
     let (mut best, mut chosen) = (plain, None);
@@ -67,7 +68,7 @@ pub(super) fn plan_group(texts: &mut [(usize, &mut State)], company: Company) ->
         state.company = company;
         state.drafting = chosen.as_ref().map_or(depth, |(exit_layer, _)| *exit_layer);
         state.pace = best;
-        plans.push(Plan { exit_layer, num_speculations, probe: state.probe(exit_layer, best) });
+        plans.push(Plan { exit_layer, num_speculations, probe: state.probe(&costs, exit_layer, best) });
     }
     plans
 }
