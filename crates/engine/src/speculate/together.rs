@@ -10,6 +10,10 @@ const WORTH_IT: f64 = 0.97;
 /// To replace the exit that drafts, another must promise this share of its time: estimates are noisy.
 const STAYS: f64 = 0.98;
 
+/// Rows of a step beside which texts draft. Where more share a step, drafting together lost time on the machine that was
+/// measured (docs/many-texts.md), so that texts decode plainly there.
+const ROWS_THAT_DRAFT: usize = 1;
+
 /// A text that asks for a plan, and how many tokens it can take.
 pub(crate) struct Asking<'a> {
     pub(crate) adaptive: &'a mut Adaptive,
@@ -25,8 +29,13 @@ pub(crate) fn plan_together(asking: &mut [&mut Asking<'_>], others: usize) -> Ve
     while let Some(&first) = left.first() {
         let (group, rest): (Vec<usize>, Vec<usize>) =
             left.iter().partition(|&&index| subjects[index] == subjects[first]);
+        let depth = subjects[first].depth;
         let company = Company { texts: group.len(), others: others + asking.len() - group.len() };
         left = rest;
+        if company.rows() > ROWS_THAT_DRAFT {
+            group.iter().for_each(|&index| plans[index] = Plan::plain(depth));
+            continue;
+        }
         let members = asking.iter_mut().enumerate().filter(|(index, _)| group.contains(index));
         let mut members: Vec<_> =
             members.map(|(_, one)| (one.space, one.adaptive.known())).collect::<Vec<(usize, &mut State)>>();
