@@ -10,8 +10,8 @@ const WORTH_IT: f64 = 0.97;
 /// To replace the exit that drafts, another must promise this share of its time: estimates are noisy.
 const STAYS: f64 = 0.98;
 
-/// Rows of a step beside which texts draft. Where more share a step, drafting together lost time on the machine that was
-/// measured (docs/many-texts.md), so that texts decode plainly there.
+/// Rows of a step beside which texts draft. Where more share a step, drafting together lost time on the
+/// machine that was measured (docs/many-texts.md), so that texts decode plainly there.
 const ROWS_THAT_DRAFT: usize = 1;
 
 /// A text that asks for a plan, and how many tokens it can take.

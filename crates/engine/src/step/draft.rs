@@ -194,7 +194,8 @@ mod tests {
     use offramp_model::{Config, Formats};
     use std::path::Path;
 
-    /// One text looks at an exit on its way to the depth that drafts, another does not, a third drafts deeper.
+    /// One text looks at an exit on its way to the depth that drafts, another does not, a third drafts
+    /// deeper.
     #[test]
     fn every_drafted_token_arrives_once() {
         let config = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "vocab_size": 61,
