@@ -2,5 +2,7 @@
 
 pub mod corpus;
 pub mod golden;
+pub mod http;
 pub mod repository;
+pub mod server;
 pub mod training;

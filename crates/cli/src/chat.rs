@@ -205,7 +205,7 @@ impl<'p> Conversation<'p> {
 }
 
 fn answer(message: String, conversation_tokens: usize, found: GeneratedText) -> Answer {
-    let GeneratedText { text, tokens, finish, statistics } = found;
+    let GeneratedText { text, tokens, finish, statistics, .. } = found;
     let (stop, stop_string) = match finish {
         // Only a Ctrl-C stops a chat's answer this way.
         Finish::Reader => ("interrupted", None),

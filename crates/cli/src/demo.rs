@@ -78,6 +78,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             sampling,
             confidence: None,
             stop: &[],
+            logprobs: None,
         };
         let printing = if json { Printing::Silent } else { Printing::Plain };
         let off = Speculation::off();

@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// At most N new tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
+    /// With --json, the log-probability of each token, and of the K most likely ones in its place
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(0..=20))]
+    logprobs: Option<u8>,
 }
 
 /// The prompt as a message of a chat.
@@ -57,6 +60,8 @@ struct Answer<'a> {
     prompt: &'a str,
     text: String,
     tokens: &'a [u32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<TokenLogprobs>>,
     exit_layer: usize,
     speculation: Option<Speculated>,
     calibration: Option<Calibration>,
@@ -68,6 +73,14 @@ struct Answer<'a> {
     prefill_tokens_per_second: f64,
     decode_tokens_per_second: Option<f64>,
     time_to_first_token: f64,
+}
+
+/// How likely a token is.
+#[derive(Serialize)]
+struct TokenLogprobs {
+    token_id: u32,
+    logprob: Option<f64>,
+    top: Vec<(u32, f64)>,
 }
 
 /// The counts of drafted tokens.
@@ -98,6 +111,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let (confidence, calibration) =
         arguments.confidence.policy(&pipeline, arguments.generation.reading())?.unzip();
     request.confidence = confidence;
+    request.logprobs = arguments.logprobs.map(usize::from);
     let calibration = calibration.flatten();
     let speculation = arguments.generation.speculation(&pipeline)?;
     let printing = match (json, arguments.trace) {
@@ -185,12 +199,18 @@ fn print(
     calibration: Option<Calibration>,
     found: GeneratedText,
 ) -> Result<()> {
-    let GeneratedText { text, tokens, finish, statistics } = found;
+    let GeneratedText { text, tokens, finish, logprobs, statistics } = found;
+    let logprobs = tokens.iter().zip(logprobs).map(|(&token_id, found)| TokenLogprobs {
+        token_id,
+        logprob: found.logprob,
+        top: found.top,
+    });
     let (stop, stop_string) = generation::finish(finish);
     output::json(&Answer {
         prompt,
         text,
         tokens: &tokens,
+        logprobs: arguments.logprobs.map(|_| logprobs.collect()),
         exit_layer,
         speculation: arguments.generation.speculates().then_some(Speculated {
             rounds: statistics.rounds,

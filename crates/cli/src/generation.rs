@@ -1,8 +1,9 @@
 //! The generation arguments that `generate` and `chat` share.
 
-use crate::speculate::{self, Speculate};
+use crate::speculate;
 use crate::{formats, sampling, stories};
 use anyhow::Result;
+use offramp_engine::Speculate;
 use offramp_engine::Speculation;
 use offramp_model::Formats;
 use offramp_pipeline::{Finish, Pipeline, Sampling, TextRequest};
@@ -61,6 +62,7 @@ impl Arguments {
             confidence: None,
             sampling: self.sampling(pipeline).options,
             stop: &self.stop,
+            logprobs: None,
         }
     }
 

@@ -29,6 +29,7 @@ mod prompt;
 mod quantize;
 mod sampling;
 mod screen;
+mod serve;
 mod shape;
 mod signals;
 mod source;
@@ -77,6 +78,7 @@ enum Command {
     Bench(bench::Arguments),
     Generate(generate::Arguments),
     Chat(chat::Arguments),
+    Serve(serve::Arguments),
     Inspect(inspect::Arguments),
     Quantize(quantize::Arguments),
     Sweep(sweep::Arguments),
@@ -107,6 +109,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Bench(arguments) => bench::run(arguments, json)?,
         Command::Generate(arguments) => generate::run(arguments, json)?,
         Command::Chat(arguments) => chat::run(arguments, json)?,
+        Command::Serve(arguments) => return serve::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
         Command::Quantize(arguments) => quantize::run(arguments, json)?,
         Command::Sweep(arguments) => sweep::run(arguments, json)?,

@@ -20,6 +20,15 @@ pub(crate) struct Arguments {
     /// Above 1 makes tokens that have occurred less likely [default: generation_config.json's, else 1]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
+    /// Keep only tokens that are at least this share as likely as the most likely one
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
+    min_p: f32,
+    /// Above 0 makes tokens less likely that have occurred in the new text
+    #[arg(long, value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// The same, for each time that they have occurred
+    #[arg(long, value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f32,
     /// The same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -27,8 +36,18 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn asked(&self) -> UserSampling {
-        let Self { temperature, top_k, top_p, repetition_penalty, seed } = *self;
-        UserSampling { temperature, top_k, top_p, repetition_penalty, seed }
+        let Self { temperature, top_k, top_p, repetition_penalty, min_p, .. } = *self;
+        let Self { presence_penalty, frequency_penalty, seed, .. } = *self;
+        UserSampling {
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            min_p,
+            presence_penalty,
+            frequency_penalty,
+            seed,
+        }
     }
 }
 
@@ -39,6 +58,9 @@ pub(crate) struct SamplingAnswer {
     top_k: usize,
     top_p: f32,
     repetition_penalty: f32,
+    min_p: f32,
+    presence_penalty: f32,
+    frequency_penalty: f32,
     seed: u64,
     from_generation_config: bool,
 }
@@ -51,6 +73,9 @@ impl From<&Sampling> for SamplingAnswer {
             top_k: options.top_k,
             top_p: options.top_p,
             repetition_penalty: options.repetition_penalty,
+            min_p: options.min_p,
+            presence_penalty: options.presence_penalty,
+            frequency_penalty: options.frequency_penalty,
             seed: options.seed,
             from_generation_config: sampling.from_file,
         }

@@ -9,24 +9,24 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// Prints a line that says that the run is saving.
-type Say = Arc<dyn Fn(&str) + Send + Sync>;
+/// Prints a line about a signal that was heard.
+type Say = Arc<dyn Fn(i32) + Send + Sync>;
 
-/// Set by the first signal during a run that saves first.
+/// Set by the first signal during a run that ends gently.
 static STOP: AtomicBool = AtomicBool::new(false);
 /// The number of that signal.
 static STOPPED_BY: AtomicI32 = AtomicI32::new(0);
-/// Set while a run would save first.
-static SAVING: Mutex<Option<Say>> = Mutex::new(None);
+/// Set while a run would end gently.
+static GENTLE: Mutex<Option<Say>> = Mutex::new(None);
 
 /// While this value exists, the first signal sets a flag instead of ending the process. A Ctrl-C after it
 /// ends the process.
-pub(crate) struct SavesFirst(());
+pub(crate) struct EndsGently(());
 
-impl SavesFirst {
-    /// `say` is called in its own thread.
-    pub(crate) fn begin(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        *SAVING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(say));
+impl EndsGently {
+    /// `say` is called in its own thread, with the number of the signal.
+    pub(crate) fn begin(say: impl Fn(i32) + Send + Sync + 'static) -> Self {
+        *GENTLE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(say));
         Self(())
     }
 
@@ -36,9 +36,9 @@ impl SavesFirst {
     }
 }
 
-impl Drop for SavesFirst {
+impl Drop for EndsGently {
     fn drop(&mut self) {
-        *SAVING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *GENTLE.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -60,18 +60,13 @@ fn heard(signal: i32) {
     if signal == SIGINT && interrupt::take() {
         return; // it stopped an answer
     }
-    let saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some(say) = saving else { end(signal) };
+    let gentle = GENTLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(say) = gentle else { end(signal) };
     if !STOP.load(Ordering::Relaxed) {
         STOPPED_BY.store(signal, Ordering::Relaxed);
         STOP.store(true, Ordering::Release);
-        let line = match signal {
-            SIGINT => "saving; Ctrl-C again to leave without saving",
-            SIGTERM => "told to end (SIGTERM): saving",
-            _ => "the terminal has hung up (SIGHUP): saving",
-        };
         // In its own thread: a terminal that blocks must not delay the next signal.
-        let _ = thread::Builder::new().spawn(move || say(line));
+        let _ = thread::Builder::new().spawn(move || say(signal));
     } else if signal == SIGINT {
         // Only Ctrl-C counts a second time: a cluster's manager may send SIGTERM to a process group and to
         // each process.

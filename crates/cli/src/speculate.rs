@@ -2,7 +2,6 @@
 
 use crate::stories::{self, Reading};
 use anyhow::Result;
-use offramp_engine::{Adaptive, Draft, Speculation};
 use offramp_model::{DraftHead, Format, Llama};
 use offramp_pipeline::Pipeline;
 use offramp_text::most_used;
@@ -11,54 +10,6 @@ use std::str::FromStr;
 
 /// The most tokens of the corpus that are counted for a shortlist.
 const COUNTED: u64 = 10_000_000;
-
-/// `auto`, `off`, or `E:N`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speculate {
-    Off,
-    Auto,
-    Fixed(Draft),
-}
-
-impl FromStr for Speculate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = || {
-            let (exit_layer, num_speculations) = text.split_once(':')?;
-            Some(Draft {
-                exit_layer: exit_layer.parse().ok()?,
-                num_speculations: num_speculations.parse().ok()?,
-            })
-        };
-        match (text, parts()) {
-            ("off", _) => Ok(Self::Off),
-            ("auto", _) => Ok(Self::Auto),
-            (_, Some(draft)) => Ok(Self::Fixed(draft)),
-            _ => Err("say auto, off, or an exit layer and a draft length, as 6:4".to_owned()),
-        }
-    }
-}
-
-impl Speculate {
-    /// As the user writes it.
-    pub(crate) fn name(self) -> String {
-        match self {
-            Self::Off => "off".to_owned(),
-            Self::Auto => "auto".to_owned(),
-            Self::Fixed(Draft { exit_layer, num_speculations }) => format!("{exit_layer}:{num_speculations}"),
-        }
-    }
-
-    pub(crate) fn speculation(self, head: Option<DraftHead>) -> Speculation {
-        let speculation = match self {
-            Self::Off => return Speculation::off(),
-            Self::Auto => Speculation::auto(Adaptive::default()),
-            Self::Fixed(draft) => Speculation::fixed(draft),
-        };
-        speculation.with_head(head)
-    }
-}
 
 /// The arguments for the draft head.
 #[derive(Clone, Debug, clap::Args)]
@@ -117,22 +68,5 @@ impl DraftHeadArguments {
             None => (own < Format::Int4).then_some(Format::Int4),
         };
         format.filter(|&format| format != own)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_said_in_three_ways() {
-        assert_eq!("auto".parse(), Ok(Speculate::Auto));
-        assert_eq!("off".parse(), Ok(Speculate::Off));
-        let fixed = Speculate::Fixed(Draft { exit_layer: 6, num_speculations: 4 });
-        assert_eq!("6:4".parse(), Ok(fixed));
-        assert_eq!(fixed.name(), "6:4");
-        for wrong in ["", "6", "6:", ":4", "a:b", "6:4:2", "on"] {
-            assert!(wrong.parse::<Speculate>().is_err(), "{wrong}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use crate::live::Live;
 use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
 use crate::prepare::{SHARD_TOKENS, prepare, tokenizer};
-use crate::signals::{self, SavesFirst};
+use crate::signals::{self, EndsGently};
 use crate::{eval, output, plot, profile};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
@@ -16,6 +16,7 @@ use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, Token
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, Summary};
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -98,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     let corpus = corpus(&recipe, &folder, arguments.resume)?;
     let mut live = Live::new(&folder);
     let screen = live.screen();
-    let saves_first = SavesFirst::begin(move |line| screen.say(line));
+    let saves_first = EndsGently::begin(move |signal| screen.say(saving(signal)));
     let (resume, best) = (arguments.resume, arguments.best);
     let job = Job { recipe: &recipe, corpus, folder, resume, best, stop: saves_first.flag() };
     let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
@@ -243,6 +244,7 @@ fn generate_story(pipeline: &Pipeline, printing: Printing) -> Result<String> {
         confidence: None,
         sampling: pipeline.sampling(&UserSampling::default()).options,
         stop: &[],
+        logprobs: None,
     };
     let (found, _) = generate::generate(pipeline, &request, OPENING, Speculation::off(), printing)?;
     Ok(format!("{OPENING}{}", found.text))
@@ -292,6 +294,15 @@ fn finish(
         })?;
     }
     Ok(())
+}
+
+/// Why a run is saving.
+fn saving(signal: i32) -> &'static str {
+    match signal {
+        SIGINT => "saving; Ctrl-C again to leave without saving",
+        SIGTERM => "told to end (SIGTERM): saving",
+        _ => "the terminal has hung up (SIGHUP): saving",
+    }
 }
 
 #[cfg(test)]

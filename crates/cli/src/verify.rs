@@ -3,9 +3,10 @@
 use crate::number::grouped;
 use crate::output;
 use crate::progress::counted;
-use crate::speculate::{self, Speculate};
+use crate::speculate;
 use crate::{formats, source, stories};
 use anyhow::Result;
+use offramp_engine::Speculate;
 use offramp_engine::{Draft, SamplingOptions};
 use offramp_eval::{NamedSpeculation, VerifyReport, openings};
 use serde::Serialize;
@@ -91,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         let sampling = SamplingOptions { temperature, seed: arguments.seed, ..Default::default() };
         let options = pipeline.generate_options(arguments.max_new_tokens, sampling);
         let way = |how: &Speculate| NamedSpeculation {
-            name: how.name(),
+            name: how.to_string(),
             speculation: how.speculation(head.clone()),
         };
         let mut ways: Vec<NamedSpeculation> = hows.iter().map(way).collect();

@@ -1,11 +1,13 @@
 //! What is asked of a text, and what comes of it.
 
+use crate::constraint::Constraint;
+use crate::logprobs::Logprobs;
 use crate::sampler::SamplingOptions;
 use offramp_model::Work;
 use std::time::Duration;
 
 /// What to generate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
     /// At most so many tokens.
     pub max_new_tokens: usize,
@@ -16,6 +18,14 @@ pub struct GenerateOptions {
     pub token_limit: Option<usize>,
     /// How each token is chosen.
     pub sampling: SamplingOptions,
+    /// What is added to the logits of some ids before a token is chosen.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// What may be chosen.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// Log-probabilities of each new token, and of so many of the most likely ones in its place.
+    pub logprobs: Option<usize>,
+    /// The same for each token of the prompt but the first.
+    pub prompt_logprobs: Option<usize>,
 }
 
 /// How a token came into the text.
@@ -43,12 +53,16 @@ pub enum StopReason {
 }
 
 /// A token that came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NewToken {
     /// Its id.
     pub id: u32,
     /// How it came into the text.
     pub origin: Origin,
+    /// Layers that were run for the logits from which it was chosen.
+    pub depth: usize,
+    /// Its log-probability, where it was asked for.
+    pub logprobs: Option<Logprobs>,
 }
 
 /// What came out.
@@ -58,6 +72,8 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// Why there are no more.
     pub reason: StopReason,
+    /// Log-probabilities of the prompt's tokens but the first, where they were asked for.
+    pub prompt_logprobs: Vec<Logprobs>,
     /// What it took.
     pub statistics: Statistics,
 }
@@ -65,8 +81,10 @@ pub struct Completion {
 /// What a generation took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt that were run.
     pub prompt_tokens: usize,
+    /// Tokens before them that the session held already.
+    pub cached_tokens: usize,
     /// Tokens of the text.
     pub new_tokens: usize,
     /// Tokens that were chosen after the first.

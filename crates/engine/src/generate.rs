@@ -94,7 +94,7 @@ pub fn generate(
     while !progress.is_over() {
         step(&mut [Text { session, speculation, progress: &mut progress }], usize::MAX, workspace)?;
         progress.failure().map_or(Ok(()), Err)?;
-        let heard = progress.came().iter().position(|&token| on_token(token).is_break());
+        let heard = progress.came().iter().position(|token| on_token(token.clone()).is_break());
         if let Some(index) = heard {
             progress.stop(session, index + 1);
         }

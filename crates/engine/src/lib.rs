@@ -9,7 +9,11 @@ mod climb;
 mod completion;
 mod confidence;
 mod confident;
+mod constraint;
+mod exit_reader;
 mod generate;
+mod kept;
+mod logprobs;
 mod progress;
 mod round;
 mod sampler;
@@ -22,7 +26,10 @@ mod workspace;
 
 pub use completion::{Completion, GenerateOptions, NewToken, Origin, Statistics, StopReason};
 pub use confidence::{ConfidenceExit, Depths};
+pub use constraint::Constraint;
+pub use exit_reader::{ExitReader, ExitReading};
 pub use generate::{Generation, generate};
+pub use logprobs::Logprobs;
 /// The memory's read bandwidth, which bounds decoding.
 pub use offramp_kernels::bandwidth;
 /// How many threads share the work.
@@ -32,7 +39,7 @@ pub use sampler::{Sampler, SamplingOptions};
 pub use scheduler::{Progressed, Request, Scheduler, SchedulerOptions, TextId};
 pub use score::{TokenScore, argmax, gap, score};
 pub use session::Session;
-pub use speculate::{Adaptive, Chosen, Draft, Speculation};
+pub use speculate::{Adaptive, Chosen, Draft, Speculate, Speculation, UnknownSpeculation};
 pub use workspace::Workspace;
 
 /// The name of the instruction set in use.
@@ -70,6 +77,11 @@ pub enum Error {
     /// A vocabulary of which nothing may be chosen.
     #[error("there is no token to choose from: the token limit must be 1 or more")]
     NoChoice,
+    /// A constraint that nothing meets.
+    #[error(
+        "the constraint allows no token here: it may not fit this model's vocabulary or its ends of text"
+    )]
+    NothingAllowed,
     /// A draft head that belongs to another model than the one that decodes.
     #[error("the draft head is of another model: make it from the one that decodes")]
     ForeignDraftHead,

@@ -3,6 +3,7 @@
 use crate::chooser::Chooser;
 use crate::completion::{Completion, GenerateOptions, NewToken, Statistics, StopReason};
 use crate::confidence::Depths;
+use crate::logprobs::Logprobs;
 use crate::round::Round;
 use crate::sampler::Sampler;
 use crate::session::Session;
@@ -20,6 +21,10 @@ pub(crate) struct Progress {
     max_new_tokens: usize,
     tokens: Vec<u32>, // new ones
     came: Vec<NewToken>,
+    logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
+    scored: Vec<Logprobs>, // of the prompt's tokens from the second on
+    newly_scored: usize,   // in the last step
     reason: Option<StopReason>,
     failed: bool,
     failure: Option<Error>,
@@ -38,21 +43,26 @@ impl Progress {
         speculation: &Speculation,
     ) -> Result<Self> {
         check(session, prompt, options, speculation)?;
-        let sampler = Sampler::new(options.sampling)?;
-        let stop_tokens = options.stop_tokens.clone();
+        let before = session.tokens().len();
+        let cached =
+            Statistics { prompt_tokens: prompt.len(), cached_tokens: before, ..Statistics::default() };
         Ok(Self {
-            chooser: Chooser { sampler, token_limit: options.token_limit, stop_tokens },
+            chooser: Chooser::new(options, before + prompt.len())?,
             prompt: prompt.to_vec(),
             fed: 0,
             max_new_tokens: options.max_new_tokens,
             tokens: Vec::new(),
             came: Vec::new(),
+            logprobs: options.logprobs,
+            prompt_logprobs: options.prompt_logprobs,
+            scored: Vec::new(),
+            newly_scored: 0,
             reason: None,
             failed: false,
             failure: None,
-            before: session.tokens().len(),
+            before,
             start: None,
-            statistics: Statistics { prompt_tokens: prompt.len(), ..Statistics::default() },
+            statistics: cached,
         })
     }
 
@@ -80,6 +90,27 @@ impl Progress {
         self.prompt.len() == 1 && self.before == 0
     }
 
+    /// How many of the most likely tokens are to be noted beside each new token, if any.
+    pub(crate) fn logprobs(&self) -> Option<usize> {
+        self.logprobs
+    }
+
+    /// The same for tokens of the prompt.
+    pub(crate) fn prompt_logprobs(&self) -> Option<usize> {
+        self.prompt_logprobs
+    }
+
+    /// More of the prompt's tokens have been scored.
+    pub(crate) fn scored(&mut self, scores: Vec<Logprobs>) {
+        self.newly_scored = scores.len();
+        self.scored.extend(scores);
+    }
+
+    /// What the last step found of the prompt's tokens.
+    pub(crate) fn newly_scored(&self) -> &[Logprobs] {
+        &self.scored[self.scored.len() - self.newly_scored..]
+    }
+
     /// The tokens that came in the last step.
     pub(crate) fn came(&self) -> &[NewToken] {
         &self.came
@@ -104,6 +135,7 @@ impl Progress {
     /// A step begins.
     pub(crate) fn begin_step(&mut self) {
         self.came.clear();
+        self.newly_scored = 0;
         self.start.get_or_insert_with(Instant::now);
     }
 
@@ -132,13 +164,15 @@ impl Progress {
             self.statistics.accepted += round.accepted;
             self.statistics.rejected += usize::from(round.accepted < round.drafted);
         }
+        let depth = session.left_at();
         for (index, &id) in round.tokens.iter().enumerate() {
             self.statistics.decoded_tokens += usize::from(!self.tokens.is_empty());
             if self.chooser.stops_at(id) {
                 return self.end(session, StopReason::StopToken);
             }
             self.tokens.push(id);
-            self.came.push(NewToken { id, origin: round.origin(index) });
+            let logprobs = round.logprobs.get(index).cloned();
+            self.came.push(NewToken { id, origin: round.origin(index), depth, logprobs });
         }
         if self.tokens.len() == self.max_new_tokens {
             self.end(session, StopReason::Length);
@@ -194,7 +228,8 @@ impl Progress {
     /// What has come so far.
     pub(crate) fn completion(&self) -> Completion {
         let reason = self.reason.unwrap_or(StopReason::Stopped);
-        Completion { tokens: self.tokens.clone(), reason, statistics: self.statistics }
+        let prompt_logprobs = self.scored.clone();
+        Completion { tokens: self.tokens.clone(), reason, prompt_logprobs, statistics: self.statistics }
     }
 }
 

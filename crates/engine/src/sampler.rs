@@ -22,6 +22,12 @@ pub struct SamplingOptions {
     pub top_p: f32,
     /// Makes tokens that have occurred less likely (Keskar et al. 2019); 1 changes nothing.
     pub repetition_penalty: f32,
+    /// Keep only tokens that are at least this share as likely as the most likely one; 0 keeps all.
+    pub min_p: f32,
+    /// Taken from the logit of a token that is among the new ones.
+    pub presence_penalty: f32,
+    /// Taken from the logit of a token for each time that it is among the new ones.
+    pub frequency_penalty: f32,
     /// What the noise is drawn from.
     pub seed: u64,
 }
@@ -29,7 +35,16 @@ pub struct SamplingOptions {
 impl Default for SamplingOptions {
     /// Greedy.
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+        }
     }
 }
 
@@ -40,13 +55,14 @@ pub struct Sampler {
     generator: ChaCha8Rng,
     logits: Vec<f32>,     // [vocab]
     candidates: Vec<u32>, // token ids, the most likely first
+    prompt_tokens: usize, // tokens before the new ones
 }
 
 impl Sampler {
     /// # Errors
     /// If an option lies outside its range.
     pub fn new(options: SamplingOptions) -> Result<Self> {
-        let SamplingOptions { temperature, top_p, repetition_penalty, seed, .. } = options;
+        let SamplingOptions { temperature, top_p, repetition_penalty, min_p, seed, .. } = options;
         let check = |fine: bool, option, found, expected| match fine {
             true => Ok(()),
             false => Err(Error::Sampling { option, found, expected }),
@@ -56,8 +72,18 @@ impl Sampler {
         check(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0 and at most 1")?;
         let positive = repetition_penalty > 0.0 && repetition_penalty.is_finite();
         check(positive, "repetition_penalty", repetition_penalty, "above 0")?;
+        check((0.0..=1.0).contains(&min_p), "min_p", min_p, "between 0 and 1")?;
+        let SamplingOptions { presence_penalty, frequency_penalty, .. } = options;
+        check(presence_penalty.is_finite(), "presence_penalty", presence_penalty, "a finite number")?;
+        check(frequency_penalty.is_finite(), "frequency_penalty", frequency_penalty, "a finite number")?;
         let generator = ChaCha8Rng::seed_from_u64(seed);
-        Ok(Self { options, generator, logits: Vec::new(), candidates: Vec::new() })
+        Ok(Self { options, generator, logits: Vec::new(), candidates: Vec::new(), prompt_tokens: 0 })
+    }
+
+    /// Counts tokens as new only after the first `prompt_tokens`: for the presence and frequency penalties.
+    #[must_use]
+    pub fn after(self, prompt_tokens: usize) -> Self {
+        Self { prompt_tokens, ..self }
     }
 
     /// The token that follows `tokens`, given the logits `[vocab]` after the last of them.
@@ -95,8 +121,25 @@ impl Sampler {
         Ok(self.draw(tokens.len()))
     }
 
-    /// Divides a positive logit of a token that has occurred by the penalty, multiplies a negative one.
+    /// Divides a positive logit of a token that has occurred by the repetition penalty, multiplies a negative
+    /// one; takes the other penalties from the logits of new tokens.
     fn penalise(&mut self, tokens: &[u32]) {
+        self.penalise_repetition(tokens);
+        let SamplingOptions { presence_penalty, frequency_penalty, .. } = self.options;
+        if presence_penalty == 0.0 && frequency_penalty == 0.0 {
+            return;
+        }
+        let mut new: Vec<u32> = tokens[self.prompt_tokens.min(tokens.len())..].to_vec();
+        new.sort_unstable();
+        for same in new.chunk_by(|a, b| a == b) {
+            if let Some(logit) = self.logits.get_mut(same[0] as usize) {
+                let penalised = *logit - presence_penalty - frequency_penalty * same.len() as f32;
+                *logit = if logit.is_finite() { penalised.clamp(f32::MIN, f32::MAX) } else { *logit };
+            }
+        }
+    }
+
+    fn penalise_repetition(&mut self, tokens: &[u32]) {
         let penalty = self.options.repetition_penalty;
         if penalty == 1.0 {
             return;
@@ -107,7 +150,8 @@ impl Sampler {
         for token in seen {
             if let Some(logit) = self.logits.get_mut(token as usize) {
                 let penalised = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-                *logit = penalised.clamp(f32::MIN, f32::MAX); // an extreme penalty must not make infinities
+                // An extreme penalty must not make infinities; what is forbidden stays so.
+                *logit = if logit.is_finite() { penalised.clamp(f32::MIN, f32::MAX) } else { *logit };
             }
         }
     }
@@ -120,11 +164,23 @@ impl Sampler {
         self.logits.iter_mut().for_each(|logit| *logit = (*logit - max) / temperature);
     }
 
-    /// Leaves in `candidates` what top-k and then top-p keep.
+    /// Leaves in `candidates` what top-k, then top-p and then min-p keep, as in `transformers`.
     fn keep_most_likely(&mut self) {
-        let SamplingOptions { top_k, top_p, .. } = self.options;
+        let SamplingOptions { top_k, top_p, min_p, .. } = self.options;
         self.candidates.clear();
         self.candidates.extend(0..self.logits.len() as u32);
+        if min_p > 0.0 {
+            // Of logits whose largest is 0: what top-k and top-p keep always has the largest.
+            let least = f64::from(min_p).ln();
+            self.keep_top(top_k, top_p);
+            let logits = &self.logits;
+            self.candidates.retain(|&id| f64::from(logits[id as usize]) >= least);
+            return;
+        }
+        self.keep_top(top_k, top_p);
+    }
+
+    fn keep_top(&mut self, top_k: usize, top_p: f32) {
         if top_k == 0 && top_p == 1.0 {
             return;
         }
@@ -258,6 +314,31 @@ mod tests {
     }
 
     #[test]
+    fn new_tokens_are_penalised_for_being_there_and_for_each_time() {
+        let asked = SamplingOptions { presence_penalty: 1.0, frequency_penalty: 0.25, ..options(0.0) };
+        let mut sampler = Sampler::new(asked).expect("valid").after(2);
+        sampler.next(&[3.0, 2.0, f32::NEG_INFINITY, 1.0], &[3, 1, 0, 2, 0]).expect("finite");
+        assert_eq!(sampler.logits, [1.5, 2.0, f32::NEG_INFINITY, 1.0], "the prompt's tokens do not count");
+    }
+
+    #[test]
+    fn min_p_is_a_share_of_the_most_likely() {
+        let kept = |min_p, top_k| {
+            let asked = SamplingOptions { min_p, top_k, ..options(1.0) };
+            let mut sampler = Sampler::new(asked).expect("valid");
+            sampler.logits = vec![0.5f32.ln(), 0.0, 0.1f32.ln(), 0.3f32.ln()];
+            sampler.keep_most_likely();
+            sampler.candidates.sort_unstable();
+            sampler.candidates
+        };
+        assert_eq!(kept(0.0, 0), [0, 1, 2, 3]);
+        assert_eq!(kept(0.2, 0), [0, 1, 3]);
+        assert_eq!(kept(0.4, 0), [0, 1]);
+        assert_eq!(kept(1.0, 0), [1]);
+        assert_eq!(kept(0.05, 2), [0, 1]);
+    }
+
+    #[test]
     fn noise_belongs_to_the_position() {
         let logits: Vec<f32> = (0..50).map(|i| (i as f32 * 0.37).sin()).collect();
         let mut straight = Sampler::new(options(1.0)).expect("valid");
@@ -280,6 +361,9 @@ mod tests {
             (SamplingOptions { top_p: 0.0, ..options(0.0) }, "top_p"),
             (SamplingOptions { top_p: 1.5, ..options(0.0) }, "top_p"),
             (SamplingOptions { repetition_penalty: 0.0, ..options(0.0) }, "repetition_penalty"),
+            (SamplingOptions { min_p: 1.5, ..options(0.0) }, "min_p"),
+            (SamplingOptions { presence_penalty: f32::NAN, ..options(0.0) }, "presence_penalty"),
+            (SamplingOptions { frequency_penalty: f32::INFINITY, ..options(0.0) }, "frequency_penalty"),
         ] {
             let message = Sampler::new(bad).expect_err(option).to_string();
             assert!(message.starts_with(option) && !message.contains('\n'), "{message}");

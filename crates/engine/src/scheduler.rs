@@ -3,6 +3,8 @@
 use crate::completion::{Completion, GenerateOptions, NewToken};
 use crate::confidence::ConfidenceExit;
 use crate::generate::Generation;
+use crate::kept::Kept;
+use crate::logprobs::Logprobs;
 use crate::session::Session;
 use crate::speculate::Speculation;
 use crate::step::step;
@@ -23,12 +25,15 @@ pub struct SchedulerOptions {
     pub max_num_batched_tokens: usize,
     /// Texts at a time; more wait.
     pub max_num_seqs: usize,
+    /// Whether blocks of texts that ended stay until others need them, so that a text that begins alike need
+    /// not compute them again.
+    pub prefix_caching: bool,
 }
 
 impl SchedulerOptions {
     /// Enough for as many texts as there are blocks for.
     pub fn new(kv_positions: usize) -> Self {
-        Self { kv_positions, max_num_batched_tokens: 256, max_num_seqs: 64 }
+        Self { kv_positions, max_num_batched_tokens: 256, max_num_seqs: 64, prefix_caching: true }
     }
 }
 
@@ -47,6 +52,22 @@ pub struct Request {
     pub options: GenerateOptions,
 }
 
+impl Request {
+    /// Whether the text can run, alone at least, in a pool of so many positions.
+    ///
+    /// # Errors
+    /// As [`Scheduler::add`].
+    pub fn check(&self, model: &Arc<Llama>, kv_positions: usize) -> Result<()> {
+        let capacity = capacity(model, self);
+        if capacity > kv_positions {
+            return Err(Error::ContextFull { tokens: capacity, context: kv_positions });
+        }
+        // Of a pool that takes no memory.
+        let session = with_policy(Session::new(model, capacity)?, self)?;
+        crate::check(&session, &self.prompt, &self.options, &self.speculation)
+    }
+}
+
 /// Names one text of a scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TextId(u64);
@@ -58,6 +79,8 @@ pub struct Progressed {
     pub id: TextId,
     /// Its new tokens.
     pub tokens: Vec<NewToken>,
+    /// Log-probabilities of the next tokens of its prompt, where they were asked for.
+    pub prompt_logprobs: Vec<Logprobs>,
     /// What came of it, once it has ended; it has left the scheduler then.
     pub ended: Option<Result<Completion>>,
 }
@@ -66,7 +89,10 @@ pub struct Progressed {
 ///
 /// A text's tokens are the same whoever runs beside it. A text joins as soon as the pool has blocks for its
 /// prompt and all of its new tokens, in the order in which texts were added, so that none has to stop half
-/// way. Where it begins as one that runs, both share the blocks.
+/// way. Where it begins as one that runs, both share the blocks. Where it begins as one that has ended, it
+/// takes over the blocks that are still there.
+///
+/// What the adaptive policy learns in one text, it knows in the next.
 #[derive(Debug)]
 pub struct Scheduler {
     model: Arc<Llama>,
@@ -74,6 +100,8 @@ pub struct Scheduler {
     options: SchedulerOptions,
     waiting: VecDeque<(TextId, Request)>,
     running: Vec<(TextId, Generation)>,
+    kept: Kept,
+    learnt: Option<Speculation>,
     workspace: Workspace,
     next: u64,
 }
@@ -90,6 +118,8 @@ impl Scheduler {
             options,
             waiting: VecDeque::new(),
             running: Vec::new(),
+            kept: Kept::default(),
+            learnt: None,
             workspace: Workspace::new(),
             next: 0,
         })
@@ -101,13 +131,7 @@ impl Scheduler {
     /// If the text can never run: as [`check`](crate::check), or if prompt and new tokens are more than the
     /// context or the pool holds.
     pub fn add(&mut self, request: Request) -> Result<TextId> {
-        let capacity = capacity(&self.model, &request);
-        if capacity > self.pool.capacity() {
-            return Err(Error::ContextFull { tokens: capacity, context: self.pool.capacity() });
-        }
-        // Of a pool that takes no memory: what is wrong with a request is said at once.
-        let session = with_policy(Session::new(&self.model, capacity)?, &request)?;
-        crate::check(&session, &request.prompt, &request.options, &request.speculation)?;
+        request.check(&self.model, self.pool.capacity())?;
         let id = TextId(self.next);
         self.next += 1;
         self.waiting.push_back((id, request));
@@ -120,12 +144,29 @@ impl Scheduler {
         let index = self.running.iter().position(|(running, _)| *running == id)?;
         let (_, mut text) = self.running.remove(index);
         text.stop(usize::MAX);
-        Some(text.into_parts().0)
+        Some(self.end(text))
+    }
+
+    /// Takes over what an ended text leaves.
+    fn end(&mut self, text: Generation) -> Completion {
+        let (completion, session, speculation) = text.into_parts();
+        if speculation.is_auto() {
+            self.learnt = Some(speculation);
+        }
+        if self.options.prefix_caching {
+            self.kept.keep(session);
+        }
+        completion
     }
 
     /// Texts that take part in steps, and texts that wait for blocks.
     pub fn texts(&self) -> (usize, usize) {
         (self.running.len(), self.waiting.len())
+    }
+
+    /// Positions in blocks of texts that have ended: given up where others need them.
+    pub fn kept_positions(&self) -> usize {
+        self.kept.positions()
     }
 
     /// Whether there is nothing to do.
@@ -159,10 +200,11 @@ impl Scheduler {
         while index < self.running.len() {
             let (id, text) = &mut self.running[index];
             let (id, tokens) = (*id, text.progress.came().to_vec());
+            let prompt_logprobs = text.progress.newly_scored().to_vec();
             if !text.progress.is_over() {
                 index += 1;
-                if !tokens.is_empty() {
-                    progressed.push(Progressed { id, tokens, ended: None });
+                if !tokens.is_empty() || !prompt_logprobs.is_empty() {
+                    progressed.push(Progressed { id, tokens, prompt_logprobs, ended: None });
                 }
                 continue;
             }
@@ -171,8 +213,11 @@ impl Scheduler {
                 let shared = text.finished().is_none();
                 shared.then(|| failure.take().unwrap_or(Error::OthersFailed))
             });
-            let ended = Some(failed.map_or_else(|| Ok(text.into_parts().0), Err));
-            progressed.push(Progressed { id, tokens, ended });
+            let ended = Some(match failed {
+                Some(error) => Err(error),
+                None => Ok(self.end(text)),
+            });
+            progressed.push(Progressed { id, tokens, prompt_logprobs, ended });
         }
         progressed
     }
@@ -184,26 +229,45 @@ impl Scheduler {
         {
             match self.begin(&request) {
                 Ok(text) => self.running.push((id, text)),
+                // What ended texts left makes room first.
+                Err(_) if self.kept.give_up_one() => self.waiting.push_front((id, request)),
                 // Another text will give its blocks back: with none, there would have been enough.
                 Err(_) => return self.waiting.push_front((id, request)),
             }
         }
     }
 
-    fn begin(&self, request: &Request) -> Result<Generation> {
+    fn begin(&mut self, request: &Request) -> Result<Generation> {
         let Request { prompt, exit_layer, speculation, options, .. } = request;
+        let session = self.session(request)?;
+        let speculation = match &self.learnt {
+            Some(learnt) if speculation.is_auto() => learnt.clone().with_head(speculation.head().cloned()),
+            _ => speculation.clone(),
+        };
+        debug_assert_eq!(session.exit_layer(), *exit_layer);
+        let rest = &prompt[session.tokens().len()..];
+        Generation::new(session, rest, options, speculation)
+    }
+
+    /// A session that begins with as much of the prompt as others hold.
+    fn session(&mut self, request: &Request) -> Result<Session> {
+        let Request { prompt, exit_layer, options, .. } = request;
         let capacity = capacity(&self.model, request);
-        // Something has to be run, so that there are logits.
-        let most = prompt.len().saturating_sub(1);
-        let shared = |text: &Generation| text.session.common_prefix(&prompt[..most], *exit_layer);
+        // Something has to be run, so that there are logits: all of it where all are read.
+        let most = if options.prompt_logprobs.is_some() { 0 } else { prompt.len().saturating_sub(1) };
+        let beginning = &prompt[..most];
+        let shared = |text: &Generation| text.session.common_prefix(beginning, *exit_layer);
         let longest = self.running.iter().map(|(_, text)| (shared(text), text));
-        let session = match longest.max_by_key(|(shared, _)| *shared) {
-            Some((shared, text)) if shared > 0 => text.session.fork(shared, capacity)?,
+        let longest = longest.max_by_key(|(shared, _)| *shared).filter(|(shared, _)| *shared > 0);
+        let kept = self.kept.longest(beginning, *exit_layer);
+        let session = match (longest, kept) {
+            (Some((shared, text)), kept) if kept.as_ref().is_none_or(|(held, _)| *held <= shared) => {
+                text.session.fork(shared, capacity)?
+            }
+            (_, Some((held, session))) => session.fork(held, capacity)?,
             _ => Session::new_in(&self.model, &self.pool, capacity)?,
         };
-        let session = with_policy(session, request)?;
-        let rest = &prompt[session.tokens().len()..];
-        Generation::new(session, rest, options, speculation.clone())
+        with_policy(session, request)
     }
 }
 

@@ -84,6 +84,17 @@ impl Session {
         Ok(session)
     }
 
+    /// What of this session others can take over: its full blocks, and nothing that it was promised beside.
+    ///
+    /// # Errors
+    /// As [`Session::fork`].
+    pub(crate) fn full_blocks(&self) -> Result<Self> {
+        let known = (0..self.exit_layer).map(|layer| self.cache.len(layer)).min().unwrap_or(0);
+        let exact = self.exact(known.min(self.tokens.len()));
+        let len = exact - exact % offramp_kernels::attend::BLOCK;
+        self.fork(len, len)
+    }
+
     /// The model it runs.
     pub fn model(&self) -> &Arc<Llama> {
         &self.model

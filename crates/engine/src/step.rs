@@ -48,13 +48,17 @@ fn begin<'t>(texts: &'t mut [Text<'_>], budget: usize, workspace: &mut Workspace
     for text in texts.iter_mut().filter(|text| !text.progress.is_over()) {
         let Text { session, speculation, progress } = text;
         progress.begin_step();
-        let piece = progress.unfed().len().min(left);
+        let most = progress.prompt_logprobs().map_or(left, |_| left.min(verify::ROWS));
+        let piece = progress.unfed().len().min(most);
         let read = match (progress.unfed().len(), progress.newest()) {
             (0, Some(newest)) => session.begin(&[newest], 1, true, workspace).map(|()| 1),
             (_, _) if piece == 0 => continue, // there is no budget left for its prompt
             (all, _) => {
                 left -= piece;
-                let read = usize::from(piece == all);
+                let read = match progress.prompt_logprobs() {
+                    Some(_) => piece,
+                    None => usize::from(piece == all),
+                };
                 let tokens = progress.unfed()[..piece].to_vec();
                 // Of a prompt, no token leaves early but one that is all of it.
                 session.begin(&tokens, read, progress.is_one_token(), workspace).map(|()| {
@@ -66,6 +70,7 @@ fn begin<'t>(texts: &'t mut [Text<'_>], budget: usize, workspace: &mut Workspace
         match read {
             Err(error) => progress.fail(session, error),
             Ok(read) => turns.push(Turn {
+                chooses: progress.unfed().is_empty(),
                 plan: Plan::plain(session.exit_layer()),
                 session,
                 speculation,

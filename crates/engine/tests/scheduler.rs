@@ -132,7 +132,13 @@ fn a_texts_tokens_do_not_depend_on_who_runs_beside_it() {
 
 fn plain(prompt: &[u32], max_new_tokens: usize) -> Request {
     let sampling = SamplingOptions::default();
-    let options = GenerateOptions { max_new_tokens, stop_tokens: Vec::new(), token_limit: None, sampling };
+    let options = GenerateOptions {
+        max_new_tokens,
+        stop_tokens: Vec::new(),
+        token_limit: None,
+        sampling,
+        ..GenerateOptions::default()
+    };
     let speculation = Speculation::off();
     Request { prompt: prompt.to_vec(), exit_layer: LAYERS, confidence: None, speculation, options }
 }

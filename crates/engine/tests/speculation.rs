@@ -83,7 +83,13 @@ fn fixed(exit_layer: usize, num_speculations: usize) -> Speculation {
 }
 
 fn options(sampling: SamplingOptions) -> GenerateOptions {
-    GenerateOptions { max_new_tokens: 50, stop_tokens: vec![36], token_limit: None, sampling }
+    GenerateOptions {
+        max_new_tokens: 50,
+        stop_tokens: vec![36],
+        token_limit: None,
+        sampling,
+        ..GenerateOptions::default()
+    }
 }
 
 fn samplings() -> [SamplingOptions; 4] {

@@ -143,6 +143,7 @@ fn sample(
             kv_positions: positions,
             max_num_batched_tokens: options.prompt_tokens * texts + texts,
             max_num_seqs: texts,
+            prefix_caching: false, // every text is to be run
         },
     )?;
     let vocab = model.config().vocab_size;
@@ -154,6 +155,7 @@ fn sample(
             stop_tokens: Vec::new(),
             token_limit: None,
             sampling: SamplingOptions::default(),
+            ..GenerateOptions::default()
         };
         scheduler.add(Request {
             prompt: prompt.collect(),

@@ -55,6 +55,7 @@ pub use hidden::Hidden;
 pub use kv_cache::KvCache;
 pub use llama::Llama;
 pub use offramp_files::{legible, one_line};
+pub use offramp_kernels::attend::BLOCK as BLOCK_POSITIONS;
 pub use quoted::quoted;
 pub use rope::Rope;
 pub use scratch::Scratch;

@@ -124,8 +124,14 @@ impl ChatTemplate {
 
     /// A special token of the template.
     #[must_use]
-    pub(crate) fn special_token(&self, name: &str) -> Option<&str> {
+    pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens.get(name).map(String::as_str)
+    }
+
+    /// Whether a template has `text` in it, such as the marker of a call of a tool.
+    #[must_use]
+    pub fn contains(&self, text: &str) -> bool {
+        [&self.default, &self.tool_use].into_iter().flatten().any(|template| template.contains(text))
     }
 
     /// The template for conversations with or without tools.

@@ -18,6 +18,7 @@ mod sampling;
 mod source;
 mod stop_strings;
 mod text_generation;
+mod text_scheduler;
 
 pub use chat::Chat;
 pub use chat_template::{ChatTemplate, ChatTemplateError, Json, Message, RenderOptions, TemplateClock};
@@ -26,7 +27,10 @@ pub use generation_config::GenerationConfig;
 pub use pipeline::Pipeline;
 pub use sampling::{Sampling, UserSampling};
 pub use source::{Carried, ModelSource};
-pub use text_generation::{Added, Finish, GeneratedText, Piece, TextGeneration, TextRequest, Transcript};
+pub use text_generation::{
+    Added, Finish, GeneratedText, Heard, Piece, TextGeneration, TextRequest, Transcript,
+};
+pub use text_scheduler::{Ended, TextProgress, TextScheduler};
 
 /// How the text of a prompt becomes token ids.
 pub use offramp_text::PromptOptions;

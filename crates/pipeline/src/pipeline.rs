@@ -66,6 +66,7 @@ impl Pipeline {
             stop_tokens: self.stop_tokens.clone(),
             token_limit: Some(self.tokenizer.vocab_size()),
             sampling,
+            ..GenerateOptions::default()
         }
     }
 

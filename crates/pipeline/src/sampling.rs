@@ -4,13 +4,23 @@ use crate::GenerationConfig;
 use offramp_engine::SamplingOptions;
 
 /// Our own options, for stories that stay coherent.
-const OURS: SamplingOptions =
-    SamplingOptions { temperature: 0.6, top_k: 0, top_p: 0.9, repetition_penalty: 1.0, seed: 0 };
+const OURS: SamplingOptions = SamplingOptions { temperature: 0.6, top_p: 0.9, ..PLAIN };
 
 /// The defaults of `GenerationConfig`, which `transformers` uses for keys that are missing beside
 /// `do_sample`.
-const THEIRS: SamplingOptions =
-    SamplingOptions { temperature: 1.0, top_k: 50, top_p: 1.0, repetition_penalty: 1.0, seed: 0 };
+const THEIRS: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: 50, ..PLAIN };
+
+/// Options that change nothing, but greedy.
+const PLAIN: SamplingOptions = SamplingOptions {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    repetition_penalty: 1.0,
+    min_p: 0.0,
+    presence_penalty: 0.0,
+    frequency_penalty: 0.0,
+    seed: 0,
+};
 
 /// The user's options; `None` leaves a value to the model's folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -23,6 +33,12 @@ pub struct UserSampling {
     pub top_p: Option<f32>,
     /// Above 1 makes tokens that have occurred less likely.
     pub repetition_penalty: Option<f32>,
+    /// Keeps only tokens that are at least this share as likely as the most likely one; 0 keeps all.
+    pub min_p: f32,
+    /// Makes tokens less likely that have occurred in the new text.
+    pub presence_penalty: f32,
+    /// The same, for each time that they have occurred.
+    pub frequency_penalty: f32,
     /// The same seed gives the same text.
     pub seed: u64,
 }
@@ -41,7 +57,7 @@ impl Sampling {
     /// file with such keys is read as `transformers` reads it: without `do_sample` it means greedy. A user
     /// who gives `temperature`, `top_k` or `top_p` asks for sampling.
     pub fn new(asked: &UserSampling, file: &GenerationConfig) -> Self {
-        let UserSampling { temperature, top_k, top_p, repetition_penalty, seed } = *asked;
+        let UserSampling { temperature, top_k, top_p, repetition_penalty, .. } = *asked;
         let own_way = temperature.is_some() || top_k.is_some() || top_p.is_some();
         let speaks = file.says_how_to_sample();
         let base = match speaks {
@@ -54,7 +70,7 @@ impl Sampling {
                 top_k: file.top_k.unwrap_or(THEIRS.top_k),
                 top_p: file.top_p.unwrap_or(THEIRS.top_p),
                 repetition_penalty: file.repetition_penalty.unwrap_or(THEIRS.repetition_penalty),
-                seed: 0,
+                ..PLAIN
             },
         };
         let decided = temperature.is_some() && top_k.is_some() && top_p.is_some();
@@ -64,7 +80,10 @@ impl Sampling {
                 top_k: top_k.unwrap_or(base.top_k),
                 top_p: top_p.unwrap_or(base.top_p),
                 repetition_penalty: repetition_penalty.unwrap_or(base.repetition_penalty),
-                seed,
+                min_p: asked.min_p,
+                presence_penalty: asked.presence_penalty,
+                frequency_penalty: asked.frequency_penalty,
+                seed: asked.seed,
             },
             from_file: speaks && !(decided && repetition_penalty.is_some()),
         }
@@ -83,8 +102,18 @@ impl Sampling {
         if temperature != 0.0 && top_p != 1.0 {
             words.push(format!("top-p {top_p}"));
         }
-        if repetition_penalty != 1.0 {
-            words.push(format!("repetition penalty {repetition_penalty}"));
+        let SamplingOptions { min_p, presence_penalty, frequency_penalty, .. } = self.options;
+        if temperature != 0.0 && min_p != 0.0 {
+            words.push(format!("min-p {min_p}"));
+        }
+        for (name, penalty, none) in [
+            ("repetition", repetition_penalty, 1.0),
+            ("presence", presence_penalty, 0.0),
+            ("frequency", frequency_penalty, 0.0),
+        ] {
+            if penalty != none {
+                words.push(format!("{name} penalty {penalty}"));
+            }
         }
         words.join(", ") + if self.from_file { ", as generation_config.json says" } else { "" }
     }

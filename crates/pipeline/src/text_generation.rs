@@ -3,8 +3,8 @@
 use crate::stop_strings::{Shown, StopStrings};
 use crate::{Pipeline, Result};
 use offramp_engine::{
-    Completion, ConfidenceExit, Generation, NewToken, Origin, SamplingOptions, Session, Speculation,
-    Statistics, StopReason, Workspace,
+    Completion, ConfidenceExit, GenerateOptions, Generation, Logprobs, NewToken, Origin, SamplingOptions,
+    Session, Speculation, Statistics, StopReason, Workspace,
 };
 use offramp_text::StreamDecoder;
 use std::ops::ControlFlow;
@@ -24,6 +24,8 @@ pub struct TextRequest<'a> {
     pub sampling: SamplingOptions,
     /// Strings at which the text ends. They are not shown.
     pub stop: &'a [String],
+    /// Log-probabilities of each new token, and of so many of the most likely ones in its place.
+    pub logprobs: Option<usize>,
 }
 
 /// A new part of the text.
@@ -59,6 +61,8 @@ pub struct GeneratedText {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
+    /// How likely each of the tokens is, where that was asked for.
+    pub logprobs: Vec<Logprobs>,
     /// Counts and times.
     pub statistics: Statistics,
 }
@@ -69,6 +73,7 @@ pub struct TextGeneration<'p> {
     generation: Generation,
     transcript: Transcript<'p>,
     finish: Option<Finish>,
+    logprobs: Vec<Logprobs>,
 }
 
 /// The certain text of one sequence of tokens. A [`TextGeneration`] has one; code that runs many texts at
@@ -79,6 +84,17 @@ pub struct Transcript<'p> {
     stop: StopStrings,
     text: String,
     origin: Origin,
+}
+
+/// What the tokens of a step add to a text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heard {
+    /// The part of the text that is certain now.
+    pub pieces: Vec<Piece>,
+    /// How many of the tokens are part of the text: a stop string may end it before the last.
+    pub tokens: usize,
+    /// Why the text has ended, once it has.
+    pub finish: Option<Finish>,
 }
 
 /// What a token adds to a text.
@@ -99,6 +115,7 @@ impl<'p> TextGeneration<'p> {
     ) -> Result<Self> {
         let transcript = Transcript::new(pipeline, request.prompt, request.stop)?;
         let options = pipeline.generate_options(request.max_new_tokens, request.sampling);
+        let options = GenerateOptions { logprobs: request.logprobs, ..options };
         session.set_confidence_exit(None)?;
         session.set_exit_layer(request.exit_layer)?;
         session.set_confidence_exit(request.confidence.clone())?;
@@ -108,7 +125,7 @@ impl<'p> TextGeneration<'p> {
         let fed = held.min(prompt.len().saturating_sub(1));
         session.truncate(fed);
         let generation = Generation::new(session, &prompt[fed..], &options, speculation)?;
-        Ok(Self { generation, transcript, finish: None })
+        Ok(Self { generation, transcript, finish: None, logprobs: Vec::new() })
     }
 
     /// Takes the next step and passes on each piece that becomes certain. Returns whether there will be more.
@@ -122,7 +139,8 @@ impl<'p> TextGeneration<'p> {
     ) -> Result<bool> {
         let tokens = self.generation.step(workspace)?.to_vec();
         for (index, token) in tokens.into_iter().enumerate() {
-            let Added { pieces, stopped } = self.transcript.push(token)?;
+            self.logprobs.extend(token.logprobs.clone());
+            let Added { pieces, stopped } = self.transcript.push(&token)?;
             let left = pieces.into_iter().any(|piece| on_piece(piece).is_break());
             self.finish = match stopped {
                 _ if left => Some(Finish::Reader),
@@ -137,13 +155,7 @@ impl<'p> TextGeneration<'p> {
         let Added { pieces, stopped } = self.transcript.end();
         // A reader that leaves now has everything but the end.
         let left = pieces.into_iter().any(|piece| on_piece(piece).is_break());
-        self.finish = Some(match (left, stopped, reason) {
-            (true, ..) | (_, None, StopReason::Stopped) => Finish::Reader,
-            (_, Some(stop), _) => Finish::StopString(stop),
-            (_, _, StopReason::StopToken) => Finish::StopToken,
-            (_, _, StopReason::Length) => Finish::Length,
-            (_, _, StopReason::ContextFull) => Finish::ContextFull,
-        });
+        self.finish = Some(if left { Finish::Reader } else { Finish::of(stopped, reason) });
         Ok(false)
     }
 
@@ -164,7 +176,21 @@ impl<'p> TextGeneration<'p> {
     pub fn into_parts(self) -> (GeneratedText, Session, Speculation) {
         let (Completion { tokens, statistics, .. }, session, speculation) = self.generation.into_parts();
         let finish = self.finish.unwrap_or(Finish::Reader);
-        (GeneratedText { text: self.transcript.text, tokens, finish, statistics }, session, speculation)
+        let text = self.transcript.text;
+        let found = GeneratedText { text, tokens, finish, logprobs: self.logprobs, statistics };
+        (found, session, speculation)
+    }
+}
+
+impl Finish {
+    fn of(stopped: Option<String>, reason: StopReason) -> Self {
+        match (stopped, reason) {
+            (Some(stop), _) => Self::StopString(stop),
+            (_, StopReason::StopToken) => Self::StopToken,
+            (_, StopReason::Length) => Self::Length,
+            (_, StopReason::ContextFull) => Self::ContextFull,
+            (_, StopReason::Stopped) => Self::Reader,
+        }
     }
 }
 
@@ -182,11 +208,34 @@ impl<'p> Transcript<'p> {
         })
     }
 
+    /// Adds the tokens of a step; `reason` ends the text after them.
+    ///
+    /// # Errors
+    /// If one is unknown to the tokenizer.
+    pub fn hear(&mut self, tokens: &[NewToken], reason: Option<StopReason>) -> Result<Heard> {
+        let mut heard = Heard::default();
+        for token in tokens {
+            let Added { pieces, stopped } = self.push(token)?;
+            heard.pieces.extend(pieces);
+            heard.tokens += 1;
+            heard.finish = stopped.map(Finish::StopString);
+            if heard.finish.is_some() {
+                return Ok(heard);
+            }
+        }
+        if let Some(reason) = reason {
+            let Added { pieces, stopped } = self.end();
+            heard.pieces.extend(pieces);
+            heard.finish = Some(Finish::of(stopped, reason));
+        }
+        Ok(heard)
+    }
+
     /// Adds a token.
     ///
     /// # Errors
     /// If it is unknown to the tokenizer.
-    pub fn push(&mut self, token: NewToken) -> Result<Added> {
+    pub fn push(&mut self, token: &NewToken) -> Result<Added> {
         let Some(decoder) = &mut self.decoder else { return Ok(Added::default()) };
         self.origin = token.origin;
         let text = decoder.push(token.id)?;

@@ -110,7 +110,15 @@ fn a_text_ends_where_either_file_says() {
 
 fn request<'a>(prompt: &'a [u32], stop: &'a [String]) -> TextRequest<'a> {
     let sampling = SamplingOptions { temperature: 1.0, seed: 3, ..SamplingOptions::default() };
-    TextRequest { prompt, max_new_tokens: 48, exit_layer: LAYERS, confidence: None, sampling, stop }
+    TextRequest {
+        prompt,
+        max_new_tokens: 48,
+        exit_layer: LAYERS,
+        confidence: None,
+        sampling,
+        stop,
+        logprobs: None,
+    }
 }
 
 /// Generates a text, and checks that its pieces are all of it.

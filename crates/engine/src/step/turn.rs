@@ -39,12 +39,14 @@ pub(crate) struct Turn<'t> {
     pub(crate) adaptive: bool,
     /// Rows whose logits are to be read.
     pub(crate) read: usize,
+    /// Whether a token is to be chosen after the last of them: the prompt is complete.
+    pub(crate) chooses: bool,
 }
 
 impl Turn<'_> {
     /// Whether this text may draft in this step: it has one token in flight, which does not leave early.
     pub(crate) fn may_draft(&self) -> bool {
-        self.read == 1
+        self.chooses
             && self.progress.newest().is_some()
             && self.session.in_flight().tokens() == 1
             && !self.session.is_leaving()
@@ -59,7 +61,7 @@ impl Turn<'_> {
     /// Takes over what the step brought.
     pub(super) fn settle(&mut self, round: &Round, workspace: &Workspace) {
         self.session.land();
-        if self.read == 0 {
+        if !self.chooses {
             return; // the prompt goes on
         }
         let lesson = Lesson {

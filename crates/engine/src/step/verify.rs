@@ -3,6 +3,7 @@
 
 use super::turn::Turn;
 use crate::Result;
+use crate::logprobs::Logprobs;
 use crate::round::Round;
 use crate::workspace::{Call, CallTime, Workspace};
 use offramp_kernels::{pool, team};
@@ -10,7 +11,7 @@ use offramp_model::Llama;
 use std::time::Instant;
 
 /// Rows of one call of the head: their logits are a few megabytes.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
 /// What comes of every turn.
 pub(super) fn verify(model: &Llama, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Vec<Result<Round>> {
@@ -75,11 +76,18 @@ impl Turn<'_> {
     /// Compares the draft with the full model's choices.
     fn compare(&mut self, logits: &[f32], vocab: usize) -> Result<Round> {
         let mut round = Round { drafted: self.draft.len(), ..Round::default() };
-        if self.read == 0 || !self.may_choose() {
+        let logits = self.score_prompt(logits, vocab);
+        if !self.chooses || !self.may_choose() {
             return Ok(round);
         }
+        let asked = self.progress.logprobs();
+        let mut buffer = Vec::new();
+        let mut note =
+            |logits: &[f32], token| asked.map(|top| Logprobs::of(logits, Some(token), top, &mut buffer));
         if let Some(logits) = self.session.left() {
-            round.tokens.push(self.progress.chooser.choose(logits, self.session.tokens())?.token);
+            let token = self.progress.chooser.choose(logits, self.session.tokens())?.token;
+            round.tokens.push(token);
+            round.logprobs.extend(note(logits, token));
             return Ok(round);
         }
         let first = self.session.tokens().len() + 1 - logits.len() / vocab;
@@ -90,12 +98,29 @@ impl Turn<'_> {
                 Err(error) => return Err(error),
             };
             round.tokens.push(token);
+            round.logprobs.extend(note(logits, token));
             if self.draft.get(row).is_none_or(|choice| choice.token != token) {
                 break;
             }
             round.accepted += 1;
         }
         Ok(round)
+    }
+
+    /// Notes how likely the prompt's tokens are, where that was asked for; the logits of the last row, if a
+    /// token is to be chosen from them.
+    fn score_prompt<'l>(&mut self, logits: &'l [f32], vocab: usize) -> &'l [f32] {
+        let Some(top) = self.progress.prompt_logprobs().filter(|_| self.progress.newest().is_none()) else {
+            return logits;
+        };
+        let mut labels = self.session.tokens()[self.session.tokens().len() + 1 - self.read..].to_vec();
+        labels.extend(self.progress.unfed().first());
+        let mut buffer = Vec::new();
+        let scored = logits.chunks_exact(vocab).zip(&labels);
+        let scored =
+            scored.map(|(logits, &label)| Logprobs::of(logits, Some(label), top, &mut buffer)).collect();
+        self.progress.scored(scored);
+        &logits[logits.len().min(self.read.saturating_sub(1) * vocab)..]
     }
 
     /// Whether a token is to be chosen: after a prompt, none may be wanted.

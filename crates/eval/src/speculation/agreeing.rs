@@ -143,6 +143,7 @@ fn accepted(
         stop_tokens: Vec::new(),
         token_limit: None,
         sampling: SamplingOptions::default(),
+        ..GenerateOptions::default()
     };
     let (mut accepted, mut compared) = (0, 0);
     for prompt in texts.prompts {

@@ -199,8 +199,13 @@ impl Bench<'_> {
     ) -> Result<Statistics> {
         let SweepOptions { new_tokens, sampling, token_limit, .. } = *self.options;
         // No stop token: texts of the same length are comparable.
-        let options =
-            GenerateOptions { max_new_tokens: new_tokens, stop_tokens: Vec::new(), token_limit, sampling };
+        let options = GenerateOptions {
+            max_new_tokens: new_tokens,
+            stop_tokens: Vec::new(),
+            token_limit,
+            sampling,
+            ..GenerateOptions::default()
+        };
         let found = decode(self.model, prompt, &options, speculation)?;
         self.done += 1;
         progress(self.done, self.all);

@@ -122,6 +122,7 @@ mod tests {
             stop_tokens: Vec::new(),
             token_limit: None,
             sampling: SamplingOptions::default(),
+            ..GenerateOptions::default()
         };
         let fixed = Speculation::fixed(Draft { exit_layer: 2, num_speculations: 3 });
         let mut ways = [

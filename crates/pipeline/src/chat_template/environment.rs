@@ -44,6 +44,11 @@ impl Compiled {
         Ok(Self { environment, origin: origin.to_owned() })
     }
 
+    /// Whether the template's text has `text` in it.
+    pub(super) fn contains(&self, text: &str) -> bool {
+        self.environment.get_template(NAME).is_ok_and(|template| template.source().contains(text))
+    }
+
     /// Renders `context` in at most `steps` steps.
     pub(super) fn render(&self, context: Value, steps: u64) -> Result<String> {
         let mut environment = self.environment.clone();

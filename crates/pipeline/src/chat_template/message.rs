@@ -1,6 +1,7 @@
 //! The messages and JSON values that a template gets. Objects keep the order of their keys.
 
 use minijinja::Value;
+use minijinja::value::ValueKind;
 use serde::de::{self, Deserialize, Deserializer};
 
 /// The names of a message's reasoning. Templates read the first.
@@ -27,6 +28,14 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
+impl Json {
+    /// Whether it is a list or an object without items.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == Some(0)
+    }
+}
+
 impl From<bool> for Json {
     fn from(value: bool) -> Self {
         Self(Value::from(value))
@@ -48,6 +57,30 @@ impl Message {
     #[must_use]
     pub fn new(role: &str, content: &str) -> Self {
         Self(vec![(Value::from("role"), Value::from(role)), (Value::from("content"), Value::from(content))])
+    }
+
+    /// The message as templates expect it, from the forms that OpenAI's clients send: a content of text parts
+    /// becomes one text, the role `developer` is `system`, and the arguments of calls are objects.
+    ///
+    /// # Errors
+    ///
+    /// If a part of the content is no text; the error says which.
+    pub fn normalized(mut self) -> Result<Self, String> {
+        if self.get("role").is_some_and(|role| role.as_str() == Some("developer")) {
+            self.set("role", Value::from("system"));
+        }
+        let content = self.get("content").filter(|content| content.kind() == ValueKind::Seq).cloned();
+        if let Some(parts) = content {
+            let texts = parts.try_iter().map_err(|error| error.to_string())?.map(|part| text_of(&part));
+            let texts = texts.collect::<Result<Vec<_>, _>>()?;
+            self.set("content", Value::from(texts.join("\n")));
+        }
+        let calls = self.get("tool_calls").filter(|calls| calls.kind() == ValueKind::Seq).cloned();
+        if let Some(calls) = calls.and_then(|calls| calls.try_iter().ok()) {
+            let calls: Vec<Value> = calls.map(|call| with_objects(&call)).collect();
+            self.set("tool_calls", Value::from(calls));
+        }
+        Ok(self)
     }
 
     /// The value of `key`; `None` if it is missing or null.
@@ -85,6 +118,39 @@ impl Message {
     }
 }
 
+/// The text of a part of a content.
+fn text_of(part: &Value) -> Result<String, String> {
+    let kind = part.get_attr("type").ok();
+    match kind.as_ref().and_then(|kind| kind.as_str()) {
+        Some("text" | "input_text" | "output_text") => {
+            let text = part.get_attr("text").ok();
+            text.and_then(|text| text.as_str().map(str::to_owned))
+                .ok_or_else(|| "a text part has no text".to_owned())
+        }
+        Some(other) => Err(format!("a part of type {other:?} is not supported: send text")),
+        None => Err("a part of a content has no type: send {\"type\": \"text\", \"text\": …}".to_owned()),
+    }
+}
+
+/// A call whose arguments are an object, not its JSON text.
+fn with_objects(call: &Value) -> Value {
+    let pairs = |value: &Value| -> Vec<(Value, Value)> {
+        value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten().collect()
+    };
+    let replaced = |value: &Value, name: &str, by: &dyn Fn(&Value) -> Value| {
+        let replace = |(key, old): (Value, Value)| {
+            let new = if key.as_str() == Some(name) { by(&old) } else { old };
+            (key, new)
+        };
+        Value::from_pairs(pairs(value).into_iter().map(replace))
+    };
+    let parsed = |arguments: &Value| {
+        let parsed = arguments.as_str().and_then(|text| Json::parse(text).ok()).map(|json| json.0);
+        parsed.filter(|value| value.kind() == ValueKind::Map).unwrap_or_else(|| arguments.clone())
+    };
+    replaced(call, "function", &|function| replaced(function, "arguments", &parsed))
+}
+
 /// The approximate size of a value in bytes.
 pub(super) fn size(value: &Value) -> u64 {
     const SMALL: u64 = 32;
@@ -99,7 +165,7 @@ impl<'de> Deserialize<'de> for Message {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let pairs = match (value.kind(), value.as_object()) {
-            (minijinja::value::ValueKind::Map, Some(object)) => object.try_iter_pairs(),
+            (ValueKind::Map, Some(object)) => object.try_iter_pairs(),
             _ => None,
         };
         let pairs =

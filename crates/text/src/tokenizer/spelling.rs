@@ -98,6 +98,24 @@ impl Spelling {
         }
     }
 
+    /// The bytes of a token in the middle of a text; the name of a special one.
+    pub(super) fn text(&self, tokenizer: &Tokenizer, id: u32) -> Option<Vec<u8>> {
+        let name = tokenizer.inner.id_to_token(id)?;
+        match self {
+            Spelling::Exact(pieces) => pieces.get(id).map(|piece| match piece {
+                TokenText::Special => name.into_bytes(),
+                TokenText::Byte(byte) => vec![byte],
+                TokenText::Text(bytes) => bytes.to_vec(),
+            }),
+            Spelling::Library(_) if tokenizer.is_special(id) => Some(name.into_bytes()),
+            Spelling::Library(_) => {
+                let decode = |ids: &[u32]| guard(|| tokenizer.inner.decode(ids, true)).unwrap_or_default();
+                let (twice, once) = (decode(&[id, id]), decode(&[id]));
+                Some(twice.strip_prefix(once.as_str()).unwrap_or(&once).as_bytes().to_vec())
+            }
+        }
+    }
+
     pub(super) fn len(&self, tokenizer: &Tokenizer, id: u32) -> Option<usize> {
         match self {
             Spelling::Exact(pieces) => pieces.get(id).map(|piece| match piece {
