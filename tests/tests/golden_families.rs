@@ -35,13 +35,7 @@ fn greedy(name: &str) -> (Vec<u32>, Vec<u32>) {
 }
 
 fn options(sampling: SamplingOptions) -> GenerateOptions {
-    GenerateOptions {
-        max_new_tokens: NEW_TOKENS,
-        stop_tokens: Vec::new(),
-        token_limit: None,
-        sampling,
-        ..GenerateOptions::default()
-    }
+    GenerateOptions { max_new_tokens: NEW_TOKENS, sampling, ..GenerateOptions::default() }
 }
 
 /// The text that follows a prompt.

@@ -151,6 +151,11 @@ fn is_run_failure(error: &(dyn std::error::Error + 'static)) -> bool {
         return pipeline(error);
     }
     match error.downcast_ref() {
+        Some(offramp_serve::Error::Pipeline(error)) => return pipeline(error),
+        Some(offramp_serve::Error::Thread(_) | offramp_serve::Error::NoWorker) => return true,
+        _ => (),
+    }
+    match error.downcast_ref() {
         Some(offramp_eval::Error::Engine(error)) => engine(error),
         Some(offramp_eval::Error::Model(error)) => is_model_failure(error),
         Some(offramp_eval::Error::Text(error)) => is_text_failure(error),

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// About this many tokens of text calibrate an agreement.
-const TOKENS: u64 = 4096;
+const TOKENS: u64 = 2048;
 
 /// Serve a model over HTTP, as OpenAI's interface has it, and a page to play with
 ///

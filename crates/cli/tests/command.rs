@@ -31,6 +31,9 @@ mod place;
 mod prompts;
 #[path = "command/resumed.rs"]
 mod resumed;
+#[cfg(target_os = "linux")]
+#[path = "command/serve.rs"]
+mod serve;
 #[path = "command/speculation.rs"]
 mod speculation;
 #[cfg(target_os = "linux")]

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 use offramp_model::{BlockPool, Llama};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// How much a scheduler takes on.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +22,8 @@ pub struct SchedulerOptions {
     /// Positions of all texts together for which there are keys and values: the memory is bounded by it.
     pub kv_positions: usize,
     /// Rows that go through the layers in a step, drafts not counted: a long prompt is fed in pieces of at
-    /// most so many, so that it does not keep the other texts waiting.
+    /// most so many. Beside texts that decode, a piece is also at most what takes about half a second, so
+    /// that they do not wait for it.
     pub max_num_batched_tokens: usize,
     /// Texts at a time; more wait.
     pub max_num_seqs: usize,
@@ -85,6 +87,11 @@ pub struct Progressed {
     pub ended: Option<Result<Completion>>,
 }
 
+/// How long a step may take that feeds a prompt beside texts that decode.
+const STEP: f64 = 0.5;
+/// Rows of a prompt that every step has space for: fewer would read all weights for little.
+const FEWEST_ROWS: usize = 16;
+
 /// Runs texts over one model, so that each layer's weights are read once for all of them.
 ///
 /// A text's tokens are the same whoever runs beside it. A text joins as soon as the pool has blocks for its
@@ -102,6 +109,8 @@ pub struct Scheduler {
     running: Vec<(TextId, Generation)>,
     kept: Kept,
     learnt: Option<Speculation>,
+    /// What a row takes in a step of many.
+    seconds_per_row: Option<f64>,
     workspace: Workspace,
     next: u64,
 }
@@ -120,6 +129,7 @@ impl Scheduler {
             running: Vec::new(),
             kept: Kept::default(),
             learnt: None,
+            seconds_per_row: None,
             workspace: Workspace::new(),
             next: 0,
         })
@@ -188,13 +198,18 @@ impl Scheduler {
     /// tokens or has ended.
     pub fn step(&mut self) -> Vec<Progressed> {
         self.join();
+        let (start, unfed, budget) = (Instant::now(), self.unfed(), self.budget());
         let mut texts: Vec<Text<'_>> = self
             .running
             .iter_mut()
             .map(|(_, Generation { session, speculation, progress })| Text { session, speculation, progress })
             .collect();
-        let mut failure = step(&mut texts, self.options.max_num_batched_tokens, &mut self.workspace).err();
+        let mut failure = step(&mut texts, budget, &mut self.workspace).err();
         drop(texts);
+        let fed = unfed - self.unfed();
+        if fed >= FEWEST_ROWS {
+            self.seconds_per_row = Some(start.elapsed().as_secs_f64() / fed as f64);
+        }
         let mut progressed = Vec::new();
         let mut index = 0;
         while index < self.running.len() {
@@ -220,6 +235,21 @@ impl Scheduler {
             progressed.push(Progressed { id, tokens, prompt_logprobs, ended });
         }
         progressed
+    }
+
+    /// Tokens of prompts that have yet to be fed.
+    fn unfed(&self) -> usize {
+        self.running.iter().map(|(_, text)| text.progress.unfed().len()).sum()
+    }
+
+    /// Rows of the next step.
+    fn budget(&self) -> usize {
+        let most = self.options.max_num_batched_tokens;
+        let decoding = self.running.iter().filter(|(_, text)| text.progress.newest().is_some()).count();
+        match self.seconds_per_row {
+            Some(seconds) if decoding > 0 => most.min(FEWEST_ROWS.max((STEP / seconds) as usize) + decoding),
+            _ => most,
+        }
     }
 
     /// Begins texts that wait, in their order, as long as there are blocks.

@@ -361,13 +361,7 @@ fn what_does_not_fit_leaves_the_session_as_it_was() {
 
 fn options(max_new_tokens: usize) -> GenerateOptions {
     let sampling = SamplingOptions::default();
-    GenerateOptions {
-        max_new_tokens,
-        stop_tokens: Vec::new(),
-        token_limit: None,
-        sampling,
-        ..GenerateOptions::default()
-    }
+    GenerateOptions { max_new_tokens, sampling, ..GenerateOptions::default() }
 }
 
 #[test]

@@ -41,13 +41,7 @@ fn model(poison: Option<u32>) -> Arc<Llama> {
 
 fn options(token_limit: Option<usize>) -> GenerateOptions {
     let sampling = SamplingOptions { temperature: 1.0, seed: 4, ..SamplingOptions::default() };
-    GenerateOptions {
-        max_new_tokens: 30,
-        stop_tokens: Vec::new(),
-        token_limit,
-        sampling,
-        ..GenerateOptions::default()
-    }
+    GenerateOptions { max_new_tokens: 30, token_limit, sampling, ..GenerateOptions::default() }
 }
 
 fn tell(session: &mut Session, speculation: &mut Speculation) -> (Vec<u32>, Option<Error>) {

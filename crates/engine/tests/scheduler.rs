@@ -2,8 +2,9 @@
 //! it is drafted; and no text waits for ever, or takes more memory than there is.
 
 use offramp_engine::{
-    Adaptive, Completion, ConfidenceExit, Draft, Error, GenerateOptions, NewToken, Request, SamplingOptions,
-    Scheduler, SchedulerOptions, Session, Speculation, StopReason, TextId, Workspace, generate,
+    Adaptive, Completion, ConfidenceExit, Constraint, Draft, Error, GenerateOptions, Logprobs, NewToken,
+    Request, SamplingOptions, Scheduler, SchedulerOptions, Session, Speculation, StopReason, TextId,
+    Workspace, generate,
 };
 use offramp_model::{CacheFormat, Config, Damped, Format, Formats, Llama};
 use rand::rngs::ChaCha8Rng;
@@ -24,6 +25,20 @@ fn model(formats: &Formats) -> Arc<Llama> {
     let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
     let damped = Damped { exit_layer: 2, scale: 0.3 };
     Arc::new(Llama::random_agreeing(config, 5, formats, damped).expect("a small model"))
+}
+
+/// Odd tokens only after an odd number of tokens, and even ones after an even number.
+#[derive(Clone, Copy, Debug)]
+struct EvenAfterOdd;
+
+impl Constraint for EvenAfterOdd {
+    fn allow(&mut self, tokens: &[u32], allowed: &mut [u32]) {
+        allowed.fill(if tokens.len() % 2 == 1 { 0xAAAA_AAAA } else { 0x5555_5555 });
+    }
+
+    fn duplicate(&self) -> Box<dyn Constraint> {
+        Box::new(*self)
+    }
 }
 
 /// A request of any kind.
@@ -54,13 +69,22 @@ fn request(random: &mut ChaCha8Rng) -> Request {
         top_k: random.random_range(0..2) * 20,
         top_p: if random.random_range(0..2) == 0 { 1.0 } else { 0.9 },
         repetition_penalty: if random.random_range(0..3) == 0 { 1.2 } else { 1.0 },
+        min_p: random.random_range(0..3) as f32 * 0.01,
+        presence_penalty: random.random_range(0..2) as f32 * 0.1,
+        frequency_penalty: random.random_range(0..2) as f32 * 0.1,
         seed: random.random_range(0..100),
     };
+    let sometimes = |random: &mut ChaCha8Rng| (random.random_range(0..3) == 0).then_some(2);
+    let even = || Box::new(EvenAfterOdd) as Box<dyn Constraint>;
     let options = GenerateOptions {
         max_new_tokens: random.random_range(0..30),
         stop_tokens: vec![random.random_range(0..VOCAB)],
         token_limit: None,
         sampling,
+        logit_bias: sometimes(random).map(|_| (7, 0.5)).into_iter().collect(),
+        constraint: (random.random_range(0..4) == 0).then(even),
+        logprobs: sometimes(random),
+        prompt_logprobs: sometimes(random),
     };
     Request { prompt, exit_layer, confidence, speculation, options }
 }
@@ -76,6 +100,23 @@ fn alone(model: &Arc<Llama>, request: &Request) -> Completion {
     let mut off = Speculation::off();
     generate(&mut session, prompt, options, &mut off, &mut Workspace::new(), &mut go_on)
         .expect("a good request")
+}
+
+/// The depth of each of its tokens, and how likely it is.
+fn depths_alone(model: &Arc<Llama>, request: &Request) -> Vec<(usize, Option<Logprobs>)> {
+    let mut session = Session::new(model, 300).expect("memory");
+    session.set_exit_layer(request.exit_layer).expect("an exit");
+    session.set_confidence_exit(request.confidence.clone()).expect("exits");
+    let mut heard = Vec::new();
+    let mut listen = |token: NewToken| {
+        heard.push((token.depth, token.logprobs));
+        ControlFlow::Continue(())
+    };
+    let mut off = Speculation::off();
+    let Request { prompt, options, .. } = request;
+    generate(&mut session, prompt, options, &mut off, &mut Workspace::new(), &mut listen)
+        .expect("a good request");
+    heard
 }
 
 /// Runs requests that join at random; what came of each.
@@ -103,7 +144,10 @@ fn together(
         }
         assert!(scheduler.pool().used() <= scheduler.pool().capacity());
     }
-    assert_eq!((scheduler.pool().used(), scheduler.texts()), (0, (0, 0)), "who leaves takes nothing along");
+    assert_eq!(scheduler.texts(), (0, 0));
+    if scheduler.kept_positions() == 0 {
+        assert_eq!(scheduler.pool().used(), 0, "who leaves takes nothing along");
+    }
     found.into_iter().map(|one| one.expect("every text ends")).zip(heard).collect()
 }
 
@@ -115,16 +159,22 @@ fn a_texts_tokens_do_not_depend_on_who_runs_beside_it() {
         let model = model(&Formats { kv_cache, ..Formats::all(format) });
         let mut random = ChaCha8Rng::seed_from_u64(case as u64);
         let requests: Vec<Request> = (0..40).map(|_| request(&mut random)).collect();
-        for (kv_positions, max_num_batched_tokens, max_num_seqs) in [(20_000, 64, 64), (600, 16, 5)] {
-            let options = SchedulerOptions { kv_positions, max_num_batched_tokens, max_num_seqs };
+        for (kv_positions, max_num_batched_tokens, max_num_seqs, prefix_caching) in
+            [(20_000, 64, 64, false), (600, 16, 5, false), (600, 48, 5, true)]
+        {
+            let options =
+                SchedulerOptions { kv_positions, max_num_batched_tokens, max_num_seqs, prefix_caching };
             let mut scheduler = Scheduler::new(&model, options).expect("memory");
             let found = together(&mut scheduler, &requests, &mut random);
             for ((request, (completion, heard)), index) in requests.iter().zip(found).zip(0..) {
                 let expected = alone(&model, request);
                 assert_eq!(completion.tokens, expected.tokens, "{format}, text {index}: {request:?}");
                 assert_eq!(completion.reason, expected.reason, "{format}, text {index}: {request:?}");
-                let heard: Vec<u32> = heard.iter().map(|token| token.id).collect();
-                assert_eq!(heard, completion.tokens, "each token is handed out once, in order");
+                let ids: Vec<u32> = heard.iter().map(|token| token.id).collect();
+                assert_eq!(ids, completion.tokens, "each token is handed out once, in order");
+                assert_eq!(completion.prompt_logprobs, expected.prompt_logprobs, "{format}: {request:?}");
+                let logprobs: Vec<_> = heard.into_iter().map(|token| (token.depth, token.logprobs)).collect();
+                assert_eq!(logprobs, depths_alone(&model, request), "{format}: {request:?}");
             }
         }
     }
@@ -132,13 +182,7 @@ fn a_texts_tokens_do_not_depend_on_who_runs_beside_it() {
 
 fn plain(prompt: &[u32], max_new_tokens: usize) -> Request {
     let sampling = SamplingOptions::default();
-    let options = GenerateOptions {
-        max_new_tokens,
-        stop_tokens: Vec::new(),
-        token_limit: None,
-        sampling,
-        ..GenerateOptions::default()
-    };
+    let options = GenerateOptions { max_new_tokens, sampling, ..GenerateOptions::default() };
     let speculation = Speculation::off();
     Request { prompt: prompt.to_vec(), exit_layer: LAYERS, confidence: None, speculation, options }
 }
@@ -146,7 +190,12 @@ fn plain(prompt: &[u32], max_new_tokens: usize) -> Request {
 #[test]
 fn a_long_prompt_does_not_stop_the_others() {
     let model = model(&Formats::default());
-    let options = SchedulerOptions { kv_positions: 2000, max_num_batched_tokens: 32, max_num_seqs: 8 };
+    let options = SchedulerOptions {
+        kv_positions: 2000,
+        max_num_batched_tokens: 32,
+        max_num_seqs: 8,
+        prefix_caching: false,
+    };
     let mut scheduler = Scheduler::new(&model, options).expect("memory");
     let short = scheduler.add(plain(&[1, 2], 40)).expect("a good request");
     scheduler.step();
@@ -167,7 +216,12 @@ fn a_long_prompt_does_not_stop_the_others() {
 #[test]
 fn texts_that_begin_alike_share_blocks() {
     let model = model(&Formats::default());
-    let options = SchedulerOptions { kv_positions: 320, max_num_batched_tokens: 512, max_num_seqs: 64 };
+    let options = SchedulerOptions {
+        kv_positions: 320,
+        max_num_batched_tokens: 512,
+        max_num_seqs: 64,
+        prefix_caching: false,
+    };
     let mut scheduler = Scheduler::new(&model, options).expect("memory");
     let system: Vec<u32> = (0..100).map(|i| (i * 7) % VOCAB).collect();
     let first = [&system[..], &[1]].concat();
@@ -189,7 +243,12 @@ fn texts_that_begin_alike_share_blocks() {
 #[test]
 fn what_can_never_run_is_refused_at_once_and_who_leaves_leaves_nothing() {
     let model = model(&Formats::default());
-    let options = SchedulerOptions { kv_positions: 96, max_num_batched_tokens: 16, max_num_seqs: 2 };
+    let options = SchedulerOptions {
+        kv_positions: 96,
+        max_num_batched_tokens: 16,
+        max_num_seqs: 2,
+        prefix_caching: false,
+    };
     let mut scheduler = Scheduler::new(&model, options).expect("memory");
     let refused = |request: Request, scheduler: &mut Scheduler| scheduler.add(request).expect_err("refused");
     assert!(matches!(
@@ -227,7 +286,12 @@ fn texts_that_draft_and_probe_at_different_depths_have_the_tokens_that_they_have
     let damped = Damped { exit_layer: 8, scale: 0.02 };
     let model = Llama::random_agreeing(config, 5, &Formats::default(), damped).expect("a small model");
     let model = Arc::new(model);
-    let options = SchedulerOptions { kv_positions: 20_000, max_num_batched_tokens: 512, max_num_seqs: 64 };
+    let options = SchedulerOptions {
+        kv_positions: 20_000,
+        max_num_batched_tokens: 512,
+        max_num_seqs: 64,
+        prefix_caching: false,
+    };
     let mut scheduler = Scheduler::new(&model, options).expect("memory");
     let requests = (0..24u32).map(|text| {
         let prompt: Vec<u32> = (0..3 + text % 5).map(|i| (i * 7 + text * 3) % VOCAB).collect();
@@ -239,4 +303,44 @@ fn texts_that_draft_and_probe_at_different_depths_have_the_tokens_that_they_have
     for (request, (completion, _)) in requests.iter().zip(together(&mut scheduler, &requests, &mut random)) {
         assert_eq!(completion.tokens, alone(&model, request).tokens, "{:?}", request.prompt);
     }
+}
+
+#[test]
+fn what_ended_texts_leave_is_taken_over_and_given_up_for_others() {
+    let model = model(&Formats::default());
+    let options = SchedulerOptions {
+        kv_positions: 256,
+        max_num_batched_tokens: 512,
+        max_num_seqs: 8,
+        prefix_caching: true,
+    };
+    let mut scheduler = Scheduler::new(&model, options).expect("memory");
+    let mut run = |scheduler: &mut Scheduler, request: &Request| {
+        scheduler.add(request.clone()).expect("a good request");
+        loop {
+            if let Some(ended) = scheduler.step().into_iter().find_map(|one| one.ended) {
+                return ended.expect("a good request");
+            }
+        }
+    };
+    let system: Vec<u32> = (0..100).map(|i| (i * 7) % VOCAB).collect();
+    let first = plain(&[&system[..], &[1]].concat(), 20);
+    assert_eq!(run(&mut scheduler, &first).statistics.cached_tokens, 0);
+    assert_eq!(scheduler.kept_positions(), 96, "full blocks of 120 positions");
+    for token in 2..5 {
+        let next = plain(&[&system[..], &[token]].concat(), 20);
+        let found = run(&mut scheduler, &next);
+        assert_eq!(found.statistics.cached_tokens, 96);
+        assert_eq!(found.tokens, alone(&model, &next).tokens);
+    }
+    let shallow = Request { exit_layer: 3, ..first.clone() };
+    assert_eq!(run(&mut scheduler, &shallow).statistics.cached_tokens, 96, "deeper layers know more");
+    let whole = plain(&[9; 200], 56);
+    assert_eq!(run(&mut scheduler, &whole).tokens, alone(&model, &whole).tokens);
+    assert!(scheduler.kept_positions() <= 256 && scheduler.pool().used() <= 256);
+    assert_eq!(
+        run(&mut scheduler, &first).tokens,
+        alone(&model, &first).tokens,
+        "what was given up is computed again"
+    );
 }

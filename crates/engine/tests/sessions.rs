@@ -104,13 +104,7 @@ fn what_does_not_fit_leaves_the_session_as_it_was() {
 
 fn options(max_new_tokens: usize, temperature: f32) -> GenerateOptions {
     let sampling = SamplingOptions { temperature, seed: 11, ..SamplingOptions::default() };
-    GenerateOptions {
-        max_new_tokens,
-        stop_tokens: Vec::new(),
-        token_limit: None,
-        sampling,
-        ..GenerateOptions::default()
-    }
+    GenerateOptions { max_new_tokens, sampling, ..GenerateOptions::default() }
 }
 
 fn run(model: &Arc<Llama>, capacity: usize, options: &GenerateOptions) -> (Vec<u32>, StopReason) {

@@ -83,13 +83,7 @@ fn fixed(exit_layer: usize, num_speculations: usize) -> Speculation {
 }
 
 fn options(sampling: SamplingOptions) -> GenerateOptions {
-    GenerateOptions {
-        max_new_tokens: 50,
-        stop_tokens: vec![36],
-        token_limit: None,
-        sampling,
-        ..GenerateOptions::default()
-    }
+    GenerateOptions { max_new_tokens: 50, stop_tokens: vec![36], sampling, ..GenerateOptions::default() }
 }
 
 fn samplings() -> [SamplingOptions; 4] {

@@ -152,8 +152,6 @@ fn sample(
         let prompt = (0..options.prompt_tokens).map(|i| ((i * 7919 + text * 104_729) % vocab) as u32);
         let generate = GenerateOptions {
             max_new_tokens: options.new_tokens,
-            stop_tokens: Vec::new(),
-            token_limit: None,
             sampling: SamplingOptions::default(),
             ..GenerateOptions::default()
         };

@@ -196,7 +196,8 @@ impl Worker<'_> {
             Ok(None) => (),
             Ok(Some(readings)) => {
                 let _ = listener.send(Ok(readings));
-                self.exits.push_back((reader, listener));
+                // One after another: only one of them takes memory.
+                self.exits.push_front((reader, listener));
             }
         }
     }

@@ -78,6 +78,7 @@ const MISTAKES: &[&str] = &[
     "sweep nowhere",
     "verify nowhere",
     "card nowhere",
+    "serve nowhere",
 ];
 
 /// The result of a run: its exit code and the output of its streams.

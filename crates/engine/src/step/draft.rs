@@ -203,13 +203,7 @@ mod tests {
         let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
         let model = Arc::new(Llama::random(config, 1, &Formats::default()).expect("a small model"));
         let sampling = SamplingOptions::default();
-        let options = GenerateOptions {
-            max_new_tokens: 20,
-            stop_tokens: Vec::new(),
-            token_limit: None,
-            sampling,
-            ..GenerateOptions::default()
-        };
+        let options = GenerateOptions { max_new_tokens: 20, sampling, ..GenerateOptions::default() };
         let (plans, mut workspace) = ([(4, Some(2)), (4, None), (5, Some(3))], Workspace::new());
         let mut owned: Vec<_> = plans
             .iter()

@@ -31,13 +31,7 @@ fn statistics(
     sampling: SamplingOptions,
 ) -> (Vec<u32>, Statistics) {
     let mut session = Session::new(model, 320).expect("within the context");
-    let options = GenerateOptions {
-        max_new_tokens: 257,
-        stop_tokens: Vec::new(),
-        token_limit: None,
-        sampling,
-        ..GenerateOptions::default()
-    };
+    let options = GenerateOptions { max_new_tokens: 257, sampling, ..GenerateOptions::default() };
     let go_on = &mut |_| ControlFlow::Continue(());
     let found = generate(&mut session, &[5, 9, 2], &options, &mut speculation, &mut Workspace::new(), go_on)
         .expect("a good prompt");

@@ -140,8 +140,6 @@ fn accepted(
     let mut speculation = Speculation::fixed(draft).with_head(make_head(model)?);
     let options = GenerateOptions {
         max_new_tokens: texts.new_tokens,
-        stop_tokens: Vec::new(),
-        token_limit: None,
         sampling: SamplingOptions::default(),
         ..GenerateOptions::default()
     };

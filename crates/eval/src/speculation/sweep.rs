@@ -201,7 +201,6 @@ impl Bench<'_> {
         // No stop token: texts of the same length are comparable.
         let options = GenerateOptions {
             max_new_tokens: new_tokens,
-            stop_tokens: Vec::new(),
             token_limit,
             sampling,
             ..GenerateOptions::default()

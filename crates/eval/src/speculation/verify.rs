@@ -119,8 +119,6 @@ mod tests {
         );
         let options = GenerateOptions {
             max_new_tokens: 12,
-            stop_tokens: Vec::new(),
-            token_limit: None,
             sampling: SamplingOptions::default(),
             ..GenerateOptions::default()
         };
