@@ -1,7 +1,7 @@
 """Checks of one client: each has a name, is counted, and says in one line what was expected and what came.
 
-A client's script takes the URLs of three servers (plain: the carried model; chat: one with a template; tight: one
-place and one in the queue, behind a key) and ends with a line of JSON, which `run.py` reads.
+A client's script takes the URLs of four servers (plain: the carried model; exact: the same in f32; chat: one with a
+template; tight: one place and one in the queue, behind a key) and ends with a line of JSON, which `run.py` reads.
 """
 
 import argparse
@@ -17,6 +17,7 @@ KEY = "a-key-for-tests"  # of the tight server
 def options(about):
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain", required=True, help="the URL of a server of the carried model")
+    parser.add_argument("--exact", help="the URL of a server of the carried model, in f32")
     parser.add_argument("--chat", help="the URL of a server of a model with a chat template")
     parser.add_argument("--tight", help="the URL of a server with one place, one in the queue, and a key")
     parser.add_argument("--model", type=Path, help="the carried model's folder")

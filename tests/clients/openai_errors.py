@@ -31,11 +31,13 @@ def refusals(check, client, model):
         one_line(error, 400)
         equal(error.code, "context_length_exceeded", "code")
         true("5000" in error.body["message"].replace(",", ""), error.body["message"])
-    with check("a prompt that fits, but not with its new tokens"):
-        error = checks.raises(openai.BadRequestError, ask, prompt=[5] * 100, max_tokens=100_000)
-        equal(error.code, "context_length_exceeded", "code")
+    with check("a prompt that fits, but not with its new tokens: it is read whole, and the text ends with the context"):
+        space = client.models.list().data[0].max_model_len
+        answer = ask(prompt=[5] * 100, max_tokens=100_000, extra_body={"ignore_eos": True})
+        usage = (answer.usage.prompt_tokens, answer.usage.total_tokens, answer.choices[0].finish_reason)
+        equal(usage, (100, space, "length"), "tokens of the prompt, all tokens, finish reason")
     wrong = {
-        "temperature": {"temperature": 9},
+        "temperature": {"temperature": -1},
         "top_p": {"top_p": -1},
         "n": {"n": 0},
         "suffix": {"suffix": " the end"},

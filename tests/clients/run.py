@@ -143,8 +143,8 @@ def main():
     folder, rows = chat_model.make(job.model, job.work / "chat-model"), []
     tight = ["--max-texts", 1, "--queue", 1, "--api-key", checks.KEY]
     with server.Server(job.offramp) as plain, server.Server(job.offramp, folder) as chat:
-        with server.Server(job.offramp, *tight) as crowded:
-            job.servers = {"plain": plain, "chat": chat, "tight": crowded}
+        with server.Server(job.offramp, *tight) as crowded, server.Server(job.offramp, "--format", "f32") as exact:
+            job.servers = {"plain": plain, "exact": exact, "chat": chat, "tight": crowded}
             for name in names:
                 rows += run_client(job, name)
     print("\n| client | version | checks passed | failed |\n|---|---|---|---|")

@@ -57,7 +57,7 @@ struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a failure (a full disk, a training run that diverged), 2 a \
     mistake (a wrong argument, a damaged file), 141 the reader of stdout has gone; told to end: 130 by Ctrl-C, 143 by \
-    SIGTERM, 129 by a terminal that hung up (a training run saves first).";
+    SIGTERM, 129 by a terminal that hung up (a training run saves first, a server lets its texts end).";
 
 /// The arguments of every subcommand.
 #[derive(Clone, Copy, Debug, clap::Args)]

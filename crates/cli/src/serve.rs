@@ -76,6 +76,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    // Each connection is an open file.
+    offramp_files::allow_many_open_files();
     let source = arguments.source.source()?;
     let template = template(&source)?;
     let access = arguments.access()?;

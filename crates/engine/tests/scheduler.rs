@@ -315,7 +315,7 @@ fn what_ended_texts_leave_is_taken_over_and_given_up_for_others() {
         prefix_caching: true,
     };
     let mut scheduler = Scheduler::new(&model, options).expect("memory");
-    let mut run = |scheduler: &mut Scheduler, request: &Request| {
+    let run = |scheduler: &mut Scheduler, request: &Request| {
         scheduler.add(request.clone()).expect("a good request");
         loop {
             if let Some(ended) = scheduler.step().into_iter().find_map(|one| one.ended) {

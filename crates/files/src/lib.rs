@@ -12,12 +12,14 @@ mod file;
 mod folder;
 mod half_made;
 mod legible;
+mod open_files;
 
 pub use disk::free_space;
 pub use file::{Finished, Unfinished, write_whole};
 pub use folder::{remove_folder, remove_leftovers, replace_folder};
 pub use half_made::abandon;
 pub use legible::{legible, one_line};
+pub use open_files::allow_many_open_files;
 
 use std::fs::File;
 use std::path::Path;

@@ -9,8 +9,9 @@ use crate::models::Models;
 use crate::state::Shared;
 use crate::tools::ToolFormat;
 use crate::worker::Command;
-use crate::{chat, completions, exits, health, metrics, models, openapi, page, responses, tokens};
+use crate::{body, chat, completions, exits, health, metrics, models, openapi, page, responses, tokens};
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
@@ -21,11 +22,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
-
-/// More than any prompt may have, in JSON.
-const BODY: usize = 16 << 20;
 
 /// How long a body may pause.
 const BODY_PAUSE: Duration = Duration::from_secs(10);
@@ -48,6 +45,8 @@ pub(crate) struct App {
     /// Texts that may run or wait.
     pub(crate) most_places: usize,
     pub(crate) places: Arc<Semaphore>,
+    /// Long bodies that may be read at a time.
+    pub(crate) long_bodies: Arc<Semaphore>,
     pub(crate) commands: Sender<Command>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<Metrics>,
@@ -123,7 +122,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 "this path has another method: see /openapi.json",
             )
         })
-        .layer(RequestBodyLimitLayer::new(BODY))
+        .layer(DefaultBodyLimit::max(body::MOST))
         .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard))
         .with_state(app)

@@ -1,32 +1,70 @@
 //! Reads the JSON of a request: errors name the field, and fields that nobody knows are named, too.
 
+use crate::app::App;
 use crate::error::{ApiError, Result};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+/// More than any prompt may have, in JSON.
+pub(crate) const MOST: usize = 8 << 20;
+/// Bodies up to here are read at once. Longer ones wait for one of a few places, so that many of them do not
+/// fill the memory.
+const SMALL: u64 = 64 << 10;
+/// Long bodies at a time.
+pub(crate) const LONG_BODIES: usize = 4;
+/// The time in which a body must have come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The bytes of a request. What goes wrong on the way is told as every error is.
 #[derive(Debug)]
-pub(crate) struct RawBody(pub(crate) Bytes);
+pub(crate) struct RawBody {
+    pub(crate) bytes: Bytes,
+    /// Kept until the request has been read and its prompts are encoded.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
-impl<S: Send + Sync> FromRequest<S> for RawBody {
+impl FromRequest<Arc<App>> for RawBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self> {
-        match Bytes::from_request(request, state).await {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = "the body is longer than 16 MiB: send less in one request";
-                Err(ApiError::status(StatusCode::PAYLOAD_TOO_LARGE, message))
-            }
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
+        let length = request
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let take = async {
+            let place = match length {
+                Some(length) if length <= SMALL => None,
+                _ => Arc::clone(&app.long_bodies).acquire_owned().await.ok(),
+            };
+            (Bytes::from_request(request, app).await, place)
+        };
+        let Ok((bytes, _place)) = timeout(PATIENCE, take).await else {
+            let message = "the body did not come in time: send it at once";
+            return Err(ApiError::status(StatusCode::REQUEST_TIMEOUT, message));
+        };
+        match bytes {
+            Ok(bytes) => Ok(Self { bytes, _place }),
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_long()),
             Err(rejection) => {
                 let message = format!("the body did not come whole: {}", rejection.body_text());
                 Err(ApiError::status(StatusCode::BAD_REQUEST, message))
             }
         }
     }
+}
+
+/// The error of a body that is longer than [`MOST`].
+pub(crate) fn too_long() -> ApiError {
+    let message = format!("the body is longer than {} MiB: send less in one request", MOST >> 20);
+    ApiError::status(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 
 /// A request: the fields of its endpoint, those that all endpoints share, and the names of all others.

@@ -140,10 +140,11 @@ struct Checked {
 /// Continues a conversation.
 #[utoipa::path(post, path = "/v1/chat/completions", request_body = ChatRequest, responses(
     (status = 200, body = ChatCompletion), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody)))]
-pub(crate) async fn answer(State(app): State<Arc<App>>, RawBody(bytes): RawBody) -> Result<Response> {
-    let Body { own, shared, ignored } = body::read::<ChatFields, SharedFields>(&bytes)?;
+pub(crate) async fn answer(State(app): State<Arc<App>>, raw: RawBody) -> Result<Response> {
+    let Body { own, shared, ignored } = body::read::<ChatFields, SharedFields>(&raw.bytes)?;
     let streams = shared.stream.unwrap_or(false);
     let (checked, requests) = check(&app, own, &shared).await?;
+    drop(raw);
     let answers = app.submit(requests, &checked.asked.stop)?;
     let head = app.new_head("chatcmpl");
     let response = match streams {

@@ -105,9 +105,10 @@ struct Checked {
 /// Continues a prompt.
 #[utoipa::path(post, path = "/v1/completions", request_body = CompletionRequest, responses(
     (status = 200, body = Completion), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody)))]
-pub(crate) async fn complete(State(app): State<Arc<App>>, RawBody(bytes): RawBody) -> Result<Response> {
-    let Body { own, shared, ignored } = body::read::<CompletionFields, SharedFields>(&bytes)?;
+pub(crate) async fn complete(State(app): State<Arc<App>>, raw: RawBody) -> Result<Response> {
+    let Body { own, shared, ignored } = body::read::<CompletionFields, SharedFields>(&raw.bytes)?;
     let (checked, requests) = check(&app, own, &shared).await?;
+    drop(raw);
     let answers = app.submit(requests, &checked.asked.stop)?;
     let head = app.new_head("cmpl");
     let response = match checked.stream {

@@ -81,8 +81,8 @@ struct Nothing {}
 /// What every exit would have said.
 #[utoipa::path(post, path = "/v1/exits", request_body = ExitsRequest, responses(
     (status = 200, body = Exits), (status = 400, body = ErrorBody)))]
-pub(crate) async fn read(State(app): State<Arc<App>>, RawBody(bytes): RawBody) -> Result<Response> {
-    let body = body::read::<ExitsRequest, Nothing>(&bytes)?;
+pub(crate) async fn read(State(app): State<Arc<App>>, raw: RawBody) -> Result<Response> {
+    let body = body::read::<ExitsRequest, Nothing>(&raw.bytes)?;
     let asked = body.own;
     app.models.resolve(asked.model.as_deref())?;
     let top = asked.top_k.unwrap_or(5);

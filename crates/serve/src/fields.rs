@@ -188,6 +188,11 @@ impl SharedFields {
     }
 
     fn logit_bias(&self, app: &App) -> Result<Vec<(u32, f32)>> {
+        /// Each text has a copy of its own.
+        const MOST: usize = 4096;
+        if self.logit_bias.as_ref().is_some_and(|bias| bias.len() > MOST) {
+            return Err(ApiError::invalid("logit_bias", format!("logit_bias names more than {MOST} tokens")));
+        }
         let vocab = app.pipeline.tokenizer().vocab_size();
         let one = |(id, &bias): (&String, &f32)| {
             let known = id.parse::<u32>().ok().filter(|&id| (id as usize) < vocab);

@@ -7,7 +7,7 @@ use llguidance::{Matcher, ParserFactory};
 use offramp_engine::Constraint;
 use offramp_text::Tokenizer;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt;
 use std::sync::OnceLock;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
@@ -29,6 +29,9 @@ pub(crate) enum ResponseFormat {
         schema: Option<Value>,
     },
 }
+
+/// Where JSON may have any white space, an answer may have this: some models would write nothing else.
+const WHITESPACE: &str = "( |\\n {0,20})";
 
 /// A schema and its name.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -60,7 +63,7 @@ impl App {
     ) -> Result<Option<Box<dyn Constraint>>> {
         let schema = match format {
             None | Some(ResponseFormat::Text) => return Ok(None),
-            Some(ResponseFormat::JsonObject) => serde_json::json!({ "type": "object" }),
+            Some(ResponseFormat::JsonObject) => json!({ "type": "object" }),
             Some(ResponseFormat::JsonSchema { json_schema: Some(named), .. }) => named.schema.clone(),
             Some(ResponseFormat::JsonSchema { schema: Some(schema), .. }) => schema.clone(),
             Some(ResponseFormat::JsonSchema { .. }) => {
@@ -85,8 +88,11 @@ impl Grammars {
         &self,
         tokenizer: &Tokenizer,
         end: u32,
-        schema: Value,
+        mut schema: Value,
     ) -> std::result::Result<Matcher, String> {
+        if let Some(schema) = schema.as_object_mut() {
+            schema.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": WHITESPACE }));
+        }
         let factory = self.factory.get_or_init(|| factory(tokenizer, end));
         let factory = factory.as_ref().map_err(Clone::clone)?;
         let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema));

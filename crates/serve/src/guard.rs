@@ -2,11 +2,12 @@
 //! use a server on the same machine (DNS rebinding).
 
 use crate::app::App;
+use crate::body;
 use crate::error::ApiError;
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, HOST, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, VARY,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -69,6 +70,10 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
 impl Access {
     fn check(&self, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > body::MOST as u64) {
+            return Err(body::too_long());
+        }
         if self.loopback && !headers.get(HOST).is_none_or(is_loopback) {
             let message = "this server answers on this machine only, and the request names another host: start it with \
                            --host to answer others";

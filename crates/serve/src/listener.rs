@@ -2,6 +2,7 @@
 
 use crate::agreements::{Agreements, Calibrate};
 use crate::app::{App, ChatSettings, router};
+use crate::body::LONG_BODIES;
 use crate::guard::Access;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -138,6 +139,7 @@ fn app(
         grammars: Default::default(),
         most_places,
         places: Arc::new(Semaphore::new(most_places)),
+        long_bodies: Arc::new(Semaphore::new(LONG_BODIES)),
         commands,
         shared,
         metrics,

@@ -155,10 +155,11 @@ struct Checked {
 /// Answers an input.
 #[utoipa::path(post, path = "/v1/responses", request_body = ResponseRequest, responses(
     (status = 200, body = ResponseObject), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody)))]
-pub(crate) async fn respond(State(app): State<Arc<App>>, RawBody(bytes): RawBody) -> Result<HttpResponse> {
-    let Body { own, shared, ignored } = body::read::<ResponseFields, SharedFields>(&bytes)?;
+pub(crate) async fn respond(State(app): State<Arc<App>>, raw: RawBody) -> Result<HttpResponse> {
+    let Body { own, shared, ignored } = body::read::<ResponseFields, SharedFields>(&raw.bytes)?;
     let streams = shared.stream.unwrap_or(false);
     let (checked, request) = check(&app, own, &shared).await?;
+    drop(raw);
     let answers = app.submit(vec![request], &checked.asked.stop)?;
     let response = match streams {
         true => sse::stream(answers, stream::ResponseChunks::new(app, checked)),

@@ -77,8 +77,8 @@ struct Nothing {}
 /// Token ids of a text or a conversation.
 #[utoipa::path(post, path = "/tokenize", request_body = TokenizeRequest, responses(
     (status = 200, body = Tokenized), (status = 400, body = ErrorBody)))]
-pub(crate) async fn tokenize(State(app): State<Arc<App>>, RawBody(bytes): RawBody) -> Result<Response> {
-    let read = body::read::<TokenizeRequest, Nothing>(&bytes)?;
+pub(crate) async fn tokenize(State(app): State<Arc<App>>, raw: RawBody) -> Result<Response> {
+    let read = body::read::<TokenizeRequest, Nothing>(&raw.bytes)?;
     let asked = read.own;
     app.models.resolve(asked.model.as_deref())?;
     let add_special_tokens = asked.add_special_tokens.or(asked.add_special).unwrap_or(true);
@@ -109,8 +109,8 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, RawBody(bytes): RawBod
 /// The text of token ids.
 #[utoipa::path(post, path = "/detokenize", request_body = DetokenizeRequest, responses(
     (status = 200, body = Detokenized), (status = 400, body = ErrorBody)))]
-pub(crate) async fn detokenize(State(app): State<Arc<App>>, RawBody(bytes): RawBody) -> Result<Response> {
-    let read = body::read::<DetokenizeRequest, Nothing>(&bytes)?;
+pub(crate) async fn detokenize(State(app): State<Arc<App>>, raw: RawBody) -> Result<Response> {
+    let read = body::read::<DetokenizeRequest, Nothing>(&raw.bytes)?;
     app.models.resolve(read.own.model.as_deref())?;
     let decoded = app.pipeline.tokenizer().decode(&read.own.tokens);
     let text = decoded.map_err(|error| ApiError::invalid("tokens", error.to_string()))?;

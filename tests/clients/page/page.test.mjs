@@ -199,7 +199,7 @@ describe("write", () => {
   test("with drafts, colour and line show what became of them", async () => onPage({}, async (page) => {
     await page.check("input[value=draft]");
     const answer = await write(page, 120);
-    assert.equal(answer.sent.speculate, "auto");
+    assert.equal(answer.sent.speculate, `${Math.round(model.num_hidden_layers / 4)}:4`);
     assert.ok(!("agreement" in answer.sent));
     await sameAsSaid(page, answer);
     assert.ok(await page.locator("input[name=colour][value=origin]").isChecked());
@@ -219,6 +219,24 @@ describe("write", () => {
     if (answer.timings?.draft_n > 0) {
       assert.match(await page.textContent("#meter"), /Drafts accepted\s*(under |over )?\d+ %/);
     }
+  }));
+
+  test("while an agreement is measured, the page says so and counts the seconds", async () => onPage({}, async (page) => {
+    await page.route("**/v1/completions", async (route) => {
+      await new Promise((go) => setTimeout(go, 2500));
+      await route.continue();
+    });
+    await page.fill("#max-tokens", "5");
+    await page.click("#write-start");
+    await page.waitForSelector("#write-wait:visible");
+    assert.match(await page.textContent("#write-wait"), /^The server measures its exits for this agreement first\. .* \d+ s$/);
+    assert.match(await page.textContent("#write-status"), /^The server measures/);
+    await idle(page);
+    assert.ok(await page.locator("#write-wait").isHidden());
+    await page.click("#write-start");
+    await page.waitForSelector("#write-wait:visible");
+    assert.doesNotMatch(await page.textContent("#write-wait"), /measures/, "it is measured once");
+    await idle(page);
   }));
 
   test("a text can be stopped", async () => onPage({}, async (page) => {
@@ -258,12 +276,12 @@ describe("four depths", () => {
   }
 
   test("four columns stream at once", async () => onPage({}, async (page) => {
+    await page.check("input[value=together]");
     const log = await four(page);
     assert.deepEqual(log.slice(0, 4), ["asked", "asked", "asked", "asked"]);
   }));
 
   test("four columns stream one after another", async () => onPage({}, async (page) => {
-    await page.check("input[value=alone]");
     const log = await four(page);
     assert.deepEqual(log, ["asked", "done", "asked", "done", "asked", "done", "asked", "done"]);
   }));

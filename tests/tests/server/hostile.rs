@@ -25,8 +25,6 @@ fn broken_bodies_are_refused_in_one_line() {
         b"{\"prompt\": \"\xff\xfe\"}".to_vec(),
         b"{\"prompt\": \"\\ud800\"}".to_vec(),
         b"{\"prompt\": \"a\", \"prompt\": \"b\"}".to_vec(),
-        b"{\"prompt\": \"a\", \"temperature\": 1e999}".to_vec(),
-        b"{\"prompt\": \"a\", \"max_tokens\": 99999999999999999999999}".to_vec(),
         deep.into_bytes(),
         vec![b'a'; 1 << 20],
     ];
@@ -38,6 +36,11 @@ fn broken_bodies_are_refused_in_one_line() {
             assert_eq!(reply.status, 400, "{path}: {}", reply.text());
             reply.error();
         }
+    }
+    for number in ["\"temperature\": 1e999", "\"max_tokens\": 99999999999999999999999"] {
+        let body = format!("{{\"prompt\": \"a\", {number}}}");
+        let reply = send(server.address, "POST /v1/completions", &[], body.as_bytes());
+        assert_eq!((reply.status, reply.error().is_empty()), (400, false), "{number}");
     }
     let asked = json!({ "prompt": "a", "max_tokens": 4, "response_format": { "type": "json_schema",
         "json_schema": { "name": "deep", "schema": deep_schema } } });

@@ -147,7 +147,7 @@ function compare(columns) {
     const parts = same < shorter;
     column.tokens.part(parts ? same : null);
     if (!parts) column.note.textContent = `${same === model.length && same === own.length ? "The same text" : `The same for ${same} tokens`}.`;
-    else if (same === 0) column.note.textContent = `Another text from the first token on, “${named(own[0].token)}”.`;
+    else if (same === 0) column.note.textContent = `Another text from the first token on: “${named(own[0].token)}” (≠) in place of “${named(model[0].token)}”.`;
     else column.note.textContent = `The same for ${same} ${same === 1 ? "token" : "tokens"}, then “${named(own[same].token)}” (≠) in place of “${named(model[same].token)}”.`;
   }
 }

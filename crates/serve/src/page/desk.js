@@ -2,15 +2,21 @@
 
 import { byId } from "./element.js";
 import { showLegend } from "./legend.js";
-import { Pace, showMeter, speed } from "./meter.js";
+import { Pace, Wait, showMeter, speed } from "./meter.js";
 import { show } from "./problem.js";
 import { run } from "./run.js";
+
+const MEASURES = "The server measures its exits for this agreement first. That takes some seconds, once. "
+  + "The other two ways start at once.";
+const WAITS = "The server has the text, and the first token has not come yet.";
 
 export class Desk {
   #settings;
   #layers;
   #abort = null;
   #shown = { tokens: [], pace: new Pace() };
+  #wait = new Wait(byId("write-wait"), byId("write-status"));
+  #measured = new Set();
 
   constructor(settings, layers) {
     this.#settings = settings;
@@ -37,7 +43,15 @@ export class Desk {
     byId("write-status").textContent = "Writing.";
     byId("write-result").hidden = false;
     const whole = { ...fields, ...this.#settings.sampling(), ...this.#settings.leaving() };
+    const { agreement } = whole;
+    this.#shown = { tokens: [], pace: new Pace() };
+    this.#paint();
+    this.#wait.begin(agreement && !this.#measured.has(agreement) ? MEASURES : WAITS);
     const onProgress = (pace) => {
+      if (pace.tokens > 0) {
+        this.#wait.end();
+        if (agreement) this.#measured.add(agreement);
+      }
       this.#shown = { tokens: tokens.entries, pace };
       this.#paint();
     };
@@ -54,6 +68,7 @@ export class Desk {
       if (!stopped && tokens.entries.length === 0) byId("write-result").hidden = tokens.list.id === "text";
       return stopped ? "stopped" : "failed";
     } finally {
+      this.#wait.end();
       this.#abort = null;
       this.#buttons(false);
     }

@@ -8,6 +8,7 @@ const hidden = (words) => element("span", { class: "away" }, words);
 export function showGrid({ frame, signs, layers, columns, focus, onChoose }) {
   const head = element("tr", {}, element("th", { scope: "col", class: "corner" }, "Layer"),
     ...columns.map((column) => header(column, onChoose)));
+  const early = columns.some((column) => column.left !== null && column.left < layers.at(-1));
   const rows = layers.map((layer, row) =>
     element("tr", {}, element("th", { scope: "row" }, String(layer)),
       ...columns.map((column) => cell(column, column.exits[row], layer))));
@@ -21,6 +22,7 @@ export function showGrid({ frame, signs, layers, columns, focus, onChoose }) {
   signs.replaceChildren(
     element("li", {}, element("b", { class: "sign", "aria-hidden": "true" }, "◆"), " From here on, the choice stays the same."),
     element("li", {}, element("b", { class: "sign", "aria-hidden": "true" }, "↗"), " Here the token left."),
+    ...(early ? [element("li", {}, element("span", { class: "pale", "aria-hidden": "true" }, "pale"), " These layers did not run when the token was written.")] : []),
     element("li", {}, scale(), " Shade and bar: how sure the layer is."),
     element("li", {}, "Choose another token in the first row. Escape goes back to the text."));
 }
@@ -48,7 +50,7 @@ function cell(column, exit, layer) {
   const words = [`Layer ${layer} says “${named(first.token)}”, ${percent(probability)}`,
     settled && "from here on the choice stays the same", left && "the token left here"].filter(Boolean).join("; ");
   const node = element("td", {
-    class: classes({ settled, left, chosen: column.chosen }),
+    class: classes({ settled, left, skipped: column.left !== null && layer > column.left, chosen: column.chosen }),
     title: words,
     "data-position": column.position,
     "data-layer": layer,

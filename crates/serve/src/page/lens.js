@@ -115,12 +115,12 @@ function verdict(column, layers) {
     const taken = percent(Math.exp(column.exits.at(-1).logprob));
     parts.push(`“${named(column.token)}”: the full model would rather say ${name}, ${sure} sure. It gives this token ${taken}.`);
   }
-  if (column.settled_at === layers) parts.push("It made up its mind only at the last layer.");
-  else if (column.settled_at !== null) parts.push(`It made up its mind at layer ${column.settled_at} of ${layers}.`);
+  if (column.settled_at === layers) parts.push("The model made up its mind only at the last layer.");
+  else if (column.settled_at !== null) parts.push(`The model made up its mind at layer ${column.settled_at} of ${layers}.`);
   if (column.left === null) {
     if (column.token_id !== null) parts.push("This token was given, so the model did not choose it.");
   } else if (column.left < layers) {
-    parts.push(`The token left at layer ${column.left}, so ${layers - column.left} layers were saved.`);
+    parts.push(`The token left at layer ${column.left}, so ${layers - column.left} layers did not run for it.`);
   } else {
     parts.push("The token went through all layers.");
   }

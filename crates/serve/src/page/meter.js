@@ -1,7 +1,9 @@
-// How fast a text comes, how many drafts were right, how deep its tokens went.
+// The measures of a text: how long its first token takes, how fast it comes, how many drafts were right, how deep it went.
 
 import { element } from "./element.js";
 import { percent } from "./shade.js";
+
+const PATIENCE = 1000; // milliseconds; a text that begins sooner needs no words
 
 /** Counts while a text streams; the server's own measures replace the counts at the end. */
 export class Pace {
@@ -48,12 +50,40 @@ export function showMeter(list, pace, layers) {
   const rows = [
     ["Tokens", String(pace.tokens), ""],
     ["Tokens a second", speed(pace.perSecond), ""],
-    ["Layers a token, mean", depth === null ? "–" : depth.toFixed(1), `of ${layers}`],
-    ["Drafts accepted", pace.acceptance === null ? "–" : percent(pace.acceptance),
-      pace.acceptance === null && pace.timings ? "no drafts" : ""],
+    ["Layers for a token, on average", depth === null ? "–" : depth.toFixed(1), `of ${layers}`],
   ];
+  if (pace.acceptance !== null) rows.push(["Drafts accepted", percent(pace.acceptance), ""]);
   list.replaceChildren(...rows.map(([name, value, more]) =>
     element("div", {},
       element("dt", {}, name),
       element("dd", {}, value, more && element("small", {}, ` ${more}`)))));
+}
+
+/** While the first token has not come: why, and for how long already. */
+export class Wait {
+  #place;
+  #status;
+  #timer = null;
+
+  /** `place` shows the seconds; `status` is read aloud and gets the sentence once. */
+  constructor(place, status) {
+    this.#place = place;
+    this.#status = status;
+  }
+
+  begin(sentence) {
+    this.end();
+    const started = performance.now();
+    this.#timer = setInterval(() => {
+      const seconds = Math.floor((performance.now() - started) / 1000);
+      if (this.#place.hidden) this.#status.textContent = sentence;
+      this.#place.hidden = false;
+      this.#place.replaceChildren(sentence, " ", element("span", { class: "seconds" }, `${seconds} s`));
+    }, PATIENCE);
+  }
+
+  end() {
+    clearInterval(this.#timer);
+    this.#place.hidden = true;
+  }
 }

@@ -2,6 +2,8 @@
 
 import { byId } from "./element.js";
 
+const DRAFTED = 4; // tokens in a draft
+
 export class Settings {
   #layers;
 
@@ -10,6 +12,9 @@ export class Settings {
     const exit = byId("exit");
     exit.max = this.#layers;
     exit.value = Math.ceil(this.#layers / 2);
+    const draft = byId("draft");
+    draft.max = Math.max(1, this.#layers - 1);
+    draft.value = Math.max(1, Math.round(this.#layers / 4));
     if (model.max_model_len) byId("max-tokens").max = model.max_model_len;
     if (!model.agreement) this.#withoutAgreement();
     byId("settings").addEventListener("input", () => this.#say());
@@ -38,7 +43,7 @@ export class Settings {
     switch (this.way) {
       case "sure": return { agreement: Number(byId("agreement").value) };
       case "layer": return { exit_layer: Number(byId("exit").value), speculate: "off" };
-      default: return { speculate: "auto" };
+      default: return { speculate: `${byId("draft").value}:${DRAFTED}` };
     }
   }
 
@@ -56,13 +61,14 @@ export class Settings {
     byId("agreement-value").textContent = agreement.toFixed(2);
     byId("agreement-hint").textContent =
       `About ${Math.round(100 * agreement)} of 100 tokens are the ones that the full model would choose. `
-      + "The server measures this at first use, which takes a moment.";
+      + "The server measures each agreement once, at its first use.";
     const exit = Number(byId("exit").value);
     byId("exit-value").textContent = exit === this.#layers ? `${exit}, the full model` : `${exit} of ${this.#layers}`;
+    byId("draft-value").textContent = `${byId("draft").value} of ${this.#layers}`;
     const temperature = Number(byId("temperature").value);
     byId("temperature-value").textContent = temperature.toFixed(1);
     byId("temperature-hint").textContent = temperature === 0
-      ? "The likeliest token is always chosen."
+      ? "The likeliest token is always chosen. The seed has no effect."
       : temperature < 0.7 ? "Likely tokens are chosen, with some variety."
       : temperature <= 1 ? "Less likely tokens are chosen, too." : "Unlikely tokens are chosen often.";
   }
