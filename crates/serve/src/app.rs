@@ -9,9 +9,8 @@ use crate::models::Models;
 use crate::state::Shared;
 use crate::tools::ToolFormat;
 use crate::worker::Command;
-use crate::{body, chat, completions, exits, health, metrics, models, openapi, page, responses, tokens};
+use crate::{chat, completions, exits, health, metrics, models, openapi, page, responses, tokens};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
@@ -45,7 +44,7 @@ pub(crate) struct App {
     /// Texts that may run or wait.
     pub(crate) most_places: usize,
     pub(crate) places: Arc<Semaphore>,
-    /// Long bodies that may be read at a time.
+    /// KiB of long bodies that may be in memory.
     pub(crate) long_bodies: Arc<Semaphore>,
     pub(crate) commands: Sender<Command>,
     pub(crate) shared: Arc<Shared>,
@@ -122,7 +121,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 "this path has another method: see /openapi.json",
             )
         })
-        .layer(DefaultBodyLimit::max(body::MOST))
         .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard))
         .with_state(app)

@@ -2,31 +2,29 @@
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
+use futures_util::StreamExt;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// More than any prompt may have, in JSON.
 pub(crate) const MOST: usize = 8 << 20;
-/// Bodies up to here are read at once. Longer ones wait for one of a few places, so that many of them do not
-/// fill the memory.
-const SMALL: u64 = 64 << 10;
-/// Long bodies at a time.
-pub(crate) const LONG_BODIES: usize = 4;
+/// What of a body is read without asking.
+const SMALL: usize = 64 << 10;
+/// What is beyond that, of all bodies together, in KiB: many long ones must not fill the memory.
+pub(crate) const LONG_BODIES: usize = 64 << 10;
 /// The time in which a body must have come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The bytes of a request. What goes wrong on the way is told as every error is.
 #[derive(Debug)]
 pub(crate) struct RawBody {
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: Vec<u8>,
     /// Kept until the request has been read and its prompts are encoded.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -35,30 +33,38 @@ impl FromRequest<Arc<App>> for RawBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
-        let length = request
-            .headers()
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        let take = async {
-            let place = match length {
-                Some(length) if length <= SMALL => None,
-                _ => Arc::clone(&app.long_bodies).acquire_owned().await.ok(),
-            };
-            (Bytes::from_request(request, app).await, place)
-        };
-        let Ok((bytes, _place)) = timeout(PATIENCE, take).await else {
-            let message = "the body did not come in time: send it at once";
-            return Err(ApiError::status(StatusCode::REQUEST_TIMEOUT, message));
-        };
-        match bytes {
-            Ok(bytes) => Ok(Self { bytes, _place }),
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_long()),
-            Err(rejection) => {
-                let message = format!("the body did not come whole: {}", rejection.body_text());
-                Err(ApiError::status(StatusCode::BAD_REQUEST, message))
+        let read = read_body(request.into_body(), &app.long_bodies);
+        timeout(PATIENCE, read).await.unwrap_or_else(|_| {
+            let message = "the body did not come in time: send it at once, or later";
+            Err(ApiError::status(StatusCode::REQUEST_TIMEOUT, message))
+        })
+    }
+}
+
+/// Reads a body, and takes places for what is long of it as it comes.
+async fn read_body(body: axum::body::Body, long_bodies: &Arc<Semaphore>) -> Result<RawBody> {
+    let (mut chunks, mut bytes) = (body.into_data_stream(), Vec::new());
+    let mut place: Option<OwnedSemaphorePermit> = None;
+    while let Some(chunk) = chunks.next().await {
+        let chunk =
+            chunk.map_err(|error| ApiError::malformed(format!("the body did not come whole: {error}")))?;
+        let length = bytes.len() + chunk.len();
+        if length > MOST {
+            return Err(too_long());
+        }
+        let wanted = length.saturating_sub(SMALL).div_ceil(1 << 10);
+        let more = wanted - place.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if more > 0 {
+            let taken =
+                Arc::clone(long_bodies).acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX)).await;
+            match (&mut place, taken) {
+                (Some(place), Ok(taken)) => place.merge(taken),
+                (place, taken) => *place = taken.ok(),
             }
         }
+        bytes.extend_from_slice(&chunk);
     }
+    Ok(RawBody { bytes, _place: place })
 }
 
 /// The error of a body that is longer than [`MOST`].

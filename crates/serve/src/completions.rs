@@ -150,7 +150,7 @@ async fn check(
         let (texts, most) = (prompts.len().saturating_mul(n), app.most_places);
         let message =
             format!("the request asks for {texts} texts, and the server takes {most} at most: split it");
-        return Err(ApiError::invalid("prompt", message));
+        return Err(ApiError::invalid(if n > 1 { "n" } else { "prompt" }, message));
     }
     for prompt in &prompts {
         for choice in 0..n {

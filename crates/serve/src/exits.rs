@@ -108,7 +108,8 @@ pub(crate) async fn read(State(app): State<Arc<App>>, raw: RawBody) -> Result<Re
     if exits.is_empty() || exits.len() > app.layers() {
         return Err(ApiError::invalid("exits", format!("exits: give 1 to {} of them", app.layers())));
     }
-    let reader = ExitReader::new(app.pipeline.model(), &prompt.ids, &exits, top, from)?;
+    let reader = ExitReader::new(app.pipeline.model(), &prompt.ids, &exits, top, from);
+    let reader = reader.map_err(|error| ApiError::invalid("exits", error.to_string()))?;
     let exit_layers = reader.exit_layers().to_vec();
     let readings = readings(&app, reader).await?;
     let found = Exits {

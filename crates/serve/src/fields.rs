@@ -55,7 +55,7 @@ pub(crate) struct SharedFields {
     /// `auto`, `off`, or an exit layer and a draft length, as `6:4`.
     speculate: Option<String>,
     /// Exits where an exit is sure: the share of tokens that must stay the full model's.
-    #[schema(exclusive_minimum = 0, maximum = 1)]
+    #[schema(minimum = 0.5, maximum = 1)]
     agreement: Option<f64>,
     /// Says of each token how deep it went and how it came about.
     pub(crate) return_depths: Option<bool>,

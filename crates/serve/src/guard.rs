@@ -9,7 +9,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, VARY,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
@@ -74,7 +74,16 @@ impl Access {
         if length.is_some_and(|length| length > body::MOST as u64) {
             return Err(body::too_long());
         }
-        if self.loopback && !headers.get(HOST).is_none_or(is_loopback) {
+        let mut hosts = headers.get_all(HOST).iter();
+        let (host, second) = (hosts.next(), hosts.next());
+        if second.is_some() || host.is_none() && request.version() == Version::HTTP_11 {
+            let message = "a request names one Host";
+            return Err(ApiError::status(StatusCode::BAD_REQUEST, message));
+        }
+        let authority = request.uri().authority().map(|authority| authority.as_str());
+        let named = [host.and_then(|host| host.to_str().ok()), authority];
+        let strange = host.is_some_and(|host| host.to_str().is_err());
+        if self.loopback && (strange || !named.into_iter().flatten().all(is_loopback)) {
             let message = "this server answers on this machine only, and the request names another host: start it with \
                            --host to answer others";
             return Err(ApiError::status(StatusCode::FORBIDDEN, message));
@@ -113,8 +122,7 @@ impl Access {
 }
 
 /// Whether a `Host` is this machine, whatever the port.
-fn is_loopback(host: &HeaderValue) -> bool {
-    let Ok(host) = host.to_str() else { return false };
+fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -135,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_host_is_this_machine_or_not() {
-        let is = |host: &'static str| is_loopback(&HeaderValue::from_static(host));
+        let is = is_loopback;
         for own in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.1.2.3", "[::1]:80", "[::1]"] {
             assert!(is(own), "{own}");
         }

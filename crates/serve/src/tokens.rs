@@ -82,6 +82,9 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, raw: RawBody) -> Resul
     let asked = read.own;
     app.models.resolve(asked.model.as_deref())?;
     let add_special_tokens = asked.add_special_tokens.or(asked.add_special).unwrap_or(true);
+    if asked.prompt.is_some() && asked.content.is_some() {
+        return Err(ApiError::invalid("content", "content is another name of prompt: give one of the two"));
+    }
     let tokens = match (asked.messages, asked.prompt.or(asked.content)) {
         (Some(messages), None) => {
             let add_generation_prompt = asked.add_generation_prompt.unwrap_or(true);

@@ -48,16 +48,18 @@ impl ToolFormat {
         }
     }
 
-    /// How much of a growing answer is certainly no call, in bytes.
+    /// How much of a growing answer is certainly text, in bytes. Of the whole answer, the text that
+    /// [`ToolFormat::read`] returns begins with it.
     pub(crate) fn certain(self, text: &str) -> usize {
         match self {
-            Self::Hermes => match text.find(OPEN) {
-                Some(place) => place,
-                None => {
+            // White space before a call is not part of the text.
+            Self::Hermes => {
+                let place = text.find(OPEN).unwrap_or_else(|| {
                     let ends = (1..OPEN.len()).rev().find(|&end| text.ends_with(&OPEN[..end]));
                     text.len() - ends.unwrap_or(0)
-                }
-            },
+                });
+                text[..place].trim_end().len()
+            }
             // These begin the answer or do not come.
             Self::Mistral | Self::Llama3 => match text.trim_start().chars().next() {
                 None | Some('[' | '{') => 0,
@@ -92,23 +94,23 @@ impl ToolFormat {
 }
 
 fn hermes(text: &str) -> (String, Vec<ToolCall>) {
-    let (mut content, mut calls, mut rest) = (String::new(), Vec::new(), text);
-    while let Some((before, after)) = rest.split_once(OPEN) {
-        content.push_str(before);
+    let Some((before, _)) = text.split_once(OPEN) else { return (text.to_owned(), Vec::new()) };
+    let (mut others, mut calls, mut rest) = (String::new(), Vec::new(), &text[before.len()..]);
+    while let Some((between, after)) = rest.split_once(OPEN) {
+        others.push_str(between);
         let (inner, next) = after.split_once(CLOSE).unwrap_or((after, ""));
         match serde_json::from_str::<Value>(inner.trim()).ok().as_ref().and_then(call) {
             Some(found) => calls.push(found),
-            None => {
-                content.push_str(&rest[before.len()..rest.len() - next.len()]);
-            }
+            None => others.push_str(&rest[between.len()..rest.len() - next.len()]),
         }
         rest = next;
     }
-    content.push_str(rest);
-    if !calls.is_empty() {
-        content = content.trim().to_owned();
+    others.push_str(rest);
+    if calls.is_empty() {
+        return (text.to_owned(), calls);
     }
-    (content, calls)
+    let others = if others.trim().is_empty() { "" } else { &others };
+    (format!("{}{others}", before.trim_end()), calls)
 }
 
 /// An object with a name and arguments.
@@ -165,12 +167,41 @@ mod tests {
 
     #[test]
     fn text_is_held_back_only_where_it_may_become_a_call() {
-        assert_eq!(ToolFormat::Hermes.certain("Hi <tool"), 3);
-        assert_eq!(ToolFormat::Hermes.certain("Hi <tool_call>{"), 3);
+        assert_eq!(ToolFormat::Hermes.certain("Hi <tool"), 2);
+        assert_eq!(ToolFormat::Hermes.certain("Hi <tool_call>{"), 2);
         assert_eq!(ToolFormat::Hermes.certain("Hi <b>"), 6);
         assert_eq!(ToolFormat::Llama3.certain("  {\"name\""), 0);
         assert_eq!(ToolFormat::Llama3.certain("<|pyth"), 0);
         assert_eq!(ToolFormat::Llama3.certain("Hello"), 5);
         assert_eq!(ToolFormat::Mistral.certain("[{"), 0);
+    }
+
+    #[test]
+    fn what_was_shown_on_the_way_begins_the_text() {
+        let call = r#"{"name": "weather", "arguments": {"city": "Oslo"}}"#;
+        let hermes = format!("<tool_call>{call}</tool_call>");
+        for answer in [
+            format!("  é{hermes}日"),
+            format!("Sure: \n\n {hermes} \n{hermes}\n"),
+            format!("{hermes} and then {hermes}"),
+            format!("Sure: {call}"),
+            format!(" {call}"),
+            format!("[{call}]"),
+            format!("<tool_call>{call}"),
+            "a <tool_call>{</tool_call> b ".to_owned(),
+            "<|python_tag|>print(1)".to_owned(),
+            " \n ".to_owned(),
+        ] {
+            for format in [ToolFormat::Hermes, ToolFormat::Mistral, ToolFormat::Llama3] {
+                let (content, _) = format.read(&answer);
+                for end in (0..=answer.len()).filter(|&end| answer.is_char_boundary(end)) {
+                    let shown = &answer[..format.certain(&answer[..end])];
+                    assert!(
+                        content.starts_with(shown),
+                        "{format:?}: {answer:?}: {shown:?}, then {content:?}"
+                    );
+                }
+            }
+        }
     }
 }

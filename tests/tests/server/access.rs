@@ -50,6 +50,18 @@ fn a_page_elsewhere_cannot_ask_through_a_browser() {
         assert_eq!(refused.header("access-control-allow-origin"), None);
         refused.error();
     }
+    let strange = |text: &str| {
+        let mut stream = offramp_tests::http::connect(server.address);
+        std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+        offramp_tests::http::finish(&mut stream).status
+    };
+    assert_eq!(strange("GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n"), 400, "no host");
+    assert_eq!(
+        strange("GET / HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\nconnection: close\r\n\r\n"),
+        400
+    );
+    let elsewhere = "GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    assert_eq!(strange(elsewhere), 403, "another authority");
     let named = ask(&server, &["origin: https://example.org"]);
     assert_eq!(
         (named.status, named.header("access-control-allow-origin")),

@@ -25,7 +25,7 @@ fn what_is_out_of_range_is_a_400_that_names_the_field() {
         (json!({ "prompt": "a", "logprobs": 21 }), "logprobs", "at most 20"),
         (json!({ "prompt": "a", "n": 0 }), "n", "at least 1"),
         (json!({ "prompt": "a", "n": 2, "best_of": 3 }), "n", "best_of"),
-        (json!({ "prompt": "a", "n": 1_000_000_000 }), "prompt", "at most"),
+        (json!({ "prompt": "a", "n": 1_000_000_000 }), "n", "at most"),
         (json!({ "prompt": "a", "max_tokens": -1 }), "max_tokens", "invalid value"),
         (json!({ "prompt": "a", "suffix": "b" }), "suffix", "not supported"),
         (json!({ "prompt": "a", "stop": "" }), "stop", "1 to 1024 bytes"),

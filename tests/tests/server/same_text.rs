@@ -184,3 +184,28 @@ fn depths_and_origins_are_told_of_every_token() {
     let mean = found.iter().map(|(depth, _)| *depth as f64).sum::<f64>() / found.len() as f64;
     assert!((left["timings"]["mean_depth"].as_f64().unwrap() - mean).abs() < 1e-9);
 }
+
+#[test]
+fn an_agreement_is_calibrated_once_even_if_its_client_leaves() {
+    let calibrations = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&calibrations);
+    let calibrate = move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(std::time::Duration::from_millis(300));
+        Ok(ConfidenceExit { exits: vec![16], threshold: 2.0 })
+    };
+    let calibrate: offramp_serve::Calibrate = std::sync::Arc::new(calibrate);
+    let server = Server::start(None, offramp_serve::ServeOptions { calibrate: Some(calibrate), ..options() });
+    let body = json!({ "prompt": "a", "max_tokens": 1, "agreement": 0.925 });
+    for _ in 0..6 {
+        drop(offramp_tests::http::begin(
+            server.address,
+            "POST /v1/completions",
+            &[],
+            body.to_string().as_bytes(),
+        ));
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(post(server.address, "/v1/completions", &body).status, 200);
+    assert_eq!(calibrations.load(Ordering::Relaxed), 1);
+}

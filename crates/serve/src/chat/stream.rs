@@ -22,8 +22,9 @@ pub(super) struct ChatChunks {
 /// How far one answer has come.
 #[derive(Clone, Debug, Default)]
 struct AnswerSoFar {
-    /// Text that may become a call of a tool.
     text: String,
+    /// Bytes of the text that were sent. The rest may become a call of a tool.
+    sent: usize,
     /// Tokens whose text has not been sent.
     held: Vec<NewToken>,
     tokens: usize,
@@ -64,11 +65,13 @@ impl ChatChunks {
 
     /// The last chunk of one answer: what was held back is a call or text now.
     fn last(&mut self, index: usize, reason: &'static str, stop_reason: Option<String>) -> Vec<Frame> {
-        let rest = std::mem::take(&mut self.answers[index].text);
+        let AnswerSoFar { text, sent, .. } = &mut self.answers[index];
+        let (text, sent) = (std::mem::take(text), *sent);
         let (content, calls) = match self.checked.tools {
-            Some(format) => format.read(&rest),
-            None => (rest, Vec::new()),
+            Some(format) => format.read(&text),
+            None => (text, Vec::new()),
         };
+        let content = content[sent..].to_owned();
         let called = !calls.is_empty();
         let calls = calls.into_iter().enumerate().map(|(index, call)| IndexedCall { index, call });
         let delta = Delta {
@@ -99,10 +102,11 @@ impl Chunks for ChatChunks {
                 answer.text.push_str(&text);
                 let certain =
                     self.checked.tools.map_or(answer.text.len(), |format| format.certain(&answer.text));
-                if certain == 0 {
+                if certain <= answer.sent {
                     return Vec::new();
                 }
-                let content: String = answer.text.drain(..certain).collect();
+                let content = answer.text[answer.sent..certain].to_owned();
+                answer.sent = certain;
                 let delta = Delta { content: Some(content), ..Delta::default() };
                 let choice = self.piece(index, delta);
                 vec![self.frame(Some(choice))]
