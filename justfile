@@ -71,3 +71,11 @@ check-transformers MODEL: build
 # Run the Python of a model's card, and compare its exits with offramp's
 check-card MODEL: build
     {{ python }} tests/python/check_card.py {{ MODEL }} --offramp target/release/offramp
+
+# Clients that nobody here wrote, against the server (tests/clients/README.md)
+clients *OPTIONS: build
+    python3 tests/clients/run.py --offramp target/release/offramp --work target/clients {{ OPTIONS }}
+
+# The server under load (bench/serve/README.md): same_text, cancel, memory, health, speculation
+load NAME *OPTIONS: build
+    python3 bench/serve/{{ NAME }}.py --offramp target/release/offramp {{ OPTIONS }}

@@ -1,6 +1,6 @@
-"""Speculation never loses: one offramp server, `speculate` auto and off in turn, A B A B, at each number of clients.
+"""Speculation never loses: one offramp server, `speculate` auto and off in turn, A B B A, at each number of clients.
 
-    python bench/serve/speculation.py --offramp target/release/offramp
+    python bench/serve/speculation.py --offramp target/release/offramp --rounds 4
     python bench/serve/speculation.py --offramp target/release/offramp --model runs/first-light/model --rounds 5
 
 The ratio is that of the medians of total tokens/s; it must be 0.98 or more everywhere. With one client the server's
@@ -60,7 +60,8 @@ def measure(job, running, clients):
     found = {"auto": [], "off": []}
     before = counts(running)
     for turn in range(job.rounds):
-        for how in found:
+        # A B B A: who comes second finds the first one's prompts in the cache.
+        for how in list(found) if turn % 2 == 0 else reversed(list(found)):
             prompts = [openings.opening(1000 * turn + number) for number in range(clients * (job.texts + job.warm_up))]
             fields = {"speculate": how, "temperature": job.temperature, "seed": turn, "ignore_eos": job.ignore_eos}
             asked = load.Job(prompts, job.new_tokens, job.texts, job.warm_up, fields)

@@ -22,7 +22,7 @@ pub struct SchedulerOptions {
     /// Positions of all texts together for which there are keys and values: the memory is bounded by it.
     pub kv_positions: usize,
     /// Rows that go through the layers in a step, drafts not counted: a long prompt is fed in pieces of at
-    /// most so many. Beside texts that decode, a piece is also at most what takes about half a second, so
+    /// most so many. Beside texts that decode, a piece is also at most what takes about a quarter of a second, so
     /// that they do not wait for it.
     pub max_num_batched_tokens: usize,
     /// Texts at a time; more wait.
@@ -88,7 +88,7 @@ pub struct Progressed {
 }
 
 /// How long a step may take that feeds a prompt beside texts that decode.
-const STEP: f64 = 0.5;
+const STEP: f64 = 0.25;
 /// Rows of a prompt that every step has space for: fewer would read all weights for little.
 const FEWEST_ROWS: usize = 16;
 

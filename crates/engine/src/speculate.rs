@@ -30,7 +30,7 @@ pub(crate) use lesson::Lesson;
 pub use named::{Speculate, UnknownSpeculation};
 use offramp_model::{DraftHead, Llama};
 pub(crate) use plan::Plan;
-pub(crate) use together::{Asking, plan_together};
+pub(crate) use together::plan_alone;
 
 /// How a text is drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,6 +117,8 @@ impl SharedFields {
                 let message = "an agreement chooses the depth of each token: give no exit_layer beside it";
                 return Err(ApiError::invalid("agreement", message));
             }
+            // All tokens are to be the full model's.
+            Some(1.0) => None,
             Some(agreement) => Some(app.agreements.policy(agreement).await?),
         };
         Ok(Asked {

@@ -60,6 +60,13 @@ impl Adaptive {
         }
     }
 
+    /// A step is shared with other texts: nothing is drafted or learnt.
+    pub(crate) fn is_beside_others(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.steps_alone = 0;
+        }
+    }
+
     pub(super) fn known(&mut self) -> &mut State {
         self.state.as_mut().expect("a step begins with a plan")
     }

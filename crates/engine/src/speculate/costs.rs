@@ -86,11 +86,6 @@ impl Costs {
         CostTable { layer, head, draft_head }
     }
 
-    /// How often a layer was timed.
-    pub(crate) fn samples(&self) -> f64 {
-        self.layer.seen.iter().map(|seen| seen.samples).sum()
-    }
-
     /// Seconds of so many layers over so many rows.
     pub(crate) fn layers(&self, layers: usize, rows: usize) -> f64 {
         layers as f64 * self.layer.at(rows)

@@ -10,6 +10,9 @@ use offramp_model::{DraftHead, Llama};
 
 /// The longest draft.
 pub(super) const LONGEST: usize = 15;
+/// A text that was beside others drafts again after so many steps alone: where texts come and go, most of
+/// these moments are too short for a draft to pay.
+const STEPS_ALONE: usize = 16;
 /// Parts of the depth at which exits are considered.
 const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
 
@@ -41,6 +44,8 @@ pub(super) struct State {
     pub(super) chances: Chances,
     pub(super) costs: Costs,
     pub(super) company: Company,
+    /// Steps since other texts shared one.
+    pub(super) steps_alone: usize,
     /// The exit that drafted last.
     pub(super) drafting: usize,
     pub(super) load: Load,
@@ -68,6 +73,7 @@ impl State {
             depth,
             chances: Chances::new(&exits(depth), depth),
             company: Company::ALONE,
+            steps_alone: usize::MAX,
             drafting: depth,
             costs: Costs::new(model, head, clock),
             load: Load::new(model, head, depth),
@@ -75,6 +81,12 @@ impl State {
             pace: 0.0,
             chosen: Vec::new(),
         }
+    }
+
+    /// Whether it was beside others a moment ago; one more step is counted.
+    pub(super) fn waits(&mut self) -> bool {
+        self.steps_alone = self.steps_alone.saturating_add(1);
+        self.steps_alone <= STEPS_ALONE
     }
 
     pub(super) fn count(&mut self, exit_layer: usize, drafted: usize) {

@@ -4,7 +4,7 @@
 use super::*;
 use crate::chooser::Choice;
 use crate::round::Round;
-use crate::speculate::together::{Asking, plan_together};
+use crate::speculate::together::plan_alone;
 use crate::workspace::{Call, CallTime};
 use offramp_model::{Config, Formats};
 use rand::rngs::ChaCha8Rng;
@@ -87,7 +87,7 @@ fn reached(machine: &Machine, chances: &[f64; 6], telling: bool, seed: u64) -> f
             (right, margin as f32)
         };
         adaptive.know(&model, None, 24);
-        let plan = plan_together(&mut [&mut Asking { adaptive: &mut adaptive, space: TOKENS }], 0)[0];
+        let plan = plan_alone(&mut adaptive, TOKENS);
         let mut took = |what: f64, adaptive: &mut Adaptive, call: Option<Call>, rows: usize| {
             let time = what * noise();
             seconds += time;
