@@ -110,7 +110,7 @@ fn options(max_new_tokens: usize, temperature: f32) -> GenerateOptions {
 fn run(model: &Arc<Llama>, capacity: usize, options: &GenerateOptions) -> (Vec<u32>, StopReason) {
     let mut session = Session::new(model, capacity).expect("within the context");
     let mut heard = Vec::new();
-    let mut listen = |NewToken { id: token, origin }| {
+    let mut listen = |NewToken { id: token, origin, .. }| {
         assert_eq!(origin, Origin::Chosen);
         heard.push(token);
         ControlFlow::Continue(())

@@ -63,7 +63,7 @@ fn told(
         options,
         speculation,
         &mut Workspace::new(),
-        &mut |NewToken { id: token, origin }| {
+        &mut |NewToken { id: token, origin, .. }| {
             heard.push(token);
             origins.push(origin);
             ControlFlow::Continue(())

@@ -14,13 +14,16 @@ use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
+/// Takes what the exits say, a few positions at a time.
+type ReadingsSender = UnboundedSender<Result<Vec<ExitReading>, String>>;
+
 /// What the thread is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A text.
     Text(Box<Job>),
     /// What the exits say of a text.
-    Exits(ExitReader, UnboundedSender<Result<Vec<ExitReading>, String>>),
+    Exits(ExitReader, ReadingsSender),
 }
 
 /// A text that is asked for, and who listens.
@@ -99,7 +102,7 @@ impl Drop for Watch {
 struct Worker<'p> {
     texts: TextScheduler<'p>,
     listening: HashMap<TextId, Listening>,
-    exits: VecDeque<(ExitReader, UnboundedSender<Result<Vec<ExitReading>, String>>)>,
+    exits: VecDeque<(ExitReader, ReadingsSender)>,
     workspace: Workspace,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,

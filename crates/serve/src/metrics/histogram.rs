@@ -48,7 +48,9 @@ mod tests {
     #[test]
     fn buckets_are_cumulative() {
         let mut histogram = Histogram::default();
-        [0.0015, 0.002, 0.3, 100.0].map(|seconds| histogram.add(Duration::from_secs_f64(seconds)));
+        for seconds in [0.0015, 0.002, 0.3, 100.0] {
+            histogram.add(Duration::from_secs_f64(seconds));
+        }
         let buckets: Vec<_> = histogram.buckets().collect();
         assert_eq!((buckets[0], buckets[1], buckets[8]), ((0.001, 0), (0.002, 2), (0.5, 3)));
         assert_eq!((buckets[13].1, histogram.count()), (3, 4));

@@ -126,7 +126,8 @@ fn reached(machine: &Machine, chances: &[f64; 6], telling: bool, seed: u64) -> f
         }
         took(machine.head * machine.rows(rows), &mut adaptive, Some(Call::Head), rows);
         // The full model's tokens are zeros.
-        let round = &Round { tokens: vec![0; accepted + 1], drafted: draft.len(), accepted };
+        let tokens = vec![0; accepted + 1];
+        let round = &Round { tokens, drafted: draft.len(), accepted, ..Round::default() };
         let (draft, probed) = (&draft[..], &probed[..]);
         adaptive.learn(&Lesson { plan, draft, dropped, probed, round, rows, times: &[] });
         position += accepted + 1;
