@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     /// A file of such keys, one in each line
     #[arg(long, value_name = "PATH")]
     api_key_file: Option<PathBuf>,
-    /// A page whose scripts may ask, such as https://example.org; * is any. May be given several times
+    /// Pages whose scripts may ask: scheme, host and port; * is any. May be given several times
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
     /// Memory for keys and values of all texts, and for prefixes that are kept
