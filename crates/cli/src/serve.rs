@@ -3,7 +3,7 @@
 use crate::signals::{self, EndsGently};
 use crate::stories::{self, Reading};
 use crate::{formats, output, source, speculate};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use offramp_engine::{ConfidenceExit, Speculate};
 use offramp_eval::{CalibrationOptions, calibrate};
 use offramp_pipeline::{ChatTemplate, ModelSource, Pipeline};
@@ -124,7 +124,8 @@ impl Arguments {
     fn access(&self) -> Result<Access> {
         let mut api_keys = self.api_key.clone();
         if let Some(path) = &self.api_key_file {
-            let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+            let unread = |source| offramp_pipeline::Error::Read { path: path.clone(), source };
+            let text = fs::read_to_string(path).map_err(unread)?;
             let keys = text.lines().map(str::trim).filter(|line| !line.is_empty());
             let before = api_keys.len();
             api_keys.extend(keys.map(str::to_owned));

@@ -190,7 +190,8 @@ fn whatever_works_follows_the_rule() {
     let first = |words: &&str| words.split_whitespace().next().unwrap().to_owned();
     let tried: BTreeSet<String> = WORK.iter().map(first).collect();
     for command in commands(&place) {
-        assert!(tried.contains(&command), "{command} is tried");
+        // A server has no result, and ends when it is told: serve.rs beside this file.
+        assert!(tried.contains(&command) || command == "serve", "{command} is tried");
         assert_rule(&place, &format!("{command} --help"), &ALL);
     }
 }
