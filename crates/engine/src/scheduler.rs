@@ -22,8 +22,8 @@ pub struct SchedulerOptions {
     /// Positions of all texts together for which there are keys and values: the memory is bounded by it.
     pub kv_positions: usize,
     /// Rows that go through the layers in a step, drafts not counted: a long prompt is fed in pieces of at
-    /// most so many. Beside texts that decode, a piece is also at most what takes about a quarter of a second, so
-    /// that they do not wait for it.
+    /// most so many. Beside texts that decode, a piece is also at most what takes about a quarter of a
+    /// second, so that they do not wait for it.
     pub max_num_batched_tokens: usize,
     /// Texts at a time; more wait.
     pub max_num_seqs: usize,

@@ -2,7 +2,8 @@
 //!
 //! Handlers read requests and write replies. One thread runs the model: it takes one step of all texts at a
 //! time and sends each text's new tokens to the handler that waits for them. What a text becomes does not
-//! depend on the texts beside it (`offramp_engine::Scheduler`), so that an answer does not depend on the load.
+//! depend on the texts beside it (`offramp_engine::Scheduler`), so that an answer does not depend on the
+//! load.
 //!
 //! [`serve`] listens until its caller says stop. It prints nothing.
 

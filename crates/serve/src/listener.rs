@@ -71,8 +71,8 @@ pub struct Served {
     pub cut_off: usize,
 }
 
-/// Serves a model until `stop` says so, and the texts that run then have ended. `listening` is called with the
-/// address once connections are taken.
+/// Serves a model until `stop` says so, and the texts that run then have ended. `listening` is called with
+/// the address once connections are taken.
 ///
 /// # Errors
 /// If the address cannot be listened on, or there is not enough memory.

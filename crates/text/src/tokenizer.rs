@@ -331,18 +331,6 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// A token by itself: its bytes in the middle of a text, which may be part of a character; of a special
-    /// token, its name. `None` if there is no such token.
-    pub fn token_text(&self, id: u32) -> Option<Vec<u8>> {
-        self.spelling.text(self, id)
-    }
-
-    /// Whether decoding skips this token.
-    pub fn is_special(&self, id: u32) -> bool {
-        let special = |name: &str| self.inner.get_added_vocabulary().is_special_token(name);
-        self.inner.id_to_token(id).is_some_and(|name| special(&name))
-    }
-
     /// The number of UTF-8 bytes that this token adds in the middle of a text. A special token adds 0; a
     /// token that is half a character adds its bytes. `None` if there is no such token.
     pub fn token_bytes(&self, id: u32) -> Option<usize> {

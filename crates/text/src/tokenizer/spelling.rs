@@ -64,6 +64,20 @@ pub(super) enum Beginning {
     Strip(usize),
 }
 
+impl Tokenizer {
+    /// A token by itself: its bytes in the middle of a text, which may be part of a character; of a special
+    /// token, its name. `None` if there is no such token.
+    pub fn token_text(&self, id: u32) -> Option<Vec<u8>> {
+        self.spelling.text(self, id)
+    }
+
+    /// Whether decoding skips this token.
+    pub fn is_special(&self, id: u32) -> bool {
+        let special = |name: &str| self.inner.get_added_vocabulary().is_special_token(name);
+        self.inner.id_to_token(id).is_some_and(|name| special(&name))
+    }
+}
+
 impl Spelling {
     pub(super) fn of(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Result<Self> {
         let decoder = serde_json::to_value(inner.get_decoder()).map_err(Error::tokenizer)?;
