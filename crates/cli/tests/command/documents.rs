@@ -33,7 +33,9 @@ fn documents() -> Vec<PathBuf> {
     let mut found = vec![root.join("README.md")];
     for folder in ["docs", "recipes"] {
         let entries = std::fs::read_dir(root.join(folder)).unwrap();
-        found.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+        let is_picture = |path: &PathBuf| path.extension().is_some_and(|end| end == "png" || end == "svg");
+        let paths = entries.map(|entry| entry.unwrap().path());
+        found.extend(paths.filter(|path| path.is_file() && !is_picture(path)));
     }
     found
 }
