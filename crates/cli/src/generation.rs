@@ -3,8 +3,7 @@
 use crate::speculate;
 use crate::{formats, sampling, stories};
 use anyhow::Result;
-use offramp_engine::Speculate;
-use offramp_engine::Speculation;
+use offramp_engine::{Speculate, Speculation};
 use offramp_model::Formats;
 use offramp_pipeline::{Finish, Pipeline, Sampling, TextRequest};
 

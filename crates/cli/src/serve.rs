@@ -82,13 +82,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let template = template(&source)?;
     let access = arguments.access()?;
     let pipeline = source.open(&arguments.formats.formats())?;
-    let draft_head = match arguments.speculate {
-        // A request may ask for drafts all the same.
-        _ if pipeline.model().config().num_hidden_layers > 1 => {
-            arguments.head.make(&pipeline, &arguments.reading)?
-        }
-        _ => None,
-    };
+    // Whatever --speculate says: a request may ask for drafts.
+    let draft_head = arguments.head.make(&pipeline, &arguments.reading)?;
     let options = ServeOptions {
         host: arguments.host.clone(),
         port: arguments.port,

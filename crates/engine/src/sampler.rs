@@ -32,19 +32,24 @@ pub struct SamplingOptions {
     pub seed: u64,
 }
 
+impl SamplingOptions {
+    /// Takes the most likely token, and penalises none.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        repetition_penalty: 1.0,
+        min_p: 0.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        seed: 0,
+    };
+}
+
 impl Default for SamplingOptions {
     /// Greedy.
     fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            min_p: 0.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            seed: 0,
-        }
+        Self::GREEDY
     }
 }
 
@@ -169,15 +174,12 @@ impl Sampler {
         let SamplingOptions { top_k, top_p, min_p, .. } = self.options;
         self.candidates.clear();
         self.candidates.extend(0..self.logits.len() as u32);
-        if min_p > 0.0 {
-            // Of logits whose largest is 0: what top-k and top-p keep always has the largest.
-            let least = f64::from(min_p).ln();
-            self.keep_top(top_k, top_p);
-            let logits = &self.logits;
-            self.candidates.retain(|&id| f64::from(logits[id as usize]) >= least);
-            return;
-        }
         self.keep_top(top_k, top_p);
+        if min_p > 0.0 {
+            // The largest logit is 0, and top-k and top-p always keep it.
+            let (logits, least) = (&self.logits, f64::from(min_p).ln());
+            self.candidates.retain(|&id| f64::from(logits[id as usize]) >= least);
+        }
     }
 
     fn keep_top(&mut self, top_k: usize, top_p: f32) {

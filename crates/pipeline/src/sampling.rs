@@ -4,23 +4,11 @@ use crate::GenerationConfig;
 use offramp_engine::SamplingOptions;
 
 /// Our own options, for stories that stay coherent.
-const OURS: SamplingOptions = SamplingOptions { temperature: 0.6, top_p: 0.9, ..PLAIN };
+const OURS: SamplingOptions = SamplingOptions { temperature: 0.6, top_p: 0.9, ..SamplingOptions::GREEDY };
 
 /// The defaults of `GenerationConfig`, which `transformers` uses for keys that are missing beside
 /// `do_sample`.
-const THEIRS: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: 50, ..PLAIN };
-
-/// Options that change nothing, but greedy.
-const PLAIN: SamplingOptions = SamplingOptions {
-    temperature: 0.0,
-    top_k: 0,
-    top_p: 1.0,
-    repetition_penalty: 1.0,
-    min_p: 0.0,
-    presence_penalty: 0.0,
-    frequency_penalty: 0.0,
-    seed: 0,
-};
+const THEIRS: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: 50, ..SamplingOptions::GREEDY };
 
 /// The user's options; `None` leaves a value to the model's folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -70,7 +58,7 @@ impl Sampling {
                 top_k: file.top_k.unwrap_or(THEIRS.top_k),
                 top_p: file.top_p.unwrap_or(THEIRS.top_p),
                 repetition_penalty: file.repetition_penalty.unwrap_or(THEIRS.repetition_penalty),
-                ..PLAIN
+                ..SamplingOptions::GREEDY
             },
         };
         let decided = temperature.is_some() && top_k.is_some() && top_p.is_some();
