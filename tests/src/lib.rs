@@ -5,4 +5,5 @@ pub mod golden;
 pub mod http;
 pub mod repository;
 pub mod server;
+pub mod tables;
 pub mod training;

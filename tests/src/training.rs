@@ -1,7 +1,6 @@
 //! What the golden tests of training share: the card's recipe, a fixture's model in training, its losses.
 
 use crate::golden::{Fixture, assert_near, number, numbers};
-use offramp_kernels::available;
 use offramp_model::{Config, Weights};
 use offramp_train::Recipe;
 use offramp_train::early_exit::EarlyExitLoss;
@@ -9,7 +8,6 @@ use offramp_train::network::{Batch, Network, Plan};
 use offramp_train::step_weights::StepWeights;
 use serde_json::Value;
 use std::path::Path;
-use std::process::Command;
 
 /// A recipe with this many layers and these keys of `[layer_dropout]`, whose early-exit loss is the card's.
 ///
@@ -83,22 +81,4 @@ pub fn assert_losses(what: &str, losses: &[f64], (expected, total): (&Value, &Va
     }
     let found = losses.iter().zip(&exits).map(|(loss, (_, weight))| loss * weight).sum();
     assert_near(&format!("{what}, loss"), found, number(total), tolerance);
-}
-
-/// Asserts that a test of this file passes with every kernels table. The table is chosen once per process,
-/// so each one gets its own run.
-///
-/// # Panics
-/// If it does not, with what it said.
-#[track_caller]
-pub fn assert_passes_with_every_table(test: &str) {
-    for table in available() {
-        let run = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", test])
-            .env("OFFRAMP_KERNELS", table.name)
-            .output()
-            .expect("a run");
-        let said = String::from_utf8_lossy(&run.stdout);
-        assert!(run.status.success() && said.contains("1 passed"), "{}: {said}", table.name);
-    }
 }

@@ -10,9 +10,9 @@ use offramp_engine::{
 use offramp_kernels as kernels;
 use offramp_model::{Config, Format, Formats, Llama, Weights, checkpoint};
 use offramp_tests::golden::{FAMILIES, Fixture, assert_close, ids};
+use offramp_tests::tables::assert_passes_with_every_table;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-use std::process::Command;
 use std::sync::Arc;
 
 /// As in golden_model.rs: logits are of unit size.
@@ -86,15 +86,7 @@ fn a_familys_logits_at_every_exit_are_transformers() {
 
 #[test]
 fn every_kernels_table_gives_a_familys_logits() {
-    for table in kernels::available() {
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_familys_logits_at_every_exit_are_transformers"])
-            .env("OFFRAMP_KERNELS", table.name)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&status.stdout);
-        assert!(status.status.success() && said.contains("1 passed"), "{}: {said}", table.name);
-    }
+    assert_passes_with_every_table("a_familys_logits_at_every_exit_are_transformers");
 }
 
 #[test]

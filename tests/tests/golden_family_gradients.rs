@@ -6,7 +6,8 @@
 use offramp_engine::{Session, Workspace};
 use offramp_model::{Format, Formats, Llama};
 use offramp_tests::golden::{FAMILIES, Fixture, assert_close, largest};
-use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table};
+use offramp_tests::tables::assert_passes_with_every_table;
+use offramp_tests::training::{Trainee, assert_losses};
 use offramp_train::network::Batch;
 use offramp_train::step_weights::StepWeights;
 use std::sync::Arc;

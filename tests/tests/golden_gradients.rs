@@ -6,7 +6,8 @@
 use offramp_engine::{Session, Workspace};
 use offramp_model::{Format, Formats, Llama};
 use offramp_tests::golden::{Fixture, MODELS, Tensors, assert_close, largest, numbers};
-use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table, exits, recipe};
+use offramp_tests::tables::assert_passes_with_every_table;
+use offramp_tests::training::{Trainee, assert_losses, exits, recipe};
 use offramp_train::dropout::{LayerDropout, MicroBatch};
 use offramp_train::network::{Batch, Plan};
 use offramp_train::step_weights::StepWeights;

@@ -6,10 +6,10 @@ use offramp_engine::{Session, Workspace};
 use offramp_kernels as kernels;
 use offramp_model::{Batch, Format, Formats, Llama, Scratch, Weights, checkpoint};
 use offramp_tests::golden::{Fixture, MODELS, assert_close, read_json};
+use offramp_tests::tables::assert_passes_with_every_table;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 /// Logits are of unit size (at most 4.4), and PyTorch's own f32 answer is up to 2.7e-6 from the f64 one:
@@ -70,16 +70,7 @@ fn logits_of_a_bf16_folder_as_it_stands_are_nearly_pytorchs() {
 
 #[test]
 fn every_kernels_table_gives_pytorchs_logits() {
-    // The table is chosen once per process, so each one gets its own run of the test above.
-    for table in kernels::available() {
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "logits_at_every_exit_are_pytorchs"])
-            .env("OFFRAMP_KERNELS", table.name)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&status.stdout);
-        assert!(status.status.success() && said.contains("1 passed"), "{}: {said}", table.name);
-    }
+    assert_passes_with_every_table("logits_at_every_exit_are_pytorchs");
 }
 
 #[test]

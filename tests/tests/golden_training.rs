@@ -4,7 +4,8 @@
 
 use offramp_model::Config;
 use offramp_tests::golden::{Fixture, Tensors, assert_close, assert_near, ids, number, numbers};
-use offramp_tests::training::{Trainee, assert_losses, assert_passes_with_every_table};
+use offramp_tests::tables::assert_passes_with_every_table;
+use offramp_tests::training::{Trainee, assert_losses};
 use offramp_train::network::Batch;
 use offramp_train::optimizer::{Optimizer, Update};
 use offramp_train::parameters::Layout;

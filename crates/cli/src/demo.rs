@@ -4,7 +4,7 @@ use crate::bench::describe;
 use crate::eval;
 use crate::generate::{self, Printing};
 use crate::number::{grouped, rate};
-use crate::output::{self, Table};
+use crate::output::{self, TextTable};
 use crate::progress::counted;
 use crate::source::carried;
 use anyhow::{Context, Result};
@@ -123,7 +123,7 @@ fn introduction(config: &Config) -> String {
 
 /// On the left the numbers measured now, on the right those that `offramp card` recorded.
 fn table(scores: &[ExitScore], speed: &SpeedReport, recorded: &Measured) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         "exit",
         "perplexity",
         "bits/byte",

@@ -1,7 +1,7 @@
 //! `offramp eval`: perplexity, bits per byte and agreement at every exit.
 
 use crate::number::{fixed, grouped, percent};
-use crate::output::{self, Table};
+use crate::output::{self, TextTable};
 use crate::progress::ProgressBar;
 use crate::{formats, source, stories};
 use anyhow::Result;
@@ -94,7 +94,7 @@ pub(crate) fn score(
 
 /// A row for each exit, then the size of the text.
 pub(crate) fn table(scores: &[ExitScore]) -> String {
-    let mut table = Table::new(["exit", "perplexity", "nats/token", "bits/byte", "agreement"]);
+    let mut table = TextTable::new(["exit", "perplexity", "nats/token", "bits/byte", "agreement"]);
     for score in scores {
         table.row([
             score.exit_layer.to_string(),

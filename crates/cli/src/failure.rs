@@ -114,10 +114,10 @@ fn is_model_failure(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn is_train_failure(error: &(dyn std::error::Error + 'static)) -> bool {
-    use offramp_train::Error::{Checkpoint, Diverged, Model, NoRoom, Read, Text, Write};
+    use offramp_train::Error::{Checkpoint, DiskFull, Diverged, Model, Read, Text, Write};
     match error.downcast_ref() {
         Some(Read { source, .. }) => is_reading(source),
-        Some(Write { .. } | Diverged { .. } | NoRoom { .. }) => true,
+        Some(Write { .. } | Diverged { .. } | DiskFull { .. }) => true,
         // The chain contains the box, not the error in it.
         Some(Checkpoint { source, .. }) => is_model_failure(&**source),
         // A transparent error does not stand in the chain itself.
@@ -216,7 +216,7 @@ mod tests {
             code(offramp_train::Error::Checkpoint { path: path.clone(), source, before: None })
         };
         assert_eq!((checkpoint(torn()), checkpoint(missing())), (FAILURE, MISTAKE));
-        let room = offramp_train::Error::NoRoom { path: path.clone(), needed: 2, free: 1 };
+        let room = offramp_train::Error::DiskFull { path: path.clone(), needed: 2, free: 1 };
         assert_eq!(code(room), FAILURE);
         assert_eq!(code(offramp_model::Error::ExitLayer { found: 25, layers: 24 }), MISTAKE);
         assert_eq!(code(anyhow::anyhow!("--split is neither")), MISTAKE);

@@ -59,11 +59,11 @@ pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Res
 }
 
 /// Columns of numbers and short words, aligned to the right.
-pub(crate) struct Table {
+pub(crate) struct TextTable {
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     pub(crate) fn new<const N: usize>(head: [&str; N]) -> Self {
         Self { rows: vec![head.map(str::to_owned).to_vec()] }
     }
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let mut table = Table::new(["exit", "perplexity"]);
+        let mut table = TextTable::new(["exit", "perplexity"]);
         table.row(["6".to_owned(), "12.50".to_owned()]);
         table.row(["24".to_owned(), "–".to_owned()]);
         assert_eq!(

@@ -24,10 +24,10 @@ fn main() {
     let values: Vec<f32> =
         (0..rows * FEATURES).map(|i| ((i * 7919 % 2001) as f32 - 1000.0) / 1000.0).collect();
     let narrow: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
-    let strips = |codes: StripFormat| -> Vec<u8> {
-        let mut strips = vec![0; codes.bytes(rows, FEATURES).expect("it fits")];
-        let each = strips.chunks_exact_mut(codes.strip_bytes(FEATURES)).zip(values.chunks(32 * FEATURES));
-        each.for_each(|(strip, rows)| pack(codes, rows, FEATURES, strip));
+    let strips = |format: StripFormat| -> Vec<u8> {
+        let mut strips = vec![0; format.bytes(rows, FEATURES).expect("it fits")];
+        let each = strips.chunks_exact_mut(format.strip_bytes(FEATURES)).zip(values.chunks(32 * FEATURES));
+        each.for_each(|(strip, rows)| pack(format, rows, FEATURES, strip));
         strips
     };
     let repeat = |bytes: usize| BYTES.div_ceil(bytes);
@@ -37,10 +37,10 @@ fn main() {
     let bf16s = narrow.repeat(repeat(size_of_val(&narrow[..])));
     rate("bf16", &bf16s.chunks(narrow.len()).map(Weight::Bf16).collect::<Vec<_>>(), rows);
     drop(bf16s);
-    for (name, codes) in [("int8", StripFormat::Int8), ("int4", StripFormat::Int4)] {
-        let one = strips(codes);
+    for (name, format) in [("int8", StripFormat::Int8), ("int4", StripFormat::Int4)] {
+        let one = strips(format);
         let all = one.repeat(repeat(one.len()));
-        let weights: Vec<_> = all.chunks(one.len()).map(|strips| Weight::Strips(codes, strips)).collect();
+        let weights: Vec<_> = all.chunks(one.len()).map(|strips| Weight::Strips(format, strips)).collect();
         rate(name, &weights, rows);
     }
     let codes: Vec<i8> = (0..rows * FEATURES).map(|i| (i * 7919 % 2001 % 3) as i8 - 1).collect();

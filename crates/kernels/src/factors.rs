@@ -32,9 +32,9 @@ impl<V> RowFactors<'_, V> {
 /// The factors of a product: quantized tokens, and strips of int8 or int4 codes.
 #[derive(Clone, Copy, Debug)]
 pub struct StripFactors<'a> {
-    /// What the codes are.
-    pub codes: StripFormat,
-    /// The tokens, quantized for these codes.
+    /// The number format of the strips.
+    pub format: StripFormat,
+    /// The tokens, quantized for this format.
     pub x: BlockQuantized<'a>,
     /// Whole strips, [`StripFormat::strip_bytes`] each.
     pub weight: &'a [u8],
@@ -46,9 +46,9 @@ impl StripFactors<'_> {
     /// # Panics
     /// If they do not.
     pub(crate) fn check(&self, tokens: usize, rows: usize) -> usize {
-        let bytes = self.x.blocks * self.codes.block_bytes();
+        let bytes = self.x.blocks * self.format.block_bytes();
         assert_eq!(self.weight.len(), rows.div_ceil(STRIP) * bytes, "strips for {rows} rows");
-        self.x.check(self.codes, tokens);
+        self.x.check(self.format, tokens);
         bytes
     }
 }

@@ -53,7 +53,7 @@ impl Weight<'_> {
     fn shares_input(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::F32(_), Self::F32(_)) | (Self::Bf16(_), Self::Bf16(_)) => true,
-            (Self::Strips(codes, _), Self::Strips(others, _)) => codes == others,
+            (Self::Strips(format, _), Self::Strips(other, _)) => format == other,
             (Self::Ternary(weight), Self::Ternary(other)) => weight.input == other.input,
             _ => false,
         }
@@ -212,11 +212,11 @@ impl PreparedInput<'_> {
                     out,
                 );
             }
-            Weight::Strips(codes, weight) => {
-                let strip = codes.strip_bytes(in_features);
+            Weight::Strips(format, weight) => {
+                let strip = format.strip_bytes(in_features);
                 let weight = &weight[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
-                let x = if codes == StripFormat::Int8 { &operand.int8 } else { &operand.int4 };
-                (table.product_strips)(StripFactors { codes, x: x.tokens(), weight }, out);
+                let x = if format == StripFormat::Int8 { &operand.int8 } else { &operand.int4 };
+                (table.product_strips)(StripFactors { format, x: x.tokens(), weight }, out);
             }
             Weight::Ternary(TernaryWeight { strips, step, input }) => {
                 let strip = ternary::strip_bytes(in_features);

@@ -50,10 +50,10 @@ impl Product {
         pool::set_threads(3).expect("all tests of this process want as many");
         let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
         let (x, weight) = (numbers(tokens * k, 1), numbers(rows * k, 2));
-        let strips = |codes: StripFormat| {
-            let mut strips = vec![0; codes.bytes(rows, k).expect("it fits")];
-            let each = strips.chunks_mut(codes.strip_bytes(k)).zip(weight.chunks(STRIP * k));
-            each.for_each(|(strip, rows)| pack(codes, rows, k, strip));
+        let strips = |format: StripFormat| {
+            let mut strips = vec![0; format.bytes(rows, k).expect("it fits")];
+            let each = strips.chunks_mut(format.strip_bytes(k)).zip(weight.chunks(STRIP * k));
+            each.for_each(|(strip, rows)| pack(format, rows, k, strip));
             strips
         };
         let (int8, int4) = (strips(StripFormat::Int8), strips(StripFormat::Int4));
@@ -93,12 +93,12 @@ impl Product {
                 (table.operand_bf16)(&self.x[tokens], in_features, count, &mut x);
                 (table.product_bf16)(RowFactors { x: &x, weight: &weight[values], in_features }, out);
             }
-            Weight::Strips(codes, weight) => {
-                let bytes = codes.strip_bytes(in_features);
+            Weight::Strips(format, weight) => {
+                let bytes = format.strip_bytes(in_features);
                 let weight = &weight[first / STRIP * bytes..][..out.columns().div_ceil(STRIP) * bytes];
                 let mut quantizer = BlockQuantizer::default();
-                quantizer.quantize(table, codes, &self.x[tokens], in_features);
-                (table.product_strips)(StripFactors { codes, x: quantizer.tokens(), weight }, out);
+                quantizer.quantize(table, format, &self.x[tokens], in_features);
+                (table.product_strips)(StripFactors { format, x: quantizer.tokens(), weight }, out);
             }
             Weight::Ternary(TernaryWeight { strips, step, input }) => {
                 let bytes = ternary::strip_bytes(in_features);

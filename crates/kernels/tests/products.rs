@@ -59,18 +59,18 @@ fn check_rows(what: &str, out: &[f32], x: &[f32], weight: &[f32], k: usize) {
 }
 
 /// RowFactors packed as strips.
-fn strips_of(codes: StripFormat, weight: &[f32], in_features: usize) -> Vec<u8> {
+fn strips_of(format: StripFormat, weight: &[f32], in_features: usize) -> Vec<u8> {
     let rows = weight.len() / in_features;
-    let mut strips = vec![0xa5; codes.bytes(rows, in_features).expect("it fits")];
-    let each = strips.chunks_mut(codes.strip_bytes(in_features)).zip(weight.chunks(STRIP * in_features));
-    each.for_each(|(strip, rows)| pack(codes, rows, in_features, strip));
+    let mut strips = vec![0xa5; format.bytes(rows, in_features).expect("it fits")];
+    let each = strips.chunks_mut(format.strip_bytes(in_features)).zip(weight.chunks(STRIP * in_features));
+    each.for_each(|(strip, rows)| pack(format, rows, in_features, strip));
     strips
 }
 
 /// A token in int8, as `strips` says it becomes: codes without padding, and a scale for each block.
-fn quantized(codes: StripFormat, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
+fn quantized(format: StripFormat, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
     let (mut whole, mut scales) = (Vec::new(), Vec::new());
-    for block in x.chunks(codes.block()) {
+    for block in x.chunks(format.block()) {
         let largest = block.iter().fold(0f32, |most, x| most.max(x.abs()));
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         whole.extend(block.iter().map(|x| f64::from((x * inverse).round_ties_even())));
@@ -82,25 +82,25 @@ fn quantized(codes: StripFormat, x: &[f32]) -> (Vec<f64>, Vec<f32>) {
 /// Multiplies strips, and checks every element: blocks are summed exactly, so that only a rounding for each
 /// block and its scale is allowed.
 #[track_caller]
-fn check_strips(codes: StripFormat, x: &[f32], strips: &[u8], rows: usize, k: usize) {
-    let (tokens, bytes, blocks) = (x.len() / k, codes.strip_bytes(k), codes.blocks(k));
+fn check_strips(format: StripFormat, x: &[f32], strips: &[u8], rows: usize, k: usize) {
+    let (tokens, bytes, blocks) = (x.len() / k, format.strip_bytes(k), format.blocks(k));
     let mut weight = vec![0.0; rows * k];
-    strips.chunks(bytes).zip(weight.chunks_mut(STRIP * k)).for_each(|(s, w)| unpack(codes, s, k, w));
+    strips.chunks(bytes).zip(weight.chunks_mut(STRIP * k)).for_each(|(s, w)| unpack(format, s, k, w));
     for table in available() {
         let mut quantizer = BlockQuantizer::default();
-        quantizer.quantize(table, codes, x, k);
+        quantizer.quantize(table, format, x, k);
         let mut out = vec![f32::NAN; tokens * rows];
-        let factors = StripFactors { codes, x: quantizer.tokens(), weight: strips };
+        let factors = StripFactors { format, x: quantizer.tokens(), weight: strips };
         (table.product_strips)(factors, ColumnsMut::new(&mut out, rows));
         for (x, out) in x.chunks(k).zip(out.chunks(rows)) {
-            let (row, scales) = quantized(codes, x);
+            let (row, scales) = quantized(format, x);
             for (r, (&got, weight)) in out.iter().zip(weight.chunks(k)).enumerate() {
-                let blocks_of = row.chunks(codes.block()).zip(weight.chunks(codes.block())).zip(&scales);
+                let blocks_of = row.chunks(format.block()).zip(weight.chunks(format.block())).zip(&scales);
                 let terms = blocks_of.map(|((x, w), &scale)| {
                     let sum: f64 = x.iter().zip(w).map(|(&x, &w)| x * f64::from(w)).sum();
                     sum * f64::from(scale)
                 });
-                let what = format!("{} {codes:?} row {r} of {rows}, {tokens} tokens, {k} wide", table.name);
+                let what = format!("{} {format:?} row {r} of {rows}, {tokens} tokens, {k} wide", table.name);
                 check(&what, got, terms, blocks as f64 + 3.0);
             }
         }
@@ -127,8 +127,8 @@ proptest! {
     #[test]
     fn strips((tokens, rows, k) in (1usize..=40, 1usize..80, width()), seed in any::<u32>()) {
         let (x, weight) = (numbers(tokens * k, seed), numbers(rows * k, !seed));
-        for codes in CODES {
-            check_strips(codes, &x, &strips_of(codes, &weight, k), rows, k);
+        for format in CODES {
+            check_strips(format, &x, &strips_of(format, &weight, k), rows, k);
         }
     }
 
@@ -136,16 +136,16 @@ proptest! {
     #[test]
     fn strips_of_any_bytes((tokens, rows, k) in (1usize..9, 1usize..70, width()), seed in any::<u32>()) {
         let x = numbers(tokens * k, seed);
-        for codes in CODES {
-            let bytes = numbers(codes.bytes(rows, k).expect("it fits"), !seed).iter().map(|n| n.to_bits() as u8).collect();
-            check_strips(codes, &x, &with_scales(codes, bytes, 0.75), rows, k);
+        for format in CODES {
+            let bytes = numbers(format.bytes(rows, k).expect("it fits"), !seed).iter().map(|n| n.to_bits() as u8).collect();
+            check_strips(format, &x, &with_scales(format, bytes, 0.75), rows, k);
         }
     }
 }
 
 /// StripFactors, all of whose scales are replaced.
-fn with_scales(codes: StripFormat, mut strips: Vec<u8>, scale: f32) -> Vec<u8> {
-    for block in strips.chunks_mut(codes.strip_bytes(codes.block())) {
+fn with_scales(format: StripFormat, mut strips: Vec<u8>, scale: f32) -> Vec<u8> {
+    for block in strips.chunks_mut(format.strip_bytes(format.block())) {
         let scales = block.len() - 2 * STRIP;
         block[scales..].copy_from_slice(&bf16::from_f32(scale).to_le_bytes().repeat(STRIP));
     }
@@ -163,13 +163,13 @@ fn the_largest_codes_do_not_overflow() {
     for pattern in patterns {
         let x: Vec<f32> = (0..k).map(pattern).collect();
         let x = [x.clone(), x.iter().map(|x| -x).collect(), x.repeat(5)].concat();
-        for codes in CODES {
+        for format in CODES {
             for byte in [0x00, 0x01, 0x0f, 0x7f, 0x80, 0xf0, 0xff] {
-                let strips = vec![byte; codes.bytes(rows, k).expect("it fits")];
-                check_strips(codes, &x, &with_scales(codes, strips, 1.0), rows, k);
+                let strips = vec![byte; format.bytes(rows, k).expect("it fits")];
+                check_strips(format, &x, &with_scales(format, strips, 1.0), rows, k);
             }
             let weight: Vec<f32> = (0..rows * k).map(pattern).collect();
-            check_strips(codes, &x, &strips_of(codes, &weight, k), rows, k);
+            check_strips(format, &x, &strips_of(format, &weight, k), rows, k);
         }
     }
 }
@@ -185,12 +185,12 @@ fn what_is_no_number_reaches_its_token_and_no_other() {
             x[k + place] = bad;
             for table in available() {
                 let mut outs = vec![product_f32(table, &x, &weight, k), product_bf16(table, &x, &narrow, k)];
-                for codes in CODES {
-                    let strips = strips_of(codes, &weight, k);
+                for format in CODES {
+                    let strips = strips_of(format, &weight, k);
                     let mut quantizer = BlockQuantizer::default();
-                    quantizer.quantize(table, codes, &x, k);
+                    quantizer.quantize(table, format, &x, k);
                     let mut out = vec![0.0; 3 * rows];
-                    let factors = StripFactors { codes, x: quantizer.tokens(), weight: &strips };
+                    let factors = StripFactors { format, x: quantizer.tokens(), weight: &strips };
                     (table.product_strips)(factors, ColumnsMut::new(&mut out, rows));
                     outs.push(out);
                 }
@@ -227,20 +227,20 @@ fn factors_that_do_not_fit_are_refused() {
         says("x is [tokens, 8]", &|| call(7, 16, 8));
         says("x is [tokens, 8]", &|| call(16, 16, 8));
         says("a product over no features", &|| call(0, 0, 0));
-        for codes in CODES {
+        for format in CODES {
             let mut quantizer = BlockQuantizer::default();
-            quantizer.quantize(table, codes, &[1.0; 200], 100);
-            let bytes = codes.bytes(2, 100).expect("it fits");
-            let call = |codes, bytes, rows| {
+            quantizer.quantize(table, format, &[1.0; 200], 100);
+            let bytes = format.bytes(2, 100).expect("it fits");
+            let call = |format, bytes, rows| {
                 let mut out = vec![0.0; 2 * rows];
-                let factors = StripFactors { codes, x: quantizer.tokens(), weight: &[0; 20_000][..bytes] };
+                let factors = StripFactors { format, x: quantizer.tokens(), weight: &[0; 20_000][..bytes] };
                 (table.product_strips)(factors, ColumnsMut::new(&mut out, rows));
             };
-            call(codes, bytes, 2);
-            says("strips for 2 rows", &|| call(codes, bytes - 1, 2));
-            says("strips for 33 rows", &|| call(codes, bytes, 33));
-            let other = if codes == StripFormat::Int8 { StripFormat::Int4 } else { StripFormat::Int8 };
-            let blocks = codes.blocks(100) * other.strip_bytes(other.block());
+            call(format, bytes, 2);
+            says("strips for 2 rows", &|| call(format, bytes - 1, 2));
+            says("strips for 33 rows", &|| call(format, bytes, 33));
+            let other = if format == StripFormat::Int8 { StripFormat::Int4 } else { StripFormat::Int8 };
+            let blocks = format.blocks(100) * other.strip_bytes(other.block());
             says("tokens in blocks of", &|| call(other, blocks, 2));
         }
     }

@@ -72,8 +72,8 @@ impl Format {
         matches!(self, Self::F32 | Self::Bf16)
     }
 
-    /// The codes of a format that is held in strips with scales.
-    pub(crate) const fn codes(self) -> Option<StripFormat> {
+    /// The strips of a format that has strips with scales.
+    pub(crate) const fn strips(self) -> Option<StripFormat> {
         match self {
             Self::F32 | Self::Bf16 | Self::Ternary => None,
             Self::Int8 => Some(StripFormat::Int8),

@@ -35,8 +35,8 @@ impl Layout {
 
     /// Bytes of [`STRIP`] rows.
     pub(crate) fn strip_bytes(&self) -> usize {
-        match (self.format, self.format.codes()) {
-            (_, Some(codes)) => codes.strip_bytes(self.in_features),
+        match (self.format, self.format.strips()) {
+            (_, Some(format)) => format.strip_bytes(self.in_features),
             (Format::Bf16, _) => self.strip_values() * size_of::<bf16>(),
             (Format::Ternary, _) => self.strip_values() / 4,
             _ => self.strip_values() * size_of::<f32>(),
@@ -46,8 +46,8 @@ impl Layout {
     /// Bytes of the whole matrix; none if they do not fit a `usize`.
     pub(crate) fn bytes(&self) -> Option<usize> {
         let values = || self.rows.checked_mul(self.in_features);
-        match (self.format, self.format.codes()) {
-            (_, Some(codes)) => codes.bytes(self.rows, self.in_features),
+        match (self.format, self.format.strips()) {
+            (_, Some(format)) => format.bytes(self.rows, self.in_features),
             (Format::Bf16, _) => values()?.checked_mul(size_of::<bf16>()),
             (Format::Ternary, _) => (self.rows / 4).checked_mul(self.in_features),
             _ => values()?.checked_mul(size_of::<f32>()),
@@ -56,7 +56,7 @@ impl Layout {
 
     /// The shape of the tensor that holds it in a file.
     pub(crate) fn shape(&self, spec: &TensorSpec) -> Vec<usize> {
-        match (self.format, self.format.codes()) {
+        match (self.format, self.format.strips()) {
             (_, Some(_)) => vec![self.rows.div_ceil(STRIP), self.strip_bytes()],
             (Format::Ternary, _) => vec![self.rows / 4, self.in_features],
             _ => spec.shape.clone(),
@@ -78,8 +78,8 @@ impl Layout {
             }
             floats.resize(strip.min(all - start), 0.0);
             values(start, floats)?;
-            match self.format.codes() {
-                Some(codes) => pack(codes, floats, self.in_features, out),
+            match self.format.strips() {
+                Some(format) => pack(format, floats, self.in_features, out),
                 None => (active().narrow)(floats, bytemuck::cast_slice_mut(out)),
             }
             Ok(())

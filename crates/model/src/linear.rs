@@ -146,10 +146,10 @@ impl Linear {
         match self.weight() {
             Weight::F32(values) => out.extend_from_slice(&values[row * width..][..width]),
             Weight::Bf16(values) => out.extend(values[row * width..][..width].iter().map(|v| v.to_f32())),
-            Weight::Strips(codes, strips) => {
-                let (bytes, rows) = (codes.strip_bytes(width), row % STRIP + 1);
+            Weight::Strips(format, strips) => {
+                let (bytes, rows) = (format.strip_bytes(width), row % STRIP + 1);
                 let mut strip = vec![0.0; rows * width];
-                unpack(codes, &strips[row / STRIP * bytes..][..bytes], width, &mut strip);
+                unpack(format, &strips[row / STRIP * bytes..][..bytes], width, &mut strip);
                 out.extend_from_slice(&strip[(rows - 1) * width..]);
             }
             Weight::Ternary(_) => unreachable!("neither embedding nor head is ternary"),

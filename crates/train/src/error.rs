@@ -170,7 +170,7 @@ pub enum Error {
         "there is no room for {path}: it needs {} MB, and {} MB are free: free some space, then go on with --resume",
         needed.div_ceil(MEGABYTE), free / MEGABYTE, path = path.display()
     )]
-    NoRoom {
+    DiskFull {
         /// The folder that was to appear.
         path: PathBuf,
         /// Bytes that it needs.

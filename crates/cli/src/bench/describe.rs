@@ -2,12 +2,12 @@
 
 use crate::formats;
 use crate::number::{bytes, fixed, percent, rate, times};
-use crate::output::Table;
+use crate::output::TextTable;
 use offramp_eval::{ExitSpeed, SpeedReport, Spread};
 
 /// A row for each format and exit, and a line for what they have in common.
 pub(super) fn table(reports: &[SpeedReport]) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         "format",
         "exit",
         "decode tokens/s",

@@ -3,7 +3,7 @@
 use super::describe::spread;
 use super::{Arguments, formats};
 use crate::number::{percent, rate, times};
-use crate::output::{self, Table};
+use crate::output::{self, TextTable};
 use crate::progress::counted;
 use anyhow::Result;
 use offramp_eval::{ManyTextsOptions, ManyTextsReport, SpeedOptions, many_texts};
@@ -48,7 +48,7 @@ pub(super) fn run(
 }
 
 fn table(reports: &[ManyTextsReport]) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         "format",
         "texts",
         "decode tokens/s",

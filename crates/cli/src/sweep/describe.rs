@@ -2,14 +2,14 @@
 
 use super::MadeUp;
 use crate::number::{fixed, percent, rate, times};
-use crate::output::Table;
+use crate::output::TextTable;
 use offramp_eval::{Spread, SweepReport};
 use offramp_model::DraftHead;
 
 /// A row for each exit and length.
 pub(super) fn table(report: &SweepReport) -> String {
     let mut table =
-        Table::new(["exit", "length", "accepted of drafted", "of next", "tokens/s", "speed-up", ""]);
+        TextTable::new(["exit", "length", "accepted of drafted", "of next", "tokens/s", "speed-up", ""]);
     for (index, point) in report.points.iter().enumerate() {
         table.row([
             point.exit_layer.to_string(),

@@ -97,14 +97,14 @@ const LINE: usize = 64;
 const NEAR: usize = 1 << 10;
 
 /// The factors of a tile: from one row, one token and one k on.
-struct Window<V> {
+struct TileFactors<V> {
     x: *const V,
     weight: *const V,
     stride: usize, // from row to row, of both
     len: usize,    // k
 }
 
-impl<V> Window<V> {
+impl<V> TileFactors<V> {
     #[inline(always)]
     fn at(&self, token: usize, row: usize, k: usize, len: usize) -> Self {
         let Self { x, weight, stride, .. } = *self;
@@ -139,7 +139,7 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     let (tokens, rows) = (out.rows(), out.columns());
     factors.check(tokens, rows);
     let RowFactors { x, weight, in_features: k } = factors;
-    let part = Window { x: x.as_ptr(), weight: weight.as_ptr(), stride: k, len: k };
+    let part = TileFactors { x: x.as_ptr(), weight: weight.as_ptr(), stride: k, len: k };
     let out = RowOut { start: out.as_mut_ptr(), stride: out.stride() };
     // SAFETY: the shapes were checked; the caller promises the instructions.
     unsafe {
@@ -159,7 +159,12 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
 /// # Safety
 /// Of this and what follows: `part` must have the tokens and rows, `out` their elements.
 #[inline(always)]
-unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, tokens: usize, rows: usize) {
+unsafe fn few<S: Simd, F: RowFormat<S>>(
+    part: TileFactors<F::Value>,
+    out: RowOut,
+    tokens: usize,
+    rows: usize,
+) {
     let (k, tiles) = (part.len, tokens.div_ceil(S::TILE_TOKENS));
     let row_by_row = tokens == 1 && size_of::<S::F32>() == LINE;
     let whole = if row_by_row { 0 } else { rows - rows % ROWS };
@@ -185,7 +190,7 @@ unsafe fn few<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, tok
 /// As [`few`].
 #[inline(always)]
 unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: bool>(
-    part: &Window<F::Value>,
+    part: &TileFactors<F::Value>,
     out: RowOut,
     tokens: usize,
 ) {
@@ -206,7 +211,7 @@ unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: boo
 /// As [`few`].
 #[inline(always)]
 unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: bool>(
-    part: &Window<F::Value>,
+    part: &TileFactors<F::Value>,
     out: RowOut,
 ) {
     // SAFETY: the caller's promise.
@@ -226,7 +231,7 @@ struct NextRows {
 impl NextRows {
     /// The part of `tile` out of `tiles`, of as many rows from `row` on as a block has.
     #[inline(always)]
-    fn part<V>(part: &Window<V>, row: usize, [tile, tiles]: [usize; 2]) -> Self {
+    fn part<V>(part: &TileFactors<V>, row: usize, [tile, tiles]: [usize; 2]) -> Self {
         let bytes = ROWS * GROUPS * part.stride * size_of::<V>();
         let times = GROUPS * (part.stride * size_of::<V>()).div_ceil(STRETCH);
         let from = part.weight.wrapping_add(row * part.stride).cast::<u8>();
@@ -248,7 +253,12 @@ impl NextRows {
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, tokens: usize, rows: usize) {
+unsafe fn many<S: Simd, F: RowFormat<S>>(
+    part: TileFactors<F::Value>,
+    out: RowOut,
+    tokens: usize,
+    rows: usize,
+) {
     let tiles = tokens.div_ceil(S::TILE_TOKENS);
     for row in (0..rows).step_by(ROWS * GROUPS) {
         let here = (rows - row).min(ROWS * GROUPS);
@@ -275,7 +285,7 @@ unsafe fn many<S: Simd, F: RowFormat<S>>(part: Window<F::Value>, out: RowOut, to
 /// As [`few`].
 #[inline(always)]
 unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
-    part: &Window<F::Value>,
+    part: &TileFactors<F::Value>,
     out: RowOut,
     rows: usize,
     mut next: NextRows,
@@ -312,10 +322,10 @@ unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
 /// As [`few`].
 #[inline(always)]
 unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: bool>(
-    part: &Window<F::Value>,
+    part: &TileFactors<F::Value>,
     sums: &mut [[S::F32; T]; R],
 ) {
-    let Window { x, weight, stride, len } = *part;
+    let TileFactors { x, weight, stride, len } = *part;
     let whole = len - len % F::LANES;
     for i in (0..whole).step_by(F::LANES) {
         // SAFETY: `i + LANES ≤ len`, and each row and token has so many values; what is prefetched need not

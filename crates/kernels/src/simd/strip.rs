@@ -30,7 +30,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
     const { assert!(VECTORS * S::LANES == STRIP) };
     let (tokens, rows) = (out.rows(), out.columns());
     let bytes = factors.check(tokens, rows);
-    let StripFactors { codes, x, weight } = factors;
+    let StripFactors { format, x, weight } = factors;
     let tiles = tokens.div_ceil(S::STRIP_TOKENS);
     for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
         for tile in 0..tiles {
@@ -40,7 +40,7 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
             let tokens = TileTokens { x, first: token, count: end - token };
             // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements.
             unsafe {
-                match codes {
+                match format {
                     StripFormat::Int8 => with_tokens::<S, Int8, VECTORS>(tokens, strip, out),
                     StripFormat::Int4 => with_tokens::<S, Int4, VECTORS>(tokens, strip, out),
                 }

@@ -180,17 +180,17 @@ const SIZES: [(usize, usize); 5] = [(1, 1), (31, 33), (33, 64), (70, 130), (40, 
 #[test]
 fn strips_are_those_of_the_reference_at_every_shape_of_vectors() {
     let table = available()[0];
-    for ((rows, k), codes) in
+    for ((rows, k), format) in
         SIZES.into_iter().flat_map(|size| [(size, StripFormat::Int8), (size, StripFormat::Int4)])
     {
         let weight = numbers(rows * k, 1);
-        let mut packed = vec![0; codes.bytes(rows, k).expect("it fits")];
-        let each = packed.chunks_mut(codes.strip_bytes(k)).zip(weight.chunks(STRIP * k));
-        each.for_each(|(strip, rows)| strips::pack(codes, rows, k, strip));
+        let mut packed = vec![0; format.bytes(rows, k).expect("it fits")];
+        let each = packed.chunks_mut(format.strip_bytes(k)).zip(weight.chunks(STRIP * k));
+        each.for_each(|(strip, rows)| strips::pack(format, rows, k, strip));
         for tokens in (1..=9).chain([17]) {
             let mut quantizer = BlockQuantizer::default();
-            quantizer.quantize(table, codes, &numbers(tokens * k, 2), k);
-            let factors = StripFactors { codes, x: quantizer.tokens(), weight: &packed };
+            quantizer.quantize(table, format, &numbers(tokens * k, 2), k);
+            let factors = StripFactors { format, x: quantizer.tokens(), weight: &packed };
             let product = |by: &dyn Fn(StripFactors<'_>, ColumnsMut<'_>)| {
                 let mut out = vec![f32::NAN; tokens * rows];
                 by(factors, ColumnsMut::new(&mut out, rows));
@@ -206,7 +206,7 @@ fn strips_are_those_of_the_reference_at_every_shape_of_vectors() {
             };
             let expected = product(&|f, out| strips::portable_strips::product_strips::<true>(f, out));
             for found in found {
-                assert!(found == expected, "{codes:?}, {tokens} tokens, {rows} rows of {k}");
+                assert!(found == expected, "{format:?}, {tokens} tokens, {rows} rows of {k}");
             }
         }
     }

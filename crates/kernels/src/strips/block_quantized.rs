@@ -21,9 +21,13 @@ pub struct BlockQuantized<'a> {
 impl<'a> BlockQuantized<'a> {
     /// # Panics
     /// If these are not so many tokens, quantized for `codes`.
-    pub(crate) fn check(&self, codes: StripFormat, tokens: usize) {
+    pub(crate) fn check(&self, format: StripFormat, tokens: usize) {
         let Self { blocks, places, block, .. } = *self;
-        assert!(tokens <= places && block == codes.block(), "{tokens} tokens in blocks of {}", codes.block());
+        assert!(
+            tokens <= places && block == format.block(),
+            "{tokens} tokens in blocks of {}",
+            format.block()
+        );
         assert_eq!(self.codes.len(), blocks * places * block, "codes of {places} tokens");
         assert!(self.scales.len() == blocks * places && self.offsets.len() == blocks * places, "scales");
     }
@@ -57,10 +61,10 @@ pub(crate) struct TokenMut<'a> {
 /// `codes = round(127 · x / max|x|)` and `scale = max|x| / 127`. A value that is not finite makes the scale
 /// of its block not finite.
 #[inline(always)]
-pub(crate) fn quantize_token<const FMA: bool>(x: &[f32], codes: StripFormat, out: TokenMut<'_>) {
-    match codes.block() {
-        64 => blocks::<64>(x, codes.zero(), out),
-        _ => blocks::<32>(x, codes.zero(), out),
+pub(crate) fn quantize_token<const FMA: bool>(x: &[f32], format: StripFormat, out: TokenMut<'_>) {
+    match format.block() {
+        64 => blocks::<64>(x, format.zero(), out),
+        _ => blocks::<32>(x, format.zero(), out),
     }
 }
 

@@ -25,8 +25,8 @@ impl BlockQuantizer {
     ///
     /// # Panics
     /// If `x` has not this shape.
-    pub fn quantize(&mut self, table: &Table, codes: StripFormat, x: &[f32], in_features: usize) {
-        self.quantize_on(1, table, codes, x, in_features);
+    pub fn quantize(&mut self, table: &Table, format: StripFormat, x: &[f32], in_features: usize) {
+        self.quantize_on(1, table, format, x, in_features);
     }
 
     /// As [`BlockQuantizer::quantize`], on some threads.
@@ -34,12 +34,12 @@ impl BlockQuantizer {
         &mut self,
         threads: usize,
         table: &Table,
-        codes: StripFormat,
+        format: StripFormat,
         x: &[f32],
         in_features: usize,
     ) {
         assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
-        let (tokens, blocks, block) = (x.len() / in_features, codes.blocks(in_features), codes.block());
+        let (tokens, blocks, block) = (x.len() / in_features, format.blocks(in_features), format.block());
         let places = if tokens > FEW { tokens.next_multiple_of(TILE_TOKENS) } else { tokens };
         (self.blocks, self.places, self.block) = (blocks, places, block);
         let all = self.codes.resize(blocks * places * block);
@@ -58,7 +58,7 @@ impl BlockQuantizer {
                     offsets: &mut offsets[token..],
                     places,
                 };
-                (table.quantize_token)(&x[columns.clone()], codes, out);
+                (table.quantize_token)(&x[columns.clone()], format, out);
             }
         });
     }

@@ -14,27 +14,28 @@ use half::bf16;
 ///
 /// # Panics
 /// If there are more rows, or `strip` is not [`StripFormat::strip_bytes`] long.
-pub fn pack(codes: StripFormat, rows: &[f32], in_features: usize, strip: &mut [u8]) {
+pub fn pack(format: StripFormat, rows: &[f32], in_features: usize, strip: &mut [u8]) {
     assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
-    assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
-    (active().pack)(codes, rows, in_features, strip);
+    assert_eq!(strip.len(), format.strip_bytes(in_features), "one strip");
+    (active().pack)(format, rows, in_features, strip);
 }
 
 /// The weights of a strip's first rows, as many as `rows` `[rows, in_features]` has room for.
 ///
 /// # Panics
 /// If these are more than [`STRIP`], or `strip` is not [`StripFormat::strip_bytes`] long.
-pub fn unpack(codes: StripFormat, strip: &[u8], in_features: usize, rows: &mut [f32]) {
+pub fn unpack(format: StripFormat, strip: &[u8], in_features: usize, rows: &mut [f32]) {
     assert!(rows.len() <= STRIP * in_features && rows.len().is_multiple_of(in_features), "rows of a strip");
-    assert_eq!(strip.len(), codes.strip_bytes(in_features), "one strip");
+    assert_eq!(strip.len(), format.strip_bytes(in_features), "one strip");
     for (row, values) in rows.chunks_exact_mut(in_features).enumerate() {
-        for (block, values) in strip.chunks_exact(codes.block_bytes()).zip(values.chunks_mut(codes.block())) {
+        for (block, values) in strip.chunks_exact(format.block_bytes()).zip(values.chunks_mut(format.block()))
+        {
             let scale = [0, 1].map(|byte| block[block.len() - SCALES + 2 * row + byte]);
             let scale = bf16::from_le_bytes(scale).to_f32();
             for (k, value) in values.iter_mut().enumerate() {
-                let (byte, shift) = place(codes, row, k);
-                let code = i32::from(block[byte] >> shift & ((1u16 << codes.bits()) - 1) as u8);
-                *value = (code - codes.zero()) as f32 * scale;
+                let (byte, shift) = place(format, row, k);
+                let code = i32::from(block[byte] >> shift & ((1u16 << format.bits()) - 1) as u8);
+                *value = (code - format.zero()) as f32 * scale;
             }
         }
     }

@@ -12,20 +12,20 @@ const TENTHS: std::ops::RangeInclusive<i32> = -9..=9;
 /// Nothing here is fused, so that the same weights give the same strips in every table.
 #[inline(always)]
 pub(crate) fn pack_strip<const FMA: bool>(
-    codes: StripFormat,
+    format: StripFormat,
     rows: &[f32],
     in_features: usize,
     strip: &mut [u8],
 ) {
-    match codes {
-        StripFormat::Int8 => pack_blocks::<64>(codes, rows, in_features, strip),
-        StripFormat::Int4 => pack_blocks::<32>(codes, rows, in_features, strip),
+    match format {
+        StripFormat::Int8 => pack_blocks::<64>(format, rows, in_features, strip),
+        StripFormat::Int4 => pack_blocks::<32>(format, rows, in_features, strip),
     }
 }
 
 #[inline(always)]
-fn pack_blocks<const BLOCK: usize>(codes: StripFormat, rows: &[f32], in_features: usize, strip: &mut [u8]) {
-    for (index, block) in strip.chunks_exact_mut(codes.block_bytes()).enumerate() {
+fn pack_blocks<const BLOCK: usize>(format: StripFormat, rows: &[f32], in_features: usize, strip: &mut [u8]) {
+    for (index, block) in strip.chunks_exact_mut(format.block_bytes()).enumerate() {
         block.fill(0);
         let first = index * BLOCK;
         for row in 0..STRIP {
@@ -34,23 +34,23 @@ fn pack_blocks<const BLOCK: usize>(codes: StripFormat, rows: &[f32], in_features
                 let values = &values[first..in_features.min(first + BLOCK)];
                 weights[..values.len()].copy_from_slice(values);
             }
-            let scale = match codes {
+            let scale = match format {
                 _ if weights.iter().fold(false, |odd, weight| odd | !weight.is_finite()) => bf16::NAN,
                 StripFormat::Int8 => bf16::from_f32(largest(&weights).abs() / 127.0),
                 StripFormat::Int4 => fitted_scale(&weights),
             };
-            let found = round_all(&weights, scale.to_f32(), codes);
-            put(codes, block, row, &found, scale);
+            let found = round_all(&weights, scale.to_f32(), format);
+            put(format, block, row, &found, scale);
         }
     }
 }
 
 /// Writes a row's share of a block.
 #[inline(always)]
-fn put(codes: StripFormat, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
+fn put(format: StripFormat, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
     for (k, &code) in found.iter().enumerate() {
-        let code = (code + codes.zero()) as u8;
-        let (byte, shift) = place(codes, row, k);
+        let code = (code + format.zero()) as u8;
+        let (byte, shift) = place(format, row, k);
         block[byte] |= code << shift;
     }
     let scales = block.len() - SCALES;
@@ -58,9 +58,9 @@ fn put(codes: StripFormat, block: &mut [u8], row: usize, found: &[i32], scale: b
 }
 
 /// Where a code lies in its block: the byte, and its shift within the byte.
-pub(super) fn place(codes: StripFormat, row: usize, k: usize) -> (usize, usize) {
+pub(super) fn place(format: StripFormat, row: usize, k: usize) -> (usize, usize) {
     let (quad, lane) = (k / QUAD, row * QUAD + k % QUAD);
-    match codes {
+    match format {
         StripFormat::Int8 => (quad * STRIP * QUAD + lane, 0),
         // The even quad in the low half, the odd one in the high half.
         StripFormat::Int4 => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
@@ -134,8 +134,8 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
 }
 
 #[inline(always)]
-fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, codes: StripFormat) -> [i32; BLOCK] {
-    let (least, most) = match codes {
+fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, format: StripFormat) -> [i32; BLOCK] {
+    let (least, most) = match format {
         StripFormat::Int8 => (-127.0, 127.0),
         StripFormat::Int4 => (-8.0, 7.0),
     };

@@ -30,13 +30,13 @@ pub(crate) fn product_strips<const FMA: bool>(factors: StripFactors<'_>, mut out
 
 #[inline(always)]
 fn strip_sums<const FMA: bool>(factors: &StripFactors<'_>, strip: &[u8], token: usize) -> [f32; STRIP] {
-    let StripFactors { codes, x, .. } = *factors;
+    let StripFactors { format, x, .. } = *factors;
     let mut sums = [0f32; STRIP];
-    for (index, block) in strip.chunks_exact(codes.block_bytes()).enumerate() {
-        let inputs = &x.codes(index, token)[..codes.block()];
+    for (index, block) in strip.chunks_exact(format.block_bytes()).enumerate() {
+        let inputs = &x.codes(index, token)[..format.block()];
         let (scale, offset) = (x.scales(index, token)[0], x.offsets(index, token)[0]);
         let (stored, scales) = block.split_at(block.len() - SCALES);
-        let whole = match codes {
+        let whole = match format {
             StripFormat::Int8 => int8(stored, inputs, offset),
             StripFormat::Int4 => int4(stored, inputs, offset),
         };

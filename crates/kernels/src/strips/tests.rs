@@ -9,25 +9,25 @@ const CODES: [StripFormat; 2] = [StripFormat::Int8, StripFormat::Int4];
 /// What packing must overwrite.
 const DIRT: u8 = 0x5a;
 
-fn packed(codes: StripFormat, rows: &[f32], in_features: usize) -> Vec<u8> {
-    let mut strip = vec![DIRT; codes.strip_bytes(in_features)];
-    pack(codes, rows, in_features, &mut strip);
+fn packed(format: StripFormat, rows: &[f32], in_features: usize) -> Vec<u8> {
+    let mut strip = vec![DIRT; format.strip_bytes(in_features)];
+    pack(format, rows, in_features, &mut strip);
     strip
 }
 
-fn unpacked(codes: StripFormat, strip: &[u8], rows: usize, in_features: usize) -> Vec<f32> {
+fn unpacked(format: StripFormat, strip: &[u8], rows: usize, in_features: usize) -> Vec<f32> {
     let mut values = vec![f32::NAN; rows * in_features];
-    unpack(codes, strip, in_features, &mut values);
+    unpack(format, strip, in_features, &mut values);
     values
 }
 
 /// There and back.
-fn coded(codes: StripFormat, rows: &[f32], in_features: usize) -> Vec<f32> {
-    unpacked(codes, &packed(codes, rows, in_features), rows.len() / in_features, in_features)
+fn coded(format: StripFormat, rows: &[f32], in_features: usize) -> Vec<f32> {
+    unpacked(format, &packed(format, rows, in_features), rows.len() / in_features, in_features)
 }
 
-fn scale(strip: &[u8], codes: StripFormat, block: usize, row: usize) -> bf16 {
-    let at = (block + 1) * codes.block_bytes() - SCALES + 2 * row;
+fn scale(strip: &[u8], format: StripFormat, block: usize, row: usize) -> bf16 {
+    let at = (block + 1) * format.block_bytes() - SCALES + 2 * row;
     bf16::from_le_bytes([strip[at], strip[at + 1]])
 }
 
@@ -99,16 +99,16 @@ fn the_fit_is_better_than_the_plain_scale_where_it_can_be() {
 #[test]
 fn weights_on_the_grid_stay_what_they_are() {
     for scale in [1.0f32, 0.0078125, 1.515625, 2f32.powi(100), 2f32.powi(-100)] {
-        for (codes, least, most) in [(StripFormat::Int8, -127, 127), (StripFormat::Int4, -8, 7)] {
-            let (span, width) = (most - least + 1, 3 * codes.block() - 5);
+        for (format, least, most) in [(StripFormat::Int8, -127, 127), (StripFormat::Int4, -8, 7)] {
+            let (span, width) = (most - least + 1, 3 * format.block() - 5);
             // Each block has the code that its scale is found by.
             let code = |at: usize| {
-                if at.is_multiple_of(codes.block()) { least } else { least + (at * 37) as i32 % span }
+                if at.is_multiple_of(format.block()) { least } else { least + (at * 37) as i32 % span }
             };
             let row: Vec<f32> = (0..width).map(|at| code(at) as f32 * scale).collect();
             let turned: Vec<f32> = row.iter().map(|weight| -weight).collect();
             let rows = [row, turned].concat();
-            assert_eq!(coded(codes, &rows, width), rows, "{codes:?} by {scale}");
+            assert_eq!(coded(format, &rows, width), rows, "{format:?} by {scale}");
         }
         // Without −8, too.
         let sevens: Vec<f32> = (0..32).map(|at| (at % 15 - 7) as f32 * scale).collect();
@@ -118,44 +118,44 @@ fn weights_on_the_grid_stay_what_they_are() {
 
 #[test]
 fn rows_of_zeros_and_rows_that_are_missing_are_zeros() {
-    for codes in CODES {
-        let (width, stored) = (70, [0x80, 0x88][usize::from(codes == StripFormat::Int4)]);
+    for format in CODES {
+        let (width, stored) = (70, [0x80, 0x88][usize::from(format == StripFormat::Int4)]);
         let mut weights = vec![-8.0; 3 * width];
         weights[width..2 * width].fill(0.0);
         weights[width + 1] = -0.0;
-        let strip = packed(codes, &weights, width);
-        let all = unpacked(codes, &strip, STRIP, width);
-        assert!(all[..width].iter().all(|x| (x + 8.0).abs() < 0.03), "{codes:?}");
+        let strip = packed(format, &weights, width);
+        let all = unpacked(format, &strip, STRIP, width);
+        assert!(all[..width].iter().all(|x| (x + 8.0).abs() < 0.03), "{format:?}");
         assert_eq!(all[width..2 * width], [0.0; 70]);
-        assert!(all[3 * width..].iter().all(|&x| x.to_bits() == 0), "{codes:?}");
+        assert!(all[3 * width..].iter().all(|&x| x.to_bits() == 0), "{format:?}");
         for row in (1..STRIP).filter(|&row| row != 2) {
-            for (b, block) in strip.chunks(codes.block_bytes()).enumerate() {
-                assert_eq!(scale(&strip, codes, b, row).to_bits(), 0, "{codes:?} row {row}");
+            for (b, block) in strip.chunks(format.block_bytes()).enumerate() {
+                assert_eq!(scale(&strip, format, b, row).to_bits(), 0, "{format:?} row {row}");
                 assert!(
                     (0..block.len() - SCALES)
                         .all(|at| at % (STRIP * QUAD) / QUAD != row || block[at] == stored)
                 );
             }
         }
-        assert_eq!(unpacked(codes, &packed(codes, &[], width), STRIP, width), vec![0.0; STRIP * width]);
+        assert_eq!(unpacked(format, &packed(format, &[], width), STRIP, width), vec![0.0; STRIP * width]);
     }
 }
 
 #[test]
 fn a_weight_that_is_not_finite_shows_in_its_block_alone() {
-    for (codes, bad) in
-        CODES.iter().flat_map(|&codes| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|x| (codes, x)))
+    for (format, bad) in
+        CODES.iter().flat_map(|&format| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|x| (format, x)))
     {
-        let width = 3 * codes.block();
-        for place in [0, codes.block(), 2 * codes.block() - 1] {
+        let width = 3 * format.block();
+        for place in [0, format.block(), 2 * format.block() - 1] {
             let mut weights = vec![127.0; 2 * width];
             weights[width + place] = bad;
-            let coded = coded(codes, &weights, width);
+            let coded = coded(format, &weights, width);
             for (at, x) in coded.into_iter().enumerate() {
-                let within = at >= width && (at - width) / codes.block() == place / codes.block();
+                let within = at >= width && (at - width) / format.block() == place / format.block();
                 assert!(
                     if within { !x.is_finite() } else { (x - 127.0).abs() < 0.5 },
-                    "{codes:?} {bad} at {place}: {x} at {at}"
+                    "{format:?} {bad} at {place}: {x} at {at}"
                 );
             }
         }
@@ -167,22 +167,22 @@ fn a_weight_that_is_not_finite_shows_in_its_block_alone() {
 #[test]
 fn every_byte_stands_where_it_is_drawn() {
     // Scale 1 in row 0, 2 in row 1, …; the code of (row, k) is unlike its neighbours'.
-    let code = |codes: StripFormat, row: usize, k: usize| match codes {
-        _ if k.is_multiple_of(codes.block()) => [-127, -8][usize::from(codes == StripFormat::Int4)],
+    let code = |format: StripFormat, row: usize, k: usize| match format {
+        _ if k.is_multiple_of(format.block()) => [-127, -8][usize::from(format == StripFormat::Int4)],
         StripFormat::Int8 => ((row * 31 + k * 7) % 255) as i32 - 127,
         StripFormat::Int4 => ((row * 5 + k * 3) % 16) as i32 - 8,
     };
-    for codes in CODES {
-        let width = 2 * codes.block();
-        let at = |at: usize| (code(codes, at / width, at % width) * (at / width + 1) as i32) as f32;
+    for format in CODES {
+        let width = 2 * format.block();
+        let at = |at: usize| (code(format, at / width, at % width) * (at / width + 1) as i32) as f32;
         let weights: Vec<f32> = (0..STRIP * width).map(at).collect();
-        let strip = packed(codes, &weights, width);
+        let strip = packed(format, &weights, width);
         let mut drawn = Vec::new();
         for block in 0..2 {
-            let of = |row, k| (code(codes, row, block * codes.block() + k) + codes.zero()) as u8;
-            for first in (0..codes.block()).step_by(4 * 8 / codes.bits()) {
+            let of = |row, k| (code(format, row, block * format.block() + k) + format.zero()) as u8;
+            for first in (0..codes.block()).step_by(4 * 8 / format.bits()) {
                 for (row, k) in (0..STRIP).flat_map(|row| (first..first + 4).map(move |k| (row, k))) {
-                    drawn.push(match codes {
+                    drawn.push(match format {
                         StripFormat::Int8 => of(row, k),
                         StripFormat::Int4 => of(row, k) | of(row, k + 4) << 4,
                     });
@@ -190,33 +190,33 @@ fn every_byte_stands_where_it_is_drawn() {
             }
             (1..=STRIP).for_each(|row| drawn.extend(bf16::from_f32(row as f32).to_le_bytes()));
         }
-        assert_eq!(strip, drawn, "{codes:?}");
-        assert_eq!(strip.len() * 8, STRIP * width * codes.bits() + 2 * STRIP * 16, "{codes:?}");
+        assert_eq!(strip, drawn, "{format:?}");
+        assert_eq!(strip.len() * 8, STRIP * width * format.bits() + 2 * STRIP * 16, "{format:?}");
     }
 }
 
 #[test]
 fn bytes_are_counted_or_are_none() {
-    for (codes, strip) in [(StripFormat::Int8, 2 * 2112), (StripFormat::Int4, 3 * 576)] {
-        assert_eq!(codes.strip_bytes(65), strip);
-        assert_eq!([0, 1, 32, 33].map(|rows| codes.bytes(rows, 65)), [0, 1, 1, 2].map(|n| Some(n * strip)));
-        assert_eq!(codes.bytes(usize::MAX, usize::MAX), None);
-        assert_eq!(codes.bytes(usize::MAX, 1 << 40), None);
+    for (format, strip) in [(StripFormat::Int8, 2 * 2112), (StripFormat::Int4, 3 * 576)] {
+        assert_eq!(format.strip_bytes(65), strip);
+        assert_eq!([0, 1, 32, 33].map(|rows| format.bytes(rows, 65)), [0, 1, 1, 2].map(|n| Some(n * strip)));
+        assert_eq!(format.bytes(usize::MAX, usize::MAX), None);
+        assert_eq!(format.bytes(usize::MAX, 1 << 40), None);
     }
 }
 
 #[test]
 fn what_is_no_strip_is_refused() {
     let fails = |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
-    for codes in CODES {
-        let bytes = codes.strip_bytes(10);
+    for format in CODES {
+        let bytes = format.strip_bytes(10);
         for (rows, width, bytes) in
             [(33 * 10, 10, bytes), (15, 10, bytes), (20, 10, bytes - 1), (20, 10, bytes + 1)]
         {
             let mut values = vec![0.0; rows];
-            assert!(fails(&|| pack(codes, &values, width, &mut vec![0; bytes])), "{rows} values by {width}");
+            assert!(fails(&|| pack(format, &values, width, &mut vec![0; bytes])), "{rows} values by {width}");
             let values = std::cell::RefCell::new(&mut values);
-            assert!(fails(&|| unpack(codes, &vec![0; bytes], width, &mut values.borrow_mut())), "{rows}");
+            assert!(fails(&|| unpack(format, &vec![0; bytes], width, &mut values.borrow_mut())), "{rows}");
         }
     }
 }

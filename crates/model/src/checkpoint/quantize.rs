@@ -1,6 +1,6 @@
 //! Converts a checkpoint folder to other number formats, piece by piece.
 
-use super::replace::{Unfinished, replace_folder, write_atomically};
+use super::replace::{SummedFile, replace_folder, write_atomically};
 use super::tensors::header;
 use crate::config::{Config, Quantization};
 use crate::error::{Error, Result, open_regular};
@@ -135,7 +135,7 @@ fn parts(config: &Config, layers: Format, head: Format, weights: &Weights) -> Re
             Part { layout: Layout::new(&spec, format), from: spec.clone(), spec, made }
         })
         .collect();
-    if config.tie_word_embeddings && head.codes().is_some() {
+    if config.tie_word_embeddings && head.strips().is_some() {
         let spec = config.head_tensor();
         parts.push(Part { layout: Layout::new(&spec, head), from: head_source, spec, made: Made::Encoded });
     }
@@ -165,7 +165,7 @@ fn write_parts(
 ) -> Result<()> {
     let header = header(path, parts.iter().map(|part| (&part.spec, part.layout)))?;
     let total = parts.iter().filter_map(|part| part.layout.bytes()).sum();
-    let mut file = Unfinished::create(path)?;
+    let mut file = SummedFile::create(path)?;
     file.write(&(header.len() as u64).to_le_bytes())?;
     file.write(&header)?;
     let mut done = 0;
@@ -182,7 +182,7 @@ fn write_parts(
             progress(done, total);
             continue;
         }
-        let copied = layout.format.codes().is_some() && weights.format(from)? == layout.format;
+        let copied = layout.format.strips().is_some() && weights.format(from)? == layout.format;
         let piece = layout.strip_bytes() * (PIECE / layout.strip_values().max(1)).max(1);
         let bytes = layout.checked_bytes(spec)?;
         let mut pages = Pages::new(piece.min(bytes)).map_err(|_| Error::memory(spec, piece as u64))?;

@@ -59,9 +59,9 @@ impl Quantization {
 }
 
 fn part(format: Format) -> Value {
-    match format.codes() {
-        Some(codes) => json!({
-            "format": format, "bits": codes.bits(), "block_size": codes.block(), "scales": Format::Bf16,
+    match format.strips() {
+        Some(strips) => json!({
+            "format": format, "bits": strips.bits(), "block_size": strips.block(), "scales": Format::Bf16,
         }),
         None => json!({ "format": format }),
     }

@@ -180,8 +180,8 @@ impl TensorFile {
     pub(super) fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {
         let (Entry { dtype, bytes, .. }, strips) = self.checked(spec)?;
         let mapped = Mapped { map: Arc::clone(&self.map), bytes: bytes.clone() };
-        let fault = match (strips.and_then(Format::codes), dtype) {
-            (Some(codes), _) => finite::first_scale_not_finite(codes, mapped.bytes(), spec.shape[1]),
+        let fault = match (strips.and_then(Format::strips), dtype) {
+            (Some(format), _) => finite::first_scale_not_finite(format, mapped.bytes(), spec.shape[1]),
             (None, Dtype::F32) => match bytemuck::try_cast_slice(mapped.bytes()) {
                 Ok(values) => finite::first_not_finite(values),
                 Err(_) => return Ok(None), // not aligned
@@ -200,11 +200,12 @@ impl TensorFile {
     pub(super) fn values(&self, spec: &TensorSpec) -> Result<Box<Values<'_>>> {
         let (Entry { dtype, bytes, .. }, strips) = self.checked(spec)?;
         let (dtype, start) = (*dtype, bytes.start);
-        let (codes, in_features) = (strips.and_then(Format::codes), spec.shape.last().copied().unwrap_or(1));
+        let (format, in_features) =
+            (strips.and_then(Format::strips), spec.shape.last().copied().unwrap_or(1));
         let spec = spec.clone();
         Ok(Box::new(move |first, out| {
-            match (codes, dtype) {
-                (Some(codes), _) => Strips { codes, in_features, start }.unpack(self, first, out)?,
+            match (format, dtype) {
+                (Some(format), _) => Strips { format, in_features, start }.unpack(self, first, out)?,
                 (None, Dtype::F32) => self.read_at(bytemuck::cast_slice_mut(out), start + 4 * first)?,
                 (None, Dtype::F16) => self.widen(f16_to_f32, start + 2 * first, out)?,
                 (None, _) => self.widen(bf16_to_f32, start + 2 * first, out)?,
@@ -250,7 +251,7 @@ impl TensorFile {
 
 /// Strips of a file.
 struct Strips {
-    codes: StripFormat,
+    format: StripFormat,
     in_features: usize,
     start: usize, // the byte at which they begin
 }
@@ -258,11 +259,11 @@ struct Strips {
 impl Strips {
     /// Reads strips from the one that begins with value `first` on.
     fn unpack(&self, file: &TensorFile, first: usize, out: &mut [f32]) -> Result<()> {
-        let (values, bytes) = (STRIP * self.in_features, self.codes.strip_bytes(self.in_features));
+        let (values, bytes) = (STRIP * self.in_features, self.format.strip_bytes(self.in_features));
         let mut strip = vec![0; bytes];
         for (index, out) in out.chunks_mut(values).enumerate() {
             file.read_at(&mut strip, self.start + (first / values + index) * bytes)?;
-            strips::unpack(self.codes, &strip, self.in_features, out);
+            strips::unpack(self.format, &strip, self.in_features, out);
         }
         Ok(())
     }

@@ -29,18 +29,18 @@ fn first<V: Copy + Sync>(values: &[V], bad: impl Fn(V) -> bool + Sync) -> Option
 /// The first scale that is NaN or infinite, and the index of its first weight, in strips of rows of
 /// `in_features`. Codes are always finite.
 pub(super) fn first_scale_not_finite(
-    codes: StripFormat,
+    format: StripFormat,
     strips: &[u8],
     in_features: usize,
 ) -> Option<(usize, f32)> {
-    let block = codes.strip_bytes(codes.block());
+    let block = format.strip_bytes(format.block());
     let scales = |bytes: &[u8]| {
         let scales = &bytes[block - STRIP * size_of::<bf16>()..];
         std::array::from_fn::<_, STRIP, _>(|row| bf16::from_le_bytes([scales[2 * row], scales[2 * row + 1]]))
     };
     let any = |bytes: &[u8]| scales(bytes).iter().fold(false, |any, scale| any | !scale.is_finite());
     let at = strips.par_chunks_exact(block).with_min_len(1 << 8).position_first(any)?;
-    let (strip, k) = (at / codes.blocks(in_features), at % codes.blocks(in_features) * codes.block());
+    let (strip, k) = (at / format.blocks(in_features), at % format.blocks(in_features) * format.block());
     let scales = scales(&strips[at * block..][..block]);
     let row = scales.iter().position(|scale| !scale.is_finite())?;
     Some(((strip * STRIP + row) * in_features + k, scales[row].to_f32()))
@@ -67,20 +67,20 @@ mod tests {
 
     #[test]
     fn a_bad_scale_is_found_at_its_first_weight() {
-        for codes in [StripFormat::Int8, StripFormat::Int4] {
-            let (rows, in_features, bytes) = (70, 150, codes.strip_bytes(150));
+        for format in [StripFormat::Int8, StripFormat::Int4] {
+            let (rows, in_features, bytes) = (70, 150, format.strip_bytes(150));
             let values = vec![0.5; rows * in_features];
             let mut strips = vec![0; bytes * 3];
             for (values, strip) in values.chunks(STRIP * in_features).zip(strips.chunks_mut(bytes)) {
-                pack(codes, values, in_features, strip);
+                pack(format, values, in_features, strip);
             }
-            assert_eq!(first_scale_not_finite(codes, &strips, in_features), None);
+            assert_eq!(first_scale_not_finite(format, &strips, in_features), None);
             // Row 37 is the sixth of the second strip.
-            let block = codes.strip_bytes(1);
+            let block = format.strip_bytes(1);
             let end = bytes + 2 * block;
             strips[end - 64 + 2 * 5..][..2].copy_from_slice(&bf16::NEG_INFINITY.to_le_bytes());
-            let found = first_scale_not_finite(codes, &strips, in_features);
-            assert_eq!(found, Some((37 * in_features + codes.block(), f32::NEG_INFINITY)));
+            let found = first_scale_not_finite(format, &strips, in_features);
+            assert_eq!(found, Some((37 * in_features + format.block(), f32::NEG_INFINITY)));
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Index {
 }
 
 #[derive(serde::Deserialize)]
-struct Json {
+struct IndexFile {
     weight_map: BTreeMap<String, String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
         return Err(no_weights(folder));
     }
     let text = text_file::read(&path, MAX_BYTES)?;
-    let json: Json = serde_json::from_str(&text).map_err(|error| Error::Index {
+    let json: IndexFile = serde_json::from_str(&text).map_err(|error| Error::Index {
         path: path.clone(),
         reason: format!("not an index of shards: {}: export the model again", legible(&error.to_string())),
     })?;

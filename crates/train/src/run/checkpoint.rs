@@ -101,7 +101,7 @@ pub(super) fn check_space(run: &Path, target: &Path, needed: u64) -> Result<()> 
 /// Where the free space is unknown, nothing is checked.
 fn fits(target: &Path, needed: u64, free: Option<u64>) -> Result<()> {
     match free {
-        Some(free) if free < needed => Err(Error::NoRoom { path: target.to_owned(), needed, free }),
+        Some(free) if free < needed => Err(Error::DiskFull { path: target.to_owned(), needed, free }),
         _ => Ok(()),
     }
 }
@@ -123,6 +123,6 @@ mod tests {
         let here = tempfile::tempdir().unwrap();
         assert!(check_space(here.path(), path, 1).is_ok());
         #[cfg(unix)]
-        assert!(matches!(check_space(here.path(), path, u64::MAX), Err(Error::NoRoom { .. })));
+        assert!(matches!(check_space(here.path(), path, u64::MAX), Err(Error::DiskFull { .. })));
     }
 }

@@ -13,10 +13,10 @@ struct Token {
     offsets: Vec<i32>,
 }
 
-fn quantized(table: &Table, codes: StripFormat, x: &[f32]) -> Token {
-    let blocks = codes.blocks(x.len());
+fn quantized(table: &Table, format: StripFormat, x: &[f32]) -> Token {
+    let blocks = format.blocks(x.len());
     let mut token = Token {
-        codes: vec![77; blocks * codes.block()],
+        codes: vec![77; blocks * format.block()],
         scales: vec![7.7; blocks],
         offsets: vec![7; blocks],
     };
@@ -26,7 +26,7 @@ fn quantized(table: &Table, codes: StripFormat, x: &[f32]) -> Token {
         offsets: &mut token.offsets,
         places: 1,
     };
-    (table.quantize_token)(x, codes, out);
+    (table.quantize_token)(x, format, out);
     token
 }
 
@@ -36,14 +36,14 @@ fn has_inverse(largest: f32) -> bool {
 }
 
 #[track_caller]
-fn check(table: &Table, codes: StripFormat, x: &[f32]) {
-    let Token { codes: row, scales, offsets } = quantized(table, codes, x);
-    for (b, whole) in row.chunks(codes.block()).enumerate() {
-        let x = &x[b * codes.block()..x.len().min((b + 1) * codes.block())];
+fn check(table: &Table, format: StripFormat, x: &[f32]) {
+    let Token { codes: row, scales, offsets } = quantized(table, format, x);
+    for (b, whole) in row.chunks(format.block()).enumerate() {
+        let x = &x[b * format.block()..x.len().min((b + 1) * format.block())];
         let largest = x.iter().fold(0f32, |most, x| most.max(x.abs()));
-        let what = format!("{} {codes:?} block {b}, up to {largest:e}", table.name);
+        let what = format!("{} {format:?} block {b}, up to {largest:e}", table.name);
         assert_eq!(scales[b], largest / 127.0, "{what}");
-        assert_eq!(offsets[b], -codes.zero() * whole.iter().map(|&c| i32::from(c)).sum::<i32>(), "{what}");
+        assert_eq!(offsets[b], -format.zero() * whole.iter().map(|&c| i32::from(c)).sum::<i32>(), "{what}");
         assert!(whole[x.len()..].iter().all(|&padding| padding == 0), "{what}");
         for (&x, &code) in x.iter().zip(whole) {
             let exact = if has_inverse(largest) { 127.0 * f64::from(x) / f64::from(largest) } else { 0.0 };
@@ -74,16 +74,16 @@ fn values() -> impl Strategy<Value = Vec<f32>> {
 proptest! {
     #[test]
     fn codes_are_the_nearest_and_the_same_in_every_table(x in values()) {
-        for codes in CODES {
+        for format in CODES {
             let tables = available();
-            let reference = quantized(tables[0], codes, &x);
+            let reference = quantized(tables[0], format, &x);
             for table in tables {
-                check(table, codes, &x);
-                let token = quantized(table, codes, &x);
-                prop_assert!(token.codes == reference.codes, "{} {codes:?}", table.name);
-                prop_assert!(token.offsets == reference.offsets, "{} {codes:?}", table.name);
+                check(table, format, &x);
+                let token = quantized(table, format, &x);
+                prop_assert!(token.codes == reference.codes, "{} {format:?}", table.name);
+                prop_assert!(token.offsets == reference.offsets, "{} {format:?}", table.name);
                 let bits = |scales: &[f32]| scales.iter().map(|s| s.to_bits()).collect::<Vec<_>>();
-                prop_assert!(bits(&token.scales) == bits(&reference.scales), "{} {codes:?}", table.name);
+                prop_assert!(bits(&token.scales) == bits(&reference.scales), "{} {format:?}", table.name);
             }
         }
     }
@@ -93,23 +93,23 @@ proptest! {
 fn ties_go_to_the_even_code() {
     let x = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 125.5, 126.5, -126.5, 0.49, -0.51, 0.0, -0.0];
     let whole = [127, 0, 2, 2, 0, -2, -2, 126, 126, -126, 0, -1, 0, 0];
-    for (table, codes) in available().into_iter().flat_map(|table| CODES.map(|codes| (table, codes))) {
-        let token = quantized(table, codes, &x);
-        assert_eq!((&token.codes[..14], token.scales[0]), (&whole[..], 1.0), "{} {codes:?}", table.name);
+    for (table, format) in available().into_iter().flat_map(|table| CODES.map(|format| (table, format))) {
+        let token = quantized(table, format, &x);
+        assert_eq!((&token.codes[..14], token.scales[0]), (&whole[..], 1.0), "{} {format:?}", table.name);
     }
 }
 
 #[test]
 fn what_is_no_number_shows_in_its_block_alone() {
-    for (table, codes) in available().into_iter().flat_map(|table| CODES.map(|codes| (table, codes))) {
+    for (table, format) in available().into_iter().flat_map(|table| CODES.map(|format| (table, format))) {
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for place in [0, codes.block() - 1, codes.block(), 3 * codes.block()] {
-                let mut x = vec![0.25; 3 * codes.block() + 1]; // the last block is padded
+            for place in [0, format.block() - 1, format.block(), 3 * format.block()] {
+                let mut x = vec![0.25; 3 * format.block() + 1]; // the last block is padded
                 x[place] = bad;
                 let found: Vec<_> =
-                    quantized(table, codes, &x).scales.iter().map(|s| s.is_finite()).collect();
-                let expected: Vec<_> = (0..4).map(|block| block != place / codes.block()).collect();
-                assert_eq!(found, expected, "{} {codes:?} {bad} at {place}", table.name);
+                    quantized(table, format, &x).scales.iter().map(|s| s.is_finite()).collect();
+                let expected: Vec<_> = (0..4).map(|block| block != place / format.block()).collect();
+                assert_eq!(found, expected, "{} {format:?} {bad} at {place}", table.name);
             }
         }
     }

@@ -30,17 +30,17 @@ pub(super) fn product(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
         return crate::x86::avx512::product_strips(factors, out);
     }
     let bytes = factors.check(tokens, rows);
-    let StripFactors { codes, x, weight } = factors;
+    let StripFactors { format, x, weight } = factors;
     assert!(x.places.is_multiple_of(SIDE), "whole tiles of tokens");
-    let block = codes.block();
+    let block = format.block();
     let right = TileShape { rows: block / QUAD, bytes: LINE };
     // SAFETY: this table is handed out only where there are tiles.
     let _config = unsafe { TileConfig::set(TileShape::tall(LINE), TileShape::tall(block), right) };
     let (start, stride) = (out.as_mut_ptr(), out.stride());
     WIDENED.with_borrow_mut(|widened| {
         for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
-            let right = match codes {
-                StripFormat::Int8 => StripCodes { strip, codes: strip, step: codes.block_bytes() },
+            let right = match format {
+                StripFormat::Int8 => StripCodes { strip, codes: strip, step: format.block_bytes() },
                 StripFormat::Int4 => {
                     let out = widened.resize(x.blocks * block / QUAD * CODES);
                     // SAFETY: this table has the instructions.
@@ -56,7 +56,7 @@ pub(super) fn product(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
                     let tile = OneTile { token, tokens, half, rows, out, stride };
                     // SAFETY: strip and tokens have their blocks, the output these elements; this table has
                     // the instructions, and the tiles are configured.
-                    unsafe { multiply(codes, x, right, tile) };
+                    unsafe { multiply(format, x, right, tile) };
                 }
             }
         }
@@ -110,9 +110,9 @@ unsafe fn widen(strip: &[u8], out: &mut [u8]) {
 ///
 /// # Safety
 /// Tokens and strip must have their blocks, the output its elements; the tiles must be configured for
-/// `codes`.
+/// `format`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn multiply(codes: StripFormat, x: BlockQuantized<'_>, right: StripCodes<'_>, tile: OneTile) {
+unsafe fn multiply(format: StripFormat, x: BlockQuantized<'_>, right: StripCodes<'_>, tile: OneTile) {
     let OneTile { token, tokens, half, rows, out, stride } = tile;
     // A block is multiplied before the block before it is added, because what a tile has stored cannot be
     // loaded at once.
@@ -120,7 +120,7 @@ unsafe fn multiply(codes: StripFormat, x: BlockQuantized<'_>, right: StripCodes<
     let multiply = |block: usize, whole: &mut TileSums| {
         let b = right.codes[block * right.step + half * LINE..].as_ptr();
         // SAFETY: both factors have this block: 16 tokens and 16 rows.
-        unsafe { block_sums(x.codes(block, token).as_ptr(), codes.block(), b, whole) }
+        unsafe { block_sums(x.codes(block, token).as_ptr(), format.block(), b, whole) }
     };
     multiply(0, &mut whole[0]);
     let mut sums = [_mm512_setzero_ps(); SIDE];
@@ -128,7 +128,7 @@ unsafe fn multiply(codes: StripFormat, x: BlockQuantized<'_>, right: StripCodes<
         if block + 1 < x.blocks {
             multiply(block + 1, &mut whole[(block + 1) % 2]);
         }
-        let scales = (block + 1) * codes.block_bytes() - (2 - half) * 2 * SIDE;
+        let scales = (block + 1) * format.block_bytes() - (2 - half) * 2 * SIDE;
         let of_rows = right.strip[scales..][..2 * SIDE].as_ptr();
         let (of_tokens, offsets) = (&x.scales(block, token)[..SIDE], &x.offsets(block, token)[..SIDE]);
         // SAFETY: 16 scales of 2 bytes; `whole` has 16 vectors.
