@@ -4,11 +4,10 @@ use crate::number::{bytes, grouped};
 use crate::progress::ProgressBar;
 use crate::{output, stories};
 use anyhow::Result;
-use offramp_text::{PrepareOptions, PrepareProgress, PrepareSummary, SplitSummary, Stage, TokenizerChoice};
+use offramp_text::{
+    PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, SplitSummary, Stage, TokenizerChoice,
+};
 use std::path::{Path, PathBuf};
-
-/// Tokens of one shard: 200 MB of 16-bit ids.
-pub(crate) const SHARD_TOKENS: u64 = 100_000_000;
 
 /// Turn text, JSONL or Parquet into token shards
 ///
@@ -46,7 +45,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let tokenizer = match arguments.vocab_size {
         Some(vocab_size) => TokenizerChoice::Train { vocab_size },
-        None => tokenizer(&arguments.tokenizer),
+        None => TokenizerChoice::named(&arguments.tokenizer),
     };
     let (train, valid) = (arguments.train.clone(), arguments.valid.clone());
     arguments.reading.announce(&[&train[..], &valid].concat());
@@ -60,38 +59,37 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     Ok(output::text(&describe(&summary, &arguments.out))?)
 }
 
-/// The tokenizer with this name or path.
-pub(crate) fn tokenizer(name: &str) -> TokenizerChoice {
-    match name {
-        "gpt2" => TokenizerChoice::Gpt2,
-        path => TokenizerChoice::File(path.into()),
-    }
+/// Prepares a corpus. Shows progress and remarks on stderr.
+fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
+    let mut progress = ProgressBar::new(1);
+    let summary = offramp_text::prepare(options, &mut |now| show(&mut progress, now))?;
+    drop(progress);
+    remark(&summary);
+    Ok(summary)
 }
 
-/// Prepares a corpus. Shows progress and remarks on stderr.
-pub(crate) fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
-    let mut progress = ProgressBar::new(1);
-    let mut show = |now: PrepareProgress| {
-        // The size of a stream is not known beforehand.
-        progress.set_total(now.bytes_total.max(now.bytes_read));
-        let of = if now.bytes_total == 0 { String::new() } else { format!(" of {}", bytes(now.bytes_total)) };
-        progress.set(now.bytes_read, || {
-            let what = match now.stage {
-                Stage::TrainTokenizer => "training the tokenizer",
-                Stage::EncodeTrain => "encoding the training stories",
-                Stage::EncodeValid => "encoding the validation stories",
-            };
-            format!("{what}: {}{of}", bytes(now.bytes_read))
-        });
-    };
-    let summary = offramp_text::prepare(options, &mut show)?;
-    drop(progress);
+/// Shows how far the preparation of a corpus is.
+pub(crate) fn show(progress: &mut ProgressBar, now: PrepareProgress) {
+    // The size of a stream is not known beforehand.
+    progress.set_total(now.bytes_total.max(now.bytes_read));
+    let of = if now.bytes_total == 0 { String::new() } else { format!(" of {}", bytes(now.bytes_total)) };
+    progress.set(now.bytes_read, || {
+        let what = match now.stage {
+            Stage::TrainTokenizer => "training the tokenizer",
+            Stage::EncodeTrain => "encoding the training stories",
+            Stage::EncodeValid => "encoding the validation stories",
+        };
+        format!("{what}: {}{of}", bytes(now.bytes_read))
+    });
+}
+
+/// Prints what is remarkable about a corpus.
+pub(crate) fn remark(summary: &PrepareSummary) {
     for (name, split) in [("train", Some(&summary.train)), ("valid", summary.valid.as_ref())] {
         for remark in split.map(|split| split.counts.remarks()).unwrap_or_default() {
             output::note(&format!("note: {name}: {remark}"));
         }
     }
-    Ok(summary)
 }
 
 fn describe(summary: &PrepareSummary, out: &Path) -> String {

@@ -39,6 +39,7 @@ impl Arguments {
         let Self { temperature, top_k, top_p, repetition_penalty, min_p, .. } = *self;
         let Self { presence_penalty, frequency_penalty, seed, .. } = *self;
         UserSampling {
+            do_sample: None,
             temperature,
             top_k,
             top_p,

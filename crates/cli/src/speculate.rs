@@ -65,7 +65,7 @@ impl DraftHeadArguments {
         let own = model.formats().head.unwrap_or(Format::F32);
         let format = match self.draft_head {
             Some(DraftFormat(format)) => format,
-            None => (own < Format::Int4).then_some(Format::Int4),
+            None => model.usual_draft_format(),
         };
         format.filter(|&format| format != own)
     }

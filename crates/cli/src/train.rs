@@ -4,17 +4,17 @@ use crate::generate::{self, Printing};
 use crate::live::Live;
 use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
-use crate::prepare::{SHARD_TOKENS, prepare, tokenizer};
+use crate::progress::ProgressBar;
 use crate::signals::{self, EndsGently};
-use crate::{eval, output, plot, profile};
+use crate::{eval, output, plot, prepare, profile};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::{Formats, quoted, run_folder};
 use offramp_pipeline::{ModelSource, Pipeline, PromptOptions, TextRequest, UserSampling};
-use offramp_text::{PrepareOptions, PrepareSummary, TokenStream, Tokenizer, TokenizerChoice};
+use offramp_text::{PrepareSummary, TokenStream};
 use offramp_train::profile::Profile;
-use offramp_train::{Job, Recipe, Summary};
+use offramp_train::{Job, Recipe, RunCorpus, Summary};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
@@ -179,53 +179,17 @@ fn which_model(arguments: &Arguments, folder: &Path, summary: &Summary) -> Optio
     })
 }
 
-/// The folder of the prepared corpus. Prepares it if the recipe names the stories themselves.
+/// The folder of the corpus, which is prepared if the recipe names the stories themselves.
 fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
-    let data = &recipe.data;
-    let Some(train) = &data.train else {
-        let named = data.corpus.as_deref().context("the recipe names no data")?;
-        if !resume {
-            return Ok(named.to_owned());
-        }
-        let found = offramp_train::find_corpus(named, recipe.path(), folder)?;
-        if found != named {
-            note(&format!("the corpus is not at {}: reading {}", named.display(), found.display()));
-        }
-        return Ok(found);
-    };
-    let corpus = folder.join(run_folder::CORPUS);
-    if resume && PrepareSummary::read(&corpus).is_ok() {
-        return Ok(corpus);
+    let mut progress = ProgressBar::new(1);
+    let show = &mut |now| prepare::show(&mut progress, now);
+    let RunCorpus { folder, moved_from, prepared } = offramp_train::corpus(recipe, folder, resume, show)?;
+    drop(progress);
+    prepared.iter().for_each(prepare::remark);
+    if let Some(named) = moved_from {
+        note(&format!("the corpus is not at {}: reading {}", named.display(), folder.display()));
     }
-    let choice = match (data.tokenizer.as_deref(), data.vocab_size) {
-        (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
-        (name, _) => tokenizer(name.unwrap_or("gpt2")),
-    };
-    check(recipe, &choice, resume)?;
-    let options = PrepareOptions {
-        train: train.0.clone(),
-        valid: data.valid.iter().cloned().collect(),
-        reading: Default::default(),
-        out: corpus.clone(),
-        tokenizer: choice,
-        shard_tokens: SHARD_TOKENS,
-    };
-    prepare(&options)?;
-    Ok(corpus)
-}
-
-/// Checks what can be known before the corpus is prepared, which may take hours.
-fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> {
-    let tokenizer = match choice {
-        TokenizerChoice::Gpt2 => Some(Tokenizer::gpt2()?),
-        TokenizerChoice::File(path) => Some(Tokenizer::from_file(path)?),
-        TokenizerChoice::Train { .. } => None, // only its maximum size is known
-    };
-    if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !resume) {
-        offramp_train::check_tokenizer(recipe, tokenizer)?;
-    }
-    let vocabulary = tokenizer.map_or(1, |tokenizer| tokenizer.vocab_size());
-    Ok(offramp_train::memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)?)
+    Ok(folder)
 }
 
 fn resume_command(recipe: &Path, out: Option<&Path>) -> String {

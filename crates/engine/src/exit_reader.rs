@@ -1,10 +1,11 @@
 //! What every exit says of a text, position by position: the state of each token is read by the one head
 //! after each of some layers (as a logit lens, nostalgebraist 2020).
 
+use crate::depth_reader::DepthReader;
 use crate::logprobs::Logprobs;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
-use offramp_model::{Batch, Hidden, KvCache, Llama};
+use offramp_model::Llama;
 use std::sync::Arc;
 
 /// Positions of one step: a text of others that waits for it does not wait long.
@@ -24,13 +25,10 @@ pub struct ExitReading {
 /// Reads a text at some exits, a few positions in each step.
 #[derive(Debug)]
 pub struct ExitReader {
-    model: Arc<Llama>,
-    cache: KvCache,
-    tokens: Vec<u32>,
+    reader: DepthReader,
     exit_layers: Vec<usize>,
     top: usize,
     from: usize, // the first position that is read
-    done: usize, // tokens
 }
 
 impl ExitReader {
@@ -47,23 +45,14 @@ impl ExitReader {
         top: usize,
         from: usize,
     ) -> Result<Self> {
-        let config = model.config();
-        let context = config.context();
-        if tokens.is_empty() || exit_layers.is_empty() {
+        if exit_layers.is_empty() {
             return Err(Error::NoTokens);
         }
-        if tokens.len() > context {
-            return Err(Error::ContextFull { tokens: tokens.len(), context });
-        }
-        tokens.iter().try_for_each(|&token| config.check_token(token))?;
-        exit_layers.iter().try_for_each(|&exit_layer| config.check_exit_layer(exit_layer))?;
-        model.check_cache(tokens.len())?;
+        exit_layers.iter().try_for_each(|&exit_layer| model.config().check_exit_layer(exit_layer))?;
         let mut exit_layers = exit_layers.to_vec();
         exit_layers.sort_unstable();
         exit_layers.dedup();
-        let cache = model.new_cache(tokens.len());
-        let (model, tokens) = (Arc::clone(model), tokens.to_vec());
-        Ok(Self { model, cache, tokens, exit_layers, top, from, done: 0 })
+        Ok(Self { reader: DepthReader::new(model, tokens)?, exit_layers, top, from })
     }
 
     /// The exits, ascending.
@@ -76,36 +65,33 @@ impl ExitReader {
     /// # Errors
     /// If there is no memory, or logits are not finite.
     pub fn step(&mut self, workspace: &mut Workspace) -> Result<Option<Vec<ExitReading>>> {
-        let rows = POSITIONS.min(self.tokens.len() - self.done);
-        if rows == 0 {
+        let positions = self.reader.ahead(POSITIONS);
+        if positions.is_empty() {
             return Ok(None);
         }
-        let first = self.done;
+        let (first, rows) = (positions.start, positions.len());
         let unread = self.from.saturating_sub(first + 1).min(rows);
         let reading = |row: usize| {
             let (position, exits) = (first + row + 1, Vec::with_capacity(self.exit_layers.len()));
-            ExitReading { position, token: self.tokens.get(position).copied(), exits }
+            ExitReading { position, token: self.reader.tokens().get(position).copied(), exits }
         };
         let mut readings: Vec<ExitReading> = (unread..rows).map(reading).collect();
-        let (mut hidden, mut depth, mut buffer) = (Hidden::default(), 0, Vec::new());
-        self.model.embed(&self.tokens[first..first + rows], &mut hidden)?;
+        let (model, top, mut buffer) = (Arc::clone(self.reader.model()), self.top, Vec::new());
         let Workspace { scratch, logits, .. } = workspace;
-        for &exit_layer in &self.exit_layers {
-            self.model.forward(depth..exit_layer, &mut hidden, &mut Batch::one(&mut self.cache), scratch)?;
-            depth = exit_layer;
+        self.reader.step(positions, &self.exit_layers, scratch, &mut |_, hidden, scratch| {
             if readings.is_empty() {
-                continue;
+                return Ok(());
             }
-            self.model.head(&hidden, unread..rows, logits, scratch);
+            model.head(hidden, unread..rows, logits, scratch);
             let vocab = logits.len() / readings.len();
             for (reading, logits) in readings.iter_mut().zip(logits.chunks_exact(vocab)) {
                 if logits.iter().any(|logit| !logit.is_finite()) {
                     return Err(Error::NotFinite { position: reading.position - 1 });
                 }
-                reading.exits.push(Logprobs::of(logits, reading.token, self.top, &mut buffer));
+                reading.exits.push(Logprobs::of(logits, reading.token, top, &mut buffer));
             }
-        }
-        self.done += rows;
+            Ok(())
+        })?;
         Ok(Some(readings))
     }
 }

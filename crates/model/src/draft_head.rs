@@ -57,6 +57,12 @@ impl DraftHead {
 }
 
 impl Llama {
+    /// The format that a draft head has if nobody names one: int4, which is read fastest. `None` where the
+    /// model's own head has no more bits.
+    pub fn usual_draft_format(&self) -> Option<Format> {
+        (self.formats().head.unwrap_or(Format::F32) < Format::Int4).then_some(Format::Int4)
+    }
+
     /// The LM head's rows of the tokens in `shortlist` (none: all) in `format` (none: its own).
     ///
     /// # Errors

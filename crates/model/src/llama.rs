@@ -207,7 +207,21 @@ impl Llama {
         self.lm_head.forward(&scratch.normed, &mut scratch.operand, logits);
     }
 
-    /// The final norm of some of the tokens, left in the scratch.
+    /// The final norm of some of the tokens, which the LM head reads: `[rows, hidden]`.
+    ///
+    /// # Panics
+    /// If `rows` leaves the tokens in flight.
+    pub fn final_norm<'s>(
+        &self,
+        hidden: &Hidden,
+        rows: Range<usize>,
+        scratch: &'s mut Scratch,
+    ) -> &'s [f32] {
+        self.norm_rows(hidden, rows, scratch);
+        &scratch.normed
+    }
+
+    /// The same, left in the scratch.
     pub(crate) fn norm_rows(&self, hidden: &Hidden, rows: Range<usize>, scratch: &mut Scratch) {
         let width = self.config.hidden_size;
         let stream = &hidden.stream[rows.start * width..rows.end * width];

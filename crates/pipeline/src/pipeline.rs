@@ -59,6 +59,11 @@ impl Pipeline {
         Sampling::new(asked, &self.generation)
     }
 
+    /// Whether the folder's `generation_config.json` says how tokens are chosen.
+    pub fn says_how_to_sample(&self) -> bool {
+        self.generation.says_how_to_sample()
+    }
+
     /// The engine's options for this model's texts.
     pub fn generate_options(&self, max_new_tokens: usize, sampling: SamplingOptions) -> GenerateOptions {
         GenerateOptions {

@@ -13,6 +13,8 @@ const THEIRS: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: 50, .
 /// The user's options; `None` leaves a value to the model's folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UserSampling {
+    /// Whether tokens are drawn at random, as `transformers` asks it.
+    pub do_sample: Option<bool>,
     /// Below 1 sharpens the distribution; 0 is greedy.
     pub temperature: Option<f32>,
     /// Keeps this many of the most likely tokens; 0 keeps all.
@@ -43,15 +45,17 @@ pub struct Sampling {
 impl Sampling {
     /// The user's options come first, then the file's, then ours. A file without sampling keys leaves ours. A
     /// file with such keys is read as `transformers` reads it: without `do_sample` it means greedy. A user
-    /// who gives `temperature`, `top_k` or `top_p` asks for sampling.
+    /// who gives `temperature`, `top_k` or `top_p` asks for sampling. One who says `do_sample` gets the
+    /// defaults of `transformers` where the file has none.
     pub fn new(asked: &UserSampling, file: &GenerationConfig) -> Self {
-        let UserSampling { temperature, top_k, top_p, repetition_penalty, .. } = *asked;
+        let UserSampling { do_sample, top_k, top_p, repetition_penalty, .. } = *asked;
+        let temperature = if do_sample == Some(false) { Some(0.0) } else { asked.temperature };
         let own_way = temperature.is_some() || top_k.is_some() || top_p.is_some();
         let speaks = file.says_how_to_sample();
-        let base = match speaks {
+        let base = match speaks || do_sample == Some(true) {
             false => OURS,
             true => SamplingOptions {
-                temperature: match file.do_sample.unwrap_or(false) || own_way {
+                temperature: match do_sample.or(file.do_sample).unwrap_or(false) || own_way {
                     true => file.temperature.unwrap_or(THEIRS.temperature),
                     false => 0.0,
                 },
@@ -142,6 +146,19 @@ mod tests {
         let chance = UserSampling { top_p: Some(0.5), ..nothing };
         let drawn = sampling(chance, r#"{"do_sample": false, "temperature": 0.7}"#);
         assert_eq!(drawn, format!("temperature 0.7, top-k 50, top-p 0.5{says}"));
+    }
+
+    #[test]
+    fn do_sample_decides_as_in_transformers() {
+        let nothing = UserSampling::default();
+        let (drawn, greedy) =
+            (UserSampling { do_sample: Some(true), ..nothing }, UserSampling { do_sample: Some(false), ..nothing });
+        let says = ", as generation_config.json says";
+        assert_eq!(sampling(drawn, "{}"), "temperature 1, top-k 50");
+        assert_eq!(sampling(drawn, r#"{"temperature": 0.7}"#), format!("temperature 0.7, top-k 50{says}"));
+        assert_eq!(sampling(greedy, "{}"), "greedy");
+        assert_eq!(sampling(greedy, r#"{"do_sample": true, "temperature": 0.7}"#), format!("greedy{says}"));
+        assert_eq!(sampling(UserSampling { temperature: Some(0.9), ..greedy }, "{}"), "greedy");
     }
 
     #[test]

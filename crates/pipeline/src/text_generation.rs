@@ -89,10 +89,11 @@ pub struct Transcript<'p> {
 /// What the tokens of a step add to a text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heard {
-    /// The part of the text that is certain now.
-    pub pieces: Vec<Piece>,
-    /// How many of the tokens are part of the text: a stop string may end it before the last.
-    pub tokens: usize,
+    /// For each token, the part of the text that is certain after it; often empty. They are fewer than the
+    /// tokens if a stop string ended the text before the last.
+    pub texts: Vec<String>,
+    /// What was held back until the end.
+    pub tail: String,
     /// Why the text has ended, once it has.
     pub finish: Option<Finish>,
 }
@@ -216,8 +217,7 @@ impl<'p> Transcript<'p> {
         let mut heard = Heard::default();
         for token in tokens {
             let Added { pieces, stopped } = self.push(token)?;
-            heard.pieces.extend(pieces);
-            heard.tokens += 1;
+            heard.texts.push(joined(pieces));
             heard.finish = stopped.map(Finish::StopString);
             if heard.finish.is_some() {
                 return Ok(heard);
@@ -225,7 +225,7 @@ impl<'p> Transcript<'p> {
         }
         if let Some(reason) = reason {
             let Added { pieces, stopped } = self.end();
-            heard.pieces.extend(pieces);
+            heard.tail = joined(pieces);
             heard.finish = Some(Finish::of(stopped, reason));
         }
         Ok(heard)
@@ -271,4 +271,8 @@ impl<'p> Transcript<'p> {
         parts.iter().for_each(|(text, _)| self.text.push_str(text));
         parts.into_iter().map(|(text, origin)| Piece { text, origin }).collect()
     }
+}
+
+fn joined(pieces: Vec<Piece>) -> String {
+    pieces.into_iter().map(|piece| piece.text).collect()
 }

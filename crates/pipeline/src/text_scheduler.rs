@@ -1,6 +1,6 @@
 //! Many texts at once, as text: the engine's scheduler, and a transcript of each text.
 
-use crate::text_generation::{Finish, Piece, Transcript};
+use crate::text_generation::{Finish, Heard, Transcript};
 use crate::{Pipeline, Result};
 use offramp_engine::{
     Logprobs, NewToken, Progressed, Request, Scheduler, SchedulerOptions, Statistics, TextId,
@@ -20,10 +20,12 @@ pub struct TextScheduler<'p> {
 pub struct TextProgress {
     /// The text.
     pub id: TextId,
-    /// The part of the text that is certain now.
-    pub pieces: Vec<Piece>,
     /// The tokens that came.
     pub tokens: Vec<NewToken>,
+    /// For each of them, the part of the text that is certain after it; often empty.
+    pub texts: Vec<String>,
+    /// What was held back until the end of the text.
+    pub tail: String,
     /// Log-probabilities of the next tokens of the prompt, where they were asked for.
     pub prompt_logprobs: Vec<Logprobs>,
     /// How the text ended, once it has.
@@ -82,27 +84,28 @@ impl<'p> TextScheduler<'p> {
         let Progressed { id, mut tokens, prompt_logprobs, ended } = found;
         let mut transcript = self.transcripts.remove(&id)?;
         let reason = ended.as_ref().and_then(|ended| ended.as_ref().ok()).map(|ended| ended.reason);
-        let (pieces, ended) = match (transcript.hear(&tokens, reason), ended) {
+        let (heard, ended) = match (transcript.hear(&tokens, reason), ended) {
             (Err(error), _) => {
                 self.scheduler.remove(id);
-                (Vec::new(), Some(Err(error)))
+                (Heard::default(), Some(Err(error)))
             }
-            (Ok(heard), Some(Err(error))) => (heard.pieces, Some(Err(error.into()))),
-            (Ok(heard), ended) => {
-                tokens.truncate(heard.tokens);
+            (Ok(heard), Some(Err(error))) => (heard, Some(Err(error.into()))),
+            (Ok(mut heard), ended) => {
                 // At a stop string, the scheduler still runs the text.
                 let completion = ended.and_then(std::result::Result::ok);
                 let completion = |id| completion.or_else(|| self.scheduler.remove(id));
-                let ended = heard.finish.map(|finish| {
+                let ended = heard.finish.take().map(|finish| {
                     let statistics = completion(id).map(|completion| completion.statistics);
                     Ok(Ended { finish, statistics: statistics.unwrap_or_default() })
                 });
-                (heard.pieces, ended)
+                (heard, ended)
             }
         };
+        let Heard { texts, tail, .. } = heard;
+        tokens.truncate(texts.len());
         if ended.is_none() {
             self.transcripts.insert(id, transcript);
         }
-        Some(TextProgress { id, pieces, tokens, prompt_logprobs, ended })
+        Some(TextProgress { id, tokens, texts, tail, prompt_logprobs, ended })
     }
 }

@@ -171,6 +171,7 @@ impl SharedFields {
             }
         }
         let sampling = app.pipeline.sampling(&UserSampling {
+            do_sample: None,
             temperature: self.temperature,
             top_k,
             top_p: self.top_p,

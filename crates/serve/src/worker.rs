@@ -164,14 +164,14 @@ impl Worker<'_> {
         let start = Instant::now();
         let progress = self.texts.step();
         self.metrics.step(start.elapsed());
-        for TextProgress { id, pieces, tokens, prompt_logprobs, ended } in progress {
+        for TextProgress { id, tokens, texts, tail, prompt_logprobs, ended } in progress {
             let Some(listening) = self.listening.get_mut(&id) else { continue };
             let now = Instant::now();
             self.metrics.tokens(&tokens, listening.arrived, listening.heard, now);
             if !tokens.is_empty() {
                 listening.heard = Some(now);
             }
-            let text = pieces.into_iter().map(|piece| piece.text).collect();
+            let text = texts.concat() + &tail;
             let (index, listener) = (listening.index, listening.listener.clone());
             let _ = listener.send((index, Event::More { text, tokens, prompt_logprobs }));
             if let Some(ended) = ended {

@@ -26,6 +26,9 @@ use crate::tokenizer::{BPE_TRAINING_BYTES, Tokenizer};
 
 pub use summary::{PrepareSummary, SplitSummary};
 
+/// Tokens of a shard where nothing else is asked for: 200 MB of 16-bit ids.
+pub const SHARD_TOKENS: u64 = 100_000_000;
+
 /// Where the tokenizer of a corpus comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenizerChoice {
@@ -41,6 +44,14 @@ pub enum TokenizerChoice {
 }
 
 impl TokenizerChoice {
+    /// The one with this name, `gpt2`, or with this path.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "gpt2" => Self::Gpt2,
+            path => Self::File(path.into()),
+        }
+    }
+
     /// The word for it in `corpus.json`.
     fn kind(&self) -> &'static str {
         match self {

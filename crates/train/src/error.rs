@@ -228,6 +228,12 @@ pub enum Error {
         /// The recipe.
         recipe: PathBuf,
     },
+    /// A recipe without data.
+    #[error("{path} names no data: give data.corpus, or data.train", path = path.display())]
+    NoData {
+        /// The recipe.
+        path: PathBuf,
+    },
     /// The best checkpoint was asked for, and there is none.
     #[error(
         "{path} can have no best checkpoint without a validation: prepare the corpus with validation stories, or do \

@@ -11,6 +11,7 @@
 //! 5. [`Optimizer`](optimizer::Optimizer) and [`Schedule`](schedule::Schedule): from gradients to weights.
 //! 6. [`run`](run()): the loop around it all, its journal and its checkpoints.
 
+mod corpus;
 pub mod dropout;
 pub mod early_exit;
 mod error;
@@ -28,7 +29,8 @@ pub mod schedule;
 mod start;
 pub mod step_weights;
 
+pub use corpus::{RunCorpus, corpus};
 pub use error::{Error, Result};
 pub use recipe::Recipe;
-pub use run::{Best, Event, Job, Summary, check_new, find_corpus, run};
+pub use run::{Best, Event, Job, Summary, check_new, run};
 pub use start::check_tokenizer;

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::start;
 use data::Data;
-pub use data::find_corpus;
+pub(crate) use data::find_corpus;
 use folder::RunFolder;
 pub use folder::check_new;
 pub use job::{Event, Job, Summary};

@@ -180,7 +180,7 @@ fn every_byte_stands_where_it_is_drawn() {
         let mut drawn = Vec::new();
         for block in 0..2 {
             let of = |row, k| (code(format, row, block * format.block() + k) + format.zero()) as u8;
-            for first in (0..codes.block()).step_by(4 * 8 / format.bits()) {
+            for first in (0..format.block()).step_by(4 * 8 / format.bits()) {
                 for (row, k) in (0..STRIP).flat_map(|row| (first..first + 4).map(move |k| (row, k))) {
                     drawn.push(match format {
                         StripFormat::Int8 => of(row, k),

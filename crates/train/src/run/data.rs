@@ -117,7 +117,7 @@ impl Data {
 ///
 /// # Errors
 /// [`Error::NoCorpus`] if there is no prepared corpus in any of these places.
-pub fn find_corpus(named: &Path, recipe: &Path, run: &Path) -> Result<PathBuf> {
+pub(crate) fn find_corpus(named: &Path, recipe: &Path, run: &Path) -> Result<PathBuf> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (recipe_file, run) = (absolute(recipe), absolute(run));
     let name = named.file_name().unwrap_or(CORPUS.as_ref());

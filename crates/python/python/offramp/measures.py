@@ -1,0 +1,253 @@
+"""What a model is worth: perplexity, speed and speculation at every exit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from os import PathLike
+from typing import Any, TypeVar
+
+from . import _offramp
+from .auto import format_name, positive
+from .model import CausalLM
+from .table import Column, Table
+
+Path = str | PathLike[str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some samples, the least and the greatest."""
+
+    median: float
+    min: float
+    max: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.1f} ({self.min:.1f}–{self.max:.1f})"
+
+
+@dataclass(frozen=True)
+class ExitScore:
+    """How well an exit predicts a text."""
+
+    exit_layer: int
+    tokens: int
+    bytes: int
+    nats_per_token: float
+    perplexity: float
+    bits_per_byte: float
+    agreement: float
+    """The share of positions at which its most likely token is the full model's."""
+
+
+@dataclass(frozen=True)
+class ExitSpeed:
+    """How fast an exit is. Rates are tokens per second, times are seconds."""
+
+    exit_layer: int
+    prefill: Spread
+    first_token: Spread
+    decode: Spread
+    bytes_per_token: int
+    bandwidth_share: Spread
+    speed_up: float
+    """Of decoding, over the full depth."""
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    """The speed of a model at some exits."""
+
+    exits: Table[ExitSpeed]
+    kernels: str
+    threads: int
+    bandwidth: Spread
+    """Bytes per second at which memory was read in the same run."""
+    taken_by_others: float | None
+    """The share of the processors that other programs took; a busy machine measures little."""
+
+    def __str__(self) -> str:
+        return f"{self.exits}\n{self.kernels}, {self.threads} threads"
+
+    def _repr_html_(self) -> str:
+        return self.exits._repr_html_()
+
+    def to_pandas(self) -> Any:
+        """The exits as a `pandas.DataFrame`."""
+        return self.exits.to_pandas()
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """Speculation with one exit and one draft length."""
+
+    exit_layer: int
+    num_speculations: int
+    acceptance_rate: float
+    acceptance_of_next: float
+    decode: Spread
+    speed_up: Spread
+    """Over plain decoding beside it."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """Speculation at exits and draft lengths."""
+
+    points: Table[SweepPoint]
+    best: SweepPoint
+    plain: Spread
+    """Plain decoding, tokens per second."""
+    auto: Spread
+    """Speed-up of the adaptive policy over plain decoding."""
+
+    def __str__(self) -> str:
+        return f"{self.points}\nplain {self.plain} tokens/s, auto {self.auto.median:.2f}×"
+
+    def _repr_html_(self) -> str:
+        return self.points._repr_html_()
+
+    def to_pandas(self) -> Any:
+        """The points as a `pandas.DataFrame`."""
+        return self.points.to_pandas()
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model folder that was written in another format."""
+
+    out: str
+    layers: str | None
+    head: str | None
+    bytes_before: int
+    bytes_after: int
+
+
+SCORES: tuple[Column, ...] = (
+    ("exit", lambda row: str(row.exit_layer)),
+    ("perplexity", lambda row: f"{row.perplexity:.3f}"),
+    ("nats/token", lambda row: f"{row.nats_per_token:.4f}"),
+    ("bits/byte", lambda row: f"{row.bits_per_byte:.4f}"),
+    ("agreement", lambda row: f"{100 * row.agreement:.2f} %"),
+)
+SPEEDS: tuple[Column, ...] = (
+    ("exit", lambda row: str(row.exit_layer)),
+    ("prefill tokens/s", lambda row: str(row.prefill)),
+    ("decode tokens/s", lambda row: str(row.decode)),
+    ("first token ms", lambda row: f"{1000 * row.first_token.median:.1f}"),
+    ("of bandwidth", lambda row: f"{100 * row.bandwidth_share.median:.0f} %"),
+    ("speed-up", lambda row: f"{row.speed_up:.2f}×"),
+)
+POINTS: tuple[Column, ...] = (
+    ("exit", lambda row: str(row.exit_layer)),
+    ("length", lambda row: str(row.num_speculations)),
+    ("accepted", lambda row: f"{100 * row.acceptance_rate:.0f} %"),
+    ("tokens/s", lambda row: str(row.decode)),
+    ("speed-up", lambda row: f"{row.speed_up.median:.2f}×"),
+)
+
+
+def evaluate(
+    model: CausalLM,
+    data: Path | Sequence[Path] = (),
+    *,
+    exits: Sequence[int] = (),
+    context: int | None = None,
+    max_tokens: int | None = None,
+) -> Table[ExitScore]:
+    """Perplexity and agreement at exits, as `offramp eval` measures them.
+
+    Args:
+        model: The model.
+        data: Text files, or a folder that `offramp prepare` wrote; without any, the stories that come with
+            offramp.
+        exits: Exit layers; without any, all of them.
+        context: Tokens of a window (default 512, or the model's context).
+        max_tokens: Scores about so many tokens.
+
+    >>> model = AutoModelForCausalLM.from_pretrained()
+    >>> scores = evaluate(model, exits=[12, 24], max_tokens=512)
+    >>> [score.exit_layer for score in scores], scores[0].perplexity > scores[1].perplexity
+    ([12, 24], True)
+    """
+    found = _offramp.evaluate(model._core, paths(data), list(exits), context, max_tokens)
+    return Table([made(ExitScore, row) for row in json.loads(found)], SCORES)
+
+
+def benchmark(
+    model: CausalLM,
+    *,
+    exits: Sequence[int] = (),
+    prompt_tokens: int = 128,
+    new_tokens: int = 128,
+    runs: int = 5,
+    dtype: Any = None,
+    head_dtype: Any = None,
+) -> SpeedReport:
+    """Tokens per second at exits, one text at a time, as `offramp bench` measures them.
+
+    The model is loaded once more for it. Without `exits`, each quarter of the depth is measured.
+    """
+    options = {
+        "exits": list(exits) or model._core.quarters,
+        "prompt_tokens": positive("prompt_tokens", prompt_tokens),
+        "new_tokens": positive("new_tokens", new_tokens),
+        "runs": positive("runs", runs),
+        "dtype": format_name(dtype),
+        "head_dtype": format_name(head_dtype),
+    }
+    found = json.loads(_offramp.benchmark(model._core, options))
+    return SpeedReport(
+        exits=Table([made(ExitSpeed, row) for row in found["exits"]], SPEEDS),
+        kernels=found["kernels"],
+        threads=found["threads"],
+        bandwidth=made(Spread, found["bandwidth"]),
+        taken_by_others=found["taken_by_others"],
+    )
+
+
+def sweep(
+    model: CausalLM,
+    data: Path | Sequence[Path] = (),
+    *,
+    exits: Sequence[int] = (),
+    lengths: Sequence[int] = (1, 2, 3, 4, 6, 8),
+    new_tokens: int | None = None,
+    runs: int = 5,
+) -> SweepReport:
+    """Speculation at exits and draft lengths, as `offramp sweep` measures it."""
+    options = {"exits": list(exits), "lengths": list(lengths), "new_tokens": new_tokens, "runs": positive("runs", runs)}
+    found = json.loads(_offramp.sweep(model._core, paths(data), options))
+    points = [made(SweepPoint, row) for row in found["points"]]
+    return SweepReport(
+        points=Table(points, POINTS),
+        best=points[found["best"]],
+        plain=made(Spread, found["plain"]),
+        auto=made(Spread, found["auto"]["speed_up"]),
+    )
+
+
+def quantize(path: Path, out: Path, *, to: str, head: str | None = None) -> Quantized:
+    """Writes a model folder in another number format: `"f32"`, `"bf16"`, `"int8"`, `"int4"` or `"ternary"`.
+
+    Args:
+        path: The model folder or run folder.
+        out: The folder to write, which must not be there.
+        to: The format of the layers.
+        head: The format of the head, if it differs.
+    """
+    return made(Quantized, json.loads(_offramp.quantize(path, out, to, head)))
+
+
+def paths(data: Path | Sequence[Path]) -> list[Path]:
+    return [data] if isinstance(data, (str, PathLike)) else list(data)
+
+
+def made(kind: type[T], row: dict[str, Any]) -> T:
+    """A dataclass of the values that it has fields for."""
+    value = {field.name: row[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    spreads = {name: Spread(**one) for name, one in value.items() if isinstance(one, dict)}
+    return kind(**(value | spreads))

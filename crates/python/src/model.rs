@@ -1,0 +1,286 @@
+//! A model with its tokenizer, and the thread that runs its texts.
+
+use crate::errors::{OrRaise, exception};
+use crate::options::TextOptions;
+use crate::stream::Stream;
+use crate::tokenizer::{Of, PyTokenizer};
+use crate::worker::Worker;
+use crate::{fork, interruptible};
+use numpy::{PyArray1, PyArray3, PyArrayMethods};
+use offramp_engine::{ConfidenceExit, SchedulerOptions};
+use offramp_eval::{CalibrationOptions, calibrate};
+use offramp_model::{CacheFormat, Config, DraftHead, Format, Formats};
+use offramp_models::{TINYSTORIES_24, stories};
+use offramp_pipeline::{Carried, ChatTemplate, Json, Message, ModelSource, Pipeline, RenderOptions};
+use offramp_text::TokenStream;
+use pyo3::exceptions::PyValueError;
+use pyo3::{Bound, FromPyObject, PyErr, PyResult, Python, pyclass, pymethods};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// About this many tokens of text calibrate an agreement.
+const CALIBRATION_TOKENS: u64 = 8192;
+/// Agreements are rounded up to hundredths, so that there are few.
+const STEPS: f64 = 100.0;
+
+/// What `open` is told, as a dict.
+#[derive(Debug, FromPyObject)]
+#[pyo3(from_item_all)]
+struct OpenOptions {
+    dtype: Option<String>,
+    head_dtype: Option<String>,
+    kv_cache: String,
+    threads: Option<usize>,
+    /// Bytes of keys and values of all texts.
+    memory: u64,
+    /// Texts that run at a time.
+    max_texts: usize,
+}
+
+/// What all texts of a model share.
+pub(crate) struct Loaded {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) source: ModelSource,
+    template: Option<ChatTemplate>,
+    draft_head: Mutex<Option<Option<DraftHead>>>,
+    policies: Mutex<BTreeMap<u32, ConfidenceExit>>,
+}
+
+/// A language model that can be left early.
+#[pyclass(frozen, module = "offramp._offramp")]
+pub(crate) struct Model {
+    pub(crate) loaded: Loaded,
+    worker: Worker,
+}
+
+/// The model at a path, or the one that comes with offramp.
+pub(crate) fn source(path: Option<PathBuf>) -> PyResult<ModelSource> {
+    let model = TINYSTORIES_24;
+    let (name, config) = (model.name, model.config);
+    let carried = Carried { name, config, weights: model.weights, tokenizer: model.tokenizer };
+    path.map_or(Ok(ModelSource::Carried(carried)), |path| ModelSource::resolve(&path).or_raise())
+}
+
+/// A number format by its name.
+pub(crate) fn parsed<T: FromStr<Err: std::error::Error + 'static>>(name: &str) -> PyResult<T> {
+    name.parse().or_raise()
+}
+
+impl OpenOptions {
+    fn formats(&self) -> PyResult<Formats> {
+        let format = |name: &Option<String>| name.as_deref().map(parsed::<Format>).transpose();
+        Ok(Formats {
+            layers: format(&self.dtype)?,
+            head: format(&self.head_dtype)?,
+            kv_cache: parsed::<CacheFormat>(&self.kv_cache)?,
+        })
+    }
+
+    /// As many positions as the memory holds, and as are of use.
+    fn scheduler(&self, pipeline: &Pipeline) -> PyResult<SchedulerOptions> {
+        let (model, config) = (pipeline.model(), pipeline.model().config());
+        let position = model.kv_bytes_per_position(config.num_hidden_layers).max(1);
+        let of_use = self.max_texts.saturating_mul(config.context());
+        let positions = of_use.min(usize::try_from(self.memory / position).unwrap_or(usize::MAX));
+        if positions == 0 {
+            let memory = self.memory;
+            return Err(PyValueError::new_err(format!(
+                "memory is {memory} bytes, and the keys and values of one token take {position}: give more"
+            )));
+        }
+        Ok(SchedulerOptions { max_num_seqs: self.max_texts, ..SchedulerOptions::new(positions) })
+    }
+}
+
+impl Loaded {
+    /// The tokens that end an answer: the folder's, and the template's end of a turn.
+    pub(crate) fn chat_stop_tokens(&self) -> Vec<u32> {
+        let mut ends = self.pipeline.stop_tokens().to_vec();
+        let named = self.template.as_ref().and_then(|template| template.special_token("eos_token"));
+        let end = named.and_then(|name| self.pipeline.tokenizer().token_id(name));
+        ends.extend(end.filter(|id| !self.pipeline.stop_tokens().contains(id)));
+        ends
+    }
+
+    /// The head that drafts, made when the first text asks for drafts.
+    pub(crate) fn draft_head(&self) -> PyResult<Option<DraftHead>> {
+        let mut made = self.draft_head.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(head) = &*made {
+            return Ok(head.clone());
+        }
+        let model = self.pipeline.model();
+        let head = model.usual_draft_format().map(|format| model.draft_head(Some(format), None));
+        let head = head.transpose().or_raise()?;
+        *made = Some(head.clone());
+        Ok(head)
+    }
+
+    /// The policy that leaves early with this agreement, calibrated on stories.
+    pub(crate) fn policy(&self, py: Python<'_>, agreement: f64) -> PyResult<ConfidenceExit> {
+        if !(0.5..=1.0).contains(&agreement) {
+            return Err(PyValueError::new_err(format!(
+                "agreement is {agreement}: give a share between 0.5 and 1, such as 0.98"
+            )));
+        }
+        let step = (agreement * STEPS).ceil() as u32;
+        if let Some(known) = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(&step) {
+            return Ok(known.clone());
+        }
+        let policy = interruptible::run(py, |stop| {
+            let stream = carried_stories(&self.pipeline, CALIBRATION_TOKENS + 1)?;
+            let exits = vec![(2 * self.pipeline.model().config().num_hidden_layers / 3).max(1)];
+            let (agreement, max_tokens) = (f64::from(step) / STEPS, Some(CALIBRATION_TOKENS));
+            let options = CalibrationOptions { exits, agreement, context: None, max_tokens };
+            let found = calibrate(self.pipeline.model(), &stream, &options, &mut |_, _| stop.leave_if_stopped());
+            Ok::<_, offramp_eval::Error>(found?.policy())
+        })?;
+        let policy = policy.or_raise()?;
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(step, policy.clone());
+        Ok(policy)
+    }
+}
+
+/// About `max_tokens` of the stories that come with offramp.
+pub(crate) fn carried_stories(pipeline: &Pipeline, max_tokens: u64) -> offramp_text::Result<TokenStream> {
+    let stories = stories().map(|story| Ok(story.to_owned()));
+    TokenStream::from_stories(stories, Path::new("stories"), pipeline.tokenizer(), max_tokens)
+}
+
+#[pymethods]
+impl Model {
+    /// Loads a model folder or a run folder; without one, the model that comes with offramp.
+    #[staticmethod]
+    #[pyo3(signature = (path, options))]
+    fn open(py: Python<'_>, path: Option<PathBuf>, options: OpenOptions) -> PyResult<Self> {
+        fork::check()?;
+        if let Some(threads) = options.threads {
+            offramp_engine::set_threads(threads).or_raise()?;
+        }
+        let (source, formats) = (source(path)?, options.formats()?);
+        let template = match &source {
+            ModelSource::Folder(folder) => ChatTemplate::from_folder(folder).or_raise()?,
+            ModelSource::Carried(_) => None,
+        };
+        let pipeline = Arc::new(interruptible::run(py, |_| source.open(&formats))?.or_raise()?);
+        let scheduler = options.scheduler(&pipeline)?;
+        let worker = Worker::start(Arc::clone(&pipeline), scheduler)?.or_raise()?;
+        let (draft_head, policies) = (Mutex::default(), Mutex::default());
+        Ok(Self { loaded: Loaded { pipeline, source, template, draft_head, policies }, worker })
+    }
+
+    /// Begins a text.
+    fn start(&self, py: Python<'_>, prompt: Vec<u32>, options: TextOptions) -> PyResult<Stream> {
+        fork::check()?;
+        let request = options.request(py, &self.loaded, prompt)?;
+        Ok(Stream(self.worker.add(request, &options.stop)?))
+    }
+
+    /// Logits of every position at some exits, `[exits, tokens, vocab]`.
+    fn logits<'py>(
+        &self,
+        py: Python<'py>,
+        ids: Vec<u32>,
+        exits: Vec<usize>,
+    ) -> PyResult<Bound<'py, PyArray3<f32>>> {
+        let model = self.loaded.pipeline.model();
+        let shape = [exits.len(), ids.len(), model.config().vocab_size];
+        array(py, shape, |stop| {
+            offramp_engine::logits_at_exits(model, &ids, &exits, &mut |_| stop.leave_if_stopped())
+        })
+    }
+
+    /// The states of every position at every depth, `[layers + 1, tokens, hidden]`.
+    fn hidden_states<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyArray3<f32>>> {
+        let model = self.loaded.pipeline.model();
+        let shape = [model.config().num_hidden_layers + 1, ids.len(), model.config().hidden_size];
+        array(py, shape, |stop| offramp_engine::hidden_states(model, &ids, &mut |_| stop.leave_if_stopped()))
+    }
+
+    /// Token ids of a prompt.
+    fn encode(&self, text: &str) -> PyResult<Vec<u32>> {
+        self.loaded.pipeline.encode(text, Default::default()).or_raise()
+    }
+
+    /// The prompt of a conversation, whose messages are a list as JSON, through the model's chat template.
+    fn chat_prompt(&self, messages: &str) -> PyResult<Vec<u32>> {
+        let wrong = |reason: String| PyValueError::new_err(format!("messages: {reason}"));
+        let messages: Vec<Message> = serde_json::from_str(messages).map_err(|error| wrong(error.to_string()))?;
+        let messages = messages.into_iter().map(|message| message.normalized().map_err(wrong));
+        let messages = messages.collect::<PyResult<Vec<_>>>()?;
+        let missing = || match self.loaded.source.chat_template() {
+            Err(error) => exception(&error),
+            Ok(_) => PyValueError::new_err("the model's chat template appeared after it was loaded: load it again"),
+        };
+        let template = self.loaded.template.as_ref().ok_or_else(missing)?;
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+        let text = template.render(&messages, &options).or_raise()?;
+        self.loaded.pipeline.encode(&text, offramp_pipeline::PromptOptions::rendered()).or_raise()
+    }
+
+    /// The tokenizer.
+    #[getter]
+    fn tokenizer(&self) -> PyTokenizer {
+        PyTokenizer(Of::Model(Arc::clone(&self.loaded.pipeline)))
+    }
+
+    /// The model's `config.json` as offramp writes it.
+    #[getter]
+    fn config_json(&self) -> String {
+        self.loaded.pipeline.model().config().to_json()
+    }
+
+    #[getter]
+    fn num_hidden_layers(&self) -> usize {
+        self.loaded.pipeline.model().config().num_hidden_layers
+    }
+
+    /// Tokens of a text, its prompt among them.
+    #[getter]
+    fn context(&self) -> usize {
+        self.loaded.pipeline.model().config().context()
+    }
+
+    /// The formats of the layers, the head, and keys and values.
+    #[getter]
+    fn formats(&self) -> (Option<&'static str>, Option<&'static str>, &'static str) {
+        let Formats { layers, head, kv_cache } = self.loaded.pipeline.model().formats();
+        (layers.map(Format::name), head.map(Format::name), kv_cache.name())
+    }
+
+    /// Where it came from.
+    #[getter]
+    fn name(&self) -> String {
+        self.loaded.source.path().display().to_string()
+    }
+
+    /// Tokens that end a text.
+    #[getter]
+    fn stop_tokens(&self) -> Vec<u32> {
+        self.loaded.pipeline.stop_tokens().to_vec()
+    }
+
+    /// Whether `generation_config.json` says how tokens are chosen.
+    #[getter]
+    fn says_how_to_sample(&self) -> bool {
+        self.loaded.pipeline.says_how_to_sample()
+    }
+
+    /// The depths that a sweep and a table name where nobody does: each quarter.
+    #[getter]
+    fn quarters(&self) -> Vec<usize> {
+        Config::quarters(self.num_hidden_layers())
+    }
+}
+
+/// Computes an array, which takes the vector as it is.
+fn array<'py, E: std::error::Error + Send + 'static>(
+    py: Python<'py>,
+    shape: [usize; 3],
+    compute: impl FnOnce(&interruptible::Stop) -> Result<Vec<f32>, E> + Send,
+) -> PyResult<Bound<'py, PyArray3<f32>>> {
+    fork::check()?;
+    let values = interruptible::run(py, compute)?.or_raise()?;
+    PyArray1::from_vec(py, values).reshape(shape).map_err(PyErr::from)
+}

@@ -1,0 +1,78 @@
+//! The corpus of a run: the prepared folder that its recipe names, or one that is made of the stories that it
+//! names.
+
+use crate::error::{Error, Result};
+use crate::recipe::Recipe;
+use crate::run::find_corpus;
+use crate::{check_tokenizer, memory};
+use offramp_model::run_folder;
+use offramp_text::{PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, Tokenizer, TokenizerChoice};
+use std::path::{Path, PathBuf};
+
+/// The corpus of a run.
+#[derive(Debug)]
+pub struct RunCorpus {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Where the recipe says that it is, if it was found elsewhere.
+    pub moved_from: Option<PathBuf>,
+    /// What was prepared just now.
+    pub prepared: Option<PrepareSummary>,
+}
+
+/// Finds the corpus of the run in the folder `run`, and prepares it if the recipe names stories. That may
+/// take hours, so it checks first whatever can be checked. `progress` is called while it prepares.
+///
+/// # Errors
+/// If there is none, or it cannot be prepared; if its tokenizer or its size does not fit the recipe.
+pub fn corpus(
+    recipe: &Recipe,
+    run: &Path,
+    resume: bool,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<RunCorpus> {
+    let data = &recipe.data;
+    let of = |folder: PathBuf| RunCorpus { folder, moved_from: None, prepared: None };
+    let Some(train) = &data.train else {
+        let named = data.corpus.clone().ok_or_else(|| Error::NoData { path: recipe.path().to_owned() })?;
+        if !resume {
+            return Ok(of(named));
+        }
+        let found = find_corpus(&named, recipe.path(), run)?;
+        let moved_from = (found != named).then_some(named);
+        return Ok(RunCorpus { moved_from, ..of(found) });
+    };
+    let folder = run.join(run_folder::CORPUS);
+    if resume && PrepareSummary::read(&folder).is_ok() {
+        return Ok(of(folder));
+    }
+    let choice = match (data.tokenizer.as_deref(), data.vocab_size) {
+        (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
+        (name, _) => TokenizerChoice::named(name.unwrap_or("gpt2")),
+    };
+    check(recipe, &choice, resume)?;
+    let options = PrepareOptions {
+        train: train.0.clone(),
+        valid: data.valid.iter().cloned().collect(),
+        reading: Default::default(),
+        out: folder.clone(),
+        tokenizer: choice,
+        shard_tokens: SHARD_TOKENS,
+    };
+    let prepared = Some(offramp_text::prepare(&options, progress)?);
+    Ok(RunCorpus { prepared, ..of(folder) })
+}
+
+/// Checks what can be known before the corpus is prepared.
+fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> {
+    let tokenizer = match choice {
+        TokenizerChoice::Gpt2 => Some(Tokenizer::gpt2()?),
+        TokenizerChoice::File(path) => Some(Tokenizer::from_file(path)?),
+        TokenizerChoice::Train { .. } => None, // only its maximum size is known
+    };
+    if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !resume) {
+        check_tokenizer(recipe, tokenizer)?;
+    }
+    let vocabulary = tokenizer.map_or(1, |tokenizer| tokenizer.vocab_size());
+    memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)
+}
