@@ -211,12 +211,7 @@ impl Llama {
     ///
     /// # Panics
     /// If `rows` leaves the tokens in flight.
-    pub fn final_norm<'s>(
-        &self,
-        hidden: &Hidden,
-        rows: Range<usize>,
-        scratch: &'s mut Scratch,
-    ) -> &'s [f32] {
+    pub fn final_norm<'s>(&self, hidden: &Hidden, rows: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
         self.norm_rows(hidden, rows, scratch);
         &scratch.normed
     }

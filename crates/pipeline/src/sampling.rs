@@ -151,8 +151,10 @@ mod tests {
     #[test]
     fn do_sample_decides_as_in_transformers() {
         let nothing = UserSampling::default();
-        let (drawn, greedy) =
-            (UserSampling { do_sample: Some(true), ..nothing }, UserSampling { do_sample: Some(false), ..nothing });
+        let (drawn, greedy) = (
+            UserSampling { do_sample: Some(true), ..nothing },
+            UserSampling { do_sample: Some(false), ..nothing },
+        );
         let says = ", as generation_config.json says";
         assert_eq!(sampling(drawn, "{}"), "temperature 1, top-k 50");
         assert_eq!(sampling(drawn, r#"{"temperature": 0.7}"#), format!("temperature 0.7, top-k 50{says}"));

@@ -6,7 +6,9 @@ use crate::recipe::Recipe;
 use crate::run::find_corpus;
 use crate::{check_tokenizer, memory};
 use offramp_model::run_folder;
-use offramp_text::{PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, Tokenizer, TokenizerChoice};
+use offramp_text::{
+    PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, Tokenizer, TokenizerChoice,
+};
 use std::path::{Path, PathBuf};
 
 /// The corpus of a run.
