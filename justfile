@@ -79,3 +79,7 @@ clients *OPTIONS: build
 # The server under load (bench/serve/README.md): same_text, cancel, memory, health, speculation
 load NAME *OPTIONS: build
     python3 bench/serve/{{ NAME }}.py --offramp target/release/offramp {{ OPTIONS }}
+
+# The Python wheel, target/wheels/release, tested in an environment of its own (docs/python.md)
+wheel:
+    crates/python/test --release

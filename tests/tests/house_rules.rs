@@ -112,16 +112,22 @@ fn import_violations(plan: &[Room], manifests: &[Room]) -> Vec<String> {
     violations
 }
 
-#[test]
-fn rooms_use_only_what_their_row_in_architecture_names() {
+/// The rooms of a workspace.
+fn rooms_of(manifest: &str) -> Vec<Room> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path", manifest])
         .current_dir(root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let manifests = manifests(&serde_json::from_slice(&output.stdout).unwrap());
-    assert!(manifests.len() >= 7, "the workspace has its rooms");
+    manifests(&serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn rooms_use_only_what_their_row_in_architecture_names() {
+    // The Python package is a workspace of its own.
+    let manifests: Vec<Room> = ["Cargo.toml", "crates/python/Cargo.toml"].into_iter().flat_map(rooms_of).collect();
+    assert!(manifests.len() >= 8, "the workspace has its rooms");
     assert_none(import_violations(&plan(&read("ARCHITECTURE.md")), &manifests));
 }
 

@@ -2,7 +2,7 @@
 
 use crate::errors::OrRaise;
 use crate::model::Loaded;
-use offramp_engine::{ConfidenceExit, Draft, GenerateOptions, Request, Sampler, Speculate, Speculation};
+use offramp_engine::{ConfidenceExit, Constraint, Draft, GenerateOptions, Request, Sampler, Speculate, Speculation};
 use offramp_pipeline::UserSampling;
 use pyo3::exceptions::PyValueError;
 use pyo3::{FromPyObject, PyResult, Python};
@@ -29,6 +29,8 @@ pub(crate) struct TextOptions {
     logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
     ignore_eos: bool,
+    /// The only token that may be chosen, of a text that is scored.
+    only: Option<u32>,
     /// Whether the template's end of a turn ends the text, too.
     chat: bool,
 }
@@ -70,6 +72,7 @@ impl TextOptions {
             stop_tokens,
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
+            constraint: self.only.map(|token| Box::new(Only(token)) as Box<dyn Constraint>),
             ..loaded.pipeline.generate_options(self.max_new_tokens, sampling.options)
         })
     }
@@ -97,5 +100,22 @@ impl TextOptions {
             None | Some(1.0) => Ok(None),
             Some(agreement) => loaded.policy(py, agreement).map(Some),
         }
+    }
+}
+
+/// Allows one token. So the last token of a text is scored without being run, and a text of one token more
+/// than the context can be scored.
+#[derive(Debug)]
+struct Only(u32);
+
+impl Constraint for Only {
+    fn allow(&mut self, _: &[u32], allowed: &mut [u32]) {
+        if let Some(word) = allowed.get_mut(self.0 as usize / 32) {
+            *word |= 1 << (self.0 % 32);
+        }
+    }
+
+    fn duplicate(&self) -> Box<dyn Constraint> {
+        Box::new(Self(self.0))
     }
 }

@@ -17,7 +17,7 @@ import os
 from . import _offramp
 from ._offramp import __version__, kernels, threads
 from .auto import AutoModelForCausalLM, demo
-from .generation import GeneratedText, Statistics, StreamItem, TextOptions
+from .generation import GeneratedText, Statistics, StreamItem, TextOptions, TokenScore
 from .measures import (
     ExitScore,
     ExitSpeed,
@@ -53,6 +53,7 @@ __all__ = [
     "SweepReport",
     "Table",
     "TextOptions",
+    "TokenScore",
     "Tokenizer",
     "TrainSummary",
     "__version__",

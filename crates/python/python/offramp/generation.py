@@ -111,6 +111,17 @@ class StreamItem:
 
 
 @dataclass(frozen=True)
+class TokenScore:
+    """How likely a token of a given text is."""
+
+    token_id: int
+    logprob: float
+    """In nats."""
+    is_greedy: bool
+    """Whether it is the most likely token in its place."""
+
+
+@dataclass(frozen=True)
 class GeneratedText:
     """A text, and how it came about. As a string it is prompt and text."""
 
@@ -170,6 +181,7 @@ def engine_options(asked: TextOptions, model: EngineDefaults, caller: str) -> di
         "logprobs": whole(asked, "logprobs", None, 0),
         "prompt_logprobs": None,
         "ignore_eos": bool(asked.get("ignore_eos", False)),
+        "only": None,
         "chat": False,
     }
 

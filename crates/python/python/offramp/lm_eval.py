@@ -12,6 +12,7 @@ lm-eval 0.4.13 finds models by import alone, so somebody has to import this modu
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from lm_eval import utils
@@ -20,9 +21,9 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from .auto import AutoModelForCausalLM
-from .generation import TextOptions
+from .generation import StreamItem, TextOptions
 
-Request = tuple[tuple[str, str], list[int], list[int]]
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 
 @register_model("offramp")
@@ -104,8 +105,8 @@ class OfframpLM(TemplateLM):
         # A prompt is cut on the left, as transformers' backend does.
         rows = [(context + continuation)[-(self.max_length + 1) :] for _, context, continuation in requests]
         found: list[tuple[float, bool]] = []
-        for (pair, _, continuation), tokens in zip(requests, self.model.token_logprobs(rows)):
-            last = tokens[len(tokens) - len(continuation) :]
+        for (pair, _, continuation), scores in zip(requests, self.model.token_scores(rows)):
+            last = scores[len(scores) - len(continuation) :]
             answer = (sum(one.logprob for one in last), all(one.is_greedy for one in last))
             found.append(answer)
             if pair is not None:
@@ -123,33 +124,33 @@ class OfframpLM(TemplateLM):
                 context_len=1,
             )
             pairs = [utils.make_disjoint_window(window) for window in rolling]
-            windows += [(("", ""), context, continuation) for context, continuation in pairs]
+            windows += [(None, context, continuation) for context, continuation in pairs]
             counts.append(len(pairs))
-        scores = iter(self._loglikelihood_tokens([(None, *window[1:]) for window in windows]))  # type: ignore[misc]
+        scores = iter(self._loglikelihood_tokens(windows))
         return [sum(next(scores)[0] for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        streams = [self._begin(*request.args) for request in requests]
         texts: list[str] = []
-        for prompt, asked in (request.args for request in requests):
-            keywords = normalize_gen_kwargs(dict(asked), self.max_gen_toks)
-            until = handle_stop_sequences(keywords.get("until"), eos=None)
-            most = int(keywords["max_gen_toks"])
-            room = self.max_length - most
-            if room < 1:
-                raise ValueError(f"max_gen_toks is {most}, and the context holds {self.max_length}: ask for fewer")
-            options: TextOptions = {"max_new_tokens": most, "stop": [stop for stop in until if stop]}
-            options |= {"do_sample": bool(keywords.get("do_sample", False))}
-            if options["do_sample"]:
-                options |= {key: keywords[key] for key in ("temperature", "top_p", "top_k") if key in keywords}  # type: ignore[misc]
-            texts.append((self.tok_encode(prompt)[-room:], options, (prompt, asked)))  # type: ignore[arg-type]
-        return [
-            self._remembered(arguments, text)
-            for arguments, text in self.model.texts_of((ids, options, arguments) for ids, options, arguments in texts)  # type: ignore[misc]
-        ]
+        for request, stream in zip(requests, streams):
+            text = "".join(item.text for item in stream)
+            self.cache_hook.add_partial("generate_until", request.args, text)
+            texts.append(text)
+        return texts
 
-    def _remembered(self, arguments: tuple[str, Any], text: str) -> str:
-        self.cache_hook.add_partial("generate_until", arguments, text)
-        return text
+    def _begin(self, prompt: str, asked: dict[str, Any]) -> Iterator[StreamItem]:
+        keywords = normalize_gen_kwargs(dict(asked), self.max_gen_toks)
+        most = int(keywords["max_gen_toks"])
+        room = self.max_length - most
+        if room < 1:
+            raise ValueError(f"max_gen_toks is {most}, and the context holds {self.max_length}: ask for fewer")
+        options: TextOptions = {"max_new_tokens": most, "do_sample": bool(keywords.get("do_sample", False))}
+        options["stop"] = [stop for stop in handle_stop_sequences(keywords.get("until"), eos=None) if stop]
+        if options["do_sample"]:
+            for key in ("temperature", "top_p", "top_k", "repetition_penalty"):
+                if key in keywords:
+                    options[key] = keywords[key]  # type: ignore[literal-required]
+        return self.model.stream_generate(self.tok_encode(prompt)[-room:], **options)
 
 
 def main() -> None:

@@ -173,7 +173,7 @@ def evaluate(
     >>> [score.exit_layer for score in scores], scores[0].perplexity > scores[1].perplexity
     ([12, 24], True)
     """
-    found = _offramp.evaluate(model._core, paths(data), list(exits), context, max_tokens)
+    found = _offramp.evaluate(model.core, paths(data), list(exits), context, max_tokens)
     return Table([made(ExitScore, row) for row in json.loads(found)], SCORES)
 
 
@@ -192,14 +192,14 @@ def benchmark(
     The model is loaded once more for it. Without `exits`, each quarter of the depth is measured.
     """
     options = {
-        "exits": list(exits) or model._core.quarters,
+        "exits": list(exits) or model.core.quarters,
         "prompt_tokens": positive("prompt_tokens", prompt_tokens),
         "new_tokens": positive("new_tokens", new_tokens),
         "runs": positive("runs", runs),
         "dtype": format_name(dtype),
         "head_dtype": format_name(head_dtype),
     }
-    found = json.loads(_offramp.benchmark(model._core, options))
+    found = json.loads(_offramp.benchmark(model.core, options))
     return SpeedReport(
         exits=Table([made(ExitSpeed, row) for row in found["exits"]], SPEEDS),
         kernels=found["kernels"],
@@ -220,7 +220,7 @@ def sweep(
 ) -> SweepReport:
     """Speculation at exits and draft lengths, as `offramp sweep` measures it."""
     options = {"exits": list(exits), "lengths": list(lengths), "new_tokens": new_tokens, "runs": positive("runs", runs)}
-    found = json.loads(_offramp.sweep(model._core, paths(data), options))
+    found = json.loads(_offramp.sweep(model.core, paths(data), options))
     points = [made(SweepPoint, row) for row in found["points"]]
     return SweepReport(
         points=Table(points, POINTS),

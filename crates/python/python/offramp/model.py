@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from . import _offramp
 from .generation import EngineDefaults, GeneratedText, StreamItem, TextOptions, engine_options
 from .ids import as_ids, in_rows, is_one
-from .texts import continue_ids, read, steps
+from .texts import continue_ids, read, scores, steps
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -36,37 +35,37 @@ class CausalLM:
     """
 
     def __init__(self, core: _offramp.Model) -> None:
-        self._core = core
+        self.core = core
+        """The Rust object behind it: not for users."""
         self._exit_layer = core.num_hidden_layers
-        self._lock = threading.Lock()
         self.tokenizer = Tokenizer(core.tokenizer)
         self.config: Any = SimpleNamespace(**json.loads(core.config_json))
         """The keys of `config.json`, as attributes."""
 
     def __repr__(self) -> str:
-        layers, head, cache = self._core.formats
+        layers, head, cache = self.core.formats
         depth = f"exit_layer={self.exit_layer} of {self.num_hidden_layers}"
         return f"CausalLM({self.name!r}, {depth}, dtype={layers}, head_dtype={head}, kv_cache={cache})"
 
     @property
     def name(self) -> str:
         """Its folder, or the name of the model that comes with offramp."""
-        return self._core.name
+        return self.core.name
 
     @property
     def num_hidden_layers(self) -> int:
         """The full depth."""
-        return self._core.num_hidden_layers
+        return self.core.num_hidden_layers
 
     @property
     def context(self) -> int:
         """The most tokens of a text, its prompt among them."""
-        return self._core.context
+        return self.core.context
 
     @property
     def dtype(self) -> str | None:
         """The number format of the layers' weights."""
-        return self._core.formats[0]
+        return self.core.formats[0]
 
     @property
     def exit_layer(self) -> int:
@@ -93,7 +92,9 @@ class CausalLM:
     # --- Texts --------------------------------------------------------------------------------------------
 
     @overload
-    def generate(self, inputs: str, *, streamer: Streamer | None = None, **options: Unpack[TextOptions]) -> GeneratedText: ...
+    def generate(
+        self, inputs: str, *, streamer: Streamer | None = None, **options: Unpack[TextOptions]
+    ) -> GeneratedText: ...
     @overload
     def generate(self, inputs: list[str], **options: Unpack[TextOptions]) -> list[GeneratedText]: ...
     @overload
@@ -166,8 +167,8 @@ class CausalLM:
         >>> [item.text for item in items], items[-1].finish_reason
         ([',', ' there', ' was', ''], 'length')
         """
-        ids = self._core.encode(prompt) if isinstance(prompt, str) else as_ids(prompt)
-        stream = self._core.start(ids, self._options(options, "stream_generate"))
+        ids = self.core.encode(prompt) if isinstance(prompt, str) else as_ids(prompt)
+        stream = self.core.start(ids, self.engine_options(options, "stream_generate"))
         return steps(stream)
 
     def chat(self, messages: str | Sequence[Mapping[str, Any]], **options: Unpack[TextOptions]) -> GeneratedText:
@@ -181,15 +182,15 @@ class CausalLM:
             ValueError: If the model has no chat template, or it refuses the messages.
         """
         listed = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        ids = self._core.chat_prompt(json.dumps(listed))
-        asked = self._options(options, "chat") | {"chat": True}
-        return read(self._core.start(ids, asked), "", self.num_hidden_layers)
+        ids = self.core.chat_prompt(json.dumps(listed))
+        asked = self.engine_options(options, "chat") | {"chat": True}
+        return read(self.core.start(ids, asked), "", self.num_hidden_layers)
 
     def _texts(self, prompts: list[str], options: TextOptions, streamer: Streamer | None) -> list[GeneratedText]:
-        asked = self._options(options, "generate")
-        encoded = [self._core.encode(prompt) for prompt in prompts]
+        asked = self.engine_options(options, "generate")
+        encoded = [self.core.encode(prompt) for prompt in prompts]
         # All begin before the first is read: they run together.
-        streams = [self._core.start(ids, asked) for ids in encoded]
+        streams = [self.core.start(ids, asked) for ids in encoded]
         if streamer is not None:
             streamer.put(np.array([encoded[0]]))
         found = [read(one, prompt, self.num_hidden_layers, streamer) for one, prompt in zip(streams, prompts)]
@@ -197,10 +198,35 @@ class CausalLM:
             streamer.end()
         return found
 
-    def _options(self, options: TextOptions, caller: str) -> dict[str, object]:
+    def engine_options(self, options: TextOptions, caller: str) -> dict[str, object]:
+        """What the engine is told. Not for users."""
         speculates = self.num_hidden_layers > 1
-        defaults = EngineDefaults(self._exit_layer, self._core.says_how_to_sample, speculates)
+        defaults = EngineDefaults(self._exit_layer, self.core.says_how_to_sample, speculates)
         return engine_options(options, defaults, caller)
+
+    def token_scores(self, inputs: Any, *, exit_layer: int | None = None) -> Any:
+        """How likely the tokens of given texts are, without their first. Several texts run together.
+
+        Args:
+            inputs: A text, or its token ids: of at most one more than the context holds. Or a list of them.
+            exit_layer: Layers that run, instead of those of `set_exit_layer`.
+
+        Returns:
+            A list of `TokenScore`; for several texts a list of such lists.
+
+        >>> model = AutoModelForCausalLM.from_pretrained()
+        >>> scores = model.token_scores("Once upon a time")
+        >>> len(scores), scores[-1].is_greedy, round(scores[-1].logprob, 2)
+        (3, True, -0.0)
+        """
+        single = isinstance(inputs, str) or (is_one(inputs) and not (len(inputs) and isinstance(inputs[0], str)))
+        rows = [self._ids(one) for one in ([inputs] if single else inputs)]
+        asked: TextOptions = {"max_new_tokens": 1, "do_sample": False, "logprobs": 1, "ignore_eos": True}
+        asked["speculate"] = "off"
+        if exit_layer is not None:
+            asked["exit_layer"] = exit_layer
+        found = scores(self.core, rows, self.engine_options(asked, "token_scores"))
+        return found[0] if single else found
 
     # --- Numbers ------------------------------------------------------------------------------------------
 
@@ -216,9 +242,9 @@ class CausalLM:
 
         >>> model = AutoModelForCausalLM.from_pretrained()
         >>> model.logits([0, 12, 5], exits=[6, 12, 24]).shape
-        (3, 3, 2048)
+        (3, 3, 3264)
         """
-        found = self._core.logits(self._ids(ids), [self._exit_layer] if exits is None else as_ids(exits))
+        found = self.core.logits(self._ids(ids), [self._exit_layer] if exits is None else as_ids(exits))
         return found[0] if exits is None else found
 
     def hidden_states(self, ids: Any) -> NDArray[np.float32]:
@@ -231,11 +257,11 @@ class CausalLM:
             `[layers + 1, tokens, hidden]`: after the embedding, after each layer, and the last one after the
             final norm.
         """
-        return self._core.hidden_states(self._ids(ids))
+        return self.core.hidden_states(self._ids(ids))
 
     def _ids(self, ids: Any) -> list[int]:
         if isinstance(ids, str):
-            return self._core.encode(ids)
+            return self.core.encode(ids)
         if is_one(ids):
             return as_ids(ids)
         rows = in_rows(ids)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _offramp
-from .generation import GeneratedText, Statistics, StreamItem, TextOptions, whole
+from .generation import GeneratedText, Statistics, StreamItem, TextOptions, TokenScore, whole
 from .ids import as_ids, in_rows, is_one
 
 if TYPE_CHECKING:
@@ -77,6 +77,31 @@ def read(
     )
 
 
+def scores(core: _offramp.Model, rows: list[list[int]], asked: dict[str, object]) -> list[list[TokenScore]]:
+    """Scores of all tokens but the first: the last one is not run, only its logits are read."""
+    streams = []
+    for row in rows:
+        if len(row) < 2:
+            streams.append(None)
+            continue
+        only = {"only": row[-1], "prompt_logprobs": 1 if len(row) > 2 else None}
+        streams.append(core.start(row[:-1], asked | only))
+    return [score(stream, row) if stream else [] for stream, row in zip(streams, rows)]
+
+
+def score(stream: _offramp.Stream, row: list[int]) -> list[TokenScore]:
+    found: list[dict[str, Any]] = []
+    end = None
+    while end is None:
+        step = stream.next()
+        found += step["prompt_logprobs"]
+        found += [token["logprobs"] for token in step["tokens"]]
+        end = step["end"]
+    return [
+        TokenScore(token, one["logprob"], one["top"][0][0] == token) for token, one in zip(row[1:], found, strict=True)
+    ]
+
+
 def continue_ids(
     model: CausalLM, given: Any, arrays: dict[str, Any], options: TextOptions, streamer: Streamer | None
 ) -> Any:
@@ -88,11 +113,11 @@ def continue_ids(
     copies = whole(arrays, "copies", 1, 1)
     if streamer is not None and len(prompts) * copies != 1:
         raise ValueError("a streamer hears one text: give a single prompt")
-    asked = model._options(options, "generate")
+    asked = model.engine_options(options, "generate")
     seed = asked["seed"]
     assert isinstance(seed, int)
     streams = [
-        model._core.start(prompt, asked | {"seed": (seed + copy) % 2**64})
+        model.core.start(prompt, asked | {"seed": (seed + copy) % 2**64})
         for prompt in prompts
         for copy in range(copies)
     ]
