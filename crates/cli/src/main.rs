@@ -21,7 +21,6 @@ mod interrupt;
 mod live;
 mod output;
 mod pace;
-mod plot;
 mod prepare;
 mod profile;
 mod progress;

@@ -5,7 +5,7 @@ mod describe;
 use crate::output;
 use crate::progress::counted;
 use crate::speculate;
-use crate::{formats, plot, shape, source, stories};
+use crate::{formats, shape, source, stories};
 use anyhow::{Context, Result};
 use offramp_engine::{Adaptive, SamplingOptions};
 use offramp_eval::{Agreeing, AgreeingOptions, SweepOptions, SweepReport, Texts, agreeing, openings};
@@ -130,7 +130,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     drop(progress);
     if let Some(file) = &arguments.out {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let svg = plot::heat::svg(&report, &name)?;
+        let svg = offramp_eval::plot::heat::svg(&report, &name)?;
         offramp_model::checkpoint::write_atomically(file, |out| out.write_all(svg.as_bytes()))
             .context("the heat map")?;
     }

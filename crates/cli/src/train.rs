@@ -6,7 +6,7 @@ use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
 use crate::progress::ProgressBar;
 use crate::signals::{self, EndsGently};
-use crate::{eval, output, plot, prepare, profile};
+use crate::{eval, output, prepare, profile};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         }
     }
     let peak_memory = peak_memory();
-    let report = plot::write(&job.folder)?;
+    let report = offramp_eval::plot::write(&job.folder)?;
     if let Some(report) = &report {
         let memory = peak_memory.map_or(String::new(), |peak| format!("; peak memory {}", bytes(peak)));
         note(&format!("{}\n{}{memory}", stability(report), speed(report)));
@@ -132,7 +132,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
 
 /// Draws the curves of an existing run.
 fn replot(folder: &Path, json: bool) -> Result<()> {
-    let report = plot::write(folder)?
+    let report = offramp_eval::plot::write(folder)?
         .with_context(|| format!("the journal in {} has no step yet: train first", folder.display()))?;
     note(&folder.join(run_folder::CURVES).display().to_string());
     match json {

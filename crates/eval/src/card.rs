@@ -3,6 +3,7 @@
 //! A [`Card`] holds what was found. A missing value is `None`, and the card then names the command that
 //! measures it. The card is Markdown after a front matter for the Hugging Face Hub.
 
+mod folder;
 mod front_matter;
 mod measured;
 mod prose;
@@ -10,6 +11,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use folder::{CardFolder, CardWords};
 pub use measured::{ExitSpeedFigures, Measured, Scores, SpeedFigures};
 
 use crate::TrainingReport;

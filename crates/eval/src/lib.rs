@@ -10,6 +10,7 @@ mod memory;
 pub mod number;
 mod others;
 mod perplexity;
+pub mod plot;
 mod smoothed;
 mod speculation;
 mod speed;
@@ -83,6 +84,9 @@ pub enum Error {
         "an agreement of {0}: it must be above 0 and at most 1, the share of tokens that are to stay the same"
     )]
     Agreement(f64),
+    /// Something that cannot be drawn or written down.
+    #[error("{0}")]
+    Drawing(String),
     /// Invalid options.
     #[error("{0}")]
     Options(String),

@@ -1,4 +1,4 @@
-//! The Python package `offramp`, as far as it is Rust: `offramp._offramp`. The Python layer beside it gives
+//! The Python package `offramp`, as far as it is Rust: `offramp.native`. The Python layer beside it gives
 //! everything its names, its defaults and its documentation.
 
 mod errors;
@@ -16,11 +16,11 @@ use pyo3::prelude::*;
 
 /// offramp's core.
 #[pymodule(gil_used = false)]
-mod _offramp {
+mod native {
     #[pymodule_export]
     use crate::fork::forked;
     #[pymodule_export]
-    use crate::measures::{benchmark, evaluate, quantize, sweep};
+    use crate::measures::{benchmark, card, evaluate, quantize, sweep};
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

@@ -4,10 +4,11 @@ use crate::errors::OrRaise;
 use crate::model::{Model, carried_stories, parsed};
 use crate::{fork, interruptible};
 use offramp_engine::{Adaptive, SamplingOptions};
+use offramp_eval::card::{CardFolder, CardWords, Facts, Measured, Scores};
 use offramp_eval::{PerplexityOptions, SpeedOptions, SweepOptions, openings};
 use offramp_model::checkpoint::{self, Quantized};
 use offramp_model::{CacheFormat, Formats};
-use offramp_pipeline::Pipeline;
+use offramp_pipeline::{ModelSource, Pipeline};
 use offramp_text::{CorpusOptions, TokenStream};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::{FromPyObject, PyResult, Python, pyfunction};
@@ -130,6 +131,56 @@ pub(crate) fn quantize(
     json(&serde_json::json!({
         "out": out, "layers": layers, "head": head, "bytes_before": bytes_before, "bytes_after": bytes_after,
     }))
+}
+
+/// The options of a card, as a dict.
+#[derive(Debug, FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct CardOptions {
+    data: Vec<PathBuf>,
+    untouched: Vec<PathBuf>,
+    run: Option<PathBuf>,
+    runs: usize,
+    exits: Vec<usize>,
+    name: Option<String>,
+    place: Option<String>,
+    license: Option<String>,
+    dataset: Option<String>,
+    language: Option<String>,
+    overwrite: bool,
+}
+
+/// Measures a model folder and writes its card; where the card is, and its numbers.
+#[pyfunction]
+pub(crate) fn card(py: Python<'_>, path: PathBuf, options: CardOptions) -> PyResult<String> {
+    fork::check()?;
+    let CardOptions { data, untouched, run, runs, exits, name, place, license, dataset, language, overwrite } = options;
+    let words = CardWords { name, place, facts: Facts { license, dataset, language }, exits };
+    let found = interruptible::run(py, |stop| {
+        let folder = CardFolder::open(&path, run.as_deref(), overwrite)?;
+        let pipeline = ModelSource::Folder(folder.path().to_owned()).open(&Formats::default())?;
+        let score = |data: &[PathBuf], exits: Vec<usize>| -> offramp_eval::Result<Option<Scores>> {
+            if data.is_empty() {
+                return Ok(None);
+            }
+            let stream = stream(&pipeline, data, u64::MAX)?;
+            let options = PerplexityOptions { exits, ..PerplexityOptions::default() };
+            let exits = offramp_eval::evaluate(&pipeline, &stream, &options, &mut |_, _| stop.leave_if_stopped())?;
+            Ok(Some(Scores { data: Scores::name(data), exits }))
+        };
+        let measured = Measured {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            validation: score(&data, Vec::new())?,
+            untouched: score(&untouched, vec![folder.config().num_hidden_layers])?,
+            speed: match runs {
+                0 => None,
+                runs => Some(folder.time(runs, &mut |_, _| stop.leave_if_stopped())?),
+            },
+        };
+        let (card, _) = folder.write(&words, &measured)?;
+        Ok::<_, offramp_eval::Error>(serde_json::json!({ "card": card, "measured": measured }))
+    })?;
+    json(&found.or_raise()?)
 }
 
 /// The text of files, or the stories that come with offramp.

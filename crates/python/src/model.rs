@@ -11,7 +11,7 @@ use offramp_engine::{ConfidenceExit, SchedulerOptions};
 use offramp_eval::{CalibrationOptions, calibrate};
 use offramp_model::{CacheFormat, Config, DraftHead, Format, Formats};
 use offramp_models::{TINYSTORIES_24, stories};
-use offramp_pipeline::{Carried, ChatTemplate, Json, Message, ModelSource, Pipeline, RenderOptions};
+use offramp_pipeline::{Carried, ChatTemplate, Message, ModelSource, Pipeline, RenderOptions};
 use offramp_text::TokenStream;
 use pyo3::exceptions::PyValueError;
 use pyo3::{Bound, FromPyObject, PyErr, PyResult, Python, pyclass, pymethods};
@@ -49,7 +49,7 @@ pub(crate) struct Loaded {
 }
 
 /// A language model that can be left early.
-#[pyclass(frozen, module = "offramp._offramp")]
+#[pyclass(frozen, module = "offramp.native")]
 pub(crate) struct Model {
     pub(crate) loaded: Loaded,
     worker: Worker,

@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyDictMethods};
 use pyo3::{Bound, IntoPyObject, PyResult, Python, pyclass, pymethods};
 
 /// A text under way. Dropping it stops it.
-#[pyclass(frozen, module = "offramp._offramp")]
+#[pyclass(frozen, module = "offramp.native")]
 pub(crate) struct Stream(pub(crate) Listener);
 
 /// What a step brought.

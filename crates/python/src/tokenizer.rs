@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Strings to token ids and back, as the folder's `tokenizer.json` says.
-#[pyclass(frozen, name = "Tokenizer", module = "offramp._offramp")]
+#[pyclass(frozen, name = "Tokenizer", module = "offramp.native")]
 pub(crate) struct PyTokenizer(pub(crate) Of);
 
 /// Whose it is.

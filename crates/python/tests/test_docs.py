@@ -15,7 +15,7 @@ PAGES = ["docs/python.md", "crates/python/README.md"]
 MODULES = [
     name
     for _, name, _ in pkgutil.iter_modules(offramp.__path__, "offramp.")
-    if name not in ("offramp._offramp", "offramp.lm_eval")
+    if name not in ("offramp.native", "offramp.lm_eval")
 ]
 
 

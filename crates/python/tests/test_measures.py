@@ -75,3 +75,18 @@ def test_quantized_folders_load(fixture_folder, tmp_path):
     assert np.abs(model.logits([1, 2, 3]) - whole.logits([1, 2, 3])).max() < 0.2
     with pytest.raises(FileExistsError):
         offramp.quantize(folder, tmp_path / "int8", to="int8")
+
+
+def test_a_card_has_what_was_measured(fixture_folder):
+    folder = fixture_folder("gqa-untied")
+    text = folder.parent / "text.txt"
+    text.write_text(" ".join(f"t{index % 20}" for index in range(200)))
+    found = offramp.card(folder, data=text, runs=0, license="mit", name="Tiny")
+    page = (folder / "README.md").read_text()
+    assert found.card == str(folder / "README.md") and 'license: "mit"' in page and "# Tiny" in page
+    scores = found.measured["validation"]["exits"]
+    assert [one["exit_layer"] for one in scores] == list(range(1, len(scores) + 1))
+    assert f"{scores[-1]['perplexity']:.2f}" in page
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match="overwrite"):
+        offramp.card(folder, runs=0)

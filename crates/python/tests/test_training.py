@@ -34,6 +34,7 @@ def recipe(steps=6, **training):
             "max_position_embeddings": 64,
         },
         "training": {"steps": steps, "batch_size": 2, "accumulation": 1, "sequence_length": 32, "seed": 1} | training,
+        "schedule": {"warmup_steps": 2},
         "validation": {"every": 3, "max_tokens": 200},
         "checkpoint": {"every": 3, "keep": 2},
     }

@@ -29,7 +29,11 @@ model.generate("Once", flavour=1)  # WRONG
 
 
 def checked(checker: list[str], path: Path) -> str:
-    return subprocess.run([sys.executable, "-m", *checker, str(path)], capture_output=True, text=True).stdout
+    words = [sys.executable, "-m", *checker, *(["--pythonpath", sys.executable] if checker == ["pyright"] else [])]
+    ran = subprocess.run([*words, str(path)], capture_output=True, text=True, cwd=path.parent)
+    if "error" not in ran.stdout and ran.returncode not in (0, 1):
+        pytest.skip(f"{checker[0]} does not run here: {ran.stderr[-200:]}")
+    return ran.stdout
 
 
 @pytest.mark.parametrize("checker", [["mypy", "--strict"], ["pyright"]], ids=["mypy", "pyright"])
@@ -43,6 +47,7 @@ def test_types(checker, tmp_path):
         # lm_eval has no types, and need not be there.
         if path.name != "lm_eval.py":
             (sources / path.name).write_text(path.read_text())
+    (sources / "native.so").touch()  # the stub is of something
     said = checked(checker, sources)
     assert "error" not in said.replace("0 errors", ""), said
     user = tmp_path / "user.py"
@@ -50,4 +55,5 @@ def test_types(checker, tmp_path):
     said = checked(checker, user)
     lines = [number for number, line in enumerate(USER.splitlines(), 1) if "WRONG" in line]
     assert all(f"user.py:{number}" in said for number in lines), said
-    assert said.count("error:") == len(lines), said
+    wrong = {line.split(":")[1] for line in said.splitlines() if "error:" in line.replace("- error", "error:")}
+    assert wrong == {str(number) for number in lines}, said

@@ -3,6 +3,7 @@
 use crate::{ExitScore, SpeedReport, Spread};
 use offramp_model::Formats;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// All measurements of a card.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -81,6 +82,12 @@ impl Measured {
 }
 
 impl Scores {
+    /// The name of some files of data: their names.
+    pub fn name(data: &[PathBuf]) -> String {
+        let names = data.iter().map(|path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     /// The score of an exit, if it was measured.
     pub fn at(&self, exit_layer: usize) -> Option<&ExitScore> {
         self.exits.iter().find(|exit| exit.exit_layer == exit_layer)

@@ -14,11 +14,12 @@ a model, `quantize` writes it in fewer bits.
 
 import os
 
-from . import _offramp
-from ._offramp import __version__, kernels, threads
+from . import native
+from .native import __version__, kernels, threads
 from .auto import AutoModelForCausalLM, demo
 from .generation import GeneratedText, Statistics, StreamItem, TextOptions, TokenScore
 from .measures import (
+    Card,
     ExitScore,
     ExitSpeed,
     Quantized,
@@ -27,6 +28,7 @@ from .measures import (
     SweepPoint,
     SweepReport,
     benchmark,
+    card,
     evaluate,
     quantize,
     sweep,
@@ -39,6 +41,7 @@ from .training import TrainSummary, train
 __all__ = [
     "AutoModelForCausalLM",
     "AutoTokenizer",
+    "Card",
     "CausalLM",
     "Encoding",
     "ExitScore",
@@ -58,6 +61,7 @@ __all__ = [
     "TrainSummary",
     "__version__",
     "benchmark",
+    "card",
     "demo",
     "evaluate",
     "kernels",
@@ -68,4 +72,4 @@ __all__ = [
 ]
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_offramp.forked)
+    os.register_at_fork(after_in_child=native.forked)

@@ -6,12 +6,12 @@ import re
 from os import PathLike
 from typing import Any
 
-from . import _offramp
+from . import native
 from .generation import GeneratedText
 from .model import CausalLM
 
-UNITS = {"": 1, "b": 1, "k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30}
-UNITS |= {"t": 2**40, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+BINARY = {"k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30, "t": 2**40, "tib": 2**40}
+UNITS = BINARY | {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "torch.float32": "f32", "torch.bfloat16": "bf16"}
 
 
@@ -54,7 +54,7 @@ class AutoModelForCausalLM:
             "memory": size(memory),
             "max_texts": positive("max_texts", max_texts),
         }
-        return CausalLM(_offramp.Model.open(path, options))
+        return CausalLM(native.Model.open(path, options))
 
 
 def demo(prompt: str = "Once upon a time", *, exit_layer: int | None = None, seed: int = 0) -> GeneratedText:

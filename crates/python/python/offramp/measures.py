@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from . import _offramp
+from . import native
 from .auto import format_name, positive
 from .model import CausalLM
 from .table import Column, Table
@@ -73,7 +73,7 @@ class SpeedReport:
         return f"{self.exits}\n{self.kernels}, {self.threads} threads"
 
     def _repr_html_(self) -> str:
-        return self.exits._repr_html_()
+        return self.exits.to_html()
 
     def to_pandas(self) -> Any:
         """The exits as a `pandas.DataFrame`."""
@@ -108,7 +108,7 @@ class SweepReport:
         return f"{self.points}\nplain {self.plain} tokens/s, auto {self.auto.median:.2f}×"
 
     def _repr_html_(self) -> str:
-        return self.points._repr_html_()
+        return self.points.to_html()
 
     def to_pandas(self) -> Any:
         """The points as a `pandas.DataFrame`."""
@@ -124,6 +124,16 @@ class Quantized:
     head: str | None
     bytes_before: int
     bytes_after: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card that was written."""
+
+    card: str
+    """Its path."""
+    measured: dict[str, Any]
+    """The numbers, as `card.json` has them."""
 
 
 SCORES: tuple[Column, ...] = (
@@ -170,10 +180,10 @@ def evaluate(
 
     >>> model = AutoModelForCausalLM.from_pretrained()
     >>> scores = evaluate(model, exits=[12, 24], max_tokens=512)
-    >>> [score.exit_layer for score in scores], scores[0].perplexity > scores[1].perplexity
-    ([12, 24], True)
+    >>> [score.exit_layer for score in scores], scores[1].agreement
+    ([12, 24], 1.0)
     """
-    found = _offramp.evaluate(model.core, paths(data), list(exits), context, max_tokens)
+    found = native.evaluate(model.core, paths(data), list(exits), context, max_tokens)
     return Table([made(ExitScore, row) for row in json.loads(found)], SCORES)
 
 
@@ -199,7 +209,7 @@ def benchmark(
         "dtype": format_name(dtype),
         "head_dtype": format_name(head_dtype),
     }
-    found = json.loads(_offramp.benchmark(model.core, options))
+    found = json.loads(native.benchmark(model.core, options))
     return SpeedReport(
         exits=Table([made(ExitSpeed, row) for row in found["exits"]], SPEEDS),
         kernels=found["kernels"],
@@ -220,11 +230,11 @@ def sweep(
 ) -> SweepReport:
     """Speculation at exits and draft lengths, as `offramp sweep` measures it."""
     options = {"exits": list(exits), "lengths": list(lengths), "new_tokens": new_tokens, "runs": positive("runs", runs)}
-    found = json.loads(_offramp.sweep(model.core, paths(data), options))
-    points = [made(SweepPoint, row) for row in found["points"]]
+    found = json.loads(native.sweep(model.core, paths(data), options))
+    points: list[SweepPoint] = [made(SweepPoint, row) for row in found["points"]]
     return SweepReport(
         points=Table(points, POINTS),
-        best=points[found["best"]],
+        best=points[int(found["best"])],
         plain=made(Spread, found["plain"]),
         auto=made(Spread, found["auto"]["speed_up"]),
     )
@@ -239,7 +249,50 @@ def quantize(path: Path, out: Path, *, to: str, head: str | None = None) -> Quan
         to: The format of the layers.
         head: The format of the head, if it differs.
     """
-    return made(Quantized, json.loads(_offramp.quantize(path, out, to, head)))
+    return made(Quantized, json.loads(native.quantize(path, out, to, head)))
+
+
+def card(
+    path: Path,
+    *,
+    data: Path | Sequence[Path] = (),
+    untouched: Path | Sequence[Path] = (),
+    run: Path | None = None,
+    runs: int = 5,
+    exits: Sequence[int] = (),
+    name: str | None = None,
+    place: str | None = None,
+    license: str | None = None,
+    dataset: str | None = None,
+    language: str | None = None,
+    overwrite: bool = False,
+) -> Card:
+    """Writes a model's card, `README.md` in its folder, with every number measured, as `offramp card` does.
+
+    Args:
+        path: The model folder or run folder.
+        data: Text for perplexity at every exit.
+        untouched: Text that was not used for any choice.
+        run: The run folder with the journal and the recipe (default: the model's folder or the one around it).
+        runs: Samples of each exit's speed; with 0, speed is not measured.
+        exits: Rows of the card's table (default: each quarter of the depth).
+        name, place, license, dataset, language: Words of the card.
+        overwrite: Replaces a `README.md` that offramp did not write.
+    """
+    options = {
+        "data": paths(data),
+        "untouched": paths(untouched),
+        "run": run,
+        "runs": runs,
+        "exits": list(exits),
+        "name": name,
+        "place": place,
+        "license": license,
+        "dataset": dataset,
+        "language": language,
+        "overwrite": overwrite,
+    }
+    return Card(**json.loads(native.card(path, options)))
 
 
 def paths(data: Path | Sequence[Path]) -> list[Path]:
@@ -248,6 +301,11 @@ def paths(data: Path | Sequence[Path]) -> list[Path]:
 
 def made(kind: type[T], row: dict[str, Any]) -> T:
     """A dataclass of the values that it has fields for."""
-    value = {field.name: row[field.name] for field in fields(kind)}  # type: ignore[arg-type]
-    spreads = {name: Spread(**one) for name, one in value.items() if isinstance(one, dict)}
-    return kind(**(value | spreads))
+    names = [field.name for field in fields(cast(Any, kind))]
+    values: dict[str, Any] = {name: row[name] for name in names}
+    return kind(**{name: spread(one) for name, one in values.items()})
+
+
+def spread(value: Any) -> Any:
+    """A spread, where the value is one."""
+    return Spread(**cast("dict[str, float]", value)) if isinstance(value, dict) else value

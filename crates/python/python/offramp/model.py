@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _offramp
+from . import native
 from .generation import EngineDefaults, GeneratedText, StreamItem, TextOptions, engine_options
 from .ids import as_ids, in_rows, is_one
 from .texts import continue_ids, read, scores, steps
@@ -34,7 +34,7 @@ class CausalLM:
     each is the text that it would be alone.
     """
 
-    def __init__(self, core: _offramp.Model) -> None:
+    def __init__(self, core: native.Model) -> None:
         self.core = core
         """The Rust object behind it: not for users."""
         self._exit_layer = core.num_hidden_layers

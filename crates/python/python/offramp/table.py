@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from . import html
+from .optional import optional
 
 Row = TypeVar("Row")
 Column = tuple[str, Callable[[Any], str]]
@@ -35,17 +36,16 @@ class Table(Sequence[Row], Generic[Row]):
         return iter(self._rows)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Table) and self._rows == list(other)
+        if not isinstance(other, Table):
+            return NotImplemented
+        return self._rows == list(cast("Sequence[Any]", other))
 
     __hash__ = None  # type: ignore[assignment]
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` of all fields."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas: pip install pandas") from error
-        return pandas.DataFrame([dataclasses.asdict(row) for row in self._rows])  # type: ignore[call-overload]
+        rows: list[Any] = self._rows
+        return optional("pandas", "to_pandas").DataFrame([dataclasses.asdict(row) for row in rows])
 
     def __str__(self) -> str:
         head, rows = self._cells()
@@ -57,8 +57,12 @@ class Table(Sequence[Row], Generic[Row]):
     def __repr__(self) -> str:
         return f"Table({self._rows!r})"
 
-    def _repr_html_(self) -> str:
+    def to_html(self) -> str:
+        """The table as HTML, which a notebook shows."""
         return html.table(*self._cells())
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
     def _cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         head = tuple(name for name, _ in self._columns)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _offramp
+from . import native
 from .generation import GeneratedText, Statistics, StreamItem, TextOptions, TokenScore, whole
 from .ids import as_ids, in_rows, is_one
+from .optional import optional
 
 if TYPE_CHECKING:
     from .model import CausalLM, Streamer
 
 
-def steps(stream: _offramp.Stream) -> Iterator[StreamItem]:
+def steps(stream: native.Stream) -> Iterator[StreamItem]:
     """The items of a stream, to its end."""
     first, count = 0.0, 0
     while True:
@@ -56,10 +57,10 @@ def item(token: dict[str, Any], rate: float | None) -> StreamItem:
 
 
 def read(
-    stream: _offramp.Stream, prompt: str, num_hidden_layers: int, streamer: Streamer | None = None
+    stream: native.Stream, prompt: str, num_hidden_layers: int, streamer: Streamer | None = None
 ) -> GeneratedText:
     """The whole text of a stream."""
-    items = []
+    items: list[StreamItem] = []
     for found in steps(stream):
         items.append(found)
         if streamer is not None and found.token_id is not None:
@@ -77,9 +78,9 @@ def read(
     )
 
 
-def scores(core: _offramp.Model, rows: list[list[int]], asked: dict[str, object]) -> list[list[TokenScore]]:
+def scores(core: native.Model, rows: list[list[int]], asked: dict[str, object]) -> list[list[TokenScore]]:
     """Scores of all tokens but the first: the last one is not run, only its logits are read."""
-    streams = []
+    streams: list[native.Stream | None] = []
     for row in rows:
         if len(row) < 2:
             streams.append(None)
@@ -89,7 +90,7 @@ def scores(core: _offramp.Model, rows: list[list[int]], asked: dict[str, object]
     return [score(stream, row) if stream else [] for stream, row in zip(streams, rows)]
 
 
-def score(stream: _offramp.Stream, row: list[int]) -> list[TokenScore]:
+def score(stream: native.Stream, row: list[int]) -> list[TokenScore]:
     found: list[dict[str, Any]] = []
     end = None
     while end is None:
@@ -131,13 +132,7 @@ def continue_ids(
     longest = max((len(row) for row in whole_rows), default=0)
     found = np.array([row + [pad] * (longest - len(row)) for row in whole_rows], dtype=np.int64)
     found = found[0] if one and copies == 1 else found
-    return as_tensor(found) if type(given).__module__.startswith("torch") else found
-
-
-def as_tensor(array: Any) -> Any:
-    import torch
-
-    return torch.from_numpy(array)
+    return optional("torch", "a tensor").from_numpy(found) if type(given).__module__.startswith("torch") else found
 
 
 def unmasked(rows: list[list[int]], masks: Any) -> list[list[int]]:

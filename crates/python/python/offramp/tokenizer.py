@@ -8,8 +8,9 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from . import _offramp
+from . import native
 from .ids import as_ids, in_rows
+from .optional import optional
 
 
 class Encoding(TypedDict):
@@ -24,7 +25,7 @@ class Encoding(TypedDict):
 class Tokenizer:
     """A model's tokenizer. `AutoTokenizer.from_pretrained` and `model.tokenizer` make one."""
 
-    def __init__(self, core: _offramp.Tokenizer) -> None:
+    def __init__(self, core: native.Tokenizer) -> None:
         self._core = core
 
     def __call__(
@@ -62,10 +63,7 @@ class Tokenizer:
                 mask[row, longest - len(tokens) :] = 1
         if return_tensors == "np":
             return {"input_ids": ids, "attention_mask": mask}
-        try:
-            import torch
-        except ImportError as error:
-            raise ImportError('return_tensors="pt" needs torch: install it, or ask for "np"') from error
+        torch = optional("torch", 'return_tensors="pt"')
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -109,4 +107,4 @@ class AutoTokenizer:
     @staticmethod
     def from_pretrained(path: str | PathLike[str] | None = None) -> Tokenizer:
         """That of a model folder; without a path, of the model that comes with offramp."""
-        return Tokenizer(_offramp.Tokenizer.open(path))
+        return Tokenizer(native.Tokenizer.open(path))

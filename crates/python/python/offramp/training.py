@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from . import _offramp
+from . import native
 
 Callback = Callable[[dict[str, Any]], bool | None]
 
@@ -63,7 +64,7 @@ def train(
         return False if any(answer is False for answer in answers) else None
 
     def run(path: Path, folder: Path) -> TrainSummary:
-        return TrainSummary(**json.loads(_offramp.train(path, folder, resume, best, heard)))
+        return TrainSummary(**json.loads(native.train(path, folder, resume, best, heard)))
 
     if isinstance(recipe, PathLike) or (isinstance(recipe, str) and "\n" not in recipe and "=" not in recipe):
         path = Path(recipe)
@@ -84,16 +85,17 @@ def toml(sections: Mapping[str, Any]) -> str:
         if not isinstance(keys, Mapping):
             raise ValueError(f"{name} is {keys!r}: a recipe is a dict of sections, and each section a dict of keys")
         lines.append(f"[{name}]")
-        lines += [f"{key} = {value(one)}" for key, one in keys.items() if one is not None]
+        section = cast("Mapping[str, Any]", keys)
+        lines += [f"{key} = {value(one)}" for key, one in section.items() if one is not None]
     return "\n".join(lines) + "\n"
 
 
 def value(one: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(one, (list, tuple)):
-        return "[" + ", ".join(value(each) for each in one) + "]"  # pyright: ignore[reportUnknownVariableType]
+        return "[" + ", ".join(value(each) for each in cast("list[Any]", one)) + "]"
     if isinstance(one, PathLike):
-        one = str(one)
+        one = os.fspath(cast("PathLike[str]", one))
     if isinstance(one, (bool, int, float, str)):
         return json.dumps(one, ensure_ascii=False)
     raise ValueError(f"{one!r} is no value of a recipe: give numbers, strings, true or false, or lists of them")

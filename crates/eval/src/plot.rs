@@ -1,11 +1,10 @@
 //! The curves of a training run as SVG: loss and validations, gradient norm, learning rate.
 
 mod axis;
-pub(crate) mod exits;
-pub(crate) mod heat;
+pub mod exits;
+pub mod heat;
 
-use anyhow::{Context, Result};
-use offramp_eval::TrainingReport;
+use crate::{Error, Result, TrainingReport};
 use offramp_model::run_folder::{CURVES, JOURNAL};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -34,20 +33,26 @@ const EXITS: [RGBColor; 6] = [
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// The SVG of a run.
-pub(crate) fn svg(report: &TrainingReport, title: &str) -> Result<String> {
+///
+/// # Errors
+/// If it cannot be drawn.
+pub fn svg(report: &TrainingReport, title: &str) -> Result<String> {
     let mut text = String::new();
     draw(report, title, &SVGBackend::with_string(&mut text, SIZE).into_drawing_area())
-        .map_err(|error| anyhow::anyhow!("cannot draw the curves: {error}"))?;
+        .map_err(|error| Error::Drawing(format!("cannot draw the curves: {error}")))?;
     Ok(text)
 }
 
-/// Draws the curves of the journal in a run folder into its `curves.svg`.
-pub(crate) fn write(folder: &Path) -> Result<Option<TrainingReport>> {
+/// Draws the curves of the journal in a run folder into its `curves.svg`; `None` before the first
+/// step.
+///
+/// # Errors
+/// If the journal cannot be read, or the curves cannot be drawn or written.
+pub fn write(folder: &Path) -> Result<Option<TrainingReport>> {
     let Some(report) = TrainingReport::read(&folder.join(JOURNAL))? else { return Ok(None) };
     let svg = svg(&report, &folder.file_name().unwrap_or_default().to_string_lossy())?;
     let path = folder.join(CURVES);
-    offramp_model::checkpoint::write_atomically(&path, |file| file.write_all(svg.as_bytes()))
-        .context("the curves")?;
+    offramp_model::checkpoint::write_atomically(&path, |file| file.write_all(svg.as_bytes()))?;
     Ok(Some(report))
 }
 

@@ -1,8 +1,8 @@
 //! Perplexity and speed at every exit, as SVG: two panels over the exit layers.
 
 use super::{Area, DARK, DrawResult, axis, bounds, panel};
-use anyhow::Result;
-use offramp_eval::card::Measured;
+use crate::card::Measured;
+use crate::{Error, Result};
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (960, 560);
@@ -18,10 +18,13 @@ const ROWS: usize = 6;
 type Points = Vec<(f64, f64)>;
 
 /// The SVG of what a card measured.
-pub(crate) fn svg(measured: &Measured, title: &str) -> Result<String> {
+///
+/// # Errors
+/// If it cannot be drawn.
+pub fn svg(measured: &Measured, title: &str) -> Result<String> {
     let mut text = String::new();
     draw(measured, title, &SVGBackend::with_string(&mut text, SIZE).into_drawing_area())
-        .map_err(|error| anyhow::anyhow!("cannot draw the exits: {error}"))?;
+        .map_err(|error| Error::Drawing(format!("cannot draw the exits: {error}")))?;
     Ok(text)
 }
 
@@ -101,8 +104,8 @@ fn layer(layer: &f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use offramp_eval::ExitScore;
-    use offramp_eval::card::{ExitSpeedFigures, Scores, SpeedFigures};
+    use crate::ExitScore;
+    use crate::card::{ExitSpeedFigures, Scores, SpeedFigures};
 
     fn scored(perplexities: &[f64]) -> Measured {
         let exit = |(index, &perplexity): (usize, &f64)| ExitScore {
@@ -120,7 +123,7 @@ mod tests {
 
     fn timed(rates: &[f64]) -> Measured {
         let exit = |(index, &rate): (usize, &f64)| {
-            let spread = offramp_eval::Spread { median: rate, min: rate, max: rate };
+            let spread = crate::Spread { median: rate, min: rate, max: rate };
             ExitSpeedFigures { exit_layer: index + 1, prefill: spread, decode: spread, speed_up: 1.0 }
         };
         let speed = SpeedFigures {

@@ -2,8 +2,7 @@
 
 use super::{Area, DARK, DrawResult, MARGIN, PALE};
 use crate::number::{percent, times};
-use anyhow::Result;
-use offramp_eval::{SweepPoint, SweepReport};
+use crate::{Error, Result, SweepPoint, SweepReport};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -27,13 +26,16 @@ const TITLE: Font = Font { size: 16.0, side: HPos::Left };
 const LABEL: Font = Font { size: 13.0, side: HPos::Left };
 
 /// The SVG of a sweep.
-pub(crate) fn svg(report: &SweepReport, title: &str) -> Result<String> {
+///
+/// # Errors
+/// If it cannot be drawn.
+pub fn svg(report: &SweepReport, title: &str) -> Result<String> {
     let (columns, rows) = (lengths(report).len() as i32, exits(report).len() as i32);
     let width = (LEFT + columns * CELL.0 + 2 * MARGIN as i32).max(NARROWEST);
     let size = (width as u32, (ABOVE + rows * CELL.1 + BELOW) as u32);
     let mut text = String::new();
     draw(report, title, &SVGBackend::with_string(&mut text, size).into_drawing_area())
-        .map_err(|error| anyhow::anyhow!("cannot draw the sweep: {error}"))?;
+        .map_err(|error| Error::Drawing(format!("cannot draw the sweep: {error}")))?;
     Ok(text)
 }
 
