@@ -126,7 +126,8 @@ fn rooms_of(manifest: &str) -> Vec<Room> {
 #[test]
 fn rooms_use_only_what_their_row_in_architecture_names() {
     // The Python package is a workspace of its own.
-    let manifests: Vec<Room> = ["Cargo.toml", "crates/python/Cargo.toml"].into_iter().flat_map(rooms_of).collect();
+    let manifests: Vec<Room> =
+        ["Cargo.toml", "crates/python/Cargo.toml"].into_iter().flat_map(rooms_of).collect();
     assert!(manifests.len() >= 8, "the workspace has its rooms");
     assert_none(import_violations(&plan(&read("ARCHITECTURE.md")), &manifests));
 }

@@ -12,6 +12,7 @@ mod chat;
 mod dashboard;
 mod demo;
 mod eval;
+mod export;
 mod failure;
 mod formats;
 mod generate;
@@ -35,7 +36,6 @@ mod source;
 mod speculate;
 mod stories;
 mod sweep;
-
 mod train;
 mod verify;
 
@@ -80,6 +80,7 @@ enum Command {
     Serve(serve::Arguments),
     Inspect(inspect::Arguments),
     Quantize(quantize::Arguments),
+    Export(export::Arguments),
     Sweep(sweep::Arguments),
     Verify(verify::Arguments),
     Card(card::Arguments),
@@ -111,6 +112,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => return serve::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
         Command::Quantize(arguments) => quantize::run(arguments, json)?,
+        Command::Export(arguments) => export::run(arguments, json)?,
         Command::Sweep(arguments) => sweep::run(arguments, json)?,
         Command::Verify(arguments) => verify::run(arguments, json)?,
         Command::Card(arguments) => card::run(arguments, json)?,

@@ -5,8 +5,9 @@ use crate::number::bytes;
 use crate::output;
 use crate::progress::ProgressBar;
 use anyhow::Result;
-use offramp_model::checkpoint::{self, Quantized};
+use offramp_model::checkpoint::Quantized;
 use offramp_model::{CacheFormat, Format, Formats};
+use offramp_pipeline::ModelSource;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +48,8 @@ struct Answer<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let folder = checkpoint::resolve(&arguments.model)?;
+    let source = ModelSource::resolve(&arguments.model)?;
+    let folder = source.path().to_owned();
     let wanted =
         Formats { layers: Some(arguments.to), head: arguments.head_format, kv_cache: CacheFormat::F32 };
     let mut progress = ProgressBar::new(1);
@@ -55,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         let (done, total) = (done as u64, total as u64);
         progress.report(done, total, |left| format!("{} of {}, {left} left", bytes(done), bytes(total)));
     };
-    let found = checkpoint::quantize(&folder, &arguments.out, &wanted, &mut show)?;
+    let found = offramp_pipeline::quantize(&source, &arguments.out, &wanted, &mut show)?;
     drop(progress);
     let Quantized { formats, bytes_before, bytes_after } = found;
     if json {

@@ -6,7 +6,7 @@ use crate::{formats, output, source, speculate};
 use anyhow::{Result, bail};
 use offramp_engine::{ConfidenceExit, Speculate};
 use offramp_eval::{CalibrationOptions, calibrate};
-use offramp_pipeline::{ChatTemplate, ModelSource, Pipeline};
+use offramp_pipeline::Pipeline;
 use offramp_serve::{Access, Calibrate, ServeOptions, Served};
 use signal_hook::consts::SIGINT;
 use std::fs;
@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // Each connection is an open file.
     offramp_files::allow_many_open_files();
     let source = arguments.source.source()?;
-    let template = template(&source)?;
+    let template = source.own_chat_template()?;
     let access = arguments.access()?;
     let pipeline = source.open(&arguments.formats.formats())?;
     // Whatever --speculate says: a request may ask for drafts.
@@ -149,16 +149,6 @@ impl Arguments {
             found.map(|found| found.policy()).map_err(|error| error.to_string())
         };
         Ok(Some(Arc::new(policy)))
-    }
-}
-
-/// The folder's chat template, if it has one.
-fn template(source: &ModelSource) -> Result<Option<ChatTemplate>> {
-    match source {
-        ModelSource::Folder(folder) => {
-            Ok(ChatTemplate::from_folder(folder).map_err(offramp_pipeline::Error::from)?)
-        }
-        ModelSource::Carried(_) => Ok(None),
     }
 }
 

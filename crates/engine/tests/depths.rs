@@ -39,7 +39,8 @@ fn logits_at_exits_are_those_of_sessions() {
             let tokens = tokens(len);
             let exits = [5, 2, 5, 1];
             let mut done = Vec::new();
-            let found = logits_at_exits(&model, &tokens, &exits, &mut |tokens| done.push(tokens)).expect("memory");
+            let found =
+                logits_at_exits(&model, &tokens, &exits, &mut |tokens| done.push(tokens)).expect("memory");
             assert_eq!((found.len(), done.last()), (exits.len() * len * VOCAB, Some(&len)));
             for (found, exit_layer) in found.chunks(len * VOCAB).zip(exits) {
                 let mut session = Session::new(&model, len).expect("memory");

@@ -14,7 +14,7 @@ mod tests;
 
 pub use crate::run_folder::{step_folder, steps};
 pub use checksum::{Checksum, Checksums};
-pub use quantize::{Quantized, quantize};
+pub use quantize::{Quantized, quantize, quantize_gguf};
 pub use remote_code::add_remote_code;
 pub use replace::{free_space, remove_folder, remove_leftovers, replace_folder, write_atomically};
 pub use resolve::resolve;

@@ -295,6 +295,14 @@ pub enum Error {
         /// What was found instead.
         reason: String,
     },
+    /// A GGUF file that is none, or of a model that does not run here.
+    #[error("{path}: {reason}", path = path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Something else than a model folder.
     #[error("{path}: {found}: {advice}", path = path.display())]
     Foreign {

@@ -16,8 +16,7 @@ const SHARDS: &str =
     "copy model.safetensors.index.json from where they come from: it says which shard holds what";
 const PICKLE: &str = "in that folder run `python -c \"from transformers import AutoModelForCausalLM as M; \
     M.from_pretrained('.', torch_dtype='auto').save_pretrained('.')\"`, which writes model.safetensors beside it";
-const GGUF: &str = "download the folder of safetensors that it was made from (the page that it comes from names the \
-    model), and narrow that with `offramp quantize`";
+const GGUF: &str = "`offramp quantize FILE.gguf --to bf16 --out FOLDER` makes a folder of it";
 const ADAPTER: &str = "merge it, in that folder, with `python -c \"from peft import AutoPeftModelForCausalLM as M; \
     M.from_pretrained('.').merge_and_unload().save_pretrained('merged')\"`, and copy the tokenizer.json of the model \
     that it adapts into merged";
@@ -36,7 +35,7 @@ pub(crate) fn no_folder(path: &Path) -> Result<()> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     if name.ends_with(".gguf") || begins(path, b"GGUF") {
-        return fault("GGUF files are not read", GGUF);
+        return fault("a GGUF file has no folder's files", GGUF);
     }
     let advice = "give the folder that it lies in, which is the model";
     if [".safetensors", ".json", ".bin", ".pth", ".pt"].iter().any(|end| name.ends_with(end)) {
@@ -56,8 +55,11 @@ pub(crate) fn no_config(folder: &Path) -> Error {
     if any(&|name| name.ends_with(".pth") || name == "params.json") {
         return fault("it holds a model in its makers' own layout", ORIGINAL);
     }
-    if any(&|name| name.ends_with(".gguf")) {
-        return fault("it holds GGUF, which is not read", GGUF);
+    if let Some(file) = names.iter().find(|name| name.ends_with(".gguf")) {
+        return fault(
+            "it holds GGUF files and no config.json",
+            &format!("give one of them: {}", folder.join(file).display()),
+        );
     }
     if any(&|name| name == WEIGHTS || name == WEIGHTS_INDEX || name == "pytorch_model.bin") {
         return fault("it holds weights and no config.json", "copy config.json from where they come from");

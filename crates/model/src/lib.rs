@@ -21,6 +21,7 @@ mod draft_head;
 mod error;
 mod foreign;
 mod format;
+mod gguf;
 mod hidden;
 pub mod journal;
 mod kv_cache;
@@ -51,6 +52,7 @@ pub use config::{
 pub use draft_head::DraftHead;
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
+pub use gguf::{Gguf, export_gguf};
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;
 pub use llama::Llama;

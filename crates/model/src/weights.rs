@@ -13,6 +13,7 @@ mod tests;
 use crate::config::{Config, WeightScale, blamed};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::gguf::Gguf;
 use crate::layout::Values;
 use crate::run_folder::{CONFIG, WEIGHTS};
 use crate::source::{Source, storage};
@@ -67,6 +68,19 @@ impl Weights {
     pub fn from_bytes(bytes: &'static [u8], origin: &Path, config: &Config) -> Result<Self> {
         let mut weights = Self::nothing(origin);
         weights.add(TensorFile::given(origin, bytes)?)?;
+        weights.of_model(config)
+    }
+
+    /// As [`Weights::open`], of a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn of_gguf(gguf: Gguf, config: &Config) -> Result<Self> {
+        let place = Gguf::places(config);
+        let mut weights = Self::nothing(gguf.path());
+        for file in gguf.into_files() {
+            weights.add(TensorFile::of_gguf(file, &place)?)?;
+        }
         weights.of_model(config)
     }
 

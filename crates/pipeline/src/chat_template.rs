@@ -103,6 +103,15 @@ impl ChatTemplate {
         Ok(Some(template))
     }
 
+    /// The text of a folder's default template, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or has the wrong form.
+    pub fn text_in(folder: &Path) -> Result<Option<String>> {
+        Ok(folder::read(folder)?.templates.remove(DEFAULT).map(|template| template.text))
+    }
+
     /// A template from text; `origin` names it in messages.
     ///
     /// # Errors

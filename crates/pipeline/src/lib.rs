@@ -12,6 +12,7 @@
 mod chat;
 mod chat_template;
 mod error;
+mod export;
 mod generation_config;
 mod pipeline;
 mod sampling;
@@ -23,6 +24,7 @@ mod text_scheduler;
 pub use chat::Chat;
 pub use chat_template::{ChatTemplate, ChatTemplateError, Json, Message, RenderOptions, TemplateClock};
 pub use error::{Error, Result};
+pub use export::{export_gguf, quantize, written_type};
 pub use generation_config::GenerationConfig;
 pub use pipeline::Pipeline;
 pub use sampling::{Sampling, UserSampling};

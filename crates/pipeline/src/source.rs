@@ -1,7 +1,8 @@
 //! Opens a model with its tokenizer: from a folder, or from files that a program contains.
 
 use crate::{ChatTemplate, Error, GenerationConfig, Pipeline, Result};
-use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
+use offramp_gguf::Value;
+use offramp_model::{Config, Formats, Gguf, Llama, Weights, checkpoint};
 use offramp_text::Tokenizer;
 use std::path::{Path, PathBuf};
 
@@ -23,23 +24,28 @@ pub struct Carried {
 pub enum ModelSource {
     /// A Hugging Face folder.
     Folder(PathBuf),
+    /// A GGUF file; of a split one, the first part.
+    Gguf(PathBuf),
     /// Files in memory.
     Carried(Carried),
 }
 
 impl ModelSource {
-    /// The model folder that `path` means: the folder itself, or the model of a run folder.
+    /// The model that `path` means: a GGUF file, a folder, or the model of a run folder.
     ///
     /// # Errors
     /// If there is no model.
     pub fn resolve(path: &Path) -> Result<Self> {
+        if Gguf::is_one(path) {
+            return Ok(Self::Gguf(path.to_owned()));
+        }
         Ok(Self::Folder(checkpoint::resolve(path)?))
     }
 
     /// The folder, or the name of the contained model.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Folder(folder) => folder,
+            Self::Folder(path) | Self::Gguf(path) => path,
             Self::Carried(carried) => Path::new(carried.name),
         }
     }
@@ -51,6 +57,7 @@ impl ModelSource {
     pub fn config(&self) -> Result<Config> {
         Ok(match self {
             Self::Folder(folder) => Config::read(&folder.join("config.json"))?,
+            Self::Gguf(path) => Gguf::open(path)?.config()?,
             Self::Carried(carried) => Config::from_json(carried.config, self.path())?,
         })
     }
@@ -62,7 +69,7 @@ impl ModelSource {
     pub fn generation_config(&self) -> Result<GenerationConfig> {
         match self {
             Self::Folder(folder) => GenerationConfig::from_folder(folder),
-            Self::Carried(_) => Ok(GenerationConfig::default()),
+            Self::Gguf(_) | Self::Carried(_) => Ok(GenerationConfig::default()),
         }
     }
 
@@ -73,6 +80,7 @@ impl ModelSource {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let mut tokenizer = match self {
             Self::Folder(folder) => Tokenizer::from_folder(folder)?,
+            Self::Gguf(path) => Tokenizer::from_gguf(Gguf::open(path)?.header(), path)?,
             Self::Carried(carried) => Tokenizer::from_json(carried.tokenizer.as_bytes(), self.path())?,
         };
         let ends = ends_of_text(&self.config()?, &self.generation_config()?);
@@ -89,21 +97,49 @@ impl ModelSource {
     /// # Errors
     /// If there is none, or it cannot be read or does not compile.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
-        let (template, advice) = match self {
-            Self::Folder(folder) => (
-                ChatTemplate::from_folder(folder)?,
-                "put the template that it was trained with into chat_template.jinja beside its config.json",
-            ),
-            Self::Carried(_) => (None, "name the folder of a model that was"),
+        let advice = match self {
+            Self::Folder(_) => {
+                "put the template that it was trained with into chat_template.jinja beside its config.json"
+            }
+            Self::Gguf(_) | Self::Carried(_) => "name the folder of a model that was",
         };
+        let template = self.own_chat_template()?;
         template.ok_or_else(|| Error::NoChatTemplate { name: self.path().to_owned(), advice })
+    }
+
+    /// Its chat template, if it has one.
+    ///
+    /// # Errors
+    /// If it cannot be read or does not compile.
+    pub fn own_chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match self {
+            Self::Folder(folder) => Ok(ChatTemplate::from_folder(folder)?),
+            Self::Gguf(path) => {
+                let gguf = Gguf::open(path)?;
+                let source = gguf.header().get("tokenizer.chat_template").and_then(Value::as_str);
+                let Some(source) = source else { return Ok(None) };
+                let mut template = ChatTemplate::from_source(&path.display().to_string(), source)?;
+                let pieces = gguf.header().get("tokenizer.ggml.tokens").and_then(Value::as_list);
+                for name in ["bos", "eos", "pad", "unknown"] {
+                    let id =
+                        gguf.header().get(&format!("tokenizer.ggml.{name}_token_id")).and_then(Value::as_u64);
+                    let piece = id.zip(pieces).and_then(|(id, pieces)| pieces.get(id as usize)?.as_str());
+                    if let Some(piece) = piece {
+                        let name = if name == "unknown" { "unk" } else { name };
+                        template = template.with_special_token(&format!("{name}_token"), piece);
+                    }
+                }
+                Ok(Some(template))
+            }
+            Self::Carried(_) => Ok(None),
+        }
     }
 
     /// Whether it has a tokenizer.
     pub fn has_tokenizer(&self) -> bool {
         match self {
             Self::Folder(folder) => folder.join("tokenizer.json").exists(),
-            Self::Carried(_) => true,
+            Self::Gguf(_) | Self::Carried(_) => true,
         }
     }
 
@@ -114,6 +150,7 @@ impl ModelSource {
     pub fn weights(&self, config: &Config) -> Result<Weights> {
         Ok(match self {
             Self::Folder(folder) => Weights::open(folder, config)?,
+            Self::Gguf(path) => Weights::of_gguf(Gguf::open(path)?, config)?,
             Self::Carried(carried) => Weights::from_bytes(carried.weights, self.path(), config)?,
         })
     }
@@ -125,6 +162,7 @@ impl ModelSource {
     pub fn load(&self, formats: &Formats) -> Result<Llama> {
         Ok(match self {
             Self::Folder(folder) => Llama::load(folder, formats)?,
+            Self::Gguf(path) => Llama::from_gguf(path, formats)?,
             Self::Carried(carried) => {
                 Llama::from_bytes(carried.config, carried.weights, self.path(), formats)?
             }

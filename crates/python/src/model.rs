@@ -159,10 +159,7 @@ impl Model {
             offramp_engine::set_threads(threads).or_raise()?;
         }
         let (source, formats) = (source(path)?, options.formats()?);
-        let template = match &source {
-            ModelSource::Folder(folder) => ChatTemplate::from_folder(folder).or_raise()?,
-            ModelSource::Carried(_) => None,
-        };
+        let template = source.own_chat_template().or_raise()?;
         let pipeline = Arc::new(interruptible::run(py, |_| source.open(&formats))?.or_raise()?);
         let scheduler = options.scheduler(&pipeline)?;
         let worker = Worker::start(Arc::clone(&pipeline), scheduler)?.or_raise()?;

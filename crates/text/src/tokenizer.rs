@@ -14,6 +14,7 @@
 //! - **GPT-2's word splitting is implemented here** (see `words.rs`). It is many times faster than the
 //!   library's general code, and tests hold it to the same ids.
 
+mod gguf;
 mod gpt2;
 mod growth;
 mod prompt;

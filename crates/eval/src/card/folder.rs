@@ -104,7 +104,8 @@ impl CardFolder {
         };
         let weights = Weights::open(&self.folder, &self.config)?;
         let formats: Vec<_> = weights.formats().into_keys().collect();
-        let training = self.run.as_ref().map(|run| TrainingReport::read(&run.join(JOURNAL))).transpose()?.flatten();
+        let training =
+            self.run.as_ref().map(|run| TrainingReport::read(&run.join(JOURNAL))).transpose()?.flatten();
         let recipe = self.run.as_ref().and_then(|run| fs::read_to_string(run.join(RECIPE)).ok());
         let (named, place) = (self.name(), self.folder.display().to_string());
         let card = Card {
@@ -126,7 +127,8 @@ impl CardFolder {
         let write = |name: &str, text: &str| {
             checkpoint::write_atomically(&self.folder.join(name), |file| file.write_all(text.as_bytes()))
         };
-        let json = serde_json::to_string_pretty(&card.measured).map_err(|error| Error::Drawing(error.to_string()))?;
+        let json = serde_json::to_string_pretty(&card.measured)
+            .map_err(|error| Error::Drawing(error.to_string()))?;
         write(MEASURED, &(json + "\n"))?;
         if card.measured.exits().len() > 1 {
             write(EXITS_PLOT, &plot::exits::svg(&card.measured, card.name)?)?;

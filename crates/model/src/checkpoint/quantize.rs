@@ -5,6 +5,7 @@ use super::tensors::header;
 use crate::config::{Config, Quantization};
 use crate::error::{Error, Result, open_regular};
 use crate::format::{Format, Formats};
+use crate::gguf::Gguf;
 use crate::layout::{Layout, Values};
 use crate::run_folder::{CONFIG, GENERATION, JOURNAL, WEIGHTS};
 use crate::source::Source;
@@ -78,10 +79,47 @@ pub fn quantize(
 ) -> Result<Quantized> {
     let config = Config::read(&from.join(CONFIG))?;
     config.check_folder_formats(formats, from)?;
-    if to.exists() {
-        return Err(Error::Exists { path: to.to_owned() });
-    }
     let weights = Weights::open(from, &config)?;
+    let beside =
+        |folder: &Path| COMPANIONS.iter().try_for_each(|name| copy(&from.join(name), &folder.join(name)));
+    write_folder((config, weights), to, formats, &beside, progress)
+}
+
+/// As [`quantize`], from a GGUF file. `beside` writes what belongs into the folder beside weights and config,
+/// such as the tokenizer.
+///
+/// # Errors
+/// As [`quantize`], and what `beside` returns.
+pub fn quantize_gguf<E: From<Error>>(
+    from: &Path,
+    to: &Path,
+    formats: &Formats,
+    beside: &dyn Fn(&Path) -> std::result::Result<(), E>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> std::result::Result<Quantized, E> {
+    let gguf = Gguf::open(from)?;
+    let config = gguf.config()?;
+    config.check_folder_formats(formats, from)?;
+    let weights = Weights::of_gguf(gguf, &config)?;
+    let with_generation = |folder: &Path| {
+        let text = config.generation_json();
+        write_atomically(&folder.join(GENERATION), |file| file.write_all(text.as_bytes()))?;
+        beside(folder)
+    };
+    write_folder((config.clone(), weights), to, formats, &with_generation, progress)
+}
+
+/// Writes a model folder, whole or not at all.
+fn write_folder<E: From<Error>>(
+    (config, weights): (Config, Weights),
+    to: &Path,
+    formats: &Formats,
+    beside: &dyn Fn(&Path) -> std::result::Result<(), E>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> std::result::Result<Quantized, E> {
+    if to.exists() {
+        return Err(Error::Exists { path: to.to_owned() }.into());
+    }
     let (layers, head) = held(&config, &weights, formats)?;
     let parts = parts(&config, layers, head, &weights)?;
     let config = Config { quantization: Quantization::of(layers, head), ..config };
@@ -90,10 +128,11 @@ pub fn quantize(
     }
     replace_folder(to, |folder| {
         write_parts(&folder.join(WEIGHTS), &weights, &parts, progress)?;
-        COMPANIONS.iter().try_for_each(|name| copy(&from.join(name), &folder.join(name)))?;
+        beside(folder)?;
         let floats = if layers == Format::Ternary { head } else { layers };
         let json = config.to_json_of(if floats == Format::F32 { Format::F32 } else { Format::Bf16 });
-        write_atomically(&folder.join(CONFIG), |file| file.write_all(json.as_bytes())).map(drop)
+        write_atomically(&folder.join(CONFIG), |file| file.write_all(json.as_bytes()))?;
+        Ok::<(), E>(())
     })?;
     Ok(Quantized {
         formats: Formats { layers: Some(layers), head: Some(head), kv_cache: formats.kv_cache },

@@ -5,6 +5,7 @@ use crate::attention::Attention;
 use crate::config::{BitLinear, Config, LayerAttention, LayerTensor};
 use crate::error::{Error, Result};
 use crate::format::{Format, Formats};
+use crate::gguf::Gguf;
 use crate::layer::{DecoderLayer, Mlp};
 use crate::layout::Layout;
 use crate::linear::Linear;
@@ -27,6 +28,18 @@ impl Llama {
         let config = Config::read(&folder.join("config.json"))?;
         config.check_formats(formats, folder)?;
         let weights = Weights::open(folder, &config)?;
+        Self::build(config, &weights, formats)
+    }
+
+    /// As [`Llama::load`], of a GGUF file, whose codes become those of the format with about as many bits.
+    ///
+    /// # Errors
+    /// As [`Llama::load`].
+    pub fn from_gguf(path: &Path, formats: &Formats) -> Result<Self> {
+        let gguf = Gguf::open(path)?;
+        let config = gguf.config()?;
+        config.check_formats(formats, path)?;
+        let weights = Weights::of_gguf(gguf, &config)?;
         Self::build(config, &weights, formats)
     }
 

@@ -3,14 +3,17 @@
 use super::{bitnet, finite, header};
 use crate::error::{Error, Result, open_regular};
 use crate::format::Format;
+use crate::gguf::{self, GgufFile, RowOrder};
 use crate::layout::{Layout, Values};
 use crate::storage::{Map, Mapped};
 use crate::tensor::TensorSpec;
 use crate::text_file::is_pointer;
+use offramp_gguf::{TensorInfo, TensorType};
 use offramp_kernels::convert::{bf16_to_f32, f16_to_f32};
 use offramp_kernels::strips::{self, STRIP, StripFormat};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,10 +30,42 @@ pub(super) struct TensorFile {
 
 #[derive(Debug)]
 struct Entry {
-    dtype: Dtype,
+    dtype: Stored,
     shape: Vec<usize>,
     bytes: Range<usize>, // in the file; as many as dtype and shape ask for
     checked: Option<Checked>,
+}
+
+/// The number format of a tensor in a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stored {
+    /// safetensors'.
+    Dtype(Dtype),
+    /// GGUF's, and how its rows are ordered.
+    Gguf(TensorType, RowOrder),
+}
+
+impl Stored {
+    fn is_float(self) -> bool {
+        match self {
+            Self::Dtype(dtype) => matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16),
+            Self::Gguf(kind, _) => kind.is_float(),
+        }
+    }
+
+    /// Whether it is one of these, in the order of the model.
+    fn is(self, dtype: Dtype, kind: TensorType) -> bool {
+        self == Self::Dtype(dtype) || self == Self::Gguf(kind, RowOrder::Own)
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dtype(dtype) => dtype.fmt(f),
+            Self::Gguf(kind, _) => f.write_str(&kind.name()),
+        }
+    }
 }
 
 /// What a tensor was checked to be.
@@ -62,13 +97,31 @@ impl TensorFile {
         }
         let (start, metadata) = header::parse(map.bytes(), path)?;
         let entry = |info: &safetensors::tensor::TensorInfo| Entry {
-            dtype: info.dtype,
+            dtype: Stored::Dtype(info.dtype),
             shape: info.shape.clone(),
             bytes: start + info.data_offsets.0..start + info.data_offsets.1,
             checked: None,
         };
         let entries = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
         Ok(Self { path: path.to_owned(), file, map: Arc::new(map), entries })
+    }
+
+    /// The tensors of a GGUF file, under the names of Hugging Face that `place` gives; those for which it
+    /// gives none are left out.
+    pub(super) fn of_gguf(
+        file: GgufFile,
+        place: &dyn Fn(&str) -> Option<(String, RowOrder)>,
+    ) -> Result<Self> {
+        let GgufFile { path, file, map, header } = file;
+        let mut entries = BTreeMap::new();
+        for TensorInfo { name, shape, kind, bytes } in header.tensors {
+            let Some((tensor, order)) = place(&name) else { continue };
+            let entry = Entry { dtype: Stored::Gguf(kind, order), shape, bytes, checked: None };
+            if entries.insert(tensor.clone(), entry).is_some() {
+                return Err(Error::DuplicateTensor { path, tensor });
+            }
+        }
+        Ok(Self { path, file: Some(file), map, entries })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -139,7 +192,7 @@ impl TensorFile {
         let Entry { dtype, shape, .. } = &self.entries[&spec.name];
         let (path, tensor) = (self.path.clone(), spec.name.clone());
         if strips == Some(Format::Ternary) {
-            if *shape == spec.shape && matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            if *shape == spec.shape && dtype.is_float() {
                 return Ok(()); // what transformers saves of ternary weights that it has unpacked
             }
             if bitnet::packed_shape(spec).is_none() {
@@ -154,7 +207,8 @@ impl TensorFile {
             return Err(Error::Shape { path, tensor, expected, found: shape.clone() });
         }
         let expected = match (strips, dtype) {
-            (None, Dtype::F32 | Dtype::F16 | Dtype::BF16) | (Some(_), Dtype::U8) => return Ok(()),
+            (None, dtype) if dtype.is_float() => return Ok(()),
+            (None, Stored::Gguf(..)) | (Some(_), Stored::Dtype(Dtype::U8)) => return Ok(()),
             (None, _) => "F32, F16 or BF16",
             (Some(_), _) => "U8, as quantization_config in config.json says",
         };
@@ -164,14 +218,15 @@ impl TensorFile {
     /// The bytes of a checked ternary tensor, if it is packed.
     pub(super) fn packed(&self, spec: &TensorSpec) -> Result<Option<&[u8]>> {
         let (Entry { dtype, bytes, .. }, _) = self.checked(spec)?;
-        Ok((*dtype == Dtype::U8).then(|| &self.map.bytes()[bytes.clone()]))
+        Ok((*dtype == Stored::Dtype(Dtype::U8)).then(|| &self.map.bytes()[bytes.clone()]))
     }
 
     /// The format in which a float tensor is computed with unless another is asked for.
     pub(super) fn float_format(&self, spec: &TensorSpec) -> Format {
         match self.entries[&spec.name].dtype {
-            Dtype::BF16 => Format::Bf16,
-            _ => Format::F32, // F16 is widened
+            Stored::Dtype(Dtype::BF16) => Format::Bf16,
+            Stored::Dtype(_) => Format::F32, // F16 is widened
+            Stored::Gguf(kind, _) => gguf::nearest_format(kind, spec),
         }
     }
 
@@ -182,14 +237,18 @@ impl TensorFile {
         let mapped = Mapped { map: Arc::clone(&self.map), bytes: bytes.clone() };
         let fault = match (strips.and_then(Format::strips), dtype) {
             (Some(format), _) => finite::first_scale_not_finite(format, mapped.bytes(), spec.shape[1]),
-            (None, Dtype::F32) => match bytemuck::try_cast_slice(mapped.bytes()) {
-                Ok(values) => finite::first_not_finite(values),
-                Err(_) => return Ok(None), // not aligned
-            },
-            (None, Dtype::BF16) => match bytemuck::try_cast_slice(mapped.bytes()) {
-                Ok(values) => finite::first_not_finite_bf16(values),
-                Err(_) => return Ok(None),
-            },
+            (None, dtype) if dtype.is(Dtype::F32, TensorType::F32) => {
+                match bytemuck::try_cast_slice(mapped.bytes()) {
+                    Ok(values) => finite::first_not_finite(values),
+                    Err(_) => return Ok(None), // not aligned
+                }
+            }
+            (None, dtype) if dtype.is(Dtype::BF16, TensorType::BF16) => {
+                match bytemuck::try_cast_slice(mapped.bytes()) {
+                    Ok(values) => finite::first_not_finite_bf16(values),
+                    Err(_) => return Ok(None),
+                }
+            }
             _ => return Ok(None),
         };
         self.finite(spec, fault).map(|()| Some(mapped))
@@ -206,8 +265,13 @@ impl TensorFile {
         Ok(Box::new(move |first, out| {
             match (format, dtype) {
                 (Some(format), _) => Strips { format, in_features, start }.unpack(self, first, out)?,
-                (None, Dtype::F32) => self.read_at(bytemuck::cast_slice_mut(out), start + 4 * first)?,
-                (None, Dtype::F16) => self.widen(f16_to_f32, start + 2 * first, out)?,
+                (None, Stored::Gguf(kind, order)) => {
+                    Rows { kind, order, in_features, start }.read(self, first, out)?;
+                }
+                (None, Stored::Dtype(Dtype::F32)) => {
+                    self.read_at(bytemuck::cast_slice_mut(out), start + 4 * first)?
+                }
+                (None, Stored::Dtype(Dtype::F16)) => self.widen(f16_to_f32, start + 2 * first, out)?,
                 (None, _) => self.widen(bf16_to_f32, start + 2 * first, out)?,
             }
             let fault = out.iter().position(|value| !value.is_finite());
@@ -246,6 +310,36 @@ impl TensorFile {
     fn finite(&self, spec: &TensorSpec, fault: Option<(usize, f32)>) -> Result<()> {
         let Some((index, found)) = fault else { return Ok(()) };
         Err(Error::NotFinite { path: self.path.clone(), tensor: spec.name.clone(), index, found })
+    }
+}
+
+/// Rows of a tensor in a GGUF file.
+struct Rows {
+    kind: TensorType,
+    order: RowOrder,
+    in_features: usize,
+    start: usize, // the byte at which they begin
+}
+
+impl Rows {
+    /// Reads the model's values from `first` on, row by row: each may lie elsewhere in the file.
+    fn read(&self, file: &TensorFile, first: usize, out: &mut [f32]) -> Result<()> {
+        let (block, bytes) = (self.kind.block(), self.kind.block_bytes());
+        let (mut stored, mut values, mut done) = (Vec::new(), Vec::new(), 0);
+        while done < out.len() {
+            let (row, column) = ((first + done) / self.in_features, (first + done) % self.in_features);
+            let count = (self.in_features - column).min(out.len() - done);
+            // Whole blocks around what is wanted.
+            let (from, to) = (column / block, (column + count).div_ceil(block));
+            stored.resize((to - from) * bytes, 0);
+            values.resize((to - from) * block, 0.0);
+            let place = self.order.place(row) * (self.in_features / block) + from;
+            file.read_at(&mut stored, self.start + place * bytes)?;
+            self.kind.decode(&stored, &mut values);
+            out[done..done + count].copy_from_slice(&values[column - from * block..][..count]);
+            done += count;
+        }
+        Ok(())
     }
 }
 

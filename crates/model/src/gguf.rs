@@ -1,0 +1,144 @@
+//! A model as a GGUF file, or as a file that is split: llama.cpp's names, its order of rows, its keys.
+
+mod config;
+mod export;
+mod names;
+mod rope;
+
+pub use export::export_gguf;
+pub(crate) use names::RowOrder;
+
+use crate::config::Config;
+use crate::error::{Error, Result, open_regular};
+use crate::format::Format;
+use crate::storage::Map;
+use crate::tensor::{TensorKind, TensorSpec};
+use crate::text_file::is_pointer;
+use offramp_gguf::{Header, TensorType};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file, mapped, and its header.
+#[derive(Debug)]
+pub(crate) struct GgufFile {
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+    pub(crate) map: Arc<Map>,
+    pub(crate) header: Header,
+}
+
+/// A model's file with its metadata, and the other parts if it is split.
+#[derive(Debug)]
+pub struct Gguf {
+    files: Vec<GgufFile>, // the first has the metadata
+}
+
+impl GgufFile {
+    fn open(path: &Path) -> Result<Self> {
+        let failed = |error| Error::read(path, error);
+        let file = open_regular(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() == 0 {
+            return Err(gguf(path, "it is empty")); // and cannot be mapped
+        }
+        let map = Map::new(&file).map_err(failed)?;
+        if is_pointer(map.bytes()) {
+            return Err(Error::LfsPointer { path: path.to_owned() });
+        }
+        let header = Header::parse(map.bytes()).map_err(|error| gguf(path, &error.to_string()))?;
+        Ok(Self { path: path.to_owned(), file, map: Arc::new(map), header })
+    }
+}
+
+impl Gguf {
+    /// Whether a path means such a file.
+    pub fn is_one(path: &Path) -> bool {
+        path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) && path.is_file()
+    }
+
+    /// Opens a file, and with the first of a split file all others beside it.
+    ///
+    /// # Errors
+    /// If one cannot be read, is no GGUF, or is missing.
+    pub fn open(path: &Path) -> Result<Self> {
+        let first = GgufFile::open(path)?;
+        let count = |key: &str| first.header.get(key).and_then(offramp_gguf::Value::as_u64);
+        let (parts, number) = (count("split.count").unwrap_or(1), count("split.no").unwrap_or(0));
+        if parts <= 1 {
+            return Ok(Self { files: vec![first] });
+        }
+        let end = |part: u64| format!("-{:05}-of-{parts:05}.gguf", part + 1);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(stem) = name.strip_suffix(&end(number)) else {
+            let reason =
+                format!("it is part {} of {parts}, and its name does not end in {}", number + 1, end(number));
+            return Err(gguf(path, &reason));
+        };
+        let files =
+            (0..parts).map(|part| GgufFile::open(&path.with_file_name(format!("{stem}{}", end(part)))));
+        Ok(Self { files: files.collect::<Result<_>>()? })
+    }
+
+    /// The model's config, in Hugging Face's words.
+    ///
+    /// # Errors
+    /// If the architecture is none that runs here, or a key is missing or impossible.
+    pub fn config(&self) -> Result<Config> {
+        config::read(self)
+    }
+
+    /// Every key of the metadata.
+    pub fn header(&self) -> &Header {
+        &self.files[0].header
+    }
+
+    /// The (first) file.
+    pub fn path(&self) -> &Path {
+        &self.files[0].path
+    }
+
+    /// A tensor of one of the files.
+    fn tensor(&self, name: &str) -> Option<(&GgufFile, &offramp_gguf::TensorInfo)> {
+        let find = |file: &'_ GgufFile| file.header.tensors.iter().position(|tensor| tensor.name == name);
+        self.files.iter().find_map(|file| Some((file, &file.header.tensors[find(file)?])))
+    }
+
+    /// The values of a short tensor.
+    fn values(&self, name: &str) -> Option<Vec<f32>> {
+        let (file, tensor) = self.tensor(name)?;
+        let mut values = vec![0.0; tensor.shape.iter().product()];
+        tensor.kind.decode(&file.map.bytes()[tensor.bytes.clone()], &mut values);
+        Some(values)
+    }
+
+    /// The files, with the place of each tensor in the model.
+    pub(crate) fn into_files(self) -> Vec<GgufFile> {
+        self.files
+    }
+
+    /// The names of the tensors and the order of their rows in the model.
+    pub(crate) fn places(config: &Config) -> impl Fn(&str) -> Option<(String, RowOrder)> {
+        names::places(config)
+    }
+}
+
+/// The format in which a tensor is computed with unless another is asked for: the one whose codes have about
+/// as many bits.
+pub(crate) fn nearest_format(kind: TensorType, spec: &TensorSpec) -> Format {
+    use TensorType::{BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0};
+    if spec.kind() != TensorKind::Matrix {
+        return Format::F32;
+    }
+    match kind {
+        F32 | F16 => Format::F32,
+        BF16 => Format::Bf16,
+        Q8_0 | Q6_K | Q5_K | Q5_0 | Q5_1 => Format::Int8,
+        Q4_0 | Q4_1 | Q4_K => Format::Int4,
+        // Codes of three values are no bitnet: its activations are rounded, too.
+        TQ1_0 | TQ2_0 => Format::Int4,
+    }
+}
+
+fn gguf(path: &Path, reason: &str) -> Error {
+    Error::Gguf { path: path.to_owned(), reason: reason.to_owned() }
+}

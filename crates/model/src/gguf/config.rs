@@ -1,0 +1,177 @@
+//! A config from the metadata of a GGUF file: the keys of Hugging Face, read as a `config.json` is.
+
+use super::{Gguf, gguf, names, rope};
+use crate::config::{Config, RopeScaling};
+use crate::error::{Error, Result};
+use offramp_gguf::Value;
+use serde_json::{Map, Value as Json, json};
+
+/// Architectures that run here, and Hugging Face's `model_type` of each.
+const ARCHITECTURES: [(&str, &str); 4] =
+    [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3"), ("smollm3", "smollm3")];
+
+pub(super) fn read(file: &Gguf) -> Result<Config> {
+    let keys = Keys { file, architecture: architecture(file)? };
+    let (heads, width) = (keys.whole("attention.head_count")?, keys.whole("embedding_length")?);
+    let head_dim = keys.optional("attention.key_length").map_or(width / heads.max(1), |dim| dim);
+    keys.check_rotated(head_dim)?;
+    let vocabulary = file.tensor("token_embd.weight").map_or(0, |(_, tensor)| tensor.shape[0] as u64);
+    let head_tied = file.tensor("output.weight").is_none();
+    let mut config = Map::new();
+    let mut put = |key: &str, value: Json| drop(config.insert(key.to_owned(), value));
+    put(
+        "model_type",
+        json!(ARCHITECTURES.iter().find(|known| known.0 == keys.architecture).map(|known| known.1)),
+    );
+    put("hidden_size", json!(width));
+    put("intermediate_size", json!(keys.whole("feed_forward_length")?));
+    put("num_hidden_layers", json!(keys.whole("block_count")?));
+    put("num_attention_heads", json!(heads));
+    put("num_key_value_heads", json!(keys.optional("attention.head_count_kv").unwrap_or(heads)));
+    put("head_dim", json!(head_dim));
+    put("vocab_size", json!(vocabulary));
+    put("max_position_embeddings", json!(keys.whole("context_length")?));
+    put("rms_norm_eps", json!(keys.number("attention.layer_norm_rms_epsilon")?));
+    put("tie_word_embeddings", json!(head_tied));
+    let theta = keys.file_number("rope.freq_base").unwrap_or(10_000.0);
+    put("rope_theta", json!(theta));
+    put("rope_scaling", keys.scaling(theta, head_dim as usize)?);
+    if keys.architecture == "llama" {
+        put("attention_bias", json!(file.tensor("blk.0.attn_q.bias").is_some()));
+        put("mlp_bias", json!(file.tensor("blk.0.ffn_gate.bias").is_some()));
+    }
+    for (theirs, ours) in [("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id")] {
+        if let Some(id) = file.header().get(&format!("tokenizer.ggml.{ours}")).and_then(Value::as_u64) {
+            put(theirs, json!(id));
+        }
+    }
+    if let Some(exits) = file.header().get("offramp.early_exit").and_then(Value::as_str) {
+        let exits: Json =
+            serde_json::from_str(exits).map_err(|_| keys.wrong("offramp.early_exit", "no JSON"))?;
+        put("early_exit", exits);
+    }
+    Config::from_json(&Json::Object(config).to_string(), file.path())
+}
+
+fn architecture(file: &Gguf) -> Result<&str> {
+    let found = file.header().get("general.architecture").and_then(Value::as_str);
+    let found = found.ok_or_else(|| gguf(file.path(), "it has no key general.architecture"))?;
+    let expert = file.header().tensors.iter().any(|tensor| tensor.name.contains("_exps."));
+    if expert || !ARCHITECTURES.iter().any(|known| known.0 == found) {
+        let known = ARCHITECTURES.map(|known| known.0).join(", ");
+        let what = if expert { "a mixture of experts" } else { "" };
+        let reason =
+            format!("its architecture is {found}{}{what}: {known} run here", if expert { ", " } else { "" });
+        return Err(gguf(file.path(), &reason));
+    }
+    Ok(found)
+}
+
+/// The keys of one architecture.
+struct Keys<'a> {
+    file: &'a Gguf,
+    architecture: &'a str,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.file.header().get(&self.name(key))
+    }
+
+    fn wrong(&self, key: &str, found: &str) -> Error {
+        gguf(self.file.path(), &format!("its key {key} is {found}"))
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        gguf(self.file.path(), &format!("it has no key {}", self.name(key)))
+    }
+
+    /// A whole number. A list, of one number for each layer, must hold the same ones.
+    fn optional(&self, key: &str) -> Option<u64> {
+        match self.get(key)? {
+            Value::List(each) => {
+                let first = each.first()?.as_u64()?;
+                each.iter().all(|one| one.as_u64() == Some(first)).then_some(first)
+            }
+            one => one.as_u64(),
+        }
+    }
+
+    fn whole(&self, key: &str) -> Result<u64> {
+        match (self.optional(key), self.get(key)) {
+            (Some(number), _) => Ok(number),
+            (None, None) => Err(self.missing(key)),
+            (None, Some(Value::List(_))) => Err(self.wrong(&self.name(key), "not the same in every layer")),
+            (None, Some(other)) => Err(self.wrong(&self.name(key), other.kind())),
+        }
+    }
+
+    fn file_number(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Value::as_f64).map(nearest)
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        self.file_number(key).ok_or_else(|| self.missing(key))
+    }
+
+    /// All of a head is rotated here.
+    fn check_rotated(&self, head_dim: u64) -> Result<()> {
+        match self.optional("rope.dimension_count") {
+            Some(rotated) if rotated != head_dim => {
+                let found = format!("{rotated}, of heads of {head_dim}: whole heads are rotated here");
+                Err(self.wrong(&self.name("rope.dimension_count"), &found))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The `rope_scaling` of a config.
+    fn scaling(&self, theta: f64, head_dim: usize) -> Result<Json> {
+        if let Some(factors) = self.file.values(names::ROPE_FREQS) {
+            return match rope::scaling(&factors, theta, head_dim) {
+                Some(RopeScaling::Llama3 {
+                    factor,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_max_position_embeddings,
+                }) => Ok(json!({
+                    "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                })),
+                _ => Err(gguf(
+                    self.file.path(),
+                    "its rope_freqs.weight are the factors of no scaling that is known",
+                )),
+            };
+        }
+        let kind = self.get("rope.scaling.type").and_then(Value::as_str).unwrap_or("none");
+        let factor = self.file_number("rope.scaling.factor").or(self.file_number("rope.scale_linear"));
+        match (kind, factor) {
+            ("none", None) => Ok(Json::Null),
+            ("none" | "linear", Some(factor)) if factor == 1.0 => Ok(Json::Null),
+            ("none" | "linear", Some(factor)) => Ok(json!({ "rope_type": "linear", "factor": factor })),
+            ("yarn", Some(factor)) => {
+                let original = self.whole("rope.scaling.original_context_length")?;
+                Ok(json!({
+                    "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original,
+                }))
+            }
+            (other, _) => Err(self
+                .wrong(&self.name("rope.scaling.type"), &format!("{other}: none, linear and yarn run here"))),
+        }
+    }
+}
+
+/// The number that a float of 32 bits was written from: `1e-5`, and not `9.999999747378752e-6`.
+fn nearest(number: f64) -> f64 {
+    let narrow = number as f32;
+    if f64::from(narrow) != number {
+        return number;
+    }
+    narrow.to_string().parse().unwrap_or(number)
+}
