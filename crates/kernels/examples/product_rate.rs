@@ -12,7 +12,7 @@ use std::time::Instant;
 const FEATURES: usize = 2048;
 /// Matrices in turn, so that none is in a cache when it is read.
 const BYTES: usize = 512 << 20;
-const TOKENS: [usize; 7] = [1, 2, 4, 6, 16, 128, 512];
+const TOKENS: [usize; 8] = [1, 2, 4, 6, 8, 12, 16, 128];
 
 fn main() {
     let threads = std::env::args().nth(1).and_then(|threads| threads.parse().ok()).unwrap_or(1);

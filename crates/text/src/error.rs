@@ -207,6 +207,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A GGUF file without a tokenizer, or with one that is not known here.
+    #[error("{path}: {reason}", path = path.display())]
+    GgufTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A model folder without a `tokenizer.json`.
     #[error("{folder}: it has no tokenizer.json: {advice}", folder = folder.display())]
     NoTokenizer {

@@ -151,6 +151,20 @@ pub(crate) unsafe fn product<S: Simd, F: RowFormat<S>>(
     }
 }
 
+/// Lines that a tile prefetches in each step of k, out of `all` that its rows take in memory in a step; and
+/// those that the tiles of tokens before it do. Tiles share them evenly, so that memory is read all the time.
+const fn lines_ahead(tile: usize, tiles: usize, all: usize) -> [usize; 2] {
+    let (mut before, mut index) = (0, 0);
+    loop {
+        let left = (all - before).div_ceil(if tiles > index { tiles - index } else { 1 });
+        if index == tile {
+            return [before, left];
+        }
+        before += left;
+        index += 1;
+    }
+}
+
 /// Reads each row once, so that memory is read as one stream. One token is multiplied row by row. Several
 /// tokens are multiplied by four rows at a time, while the next four rows are prefetched one after the other.
 /// If a vector is shorter than a cache line, one token takes four rows at a time too: with one sum, each
@@ -168,18 +182,25 @@ unsafe fn few<S: Simd, F: RowFormat<S>>(
     let (k, tiles) = (part.len, tokens.div_ceil(S::TILE_TOKENS));
     let row_by_row = tokens == 1 && size_of::<S::F32>() == LINE;
     let whole = if row_by_row { 0 } else { rows - rows % ROWS };
+    let steps = k / F::LANES;
     for row in (0..whole).step_by(ROWS).chain(whole..rows) {
+        let height = if row < whole { ROWS } else { 1 };
         for tile in 0..tiles {
             // Tiles of similar sizes: 8 tokens are 4 and 4.
             let [first, end] = [tile, tile + 1].map(|t| tokens * t / tiles);
             let (part, out) = (part.at(first, row, 0, k), out.at(first, row));
+            let all = (height * F::LANES * size_of::<F::Value>()).div_ceil(LINE);
+            let [before, lines] = lines_ahead(tile, tiles, all);
+            let ahead = before * steps * LINE;
             // SAFETY: these tokens and rows exist.
             unsafe {
-                match (row < whole, tile == 0) {
-                    (true, true) => with_tokens::<S, F, ROWS, true>(&part, out, end - first),
-                    (true, false) => with_tokens::<S, F, ROWS, false>(&part, out, end - first),
-                    (false, true) => with_tokens::<S, F, 1, true>(&part, out, end - first),
-                    (false, _) => with_tokens::<S, F, 1, false>(&part, out, end - first),
+                match (row < whole, lines) {
+                    (true, 0) => with_tokens::<S, F, ROWS, 0>(&part, out, ahead, end - first),
+                    (true, 1) => with_tokens::<S, F, ROWS, 1>(&part, out, ahead, end - first),
+                    (true, 2) => with_tokens::<S, F, ROWS, 2>(&part, out, ahead, end - first),
+                    (true, _) => with_tokens::<S, F, ROWS, 4>(&part, out, ahead, end - first),
+                    (false, 0) => with_tokens::<S, F, 1, 0>(&part, out, ahead, end - first),
+                    (false, _) => with_tokens::<S, F, 1, 1>(&part, out, ahead, end - first),
                 }
             }
         }
@@ -189,20 +210,21 @@ unsafe fn few<S: Simd, F: RowFormat<S>>(
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: bool>(
+unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: usize>(
     part: &TileFactors<F::Value>,
     out: RowOut,
+    ahead: usize,
     tokens: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         match tokens {
-            1 => tile::<S, F, R, 1, AHEAD>(part, out),
-            2 => tile::<S, F, R, 2, AHEAD>(part, out),
-            3 => tile::<S, F, R, 3, AHEAD>(part, out),
-            4 => tile::<S, F, R, 4, AHEAD>(part, out),
-            5 => tile::<S, F, R, 5, AHEAD>(part, out),
-            _ => tile::<S, F, R, 6, AHEAD>(part, out),
+            1 => tile::<S, F, R, 1, AHEAD>(part, out, ahead),
+            2 => tile::<S, F, R, 2, AHEAD>(part, out, ahead),
+            3 => tile::<S, F, R, 3, AHEAD>(part, out, ahead),
+            4 => tile::<S, F, R, 4, AHEAD>(part, out, ahead),
+            5 => tile::<S, F, R, 5, AHEAD>(part, out, ahead),
+            _ => tile::<S, F, R, 6, AHEAD>(part, out, ahead),
         }
     }
 }
@@ -210,14 +232,15 @@ unsafe fn with_tokens<S: Simd, F: RowFormat<S>, const R: usize, const AHEAD: boo
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: bool>(
+unsafe fn tile<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: usize>(
     part: &TileFactors<F::Value>,
     out: RowOut,
+    ahead: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::splat(0.0); T]; R];
-        multiply::<S, F, R, T, AHEAD>(part, &mut sums);
+        multiply::<S, F, R, T, AHEAD>(part, &mut sums, ahead);
         finish::<S, R, T>(&sums, out);
     }
 }
@@ -301,7 +324,7 @@ unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
             next.ask::<S>();
             // SAFETY: these rows exist.
             unsafe {
-                multiply::<S, F, ROWS, T, false>(&part.at(0, group * ROWS, first, len), &mut sums);
+                multiply::<S, F, ROWS, T, 0>(&part.at(0, group * ROWS, first, len), &mut sums, 0);
                 if first + len == k {
                     finish::<S, ROWS, T>(&sums, out.at(0, group * ROWS));
                 } else {
@@ -312,18 +335,20 @@ unsafe fn block<S: Simd, F: RowFormat<S>, const T: usize>(
     }
     for row in groups * ROWS..rows {
         // SAFETY: this row exists.
-        unsafe { tile::<S, F, 1, T, false>(&part.at(0, row, 0, k), out.at(0, row)) };
+        unsafe { tile::<S, F, 1, T, 0>(&part.at(0, row, 0, k), out.at(0, row), 0) };
     }
 }
 
-/// Adds the products of `R` rows and `T` tokens to `sums`; `AHEAD` prefetches what comes later.
+/// Adds the products of `R` rows and `T` tokens to `sums`, and prefetches `AHEAD` lines in each step: of the
+/// next rows from byte `ahead` on, or, for one row, of what is near.
 ///
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: bool>(
+unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, const AHEAD: usize>(
     part: &TileFactors<F::Value>,
     sums: &mut [[S::F32; T]; R],
+    ahead: usize,
 ) {
     let TileFactors { x, weight, stride, len } = *part;
     let whole = len - len % F::LANES;
@@ -331,14 +356,15 @@ unsafe fn multiply<S: Simd, F: RowFormat<S>, const R: usize, const T: usize, con
         // SAFETY: `i + LANES ≤ len`, and each row and token has so many values; what is prefetched need not
         // exist.
         unsafe {
-            if AHEAD {
-                let bytes = weight.wrapping_add(R * i).cast::<u8>();
-                for line in (0..R * F::LANES * size_of::<F::Value>()).step_by(LINE) {
-                    if R == 1 {
-                        S::prefetch_l1(bytes.wrapping_add(NEAR + line));
-                    } else {
-                        let next = R * stride * size_of::<F::Value>();
-                        S::prefetch_l2(bytes.wrapping_add(next + line));
+            if AHEAD > 0 {
+                let next = match R {
+                    1 => weight.wrapping_add(i).cast::<u8>().wrapping_add(NEAR),
+                    _ => weight.wrapping_add(R * stride).cast::<u8>().wrapping_add(ahead),
+                };
+                for line in 0..AHEAD {
+                    match R {
+                        1 => S::prefetch_l1(next.wrapping_add(line * LINE)),
+                        _ => S::prefetch_l2(next.wrapping_add((i / F::LANES * AHEAD + line) * LINE)),
                     }
                 }
             }

@@ -45,9 +45,7 @@ pub(super) fn read(file: &Gguf) -> Result<Config> {
             put(theirs, json!(id));
         }
     }
-    if let Some(exits) = file.header().get("offramp.early_exit").and_then(Value::as_str) {
-        let exits: Json =
-            serde_json::from_str(exits).map_err(|_| keys.wrong("offramp.early_exit", "no JSON"))?;
+    if let Some(exits) = keys.own(names::EARLY_EXIT)? {
         put("early_exit", exits);
     }
     Config::from_json(&Json::Object(config).to_string(), file.path())
@@ -88,6 +86,13 @@ impl Keys<'_> {
 
     fn missing(&self, key: &str) -> Error {
         gguf(self.file.path(), &format!("it has no key {}", self.name(key)))
+    }
+
+    /// What a key of ours says.
+    fn own(&self, key: &str) -> Result<Option<Json>> {
+        let Some(value) = self.file.header().get(key) else { return Ok(None) };
+        let json = value.as_str().and_then(|text| serde_json::from_str(text).ok());
+        json.map(Some).ok_or_else(|| self.wrong(key, "no JSON"))
     }
 
     /// A whole number. A list, of one number for each layer, must hold the same ones.
@@ -131,6 +136,9 @@ impl Keys<'_> {
 
     /// The `rope_scaling` of a config.
     fn scaling(&self, theta: f64, head_dim: usize) -> Result<Json> {
+        if let Some(scaling) = self.own(names::ROPE_SCALING)? {
+            return Ok(scaling);
+        }
         if let Some(factors) = self.file.values(names::ROPE_FREQS) {
             return match rope::scaling(&factors, theta, head_dim) {
                 Some(RopeScaling::Llama3 {

@@ -1,15 +1,16 @@
 //! A model as a GGUF file, which stock llama.cpp loads. What llama.cpp does not know stands in keys of ours: one
 //! more tensor, and it would refuse the file.
 
-use super::names::{ROPE_FREQS, RowOrder, llama_cpp};
+use super::names::{EARLY_EXIT, ROPE_FREQS, ROPE_SCALING, RowOrder, llama_cpp};
 use super::{gguf, rope};
 use crate::checkpoint::write_atomically;
-use crate::config::{Config, ModelType, RopeScaling};
+use crate::config::{Config, Family, ModelType, RopeScaling};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::tensor::{TensorKind, TensorSpec};
 use crate::weights::Weights;
 use offramp_gguf::{NewTensor, TensorType, Value, write};
+use serde_json::json;
 use std::io;
 use std::path::Path;
 
@@ -163,14 +164,41 @@ fn keys(config: &Config, architecture: &str) -> std::result::Result<Vec<(String,
         }
         _ => return Err("llama.cpp has no keys for this model's rope_scaling".to_owned()),
     }
+    let every_fourth = (0..config.num_hidden_layers).filter(|layer| layer % 4 == 3);
+    if config.family.model_type == ModelType::SmolLm3
+        && !config.family.no_rope_layers.iter().copied().eq(every_fourth)
+    {
+        return Err(
+            "llama.cpp has no key for layers without rotary positions: it takes every fourth".to_owned()
+        );
+    }
+    let Family { attention_bias, mlp_bias, .. } = config.family;
+    if (attention_bias || mlp_bias) && architecture != "llama" {
+        return Err(format!("llama.cpp reads no such biases in a {architecture}"));
+    }
     if config.family.sliding_window.is_some() {
         return Err("llama.cpp has no key for the sliding window of such a model".to_owned());
     }
     let mut keys: Vec<_> =
         keys.into_iter().map(|(key, value)| (format!("{architecture}.{key}"), value)).collect();
+    // Factors alone do not say which parameters they come from.
+    if let RopeScaling::Llama3 {
+        factor,
+        low_freq_factor,
+        high_freq_factor,
+        original_max_position_embeddings,
+    } = config.rope.scaling
+    {
+        let json = json!({
+            "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_position_embeddings,
+        });
+        keys.push((ROPE_SCALING.to_owned(), Value::Text(json.to_string())));
+    }
     if let Some(early_exit) = &config.early_exit {
         let json = serde_json::to_string(early_exit).map_err(|error| error.to_string())?;
-        keys.push(("offramp.early_exit".to_owned(), Value::Text(json)));
+        keys.push((EARLY_EXIT.to_owned(), Value::Text(json)));
     }
     Ok(keys)
 }

@@ -26,6 +26,10 @@ pub(super) const OTHERS: [(&str, &str); 3] =
 /// Factors of the rotary frequencies, which the config has as parameters.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
+/// Keys of ours, each with JSON: the `early_exit` and the `rope_scaling` of the config.
+pub(super) const EARLY_EXIT: &str = "offramp.early_exit";
+pub(super) const ROPE_SCALING: &str = "offramp.rope_scaling";
+
 /// Where a row of the model is in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RowOrder {

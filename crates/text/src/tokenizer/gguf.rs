@@ -69,9 +69,9 @@ impl Tokenizer {
     /// The tokenizer in the metadata of a GGUF file; `origin` names the file in errors.
     ///
     /// # Errors
-    /// [`Error::TokenizerFile`] if there is none, or one that is not known here.
+    /// [`Error::GgufTokenizer`] if there is none, or one that is not known here; as [`Tokenizer::from_json`].
     pub fn from_gguf(header: &Header, origin: &Path) -> Result<Self> {
-        let fault = |reason: String| Error::TokenizerFile { path: origin.to_owned(), reason };
+        let fault = |reason: String| Error::GgufTokenizer { path: origin.to_owned(), reason };
         if let Some(whole) = header.get("tokenizer.huggingface.json").and_then(Value::as_str) {
             return Self::from_json(whole.as_bytes(), origin);
         }
@@ -170,7 +170,7 @@ fn same_pre_tokenizer(found: &Json, splitting: Splitting) -> bool {
         }
         (Some("Sequence"), _) => {
             let (Some(theirs), Some(ours)) =
-                (found["pretokenizers"].as_array(), ours["pretokenizers"].as_array())
+                (found["pretokenizers"].as_array(), ours.get("pretokenizers").and_then(Json::as_array))
             else {
                 return false;
             };

@@ -1,0 +1,213 @@
+//! GGUF files: a model goes there and comes back with every bit, and a tokenizer with every id.
+
+#![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
+
+use offramp_engine::{Session, Workspace};
+use offramp_gguf::{Header, NewTensor, TensorType, Value as Key, write};
+use offramp_model::{Config, Format, Formats, Gguf, Llama, Weights, checkpoint, export_gguf};
+use offramp_pipeline::{ModelSource, PromptOptions};
+use offramp_tests::golden::{FAMILIES, Fixture, MODELS, ids, read_json};
+use offramp_text::Tokenizer;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Families whose attention or scaling llama.cpp has no keys for.
+const NOT_WRITTEN: [&str; 5] = [
+    "families/mistral-window",
+    "families/dynamic",
+    "families/smollm3",
+    "families/qwen2-tied",
+    "families/qwen3-biases",
+];
+
+fn models() -> impl Iterator<Item = String> {
+    let families = FAMILIES.iter().map(|name| format!("families/{name}"));
+    MODELS.iter().map(|&name| name.to_owned()).chain(families)
+}
+
+fn export(name: &str, kind: TensorType, out: &Path) -> offramp_model::Result<Config> {
+    let fixture = Fixture::new(name);
+    let config = Config::read(&fixture.folder().join("config.json"))?;
+    let weights = Weights::open(fixture.folder(), &config)?;
+    export_gguf(&weights, &config, kind, (name, &[]), out)?;
+    Ok(config)
+}
+
+fn logits(model: Llama, tokens: &[u32]) -> Vec<u32> {
+    let (model, mut workspace) = (Arc::new(model), Workspace::new());
+    let mut session = Session::new(&model, tokens.len()).unwrap();
+    session.feed_each(tokens, &mut workspace).unwrap().iter().map(|logit| logit.to_bits()).collect()
+}
+
+#[test]
+fn every_family_goes_there_and_comes_back_with_every_bit() {
+    let mut written = 0;
+    for name in models() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("model.gguf");
+        let config = match export(&name, TensorType::F32, &file) {
+            Ok(config) => config,
+            Err(error) if NOT_WRITTEN.contains(&&name[..]) => {
+                assert!(error.to_string().contains("llama.cpp "), "{name}: {error}");
+                continue;
+            }
+            Err(error) => panic!("{name}: {error}"),
+        };
+        written += 1;
+        let gguf = Gguf::open(&file).unwrap();
+        let found = gguf.config().unwrap();
+        assert_eq!(found.tensors(), config.tensors(), "{name}");
+        assert_eq!((found.rope, found.context()), (config.rope, config.context()), "{name}");
+        let formats = Formats::all(Format::F32);
+        let tokens: Vec<u32> = (0..12).map(|i| i * 5 % config.vocab_size as u32).collect();
+        let theirs = logits(Llama::load(Fixture::new(&name).folder(), &formats).unwrap(), &tokens);
+        assert!(logits(Llama::from_gguf(&file, &formats).unwrap(), &tokens) == theirs, "{name}");
+        // And a folder of it again.
+        let folder = place.path().join("folder");
+        let wanted = Formats { head: Some(Format::F32), ..formats };
+        let beside = |_: &Path| Ok::<(), offramp_model::Error>(());
+        checkpoint::quantize_gguf(&file, &folder, &wanted, &beside, &mut |_, _| ()).unwrap();
+        assert!(logits(Llama::load(&folder, &formats).unwrap(), &tokens) == theirs, "{name}");
+    }
+    assert_eq!(written, MODELS.len() + FAMILIES.len() - NOT_WRITTEN.len());
+}
+
+#[test]
+fn a_bf16_model_is_mapped_and_has_its_own_bits() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    export("bf16-sharded", TensorType::BF16, &file).unwrap();
+    let tokens: Vec<u32> = (1..10).collect();
+    let model = Llama::from_gguf(&file, &Formats::default()).unwrap();
+    assert_eq!(model.formats().layers, Some(Format::Bf16));
+    let folder = Llama::load(Fixture::new("bf16-sharded").folder(), &Formats::default()).unwrap();
+    assert!(logits(model, &tokens) == logits(folder, &tokens));
+}
+
+/// A file without tensors, with these keys.
+fn keys(path: &Path, keys: &[(&str, Key)]) -> Header {
+    let keys: Vec<_> = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let mut bytes = Vec::new();
+    write(&mut bytes, &keys, &[] as &[NewTensor]).unwrap();
+    std::fs::write(path, &bytes).unwrap();
+    Header::parse(&bytes).unwrap()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+fn whole(value: &Value) -> Key {
+    Key::List(ids(value).into_iter().map(|id| Key::Signed(id.into())).collect())
+}
+
+fn fixture(name: &str) -> Value {
+    read_json(&Fixture::new("gguf").folder().join(name))
+}
+
+#[test]
+fn a_sentence_piece_vocabulary_gives_sentence_pieces_ids() {
+    let found = fixture("sentence-piece.json");
+    let place = tempfile::tempdir().unwrap();
+    let scores = found["scores"].as_array().unwrap().iter().map(|score| Key::Float(score.as_f64().unwrap()));
+    let header = keys(
+        &place.path().join("a.gguf"),
+        &[
+            ("tokenizer.ggml.model", Key::Text("llama".to_owned())),
+            ("tokenizer.ggml.tokens", Key::texts(texts(&found["tokens"]))),
+            ("tokenizer.ggml.scores", Key::List(scores.collect())),
+            ("tokenizer.ggml.token_type", whole(&found["token_type"])),
+            ("tokenizer.ggml.bos_token_id", Key::Unsigned(found["bos_token_id"].as_u64().unwrap())),
+            ("tokenizer.ggml.eos_token_id", Key::Unsigned(found["eos_token_id"].as_u64().unwrap())),
+        ],
+    );
+    let tokenizer = Tokenizer::from_gguf(&header, Path::new("a.gguf")).unwrap();
+    let bos = found["bos_token_id"].as_u64().unwrap() as u32;
+    assert_eq!(tokenizer.end_of_text().map(u64::from), found["eos_token_id"].as_u64());
+    for (text, expected) in texts(&found["texts"]).iter().zip(found["ids"].as_array().unwrap()) {
+        let expected: Vec<u32> = std::iter::once(bos).chain(ids(expected)).collect();
+        assert_eq!(tokenizer.encode_prompt(text, PromptOptions::default()).unwrap(), expected, "{text:?}");
+        assert_eq!(tokenizer.decode(&expected).unwrap(), *text);
+    }
+}
+
+#[test]
+fn byte_level_vocabularies_give_the_ids_of_tokenizers() {
+    let place = tempfile::tempdir().unwrap();
+    for (pre, found) in fixture("byte-level.json").as_object().unwrap() {
+        let header = keys(
+            &place.path().join("a.gguf"),
+            &[
+                ("tokenizer.ggml.model", Key::Text("gpt2".to_owned())),
+                ("tokenizer.ggml.pre", Key::Text(pre.clone())),
+                ("tokenizer.ggml.tokens", Key::texts(texts(&found["tokens"]))),
+                ("tokenizer.ggml.token_type", whole(&found["token_type"])),
+                ("tokenizer.ggml.merges", Key::texts(texts(&found["merges"]))),
+                ("tokenizer.ggml.bos_token_id", Key::Unsigned(0)),
+                ("tokenizer.ggml.add_bos_token", Key::Bool(true)),
+            ],
+        );
+        let tokenizer = Tokenizer::from_gguf(&header, Path::new("a.gguf")).unwrap();
+        for (text, expected) in texts(&found["texts"]).iter().zip(found["ids"].as_array().unwrap()) {
+            let (plain, mut expected) = (PromptOptions::rendered(), ids(expected));
+            assert_eq!(tokenizer.encode_prompt(text, plain).unwrap(), expected, "{pre}: {text:?}");
+            if expected.first() != Some(&0) {
+                expected.insert(0, 0);
+            }
+            assert_eq!(tokenizer.encode_prompt(text, PromptOptions::default()).unwrap(), expected, "{pre}");
+        }
+        // What we write is read again, by the keys of llama.cpp alone.
+        let written = tokenizer.gguf_metadata(tokenizer.vocab_size() + 3, Some(0), None).unwrap();
+        let own = written.iter().filter(|(key, _)| key != "tokenizer.huggingface.json");
+        let own: Vec<_> = own.map(|(key, value)| (&key[..], value.clone())).collect();
+        let again =
+            Tokenizer::from_gguf(&keys(&place.path().join("b.gguf"), &own), Path::new("b.gguf")).unwrap();
+        for text in texts(&found["texts"]) {
+            let encode =
+                |tokenizer: &Tokenizer| tokenizer.encode_prompt(&text, PromptOptions::default()).unwrap();
+            assert_eq!(encode(&again), encode(&tokenizer), "{pre}: {text:?}");
+        }
+    }
+}
+
+fn refused(file: PathBuf, words: &[&str]) {
+    let open = || -> Result<(), Box<dyn std::error::Error>> {
+        let source = ModelSource::resolve(&file)?;
+        source.load(&Formats::default())?;
+        source.tokenizer()?;
+        Ok(())
+    };
+    let line = open().unwrap_err().to_string();
+    assert!(!line.contains('\n') && words.iter().all(|word| line.contains(word)), "{line}");
+}
+
+#[test]
+fn what_does_not_run_is_said_in_one_line() {
+    let place = tempfile::tempdir().unwrap();
+    let file = || place.path().join("model.gguf");
+    std::fs::write(file(), b"").unwrap();
+    refused(file(), &["model.gguf", "empty"]);
+    std::fs::write(file(), b"GGUX").unwrap();
+    refused(file(), &["model.gguf", "GGUF"]);
+    keys(&file(), &[("general.architecture", Key::Text("mamba".to_owned()))]);
+    refused(file(), &["mamba", "llama, qwen2"]);
+    keys(&file(), &[("general.architecture", Key::Text("llama".to_owned()))]);
+    refused(file(), &["no key llama."]);
+    let words = |pre: &str| {
+        keys(
+            &file(),
+            &[
+                ("tokenizer.ggml.model", Key::Text("gpt2".to_owned())),
+                ("tokenizer.ggml.pre", Key::Text(pre.to_owned())),
+                ("tokenizer.ggml.tokens", Key::texts(["a"])),
+            ],
+        )
+    };
+    let error = Tokenizer::from_gguf(&words("tekken"), Path::new("x.gguf")).unwrap_err().to_string();
+    assert!(error.contains("tekken") && error.contains("llama-bpe"), "{error}");
+    export("gqa-untied", TensorType::F32, &file()).unwrap();
+    let bytes = std::fs::read(file()).unwrap();
+    std::fs::write(file(), &bytes[..bytes.len() / 2]).unwrap();
+    refused(file(), &["model.gguf", "download is not whole"]);
+}
