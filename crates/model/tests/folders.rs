@@ -61,7 +61,7 @@ fn a_folder_without_a_config_is_told_what_it_is() {
             &["adapter", "peft", "merge_and_unload"][..],
         ),
         (&["params.json", "consolidated.00.pth", "tokenizer.model"], &["own layout", "config.json", "-hf"]),
-        (&["tiny.Q4_K_M.gguf"], &["GGUF", "safetensors", "offramp quantize"]),
+        (&["tiny.Q4_K_M.gguf"], &["GGUF", "give one of them", "tiny.Q4_K_M.gguf"]),
         (&["model.safetensors"], &["no config.json", "copy config.json"]),
         (&[shard, "model.safetensors.index.json"], &["no config.json", "copy config.json"]),
         (&["pytorch_model.bin"], &["no config.json", "copy config.json"]),

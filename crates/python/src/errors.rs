@@ -117,8 +117,10 @@ fn would_replace(error: &(dyn Error + 'static)) -> bool {
 /// Whether it is no mistake of the caller.
 fn is_failure(error: &(dyn Error + 'static)) -> bool {
     use offramp_train::Error::{DiskFull, Diverged};
-    matches!(error.downcast_ref(), Some(offramp_engine::Error::NotFinite { .. } | offramp_engine::Error::OthersFailed))
-        || matches!(error.downcast_ref(), Some(Diverged { .. } | DiskFull { .. }))
+    matches!(
+        error.downcast_ref(),
+        Some(offramp_engine::Error::NotFinite { .. } | offramp_engine::Error::OthersFailed)
+    ) || matches!(error.downcast_ref(), Some(Diverged { .. } | DiskFull { .. }))
 }
 
 /// The error and its causes. A cause that the line already contains is left out.

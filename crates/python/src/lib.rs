@@ -20,7 +20,7 @@ mod native {
     #[pymodule_export]
     use crate::fork::forked;
     #[pymodule_export]
-    use crate::measures::{benchmark, card, evaluate, quantize, sweep};
+    use crate::measures::{benchmark, card, evaluate, export_gguf, quantize, sweep};
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

@@ -1,16 +1,16 @@
 //! What a model is worth, as JSON that the Python layer turns into dataclasses.
 
 use crate::errors::OrRaise;
-use crate::model::{Model, carried_stories, parsed};
+use crate::model::{Model, carried_stories, parsed, source};
 use crate::{fork, interruptible};
 use offramp_engine::{Adaptive, SamplingOptions};
 use offramp_eval::card::{CardFolder, CardWords, Facts, Measured, Scores};
 use offramp_eval::{PerplexityOptions, SpeedOptions, SweepOptions, openings};
-use offramp_model::checkpoint::{self, Quantized};
+use offramp_model::checkpoint::Quantized;
 use offramp_model::{CacheFormat, Formats};
 use offramp_pipeline::{ModelSource, Pipeline};
 use offramp_text::{CorpusOptions, TokenStream};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::{FromPyObject, PyResult, Python, pyfunction};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -58,8 +58,11 @@ pub(crate) fn benchmark(py: Python<'_>, model: &Model, options: BenchmarkOptions
     fork::check()?;
     let own = model.loaded.pipeline.model().formats();
     let format = |name: &Option<String>, own| name.as_deref().map_or(Ok(own), |name| parsed(name).map(Some));
-    let formats =
-        Formats { layers: format(&options.dtype, own.layers)?, head: format(&options.head_dtype, own.head)?, ..own };
+    let formats = Formats {
+        layers: format(&options.dtype, own.layers)?,
+        head: format(&options.head_dtype, own.head)?,
+        ..own
+    };
     let BenchmarkOptions { exits, prompt_tokens, new_tokens, runs, .. } = options;
     let options = SpeedOptions { exits, prompt_tokens, new_tokens, runs, verify: 0 };
     let source = &model.loaded.source;
@@ -82,7 +85,12 @@ pub(crate) struct SweepKeys {
 
 /// Speculation at exits and draft lengths. Without exits, at those from which the adaptive policy chooses.
 #[pyfunction]
-pub(crate) fn sweep(py: Python<'_>, model: &Model, data: Vec<PathBuf>, options: SweepKeys) -> PyResult<String> {
+pub(crate) fn sweep(
+    py: Python<'_>,
+    model: &Model,
+    data: Vec<PathBuf>,
+    options: SweepKeys,
+) -> PyResult<String> {
     /// Tokens of a prompt.
     const PROMPT: usize = 16;
     fork::check()?;
@@ -123,14 +131,25 @@ pub(crate) fn quantize(
         kv_cache: CacheFormat::F32,
     };
     let found = interruptible::run(py, |stop| {
-        let folder = checkpoint::resolve(&path)?;
-        checkpoint::quantize(&folder, &out, &wanted, &mut |_, _| stop.leave_if_stopped())
+        let source = ModelSource::resolve(&path)?;
+        offramp_pipeline::quantize(&source, &out, &wanted, &mut |_, _| stop.leave_if_stopped())
     })?;
     let Quantized { formats, bytes_before, bytes_after } = found.or_raise()?;
     let (layers, head) = (formats.layers, formats.head);
     json(&serde_json::json!({
         "out": out, "layers": layers, "head": head, "bytes_before": bytes_before, "bytes_after": bytes_after,
     }))
+}
+
+/// Writes a model as a GGUF file; without a path, the model that comes with offramp.
+#[pyfunction]
+pub(crate) fn export_gguf(py: Python<'_>, path: Option<PathBuf>, out: PathBuf, kind: &str) -> PyResult<()> {
+    fork::check()?;
+    let known = offramp_pipeline::written_type(kind);
+    let wrong =
+        || PyValueError::new_err(format!("type is {kind:?}: give f32, f16, bf16, q8_0, q4_0 or tq2_0"));
+    let (kind, source) = (known.ok_or_else(wrong)?, source(path)?);
+    interruptible::run(py, |_| offramp_pipeline::export_gguf(&source, kind, &out))?.or_raise()
 }
 
 /// The options of a card, as a dict.
@@ -154,7 +173,8 @@ pub(crate) struct CardOptions {
 #[pyfunction]
 pub(crate) fn card(py: Python<'_>, path: PathBuf, options: CardOptions) -> PyResult<String> {
     fork::check()?;
-    let CardOptions { data, untouched, run, runs, exits, name, place, license, dataset, language, overwrite } = options;
+    let CardOptions { data, untouched, run, runs, exits, name, place, license, dataset, language, overwrite } =
+        options;
     let words = CardWords { name, place, facts: Facts { license, dataset, language }, exits };
     let found = interruptible::run(py, |stop| {
         let folder = CardFolder::open(&path, run.as_deref(), overwrite)?;
@@ -165,7 +185,8 @@ pub(crate) fn card(py: Python<'_>, path: PathBuf, options: CardOptions) -> PyRes
             }
             let stream = stream(&pipeline, data, u64::MAX)?;
             let options = PerplexityOptions { exits, ..PerplexityOptions::default() };
-            let exits = offramp_eval::evaluate(&pipeline, &stream, &options, &mut |_, _| stop.leave_if_stopped())?;
+            let exits =
+                offramp_eval::evaluate(&pipeline, &stream, &options, &mut |_, _| stop.leave_if_stopped())?;
             Ok(Some(Scores { data: Scores::name(data), exits }))
         };
         let measured = Measured {

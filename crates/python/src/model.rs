@@ -133,7 +133,8 @@ impl Loaded {
             let exits = vec![(2 * self.pipeline.model().config().num_hidden_layers / 3).max(1)];
             let (agreement, max_tokens) = (f64::from(step) / STEPS, Some(CALIBRATION_TOKENS));
             let options = CalibrationOptions { exits, agreement, context: None, max_tokens };
-            let found = calibrate(self.pipeline.model(), &stream, &options, &mut |_, _| stop.leave_if_stopped());
+            let found =
+                calibrate(self.pipeline.model(), &stream, &options, &mut |_, _| stop.leave_if_stopped());
             Ok::<_, offramp_eval::Error>(found?.policy())
         })?;
         let policy = policy.or_raise()?;
@@ -203,12 +204,15 @@ impl Model {
     /// The prompt of a conversation, whose messages are a list as JSON, through the model's chat template.
     fn chat_prompt(&self, messages: &str) -> PyResult<Vec<u32>> {
         let wrong = |reason: String| PyValueError::new_err(format!("messages: {reason}"));
-        let messages: Vec<Message> = serde_json::from_str(messages).map_err(|error| wrong(error.to_string()))?;
+        let messages: Vec<Message> =
+            serde_json::from_str(messages).map_err(|error| wrong(error.to_string()))?;
         let messages = messages.into_iter().map(|message| message.normalized().map_err(wrong));
         let messages = messages.collect::<PyResult<Vec<_>>>()?;
         let missing = || match self.loaded.source.chat_template() {
             Err(error) => exception(&error),
-            Ok(_) => PyValueError::new_err("the model's chat template appeared after it was loaded: load it again"),
+            Ok(_) => {
+                PyValueError::new_err("the model's chat template appeared after it was loaded: load it again")
+            }
         };
         let template = self.loaded.template.as_ref().ok_or_else(missing)?;
         let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };

@@ -2,7 +2,9 @@
 
 use crate::errors::OrRaise;
 use crate::model::Loaded;
-use offramp_engine::{ConfidenceExit, Constraint, Draft, GenerateOptions, Request, Sampler, Speculate, Speculation};
+use offramp_engine::{
+    ConfidenceExit, Constraint, Draft, GenerateOptions, Request, Sampler, Speculate, Speculation,
+};
 use offramp_pipeline::UserSampling;
 use pyo3::exceptions::PyValueError;
 use pyo3::{FromPyObject, PyResult, Python};

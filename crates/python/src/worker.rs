@@ -1,6 +1,6 @@
 //! The thread that runs a model's texts: those of all Python threads share its steps.
 
-use offramp_engine::{NewToken, Logprobs, Request, SchedulerOptions, TextId};
+use offramp_engine::{Logprobs, NewToken, Request, SchedulerOptions, TextId};
 use offramp_pipeline::{Ended, Pipeline, TextProgress, TextScheduler};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::{PyResult, Python};

@@ -77,6 +77,18 @@ def test_quantized_folders_load(fixture_folder, tmp_path):
         offramp.quantize(folder, tmp_path / "int8", to="int8")
 
 
+def test_gguf_files_are_written_and_loaded(tmp_path, model):
+    file = tmp_path / "story.gguf"
+    offramp.export_gguf(None, file, type="f32")
+    again = offramp.AutoModelForCausalLM.from_pretrained(file)
+    assert again.dtype == "f32" and np.array_equal(again.logits("Once upon a time"), model.logits("Once upon a time"))
+    offramp.quantize(file, tmp_path / "folder", to="int8")
+    small = offramp.AutoModelForCausalLM.from_pretrained(tmp_path / "folder")
+    assert small.tokenizer.encode("Once upon a time") == model.tokenizer.encode("Once upon a time")
+    with pytest.raises(ValueError, match="q8_0"):
+        offramp.export_gguf(None, tmp_path / "other.gguf", type="q3_k")
+
+
 def test_a_card_has_what_was_measured(fixture_folder):
     folder = fixture_folder("gqa-untied")
     text = folder.parent / "text.txt"

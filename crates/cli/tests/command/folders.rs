@@ -47,13 +47,12 @@ fn every_command_that_wants_a_model_says_what_it_was_given_instead() {
         &["bench", "tiny.gguf"],
         &["verify", "tiny.gguf"],
         &["sweep", "tiny.gguf"],
-        &["card", "tiny.gguf"],
         &["quantize", "tiny.gguf", "--to", "int8", "--out", "x"],
+        &["export", "tiny.gguf", "--gguf", "x.gguf"],
     ] {
-        place
-            .run(command)
-            .assert_error(2, &["tiny.gguf: GGUF files are not read: download the folder of safetensors"]);
+        place.run(command).assert_error(2, &["tiny.gguf: it ends in the middle of its first numbers"]);
     }
+    place.run(&["card", "tiny.gguf"]).assert_error(2, &["tiny.gguf", "a GGUF file", "offramp quantize"]);
     std::fs::remove_file(place.path("run/model/tokenizer.json")).unwrap();
     place.write("run/model/tokenizer.model", "x");
     place

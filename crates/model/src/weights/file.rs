@@ -266,6 +266,9 @@ impl TensorFile {
             match (format, dtype) {
                 (Some(format), _) => Strips { format, in_features, start }.unpack(self, first, out)?,
                 (None, Stored::Gguf(kind, order)) => {
+                    // A vector in another order has a row for each value.
+                    let vector = spec.shape.len() == 1 && kind.block() == 1;
+                    let in_features = if vector { 1 } else { in_features };
                     Rows { kind, order, in_features, start }.read(self, first, out)?;
                 }
                 (None, Stored::Dtype(Dtype::F32)) => {

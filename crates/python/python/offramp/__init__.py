@@ -30,6 +30,7 @@ from .measures import (
     benchmark,
     card,
     evaluate,
+    export_gguf,
     quantize,
     sweep,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "card",
     "demo",
     "evaluate",
+    "export_gguf",
     "kernels",
     "quantize",
     "sweep",

@@ -29,10 +29,10 @@ class AutoModelForCausalLM:
         memory: int | str = "1GiB",
         max_texts: int = 16,
     ) -> CausalLM:
-        """Loads a model folder as Hugging Face has them, or a run folder.
+        """Loads a model folder as Hugging Face has them, a run folder, or a GGUF file.
 
         Args:
-            path: The folder; without one, the model that comes with offramp.
+            path: The folder or the file; without one, the model that comes with offramp.
             dtype: The number format of the weights: `"f32"`, `"bf16"`, `"int8"`, `"int4"` or `"ternary"`, or
                 `torch.float32` and `torch.bfloat16`. By default as the folder holds them.
             head_dtype: That of the LM head, if it differs.

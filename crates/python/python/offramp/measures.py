@@ -252,6 +252,17 @@ def quantize(path: Path, out: Path, *, to: str, head: str | None = None) -> Quan
     return made(Quantized, json.loads(native.quantize(path, out, to, head)))
 
 
+def export_gguf(path: Path | None, out: Path, *, type: str = "bf16") -> None:
+    """Writes a model as a GGUF file, which llama.cpp loads, as `offramp export` does.
+
+    Args:
+        path: A model folder, a run folder or a GGUF file; `None` is the model that comes with offramp.
+        out: The file to write.
+        type: The format of the matrices: `"f32"`, `"f16"`, `"bf16"`, `"q8_0"`, `"q4_0"` or `"tq2_0"`.
+    """
+    native.export_gguf(path, out, type)
+
+
 def card(
     path: Path,
     *,
