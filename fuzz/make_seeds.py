@@ -394,7 +394,51 @@ def templates():
     seed("chat_template", "refusal", "{{ raise_exception('Only \\n user ' ~ messages[0].role) }}")
 
 
+def gguf_value(value):
+    """The number of its type, and its bytes."""
+    text = lambda text: struct.pack("<Q", len(text.encode())) + text.encode()
+    if isinstance(value, int):
+        return 4, struct.pack("<I", value)
+    if isinstance(value, float):
+        return 6, struct.pack("<f", value)
+    if isinstance(value, str):
+        return 8, text(value)
+    each = [gguf_value(one) for one in value]
+    return 9, struct.pack("<IQ", each[0][0], len(each)) + b"".join(one for _, one in each)
+
+
+def gguf(name, keys, tensors=()):
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, value in keys.items():
+        kind, content = gguf_value(value)
+        head += gguf_value(key)[1] + struct.pack("<I", kind) + content
+    data = b""
+    for tensor, shape, kind, content in tensors:
+        sizes = b"".join(struct.pack("<Q", size) for size in shape)
+        head += gguf_value(tensor)[1] + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", kind, len(data))
+        data += content + bytes(-len(content) % 32)
+    seed("gguf", name, head + bytes(-len(head) % 32) + data)
+
+
+def ggufs():
+    tokens = ["O", "n", "c", "e", "On", "ce", "Ġ", "<|end|>"]
+    gguf("bpe", {
+        "general.architecture": "llama", "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [1] * 7 + [3],
+        "tokenizer.ggml.merges": ["O n", "c e"], "tokenizer.ggml.eos_token_id": 7,
+    })
+    gguf("spm", {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "<0x41>", "▁", "O", "▁O", "n", "▁On"],
+        "tokenizer.ggml.scores": [0.0, 0.0, 0.0, 0.0, -5.0, -4.0, -1.0, -3.0, -2.0],
+        "tokenizer.ggml.token_type": [2, 3, 3, 6, 1, 1, 1, 1, 1],
+        "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
+    })
+    blocks = [("a", [32, 2], 8, bytes(68)), ("b", [3], 0, bytes(12)), ("c", [256, 1], 14, bytes(210))]
+    gguf("tensors", {"general.alignment": 32}, blocks)
+
+
 if __name__ == "__main__":
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for part in (configs, weights, shards, recipes, tokenizers, corpora, streams, templates):
+    for part in (configs, weights, shards, recipes, tokenizers, corpora, streams, templates, ggufs):
         part()

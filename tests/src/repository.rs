@@ -4,7 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Paths that are not checked: made by tools, or ignored by git.
-const SKIPPED: [&str; 7] = [".git", "target", "runs", "data", ".venv", "__pycache__", "artifacts"];
+const SKIPPED: [&str; 11] = [
+    ".git",
+    "target",
+    "runs",
+    "data",
+    ".venv",
+    "__pycache__",
+    ".pytest_cache",
+    ".mypy_cache",
+    "node_modules",
+    "screenshots",
+    "artifacts",
+];
 
 /// The root folder of the repository.
 ///

@@ -84,5 +84,5 @@ fn what_cannot_be_read_is_said() {
     assert!(matches!(read(&tokens(321), &[1]), Err(Error::ContextFull { tokens: 321, context: 320 })));
     assert!(matches!(read(&[61], &[1]), Err(Error::Model(offramp_model::Error::UnknownToken { .. }))));
     assert!(matches!(read(&[1], &[6]), Err(Error::Model(offramp_model::Error::ExitLayer { .. }))));
-    assert_eq!(read(&[1], &[]).expect("nothing is asked"), []);
+    assert!(read(&[1], &[]).expect("nothing is asked").is_empty());
 }

@@ -1,5 +1,5 @@
-//! The codecs, one function for a block of each format. The layouts are ggml's (`ggml-common.h`); the order of
-//! the arithmetic is that of `gguf`'s `quants.py`, so that the floats are the same.
+//! The codecs, one function for a block of each format. The layouts are ggml's (`ggml-common.h`). The order
+//! of the arithmetic is that of `gguf`'s `quants.py`, so that the floats are the same.
 
 pub(crate) mod half;
 pub(crate) mod k_quants;

@@ -4,6 +4,7 @@
 //! codes over [`vector::Dot`] too. Each table instantiates the kernels with its own vectors; see the trait
 //! for who may call what.
 
+pub(crate) mod row_format;
 pub(crate) mod row_major;
 pub(crate) mod strip;
 pub(crate) mod ternary;

@@ -6,7 +6,7 @@ use offramp_model::checkpoint::{self, Quantized};
 use offramp_model::{Formats, export_gguf as write_gguf};
 use std::path::Path;
 
-/// Writes a model as a GGUF file that stock llama.cpp loads: its weights in `kind`, its tokenizer and its chat
+/// Writes a model as a GGUF file that stock llama.cpp loads: its weights in `kind`, its tokenizer, its chat
 /// template, and its exits in keys of ours.
 ///
 /// # Errors

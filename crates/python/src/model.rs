@@ -14,7 +14,7 @@ use offramp_models::{TINYSTORIES_24, stories};
 use offramp_pipeline::{Carried, ChatTemplate, Message, ModelSource, Pipeline, RenderOptions};
 use offramp_text::TokenStream;
 use pyo3::exceptions::PyValueError;
-use pyo3::{Bound, FromPyObject, PyErr, PyResult, Python, pyclass, pymethods};
+use pyo3::{Bound, FromPyObject, PyResult, Python, pyclass, pymethods};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -283,5 +283,5 @@ fn array<'py, E: std::error::Error + Send + 'static>(
 ) -> PyResult<Bound<'py, PyArray3<f32>>> {
     fork::check()?;
     let values = interruptible::run(py, compute)?.or_raise()?;
-    PyArray1::from_vec(py, values).reshape(shape).map_err(PyErr::from)
+    PyArray1::from_vec(py, values).reshape(shape)
 }

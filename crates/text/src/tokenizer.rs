@@ -17,6 +17,7 @@
 mod gguf;
 mod gpt2;
 mod growth;
+mod missing;
 mod prompt;
 mod spelling;
 mod stream;
@@ -59,20 +60,6 @@ const MAX_VOCABULARY: usize = 1 << 24;
 /// but a file of a few bytes must not allocate tables of millions.
 const MAX_GAP: usize = 8;
 const MAX_SPARSE: usize = 1 << 16;
-
-/// Advice for a folder without a `tokenizer.json`, by what it holds instead.
-fn instead(folder: &Path) -> String {
-    let has = |name: &str| folder.join(name).is_file();
-    let slow = [&["tokenizer.model"][..], &["spiece.model"], &["vocab.json", "merges.txt"]];
-    match slow.iter().find(|names| names.iter().all(|name| has(name))) {
-        Some(names) => format!(
-            "transformers makes it of {}, in that folder: `python -c \"from transformers import AutoTokenizer as T; \
-             T.from_pretrained('.').save_pretrained('.')\"`",
-            names.join(" and ")
-        ),
-        None => "copy it from where the model comes from".to_owned(),
-    }
-}
 
 /// Strings ↔ token ids. `Send + Sync`: share it by reference.
 pub struct Tokenizer {
@@ -151,7 +138,7 @@ impl Tokenizer {
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = Self::file_in(folder);
         if !path.exists() {
-            return Err(Error::NoTokenizer { folder: folder.to_owned(), advice: instead(folder) });
+            return Err(Error::NoTokenizer { folder: folder.to_owned(), advice: missing::instead(folder) });
         }
         Self::from_file(&path)
     }

@@ -43,6 +43,7 @@ const WORK: &[&str] = &[
     "train recipe.toml --out OUT",
     "train recipe.toml --out OUT --profile --json",
     "train recipe.toml --out run --plot",
+    "export run --gguf OUT.gguf --type f32",
     "eval run --data valid.txt",
     "bench run --prompt-tokens 8 --new-tokens 4 --runs 1 --exits 4",
     "generate run --max-new-tokens 20",

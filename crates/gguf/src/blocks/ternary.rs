@@ -2,12 +2,12 @@
 
 use super::half::{narrow, widen};
 
-/// `qs: [u8; 48], qh: [u8; 4], d: f16`, `d · (q − 1)`. A byte is a fraction of five digits in base three: times
-/// three, its integer part is the first digit.
+/// `qs: [u8; 48], qh: [u8; 4], d: f16`, `d · (q − 1)`. A byte is a fraction of five digits in base three:
+/// times three, its integer part is the first digit.
 pub(crate) fn tq1_0(bytes: &[u8], out: &mut [f32]) {
     let d = widen(&bytes[52..]);
     let digits = |byte: u8, power: u8| {
-        let code = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+        let code = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
         d * (f32::from(code) - 1.0)
     };
     let mut at = 0;

@@ -4,7 +4,7 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "every function makes the traits' one demand of its caller")]
 
 use super::vector::{Dot, ROWS, Simd};
-use super::{row_major, strip, ternary};
+use super::{row_format, row_major, strip, ternary};
 use crate::columns::ColumnsMut;
 use crate::dispatch::available;
 use crate::factors::{RowFactors, StripFactors, TernaryFactors};
@@ -273,12 +273,12 @@ fn check_row_major<const LANES: usize, const WIDE: bool>() {
             unsafe {
                 let [floats, halves] = &mut out;
                 let factors = RowFactors { x: &wide_x[..], weight: &wide_weight[..], in_features: k };
-                row_major::product::<Plain<LANES, WIDE>, row_major::Floats>(
+                row_major::product::<Plain<LANES, WIDE>, row_format::Floats>(
                     factors,
                     ColumnsMut::new(floats, rows),
                 );
                 let factors = RowFactors { x: &x[..], weight: &weight[..], in_features: k };
-                row_major::product::<Plain<LANES, WIDE>, row_major::WidenedBf16>(
+                row_major::product::<Plain<LANES, WIDE>, row_format::WidenedBf16>(
                     factors,
                     ColumnsMut::new(halves, rows),
                 );

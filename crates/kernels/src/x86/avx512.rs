@@ -5,7 +5,7 @@ use super::attend::avx512 as attend;
 use super::avx512_vectors::{Avx512, NativeBf16};
 use crate::columns::ColumnsMut;
 use crate::factors::{RowFactors, StripFactors, TernaryFactors};
-use crate::simd::{self, row_major};
+use crate::simd::{self, row_format, row_major};
 use crate::strips::portable_strips;
 use crate::ternary::portable_ternary;
 use half::bf16;
@@ -18,8 +18,8 @@ super::wiring::table!(
 );
 
 super::wiring::products! { "avx512f,avx512bw,avx512vl,avx2,fma":
-    fn product(RowFactors<'_, f32>) = row_major::product::<Avx512, row_major::Floats>;
-    fn widened_bf16(RowFactors<'_, bf16>) = row_major::product::<Avx512, row_major::WidenedBf16>;
+    fn product(RowFactors<'_, f32>) = row_major::product::<Avx512, row_format::Floats>;
+    fn widened_bf16(RowFactors<'_, bf16>) = row_major::product::<Avx512, row_format::WidenedBf16>;
 }
 
 // Called only where the processor was asked for BF16.

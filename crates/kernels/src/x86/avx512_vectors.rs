@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "every function makes the traits' one demand of its caller")]
 
-use crate::simd::row_major::RowFormat;
+use crate::simd::row_format::RowFormat;
 use crate::simd::vector::{Dot, ROWS, Simd};
 use half::bf16;
 use std::arch::x86_64::*;

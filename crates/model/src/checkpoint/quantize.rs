@@ -1,6 +1,6 @@
 //! Converts a checkpoint folder to other number formats, piece by piece.
 
-use super::replace::{SummedFile, replace_folder, write_atomically};
+use super::replace::{SummedWriter, replace_folder, write_atomically};
 use super::tensors::header;
 use crate::config::{Config, Quantization};
 use crate::error::{Error, Result, open_regular};
@@ -204,7 +204,7 @@ fn write_parts(
 ) -> Result<()> {
     let header = header(path, parts.iter().map(|part| (&part.spec, part.layout)))?;
     let total = parts.iter().filter_map(|part| part.layout.bytes()).sum();
-    let mut file = SummedFile::create(path)?;
+    let mut file = SummedWriter::create(path)?;
     file.write(&(header.len() as u64).to_le_bytes())?;
     file.write(&header)?;
     let mut done = 0;

@@ -10,11 +10,11 @@ pub use offramp_files::{free_space, remove_leftovers};
 const BUFFER: usize = 1 << 20;
 
 /// A file that is being written; if it is dropped unpublished, it is removed.
-pub(super) struct SummedFile {
+pub(super) struct SummedWriter {
     file: BufWriter<Summed>,
 }
 
-impl SummedFile {
+impl SummedWriter {
     pub(super) fn create(target: &Path) -> Result<Self> {
         let file = offramp_files::Unfinished::create(target).map_err(|error| Error::write(target, error))?;
         Ok(Self { file: BufWriter::with_capacity(BUFFER, Summed::new(file)) })
@@ -42,7 +42,7 @@ pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Checksum> {
-    let mut unfinished = SummedFile::create(path)?;
+    let mut unfinished = SummedWriter::create(path)?;
     fill(&mut unfinished.file).map_err(|error| Error::write(path, error))?;
     unfinished.publish()
 }

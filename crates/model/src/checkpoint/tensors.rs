@@ -1,7 +1,7 @@
 //! Writing and reading safetensors files of `f32` tensors.
 
 use super::checksum::Checksum;
-use super::replace::SummedFile;
+use super::replace::SummedWriter;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::layout::Layout;
@@ -25,7 +25,7 @@ pub fn write_tensors<'a>(
     tensors: &mut dyn FnMut(&TensorSpec) -> Cow<'a, [f32]>,
 ) -> Result<Checksum> {
     let header = header(path, floats(specs))?;
-    let mut unfinished = SummedFile::create(path)?;
+    let mut unfinished = SummedWriter::create(path)?;
     unfinished.write(&(header.len() as u64).to_le_bytes())?;
     unfinished.write(&header)?;
     for spec in specs {

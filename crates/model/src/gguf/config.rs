@@ -161,7 +161,7 @@ impl Keys<'_> {
         let factor = self.file_number("rope.scaling.factor").or(self.file_number("rope.scale_linear"));
         match (kind, factor) {
             ("none", None) => Ok(Json::Null),
-            ("none" | "linear", Some(factor)) if factor == 1.0 => Ok(Json::Null),
+            ("none" | "linear", Some(1.0)) => Ok(Json::Null),
             ("none" | "linear", Some(factor)) => Ok(json!({ "rope_type": "linear", "factor": factor })),
             ("yarn", Some(factor)) => {
                 let original = self.whole("rope.scaling.original_context_length")?;

@@ -1,5 +1,5 @@
-//! A model as a GGUF file, which stock llama.cpp loads. What llama.cpp does not know stands in keys of ours: one
-//! more tensor, and it would refuse the file.
+//! A model as a GGUF file, which stock llama.cpp loads. What llama.cpp does not know stands in keys of ours:
+//! one more tensor, and it would refuse the file.
 
 use super::names::{EARLY_EXIT, ROPE_FREQS, ROPE_SCALING, RowOrder, llama_cpp};
 use super::{gguf, rope};
@@ -17,8 +17,8 @@ use std::path::Path;
 /// Rows that are encoded at a time.
 const ROWS: usize = 64;
 
-/// Writes a model as a GGUF file. Matrices are of the format `kind`; in `Q4_0` and `TQ2_0` the embedding and the
-/// head are of `Q8_0`. `name` and the keys of `tokenizer` go into the metadata.
+/// Writes a model as a GGUF file. Matrices are of the format `kind`; in `Q4_0` and `TQ2_0` the embedding and
+/// the head are of `Q8_0`. `words`, a name and the keys of a tokenizer, go into the metadata.
 ///
 /// # Errors
 /// If llama.cpp has no architecture for the model, rows are no whole blocks, or the file cannot be written.

@@ -2,8 +2,8 @@
 //! round.
 //!
 //! A file that carries its `tokenizer.json` (`tokenizer.huggingface.json`) is read by that. Otherwise
-//! `tokenizer.ggml.model` says how words are cut, `gpt2` (byte-level BPE, whose `tokenizer.ggml.pre` names the
-//! splitting) or `llama` (SentencePiece).
+//! `tokenizer.ggml.model` says how words are cut: `gpt2` (byte-level BPE, whose `tokenizer.ggml.pre` names
+//! the splitting) or `llama` (SentencePiece).
 
 use super::Tokenizer;
 use crate::error::{Error, Result};
@@ -90,8 +90,8 @@ impl Tokenizer {
     }
 
     /// The keys of a GGUF file for this tokenizer: its vocabulary as llama.cpp reads it, and its
-    /// `tokenizer.json` as it is. `tokens` are all ids of the model, which may be more; `bos` and `eos` are its
-    /// special ones.
+    /// `tokenizer.json` as it is. `tokens` are all ids of the model, which may be more; `bos` and `eos` are
+    /// its special ones.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if llama.cpp has no name for such a tokenizer.
