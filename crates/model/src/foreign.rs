@@ -4,7 +4,7 @@
 
 mod hub;
 
-pub(crate) use hub::{snapshot, without_snapshot};
+pub(crate) use hub::{cached, snapshot, without_snapshot};
 
 use crate::error::{Error, Result, open_regular};
 use crate::run_folder::{WEIGHTS, WEIGHTS_INDEX};

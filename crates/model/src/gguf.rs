@@ -14,6 +14,7 @@ use crate::format::Format;
 use crate::storage::Map;
 use crate::tensor::{TensorKind, TensorSpec};
 use crate::text_file::is_pointer;
+use offramp_files::one_line;
 use offramp_gguf::{Header, TensorType};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -140,5 +141,6 @@ pub(crate) fn nearest_format(kind: TensorType, spec: &TensorSpec) -> Format {
 }
 
 fn gguf(path: &Path, reason: &str) -> Error {
-    Error::Gguf { path: path.to_owned(), reason: reason.to_owned() }
+    // It may quote what the file says.
+    Error::Gguf { path: path.to_owned(), reason: one_line(reason) }
 }

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// If there is none. The error says what is there instead and what to do.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
+    if let Some(snapshot) = foreign::cached(path) {
+        return Ok(snapshot);
+    }
     if !path.is_dir() {
         foreign::no_folder(path)?;
     }

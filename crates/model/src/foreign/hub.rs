@@ -15,24 +15,22 @@ const ADDRESSES: [&str; 4] =
 /// How a model's folder in the cache begins: `models--ORG--NAME`.
 const MODELS: &str = "models--";
 
+/// The folder of a model that the hub's tools have downloaded, by its name on the hub. A path that exists is
+/// no such name.
+pub(crate) fn cached(path: &Path) -> Option<PathBuf> {
+    let (organisation, name) = path.to_str().filter(|_| !path.exists()).and_then(id)?;
+    let roots = caches().into_iter().map(|cache| cache.join(format!("{MODELS}{organisation}--{name}")));
+    roots.filter_map(|root| snapshot(&root)).next()
+}
+
 /// The error for a path that does not exist, which may be a name on the hub.
 pub(super) fn absent(path: &Path) -> Error {
     let Some((organisation, name)) = path.to_str().and_then(id) else {
         return Error::NoModel { path: path.to_owned(), reason: "there is nothing there".to_owned() };
     };
-    let cached = caches().into_iter().map(|cache| cache.join(format!("{MODELS}{organisation}--{name}")));
-    let (found, advice) = match cached.filter_map(|root| snapshot(&root)).next() {
-        Some(snapshot) => {
-            let place = snapshot.display().to_string();
-            let advice = format!("a copy lies in the hub's cache, give its folder: {}", quoted(&place));
-            ("there is no such folder", advice)
-        }
-        None => (
-            "there is no such folder, and nothing is downloaded",
-            format!("get it with `hf download {organisation}/{name} --local-dir {name}`, then give {name}"),
-        ),
-    };
-    Error::Foreign { path: path.to_owned(), found: found.to_owned(), advice }
+    let found = "there is no such folder, it is not in the hub's cache, and nothing is downloaded".to_owned();
+    let advice = format!("get it with `hf download {organisation}/{name}`");
+    Error::Foreign { path: path.to_owned(), found, advice }
 }
 
 /// Organization and name, if a path looks like a model's name or address on the hub and like no local path.

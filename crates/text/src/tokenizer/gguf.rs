@@ -7,6 +7,7 @@
 
 use super::Tokenizer;
 use crate::error::{Error, Result};
+use offramp_files::one_line;
 use offramp_gguf::{Header, Value};
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
@@ -71,7 +72,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::GgufTokenizer`] if there is none, or one that is not known here; as [`Tokenizer::from_json`].
     pub fn from_gguf(header: &Header, origin: &Path) -> Result<Self> {
-        let fault = |reason: String| Error::GgufTokenizer { path: origin.to_owned(), reason };
+        let fault = |reason: String| Error::GgufTokenizer { path: origin.to_owned(), reason: one_line(&reason) };
         if let Some(whole) = header.get("tokenizer.huggingface.json").and_then(Value::as_str) {
             return Self::from_json(whole.as_bytes(), origin);
         }
