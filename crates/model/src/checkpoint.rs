@@ -4,6 +4,7 @@
 //! [`replace_folder`] does the same for a folder of files that belong together.
 
 mod checksum;
+mod export_gguf;
 mod quantize;
 mod remote_code;
 mod replace;
@@ -14,6 +15,7 @@ mod tests;
 
 pub use crate::run_folder::{step_folder, steps};
 pub use checksum::{Checksum, Checksums};
+pub use export_gguf::export_gguf;
 pub use quantize::{Quantized, quantize, quantize_gguf};
 pub use remote_code::add_remote_code;
 pub use replace::{free_space, remove_folder, remove_leftovers, replace_folder, write_atomically};

@@ -52,7 +52,7 @@ pub use config::{
 pub use draft_head::DraftHead;
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
-pub use gguf::{Gguf, export_gguf};
+pub use gguf::Gguf;
 pub use hidden::Hidden;
 pub use kv_cache::KvCache;
 pub use llama::Llama;

@@ -13,7 +13,7 @@ mod tests;
 use crate::config::{Config, WeightScale, blamed};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, places};
 use crate::layout::Values;
 use crate::run_folder::{CONFIG, WEIGHTS};
 use crate::source::{Source, storage};
@@ -76,7 +76,7 @@ impl Weights {
     /// # Errors
     /// As [`Weights::open`].
     pub fn of_gguf(gguf: Gguf, config: &Config) -> Result<Self> {
-        let place = Gguf::places(config);
+        let place = places(config);
         let mut weights = Self::nothing(gguf.path());
         for file in gguf.into_files() {
             weights.add(TensorFile::of_gguf(file, &place)?)?;

@@ -2,8 +2,8 @@
 
 use crate::{ChatTemplate, Error, ModelSource, Result};
 use offramp_gguf::{TensorType, Value};
+use offramp_model::Formats;
 use offramp_model::checkpoint::{self, Quantized};
-use offramp_model::{Formats, export_gguf as write_gguf};
 use std::path::Path;
 
 /// Writes a model as a GGUF file that stock llama.cpp loads: its weights in `kind`, its tokenizer, its chat
@@ -21,7 +21,7 @@ pub fn export_gguf(source: &ModelSource, kind: TensorType, out: &Path) -> Result
         keys.push(("tokenizer.chat_template".to_owned(), Value::Text(text)));
     }
     let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(write_gguf(&weights, &config, kind, (&name, &keys), out)?)
+    Ok(checkpoint::export_gguf(&weights, &config, kind, (&name, &keys), out)?)
 }
 
 /// A format of GGUF that is written, by its name in small letters.

@@ -4,6 +4,7 @@
 mod errors;
 mod fork;
 mod interruptible;
+mod loaded;
 mod measures;
 mod model;
 mod options;

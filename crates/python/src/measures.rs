@@ -1,7 +1,8 @@
 //! What a model is worth, as JSON that the Python layer turns into dataclasses.
 
 use crate::errors::OrRaise;
-use crate::model::{Model, carried_stories, parsed, source};
+use crate::loaded::{carried_stories, parsed, source};
+use crate::model::Model;
 use crate::{fork, interruptible};
 use offramp_engine::{Adaptive, SamplingOptions};
 use offramp_eval::card::{CardFolder, CardWords, Facts, Measured, Scores};

@@ -1,29 +1,20 @@
-//! A model with its tokenizer, and the thread that runs its texts.
+//! A model, as Python sees it.
 
 use crate::errors::{OrRaise, exception};
+use crate::loaded::{Loaded, parsed, source};
 use crate::options::TextOptions;
 use crate::stream::Stream;
 use crate::tokenizer::{Of, PyTokenizer};
 use crate::worker::Worker;
 use crate::{fork, interruptible};
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
-use offramp_engine::{ConfidenceExit, SchedulerOptions};
-use offramp_eval::{CalibrationOptions, calibrate};
-use offramp_model::{CacheFormat, Config, DraftHead, Format, Formats};
-use offramp_models::{TINYSTORIES_24, stories};
-use offramp_pipeline::{Carried, ChatTemplate, Message, ModelSource, Pipeline, RenderOptions};
-use offramp_text::TokenStream;
+use offramp_engine::SchedulerOptions;
+use offramp_model::{CacheFormat, Config, Format, Formats};
+use offramp_pipeline::{Message, Pipeline, RenderOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::{Bound, FromPyObject, PyResult, Python, pyclass, pymethods};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// About this many tokens of text calibrate an agreement.
-const CALIBRATION_TOKENS: u64 = 8192;
-/// Agreements are rounded up to hundredths, so that there are few.
-const STEPS: f64 = 100.0;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// What `open` is told, as a dict.
 #[derive(Debug, FromPyObject)]
@@ -39,33 +30,11 @@ struct OpenOptions {
     max_texts: usize,
 }
 
-/// What all texts of a model share.
-pub(crate) struct Loaded {
-    pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) source: ModelSource,
-    template: Option<ChatTemplate>,
-    draft_head: Mutex<Option<Option<DraftHead>>>,
-    policies: Mutex<BTreeMap<u32, ConfidenceExit>>,
-}
-
 /// A language model that can be left early.
 #[pyclass(frozen, module = "offramp.native")]
 pub(crate) struct Model {
     pub(crate) loaded: Loaded,
     worker: Worker,
-}
-
-/// The model at a path, or the one that comes with offramp.
-pub(crate) fn source(path: Option<PathBuf>) -> PyResult<ModelSource> {
-    let model = TINYSTORIES_24;
-    let (name, config) = (model.name, model.config);
-    let carried = Carried { name, config, weights: model.weights, tokenizer: model.tokenizer };
-    path.map_or(Ok(ModelSource::Carried(carried)), |path| ModelSource::resolve(&path).or_raise())
-}
-
-/// A number format by its name.
-pub(crate) fn parsed<T: FromStr<Err: std::error::Error + 'static>>(name: &str) -> PyResult<T> {
-    name.parse().or_raise()
 }
 
 impl OpenOptions {
@@ -92,61 +61,6 @@ impl OpenOptions {
         }
         Ok(SchedulerOptions { max_num_seqs: self.max_texts, ..SchedulerOptions::new(positions) })
     }
-}
-
-impl Loaded {
-    /// The tokens that end an answer: the folder's, and the template's end of a turn.
-    pub(crate) fn chat_stop_tokens(&self) -> Vec<u32> {
-        let mut ends = self.pipeline.stop_tokens().to_vec();
-        let named = self.template.as_ref().and_then(|template| template.special_token("eos_token"));
-        let end = named.and_then(|name| self.pipeline.tokenizer().token_id(name));
-        ends.extend(end.filter(|id| !self.pipeline.stop_tokens().contains(id)));
-        ends
-    }
-
-    /// The head that drafts, made when the first text asks for drafts.
-    pub(crate) fn draft_head(&self) -> PyResult<Option<DraftHead>> {
-        let mut made = self.draft_head.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(head) = &*made {
-            return Ok(head.clone());
-        }
-        let model = self.pipeline.model();
-        let head = model.usual_draft_format().map(|format| model.draft_head(Some(format), None));
-        let head = head.transpose().or_raise()?;
-        *made = Some(head.clone());
-        Ok(head)
-    }
-
-    /// The policy that leaves early with this agreement, calibrated on stories.
-    pub(crate) fn policy(&self, py: Python<'_>, agreement: f64) -> PyResult<ConfidenceExit> {
-        if !(0.5..=1.0).contains(&agreement) {
-            return Err(PyValueError::new_err(format!(
-                "agreement is {agreement}: give a share between 0.5 and 1, such as 0.98"
-            )));
-        }
-        let step = (agreement * STEPS).ceil() as u32;
-        if let Some(known) = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(&step) {
-            return Ok(known.clone());
-        }
-        let policy = interruptible::run(py, |stop| {
-            let stream = carried_stories(&self.pipeline, CALIBRATION_TOKENS + 1)?;
-            let exits = vec![(2 * self.pipeline.model().config().num_hidden_layers / 3).max(1)];
-            let (agreement, max_tokens) = (f64::from(step) / STEPS, Some(CALIBRATION_TOKENS));
-            let options = CalibrationOptions { exits, agreement, context: None, max_tokens };
-            let found =
-                calibrate(self.pipeline.model(), &stream, &options, &mut |_, _| stop.leave_if_stopped());
-            Ok::<_, offramp_eval::Error>(found?.policy())
-        })?;
-        let policy = policy.or_raise()?;
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(step, policy.clone());
-        Ok(policy)
-    }
-}
-
-/// About `max_tokens` of the stories that come with offramp.
-pub(crate) fn carried_stories(pipeline: &Pipeline, max_tokens: u64) -> offramp_text::Result<TokenStream> {
-    let stories = stories().map(|story| Ok(story.to_owned()));
-    TokenStream::from_stories(stories, Path::new("stories"), pipeline.tokenizer(), max_tokens)
 }
 
 #[pymethods]

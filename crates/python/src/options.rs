@@ -1,7 +1,7 @@
 //! What Python asks of a text, as the engine takes it. The Python layer fills in every key.
 
 use crate::errors::OrRaise;
-use crate::model::Loaded;
+use crate::loaded::Loaded;
 use offramp_engine::{
     ConfidenceExit, Constraint, Draft, GenerateOptions, Request, Sampler, Speculate, Speculation,
 };

@@ -34,7 +34,7 @@ impl PyTokenizer {
     #[staticmethod]
     #[pyo3(signature = (path=None))]
     fn open(path: Option<PathBuf>) -> PyResult<Self> {
-        let source = crate::model::source(path)?;
+        let source = crate::loaded::source(path)?;
         let source: &ModelSource = &source;
         Ok(Self(Of::Alone(Box::new(source.tokenizer().or_raise()?))))
     }

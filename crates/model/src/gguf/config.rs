@@ -1,6 +1,7 @@
 //! A config from the metadata of a GGUF file: the keys of Hugging Face, read as a `config.json` is.
 
-use super::{Gguf, gguf, names, rope};
+use super::file::{Gguf, gguf};
+use super::{names, rope};
 use crate::config::{Config, RopeScaling};
 use crate::error::{Error, Result};
 use offramp_gguf::Value;
@@ -10,7 +11,17 @@ use serde_json::{Map, Value as Json, json};
 const ARCHITECTURES: [(&str, &str); 4] =
     [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3"), ("smollm3", "smollm3")];
 
-pub(super) fn read(file: &Gguf) -> Result<Config> {
+impl Gguf {
+    /// The model's config, in Hugging Face's words.
+    ///
+    /// # Errors
+    /// If the architecture is none that runs here, or a key is missing or impossible.
+    pub fn config(&self) -> Result<Config> {
+        read(self)
+    }
+}
+
+fn read(file: &Gguf) -> Result<Config> {
     let keys = Keys { file, architecture: architecture(file)? };
     let (heads, width) = (keys.whole("attention.head_count")?, keys.whole("embedding_length")?);
     let head_dim = keys.optional("attention.key_length").map_or(width / heads.max(1), |dim| dim);

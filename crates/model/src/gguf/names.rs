@@ -1,10 +1,12 @@
 //! llama.cpp's names of tensors, and the order in which it keeps rows.
 
 use crate::config::{Config, ModelType};
-use crate::tensor::{EMBEDDING, HEAD, NORM};
+use crate::format::Format;
+use crate::tensor::{EMBEDDING, HEAD, NORM, TensorKind, TensorSpec};
+use offramp_gguf::TensorType;
 
 /// The modules of a layer: llama.cpp's name, Hugging Face's.
-pub(super) const MODULES: [(&str, &str); 13] = [
+const MODULES: [(&str, &str); 13] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -20,15 +22,15 @@ pub(super) const MODULES: [(&str, &str); 13] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 /// The tensors beside the layers.
-pub(super) const OTHERS: [(&str, &str); 3] =
+const OTHERS: [(&str, &str); 3] =
     [("token_embd.weight", EMBEDDING), ("output_norm.weight", NORM), ("output.weight", HEAD)];
 
 /// Factors of the rotary frequencies, which the config has as parameters.
-pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// Keys of ours, each with JSON: the `early_exit` and the `rope_scaling` of the config.
-pub(super) const EARLY_EXIT: &str = "offramp.early_exit";
-pub(super) const ROPE_SCALING: &str = "offramp.rope_scaling";
+pub(crate) const EARLY_EXIT: &str = "offramp.early_exit";
+pub(crate) const ROPE_SCALING: &str = "offramp.rope_scaling";
 
 /// Where a row of the model is in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +83,7 @@ impl RowOrder {
 }
 
 /// The model's name of a tensor and the order of its rows; none for one that the model does not need.
-pub(super) fn places(config: &Config) -> impl Fn(&str) -> Option<(String, RowOrder)> {
+pub(crate) fn places(config: &Config) -> impl Fn(&str) -> Option<(String, RowOrder)> {
     let config = config.clone();
     move |name| {
         if name == ROPE_FREQS {
@@ -105,7 +107,7 @@ fn hugging_face(name: &str) -> Option<String> {
 }
 
 /// llama.cpp's name of a tensor of the model.
-pub(super) fn llama_cpp(name: &str) -> Option<String> {
+pub(crate) fn llama_cpp(name: &str) -> Option<String> {
     if let Some((ours, _)) = OTHERS.iter().find(|other| other.1 == name) {
         return Some((*ours).to_owned());
     }
@@ -113,6 +115,23 @@ pub(super) fn llama_cpp(name: &str) -> Option<String> {
     let (module, kind) = rest.rsplit_once('.')?;
     let (module, _) = MODULES.iter().find(|known| known.1 == module)?;
     Some(format!("blk.{layer}.{module}.{kind}"))
+}
+
+/// The format in which a tensor is computed with unless another is asked for: the one whose codes have about
+/// as many bits.
+pub(crate) fn nearest_format(kind: TensorType, spec: &TensorSpec) -> Format {
+    use TensorType::{BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0};
+    if spec.kind() != TensorKind::Matrix {
+        return Format::F32;
+    }
+    match kind {
+        F32 | F16 => Format::F32,
+        BF16 => Format::Bf16,
+        Q8_0 | Q6_K | Q5_K | Q5_0 | Q5_1 => Format::Int8,
+        Q4_0 | Q4_1 | Q4_K => Format::Int4,
+        // Codes of three values are no bitnet: its activations are rounded, too.
+        TQ1_0 | TQ2_0 => Format::Int4,
+    }
 }
 
 #[cfg(test)]

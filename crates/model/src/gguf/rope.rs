@@ -10,7 +10,7 @@ const ORIGINAL_CONTEXTS: [usize; 4] = [8192, 4096, 16_384, 32_768];
 const TOLERANCE: f64 = 1e-4;
 
 /// What each frequency is divided by, one for each pair of a head.
-pub(super) fn factors(scaling: RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
+pub(crate) fn factors(scaling: RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
     let RopeScaling::Llama3 {
         factor,
         low_freq_factor: low,
@@ -36,7 +36,7 @@ pub(super) fn factors(scaling: RopeScaling, theta: f64, head_dim: usize) -> Opti
 }
 
 /// The parameters that give these factors.
-pub(super) fn scaling(found: &[f32], theta: f64, head_dim: usize) -> Option<RopeScaling> {
+pub(crate) fn scaling(found: &[f32], theta: f64, head_dim: usize) -> Option<RopeScaling> {
     let factor = f64::from(found.iter().copied().fold(1.0, f32::max));
     let candidate = |&original: &usize| RopeScaling::Llama3 {
         factor,

@@ -3,7 +3,7 @@
 use super::{bitnet, finite, header};
 use crate::error::{Error, Result, open_regular};
 use crate::format::Format;
-use crate::gguf::{self, GgufFile, RowOrder};
+use crate::gguf::{GgufFile, RowOrder, nearest_format};
 use crate::layout::{Layout, Values};
 use crate::storage::{Map, Mapped};
 use crate::tensor::TensorSpec;
@@ -226,7 +226,7 @@ impl TensorFile {
         match self.entries[&spec.name].dtype {
             Stored::Dtype(Dtype::BF16) => Format::Bf16,
             Stored::Dtype(_) => Format::F32, // F16 is widened
-            Stored::Gguf(kind, _) => gguf::nearest_format(kind, spec),
+            Stored::Gguf(kind, _) => nearest_format(kind, spec),
         }
     }
 

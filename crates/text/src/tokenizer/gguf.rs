@@ -72,7 +72,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::GgufTokenizer`] if there is none, or one that is not known here; as [`Tokenizer::from_json`].
     pub fn from_gguf(header: &Header, origin: &Path) -> Result<Self> {
-        let fault = |reason: String| Error::GgufTokenizer { path: origin.to_owned(), reason: one_line(&reason) };
+        let fault =
+            |reason: String| Error::GgufTokenizer { path: origin.to_owned(), reason: one_line(&reason) };
         if let Some(whole) = header.get("tokenizer.huggingface.json").and_then(Value::as_str) {
             return Self::from_json(whole.as_bytes(), origin);
         }
@@ -246,7 +247,14 @@ impl<'a> Vocabulary<'a> {
             format!("its tokenizer splits words as {pre} (tokenizer.ggml.pre): {known} are known here")
         })?;
         let merges = header.get("tokenizer.ggml.merges").and_then(Value::as_list).unwrap_or_default();
-        let merges: Vec<_> = merges.iter().filter_map(Value::as_str).collect();
+        let ids = self.ids();
+        // As llama.cpp, which never finds a pair that makes no piece.
+        let makes_a_piece = |merge: &&str| {
+            merge.split_once(' ').is_some_and(|(left, right)| {
+                [left, right, &format!("{left}{right}")].iter().all(|piece| ids.contains_key(piece))
+            })
+        };
+        let merges: Vec<_> = merges.iter().filter_map(Value::as_str).filter(makes_a_piece).collect();
         Ok(json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": self.added(),
@@ -258,7 +266,7 @@ impl<'a> Vocabulary<'a> {
                 "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
                 "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
                 "ignore_merges": splitting == Splitting::Llama3,
-                "vocab": self.ids(), "merges": merges,
+                "vocab": ids, "merges": merges,
             },
         }))
     }

@@ -1,11 +1,10 @@
 //! A model as a GGUF file, which stock llama.cpp loads. What llama.cpp does not know stands in keys of ours:
 //! one more tensor, and it would refuse the file.
 
-use super::names::{EARLY_EXIT, ROPE_FREQS, ROPE_SCALING, RowOrder, llama_cpp};
-use super::{gguf, rope};
-use crate::checkpoint::write_atomically;
+use super::replace::write_atomically;
 use crate::config::{Config, Family, ModelType, RopeScaling};
 use crate::error::{Error, Result};
+use crate::gguf::{EARLY_EXIT, ROPE_FREQS, ROPE_SCALING, RowOrder, gguf, llama_cpp, rope};
 use crate::source::Source;
 use crate::tensor::{TensorKind, TensorSpec};
 use crate::weights::Weights;
