@@ -99,7 +99,7 @@ fn texts(value: &Value) -> Vec<String> {
 }
 
 fn whole(value: &Value) -> Key {
-    Key::List(ids(value).into_iter().map(|id| Key::Signed(id.into())).collect())
+    Key::Numbers(ids(value).into_iter().map(f64::from).collect())
 }
 
 fn fixture(name: &str) -> Value {
@@ -110,13 +110,13 @@ fn fixture(name: &str) -> Value {
 fn a_sentence_piece_vocabulary_gives_sentence_pieces_ids() {
     let found = fixture("sentence-piece.json");
     let place = tempfile::tempdir().unwrap();
-    let scores = found["scores"].as_array().unwrap().iter().map(|score| Key::Float(score.as_f64().unwrap()));
+    let scores = found["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap());
     let header = keys(
         &place.path().join("a.gguf"),
         &[
             ("tokenizer.ggml.model", Key::Text("llama".to_owned())),
-            ("tokenizer.ggml.tokens", Key::texts(texts(&found["tokens"]))),
-            ("tokenizer.ggml.scores", Key::List(scores.collect())),
+            ("tokenizer.ggml.tokens", Key::Texts(texts(&found["tokens"]))),
+            ("tokenizer.ggml.scores", Key::Numbers(scores.collect())),
             ("tokenizer.ggml.token_type", whole(&found["token_type"])),
             ("tokenizer.ggml.bos_token_id", Key::Unsigned(found["bos_token_id"].as_u64().unwrap())),
             ("tokenizer.ggml.eos_token_id", Key::Unsigned(found["eos_token_id"].as_u64().unwrap())),
@@ -141,12 +141,12 @@ fn byte_level_vocabularies_give_the_ids_of_tokenizers() {
             &[
                 ("tokenizer.ggml.model", Key::Text("gpt2".to_owned())),
                 ("tokenizer.ggml.pre", Key::Text(pre.clone())),
-                ("tokenizer.ggml.tokens", Key::texts(texts(&found["tokens"]))),
+                ("tokenizer.ggml.tokens", Key::Texts(texts(&found["tokens"]))),
                 ("tokenizer.ggml.token_type", whole(&found["token_type"])),
                 // One more, of pieces that there are not: llama.cpp does not mind.
                 (
                     "tokenizer.ggml.merges",
-                    Key::texts(texts(&found["merges"]).into_iter().chain(["no piece".to_owned()])),
+                    Key::Texts(texts(&found["merges"]).into_iter().chain(["no piece".to_owned()]).collect()),
                 ),
                 ("tokenizer.ggml.bos_token_id", Key::Unsigned(0)),
                 ("tokenizer.ggml.add_bos_token", Key::Bool(true)),
@@ -209,7 +209,7 @@ fn what_does_not_run_is_said_in_one_line() {
             &[
                 ("tokenizer.ggml.model", Key::Text("gpt2".to_owned())),
                 ("tokenizer.ggml.pre", Key::Text(pre.to_owned())),
-                ("tokenizer.ggml.tokens", Key::texts(["a"])),
+                ("tokenizer.ggml.tokens", Key::Texts(vec!["a".to_owned()])),
             ],
         )
     };

@@ -62,7 +62,7 @@ impl Header {
             let key = reader.text()?;
             reader.reads(format!("the key {key:?}"));
             let kind = reader.u32()?;
-            let value = reader.value(kind, 0)?;
+            let value = reader.value(kind)?;
             if metadata.insert(key.clone(), value).is_some() {
                 return Err(Error::Malformed(format!("it has the key {key:?} twice")));
             }

@@ -4,8 +4,8 @@
 //! turns a tensor's bytes into floats, which are those of `gguf`'s Python package, bit for bit. [`write()`]
 //! makes a file.
 //!
-//! Nothing here knows a model. No length of a file is trusted: what is allocated is bounded by the bytes that
-//! are there.
+//! Nothing here knows a model. No length of a file is trusted: what is allocated is at most eight times the
+//! bytes that are there.
 
 mod blocks;
 mod header;

@@ -3,9 +3,6 @@
 use crate::value::Value;
 use crate::{Error, Result};
 
-/// The deepest list within a list: files have none, and each level is a call.
-const DEEPEST: usize = 4;
-
 /// Bytes, and how many of them are read.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -65,7 +62,38 @@ impl<'a> Reader<'a> {
     }
 
     /// A value whose type is `kind`.
-    pub(crate) fn value(&mut self, kind: u32, depth: usize) -> Result<Value> {
+    pub(crate) fn value(&mut self, kind: u32) -> Result<Value> {
+        Ok(match kind {
+            8 => Value::Text(self.text()?),
+            9 => return self.list(),
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.array()?)),
+            _ => self.small(kind)?,
+        })
+    }
+
+    /// A list. In memory it takes at most eight times as much as in the file.
+    fn list(&mut self) -> Result<Value> {
+        let kind = self.u32()?;
+        let count = self.count(least_bytes(kind))?;
+        match kind {
+            8 => Ok(Value::Texts((0..count).map(|_| self.text()).collect::<Result<_>>()?)),
+            9 => Err(Error::Malformed(format!("{} is a list of lists, which no file needs", self.what))),
+            _ => {
+                let mut numbers = Vec::with_capacity(count);
+                for _ in 0..count {
+                    numbers.push(match self.value(kind)? {
+                        Value::Bool(value) => f64::from(u8::from(value)),
+                        value => value.as_f64().unwrap_or(f64::NAN),
+                    });
+                }
+                Ok(Value::Numbers(numbers))
+            }
+        }
+    }
+
+    /// A value of a type of which several fit 64 bits, or a wide float.
+    fn small(&mut self, kind: u32) -> Result<Value> {
         Ok(match kind {
             0 => Value::Unsigned(self.array::<1>()?[0].into()),
             1 => Value::Signed((self.array::<1>()?[0] as i8).into()),
@@ -75,20 +103,6 @@ impl<'a> Reader<'a> {
             5 => Value::Signed(i32::from_le_bytes(self.array()?).into()),
             6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
             7 => Value::Bool(self.array::<1>()?[0] != 0),
-            8 => Value::Text(self.text()?),
-            9 if depth < DEEPEST => {
-                let kind = self.u32()?;
-                let count = self.count(least_bytes(kind))?;
-                // What a list takes in memory is bounded by what it takes in the file, times a constant.
-                let mut values = Vec::with_capacity(count.min(1 << 16));
-                for _ in 0..count {
-                    values.push(self.value(kind, depth + 1)?);
-                }
-                Value::List(values)
-            }
-            9 => return Err(Error::Malformed(format!("{} is a list in a list in a list", self.what))),
-            10 => Value::Unsigned(self.u64()?),
-            11 => Value::Signed(i64::from_le_bytes(self.array()?)),
             12 => Value::Float(f64::from_le_bytes(self.array()?)),
             kind => {
                 return Err(Error::Malformed(format!("{} is of type {kind}, which there is not", self.what)));
@@ -103,7 +117,6 @@ fn least_bytes(kind: u32) -> usize {
         2 | 3 => 2,
         4..=6 => 4,
         8 | 10..=12 => 8,
-        9 => 12,
         _ => 1,
     }
 }

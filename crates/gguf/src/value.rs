@@ -13,8 +13,10 @@ pub enum Value {
     Bool(bool),
     /// A text.
     Text(String),
-    /// A list of one kind.
-    List(Vec<Value>),
+    /// A list of texts.
+    Texts(Vec<String>),
+    /// A list of numbers, of any type; true is 1. Numbers beyond 2^53 are rounded.
+    Numbers(Vec<f64>),
 }
 
 impl Value {
@@ -53,17 +55,21 @@ impl Value {
         }
     }
 
-    /// A list.
-    pub fn as_list(&self) -> Option<&[Self]> {
+    /// A list of texts; an empty list of numbers is one.
+    pub fn as_texts(&self) -> Option<&[String]> {
         match self {
-            Self::List(values) => Some(values),
+            Self::Texts(texts) => Some(texts),
+            Self::Numbers(numbers) if numbers.is_empty() => Some(&[]),
             _ => None,
         }
     }
 
-    /// A list of texts.
-    pub fn texts<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
-        Self::List(texts.into_iter().map(|text| Self::Text(text.into())).collect())
+    /// A list of numbers.
+    pub fn as_numbers(&self) -> Option<&[f64]> {
+        match self {
+            Self::Numbers(numbers) => Some(numbers),
+            _ => None,
+        }
     }
 
     /// A short word for what it is.
@@ -73,7 +79,7 @@ impl Value {
             Self::Float(_) => "a number",
             Self::Bool(_) => "true or false",
             Self::Text(_) => "a text",
-            Self::List(_) => "a list",
+            Self::Texts(_) | Self::Numbers(_) => "a list",
         }
     }
 }

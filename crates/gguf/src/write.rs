@@ -34,9 +34,6 @@ pub struct Placed<W> {
 ///
 /// # Errors
 /// If `out` fails.
-///
-/// # Panics
-/// If a list holds values of several kinds, which no file can.
 pub fn write<W: Write>(
     mut out: W,
     metadata: &[(String, Value)],
@@ -91,39 +88,55 @@ fn kind(value: &Value) -> u32 {
     match value {
         Value::Unsigned(number) if u32::try_from(*number).is_ok() => 4,
         Value::Signed(number) if i32::try_from(*number).is_ok() => 5,
-        Value::Float(number) if f64::from(*number as f32) == *number || number.is_nan() => 6,
+        Value::Float(number) if is_single(*number) => 6,
         Value::Bool(_) => 7,
         Value::Text(_) => 8,
-        Value::List(_) => 9,
+        Value::Texts(_) | Value::Numbers(_) => 9,
         Value::Unsigned(_) => 10,
         Value::Signed(_) => 11,
         Value::Float(_) => 12,
     }
 }
 
-fn put(value: &Value, out: &mut Vec<u8>) {
-    put_as(kind(value), value, out);
+fn is_single(number: f64) -> bool {
+    f64::from(number as f32) == number || number.is_nan()
 }
 
-fn put_as(as_kind: u32, value: &Value, out: &mut Vec<u8>) {
-    match (as_kind, value) {
+fn put(value: &Value, out: &mut Vec<u8>) {
+    match (kind(value), value) {
         (4, Value::Unsigned(number)) => out.extend((*number as u32).to_le_bytes()),
         (5, Value::Signed(number)) => out.extend((*number as i32).to_le_bytes()),
         (6, Value::Float(number)) => out.extend((*number as f32).to_le_bytes()),
-        (7, Value::Bool(value)) => out.push((*value).into()),
-        (8, Value::Text(value)) => text(value, out),
-        (10, Value::Unsigned(number)) => out.extend(number.to_le_bytes()),
-        (11, Value::Signed(number)) => out.extend(number.to_le_bytes()),
-        (12, Value::Float(number)) => out.extend(number.to_le_bytes()),
-        (9, Value::List(values)) => {
-            // The widest kind that any of them needs; an empty list is one of texts.
-            let of = values.iter().map(kind).max().unwrap_or(8);
-            out.extend(of.to_le_bytes());
-            out.extend((values.len() as u64).to_le_bytes());
-            values.iter().for_each(|value| put_as(of, value, out));
+        (_, Value::Unsigned(number)) => out.extend(number.to_le_bytes()),
+        (_, Value::Signed(number)) => out.extend(number.to_le_bytes()),
+        (_, Value::Float(number)) => out.extend(number.to_le_bytes()),
+        (_, Value::Bool(value)) => out.push((*value).into()),
+        (_, Value::Text(value)) => text(value, out),
+        (_, Value::Texts(texts)) => {
+            list(8, texts.len(), out);
+            texts.iter().for_each(|one| text(one, out));
         }
-        (kind, value) => panic!("a list of type {kind} holds {value:?}"),
+        (_, Value::Numbers(numbers)) => put_numbers(numbers, out),
     }
+}
+
+/// Numbers as whole ones of 32 bits where all of them are, else as floats.
+fn put_numbers(numbers: &[f64], out: &mut Vec<u8>) {
+    if numbers.iter().all(|&number| f64::from(number as i32) == number) {
+        list(5, numbers.len(), out);
+        numbers.iter().for_each(|&number| out.extend((number as i32).to_le_bytes()));
+    } else if numbers.iter().copied().all(is_single) {
+        list(6, numbers.len(), out);
+        numbers.iter().for_each(|&number| out.extend((number as f32).to_le_bytes()));
+    } else {
+        list(12, numbers.len(), out);
+        numbers.iter().for_each(|number| out.extend(number.to_le_bytes()));
+    }
+}
+
+fn list(kind: u32, len: usize, out: &mut Vec<u8>) {
+    out.extend(kind.to_le_bytes());
+    out.extend((len as u64).to_le_bytes());
 }
 
 fn text(text: &str, out: &mut Vec<u8>) {

@@ -58,7 +58,7 @@ fn every_kind_of_value_is_read() {
         ("f64", Value::Float(0.1)),
         ("bool", Value::Bool(true)),
         ("text", Value::Text("naïve 🙂".to_owned())),
-        ("list", Value::List(vec![Value::Float(1.5), Value::Float(-2.5)])),
+        ("list", Value::Numbers(vec![1.5, -2.5])),
     ] {
         assert_eq!(header.get(&format!("kinds.{key}")), Some(&value));
     }

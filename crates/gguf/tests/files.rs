@@ -17,9 +17,11 @@ fn file() -> Vec<u8> {
         ("a.float", Value::Float(0.5)),
         ("a.double", Value::Float(0.1)),
         ("a.switch", Value::Bool(true)),
-        ("a.list", Value::texts(["one", "two", ""])),
-        ("a.numbers", Value::List(vec![Value::Signed(1), Value::Signed(-(1 << 40))])),
-        ("an.empty", Value::List(Vec::new())),
+        ("a.list", Value::Texts(["one", "two", ""].map(str::to_owned).to_vec())),
+        ("a.numbers", Value::Numbers(vec![1.0, -(2f64.powi(40))])),
+        ("a.whole", Value::Numbers(vec![1.0, -3.0])),
+        ("a.double.list", Value::Numbers(vec![0.1])),
+        ("an.empty", Value::Texts(Vec::new())),
     ];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
     let tensors = [tensor("first", &[2, 3], TensorType::F32), tensor("second", &[2, 32], TensorType::Q8_0)];
@@ -39,8 +41,10 @@ fn a_file_comes_back() {
     let bytes = file();
     let header = Header::parse(&bytes).expect("a good file");
     assert_eq!(header.get("a.double"), Some(&Value::Float(0.1)));
-    assert_eq!(header.get("a.numbers").and_then(Value::as_list).map(<[_]>::len), Some(2));
-    assert_eq!(header.get("a.list"), Some(&Value::texts(["one", "two", ""])));
+    let numbers = |key: &str| header.get(key).and_then(Value::as_numbers).map(<[_]>::to_vec);
+    assert_eq!(numbers("a.numbers"), Some(vec![1.0, -(2f64.powi(40))]));
+    assert_eq!((numbers("a.whole"), numbers("a.double.list")), (Some(vec![1.0, -3.0]), Some(vec![0.1])));
+    assert_eq!(header.get("a.list"), Some(&Value::Texts(["one", "two", ""].map(str::to_owned).to_vec())));
     assert_eq!(header.tensors[1].shape, [2, 32]);
     let mut values = [0.0; 6];
     TensorType::F32.decode(&bytes[header.tensors[0].bytes.clone()], &mut values);

@@ -119,11 +119,11 @@ impl ModelSource {
                 let source = gguf.header().get("tokenizer.chat_template").and_then(Value::as_str);
                 let Some(source) = source else { return Ok(None) };
                 let mut template = ChatTemplate::from_source(&path.display().to_string(), source)?;
-                let pieces = gguf.header().get("tokenizer.ggml.tokens").and_then(Value::as_list);
+                let pieces = gguf.header().get("tokenizer.ggml.tokens").and_then(Value::as_texts);
                 for name in ["bos", "eos", "pad", "unknown"] {
                     let id =
                         gguf.header().get(&format!("tokenizer.ggml.{name}_token_id")).and_then(Value::as_u64);
-                    let piece = id.zip(pieces).and_then(|(id, pieces)| pieces.get(id as usize)?.as_str());
+                    let piece = id.zip(pieces).and_then(|(id, pieces)| pieces.get(id as usize));
                     if let Some(piece) = piece {
                         let name = if name == "unknown" { "unk" } else { name };
                         template = template.with_special_token(&format!("{name}_token"), piece);

@@ -109,9 +109,10 @@ impl Keys<'_> {
     /// A whole number. A list, of one number for each layer, must hold the same ones.
     fn optional(&self, key: &str) -> Option<u64> {
         match self.get(key)? {
-            Value::List(each) => {
-                let first = each.first()?.as_u64()?;
-                each.iter().all(|one| one.as_u64() == Some(first)).then_some(first)
+            Value::Numbers(each) => {
+                let first = *each.first()?;
+                let same = first >= 0.0 && first.fract() == 0.0 && each.iter().all(|&one| one == first);
+                same.then_some(first as u64)
             }
             one => one.as_u64(),
         }
@@ -121,7 +122,9 @@ impl Keys<'_> {
         match (self.optional(key), self.get(key)) {
             (Some(number), _) => Ok(number),
             (None, None) => Err(self.missing(key)),
-            (None, Some(Value::List(_))) => Err(self.wrong(&self.name(key), "not the same in every layer")),
+            (None, Some(Value::Numbers(_))) => {
+                Err(self.wrong(&self.name(key), "not the same in every layer"))
+            }
             (None, Some(other)) => Err(self.wrong(&self.name(key), other.kind())),
         }
     }

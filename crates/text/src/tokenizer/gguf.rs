@@ -31,7 +31,11 @@ const NORMAL: u64 = 1;
 const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
+const UNUSED: u64 = 5;
 const BYTE: u64 = 6;
+
+/// Bytes of the longest piece that is made of two: each of its cuts is looked at.
+const LONGEST_PIECE: usize = 512;
 
 /// How byte-level BPE splits words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,28 +117,11 @@ impl Tokenizer {
             whole["pre_tokenizer"] == splitting.pre_tokenizer()
                 || same_pre_tokenizer(&whole["pre_tokenizer"], *splitting)
         };
-        let (names, splitting) = SPLITTINGS
+        let (names, _) = SPLITTINGS
             .into_iter()
             .find(|(_, splitting)| known(splitting))
             .ok_or_else(|| fault("llama.cpp has no name for the way in which this tokenizer splits words"))?;
-        debug_assert!(SPLITTINGS.iter().any(|known| known.1 == splitting));
-        let mut pieces = vec![None; tokens.max(self.vocab_size)];
-        let vocab = whole["model"]["vocab"].as_object().ok_or_else(|| fault("it has no vocabulary"))?;
-        for (piece, id) in vocab {
-            if let Some(place) = id.as_u64().and_then(|id| pieces.get_mut(id as usize)) {
-                *place = Some((piece.clone(), NORMAL));
-            }
-        }
-        for token in whole["added_tokens"].as_array().into_iter().flatten() {
-            let kind = if token["special"] == true { CONTROL } else { USER_DEFINED };
-            if let Some(place) = token["id"].as_u64().and_then(|id| pieces.get_mut(id as usize)) {
-                *place = Some((token["content"].as_str().unwrap_or_default().to_owned(), kind));
-            }
-        }
-        // Ids without a piece: rows by which a vocabulary was rounded up.
-        let pieces = pieces.into_iter().enumerate();
-        let pieces: Vec<_> =
-            pieces.map(|(id, piece)| piece.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED))).collect();
+        let pieces = pieces_of(&whole, tokens.max(self.vocab_size));
         let merges = whole["model"]["merges"].as_array().into_iter().flatten().map(|merge| match merge {
             Json::Array(pair) => pair.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(" "),
             one => one.as_str().unwrap_or_default().to_owned(),
@@ -145,12 +132,12 @@ impl Tokenizer {
         let mut keys = vec![
             ("tokenizer.ggml.model", Value::Text("gpt2".to_owned())),
             ("tokenizer.ggml.pre", Value::Text(names[0].to_owned())),
-            ("tokenizer.ggml.tokens", Value::texts(pieces.iter().map(|piece| piece.0.clone()))),
+            ("tokenizer.ggml.tokens", Value::Texts(pieces.iter().map(|piece| piece.0.clone()).collect())),
             (
                 "tokenizer.ggml.token_type",
-                Value::List(pieces.iter().map(|piece| Value::Signed(piece.1 as i64)).collect()),
+                Value::Numbers(pieces.iter().map(|piece| piece.1 as f64).collect()),
             ),
-            ("tokenizer.ggml.merges", Value::texts(merges)),
+            ("tokenizer.ggml.merges", Value::Texts(merges.collect())),
             ("tokenizer.ggml.add_bos_token", Value::Bool(adds_bos)),
             ("tokenizer.huggingface.json", Value::Text(text)),
         ];
@@ -161,7 +148,25 @@ impl Tokenizer {
     }
 }
 
-const UNUSED: u64 = 5;
+/// Every id's piece in a `tokenizer.json`, and its type.
+fn pieces_of(whole: &Json, count: usize) -> Vec<(String, u64)> {
+    let mut pieces = vec![None; count];
+    let mut put = |id: Option<u64>, piece: &str, kind: u64| {
+        if let Some(place) = id.and_then(|id| pieces.get_mut(id as usize)) {
+            *place = Some((piece.to_owned(), kind));
+        }
+    };
+    let vocab = whole["model"]["vocab"].as_object();
+    vocab.into_iter().flatten().for_each(|(piece, id)| put(id.as_u64(), piece, NORMAL));
+    for token in whole["added_tokens"].as_array().into_iter().flatten() {
+        let kind = if token["special"] == true { CONTROL } else { USER_DEFINED };
+        put(token["id"].as_u64(), token["content"].as_str().unwrap_or_default(), kind);
+    }
+    // Ids without a piece: rows by which a vocabulary was rounded up.
+    let or_padding =
+        |(id, piece): (usize, Option<_>)| piece.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED));
+    pieces.into_iter().enumerate().map(or_padding).collect()
+}
 
 /// Whether a pre-tokenizer splits as one of ours: files leave out keys that have their defaults.
 fn same_pre_tokenizer(found: &Json, splitting: Splitting) -> bool {
@@ -200,12 +205,11 @@ struct Vocabulary<'a> {
 
 impl<'a> Vocabulary<'a> {
     fn read(header: &'a Header) -> std::result::Result<Self, String> {
-        let list = |key: &str| header.get(key).and_then(Value::as_list);
-        let pieces = list("tokenizer.ggml.tokens").ok_or("it has no tokenizer.ggml.tokens")?;
-        let pieces: Option<Vec<_>> = pieces.iter().map(Value::as_str).collect();
-        let pieces = pieces.ok_or("its tokenizer.ggml.tokens are no list of texts")?;
-        let kinds = match list("tokenizer.ggml.token_type") {
-            Some(kinds) => kinds.iter().map(|kind| kind.as_u64().unwrap_or(NORMAL)).collect(),
+        let pieces = header.get("tokenizer.ggml.tokens").and_then(Value::as_texts);
+        let pieces: Vec<_> =
+            pieces.ok_or("it has no tokenizer.ggml.tokens")?.iter().map(String::as_str).collect();
+        let kinds = match header.get("tokenizer.ggml.token_type").and_then(Value::as_numbers) {
+            Some(kinds) => kinds.iter().map(|&kind| kind as u64).collect(),
             None => vec![NORMAL; pieces.len()],
         };
         if kinds.len() != pieces.len() {
@@ -246,7 +250,7 @@ impl<'a> Vocabulary<'a> {
         let splitting = splitting.ok_or_else(|| {
             format!("its tokenizer splits words as {pre} (tokenizer.ggml.pre): {known} are known here")
         })?;
-        let merges = header.get("tokenizer.ggml.merges").and_then(Value::as_list).unwrap_or_default();
+        let merges = header.get("tokenizer.ggml.merges").and_then(Value::as_texts).unwrap_or_default();
         let ids = self.ids();
         // As llama.cpp, which never finds a pair that makes no piece.
         let makes_a_piece = |merge: &&str| {
@@ -254,7 +258,7 @@ impl<'a> Vocabulary<'a> {
                 [left, right, &format!("{left}{right}")].iter().all(|piece| ids.contains_key(piece))
             })
         };
-        let merges: Vec<_> = merges.iter().filter_map(Value::as_str).filter(makes_a_piece).collect();
+        let merges: Vec<_> = merges.iter().map(String::as_str).filter(makes_a_piece).collect();
         Ok(json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": self.added(),
@@ -274,14 +278,14 @@ impl<'a> Vocabulary<'a> {
     /// SentencePiece joins the pair of pieces whose joint has the best score, which is BPE whose merges are
     /// sorted by the scores of what they make.
     fn sentence_piece(&self, header: &Header) -> std::result::Result<Json, String> {
-        let scores = header.get("tokenizer.ggml.scores").and_then(Value::as_list);
+        let scores = header.get("tokenizer.ggml.scores").and_then(Value::as_numbers);
         let scores = scores.filter(|scores| scores.len() == self.pieces.len());
         let scores = scores.ok_or("its tokenizer has no score for each token (tokenizer.ggml.scores)")?;
         let of_text = |id: &usize| matches!(self.kinds[*id], NORMAL | USER_DEFINED);
         let ids: HashMap<&str, usize> = self.ids().into_iter().filter(|(_, id)| of_text(id)).collect();
         let mut merges = Vec::new();
-        for (&piece, &id) in &ids {
-            let score = scores[id].as_f64().unwrap_or(f64::NEG_INFINITY);
+        for (&piece, &id) in ids.iter().filter(|(piece, _)| piece.len() <= LONGEST_PIECE) {
+            let score = scores[id];
             for (at, _) in piece.char_indices().skip(1) {
                 if let (Some(&left), Some(&right)) = (ids.get(&piece[..at]), ids.get(&piece[at..])) {
                     merges.push((score, id, left, right));
