@@ -138,7 +138,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         true => output::json(&Answer { model: path, made_up, report })?,
         false => {
             let head = options.head.as_ref();
-            output::text(&(describe::table(&report) + &describe::notes(&report, head, made_up.as_ref())))?;
+            let verdict = describe::verdict(&report, made_up.is_some());
+            let notes = describe::notes(&report, head, made_up.as_ref());
+            output::text(&(describe::table(&report) + &verdict + &notes))?;
         }
     }
     Ok(())

@@ -63,6 +63,7 @@ def test_sweep_finds_the_best_draft(model):
     assert [(point.exit_layer, point.num_speculations) for point in report.points] == [(6, 2), (6, 3)]
     assert report.best in list(report.points) and report.plain.median > 0
     assert 0 <= report.points[0].acceptance_rate <= 1
+    assert report.trained_for_exits and report.verdict in ("pays", "unsure", "loses")
 
 
 def test_quantized_folders_load(fixture_folder, tmp_path):

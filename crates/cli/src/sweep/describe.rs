@@ -3,7 +3,7 @@
 use super::MadeUp;
 use crate::number::{fixed, percent, rate, times};
 use crate::output::TextTable;
-use offramp_eval::{Spread, SweepReport};
+use offramp_eval::{Spread, SweepReport, Verdict};
 use offramp_model::DraftHead;
 
 /// A row for each exit and length.
@@ -36,6 +36,26 @@ pub(super) fn table(report: &SweepReport) -> String {
 
 fn speed_up(spread: &Spread) -> String {
     format!("{} ({}–{})", times(spread.median), fixed(spread.min, 2), fixed(spread.max, 2))
+}
+
+/// Whether drafting pays, and what to do.
+pub(super) fn verdict(report: &SweepReport, made_up: bool) -> String {
+    let best = &report.points[report.best];
+    let [gain, auto] = [&best.speed_up, &report.auto.speed_up].map(|spread| times(spread.median));
+    let advice = match report.verdict {
+        Verdict::Pays => "speculation pays",
+        Verdict::Unsure => "speculation pays in some texts only; more --runs tell more",
+        Verdict::Loses => "leave speculation off",
+    };
+    let advice = format!(
+        "best {gain} (--speculate {}:{}), auto {auto}: {advice}",
+        best.exit_layer, best.num_speculations
+    );
+    match (made_up, report.trained_for_exits) {
+        (true, _) => format!("{advice}\n"),
+        (false, true) => format!("trained for exits: yes; {advice}\n"),
+        (false, false) => format!("trained for exits: its configuration does not say so; {advice}\n"),
+    }
 }
 
 /// The settings, and what `auto` chose.

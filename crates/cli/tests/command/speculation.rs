@@ -113,6 +113,7 @@ fn a_sweep_measures_every_point_and_draws_it() {
     assert!(map.starts_with("<svg") && map.contains("exit 3") && map.contains("auto:"));
     let table = place.good(&sweep);
     assert!(table.contains("best") && table.contains("plain decoding"), "{table}");
+    assert!(table.contains("trained for exits: yes; best"), "{table}");
     place.run(&["sweep", "run", "--exits", "9"]).assert_error(2, &["exit layer 9"]);
 }
 

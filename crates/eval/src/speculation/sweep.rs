@@ -78,15 +78,32 @@ pub struct ChosenExit {
     pub drafted: usize,
 }
 
+/// What a sweep says of drafting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Neither the best point nor `auto` is faster than plain decoding in the median.
+    Loses,
+    /// One of them is in the median, and none in every round.
+    Unsure,
+    /// One of them is in every round.
+    Pays,
+}
+
 /// The result of a sweep.
 #[derive(Clone, Debug, Serialize)]
 pub struct SweepReport {
+    /// Whether the model's configuration has the `early_exit` that training with exits writes. Models trained
+    /// with exits elsewhere say nothing of it.
+    pub trained_for_exits: bool,
     /// Plain decoding, tokens per second.
     pub plain: Spread,
     /// All points, exit by exit.
     pub points: Vec<SweepPoint>,
     /// The index of the point with the highest median speed-up.
     pub best: usize,
+    /// Whether the best point or `auto` pays.
+    pub verdict: Verdict,
     /// The adaptive policy.
     pub auto: AutoPoint,
     /// New tokens of each text.
@@ -142,9 +159,12 @@ pub fn sweep(
         (0..points.len()).max_by(|&a, &b| points[a].speed_up.median.total_cmp(&points[b].speed_up.median));
     let best = best.expect("checked: there are points");
     let of_best = bench.rematch(prompts, points[best].draft(), progress)?;
+    let auto = auto.auto(of_best);
     Ok(SweepReport {
+        trained_for_exits: model.config().early_exit.is_some(),
         plain: Spread::of(plain),
-        auto: auto.auto(of_best),
+        verdict: Verdict::of(&points[best].speed_up).max(Verdict::of(&auto.speed_up)),
+        auto,
         points,
         best,
         new_tokens: options.new_tokens,
@@ -152,6 +172,16 @@ pub fn sweep(
         kernels: offramp_engine::kernels(),
         threads: offramp_engine::threads(),
     })
+}
+
+impl Verdict {
+    fn of(speed_up: &Spread) -> Self {
+        match (speed_up.median > 1.0, speed_up.min > 1.0) {
+            (true, true) => Self::Pays,
+            (true, false) => Self::Unsure,
+            (false, _) => Self::Loses,
+        }
+    }
 }
 
 /// The texts of a round after the sweep: one of the best point, one of the policy without knowledge, one of
@@ -380,6 +410,15 @@ mod tests {
             (1..=24).map(|done| (done, 24)).collect::<Vec<_>>(),
             "2 × (4 points, auto, 4 plain, 3 again)"
         );
+    }
+
+    #[test]
+    fn a_verdict_is_about_every_round() {
+        let verdict = |rounds: &[f64]| Verdict::of(&Spread::of(rounds.to_vec()));
+        assert_eq!(verdict(&[1.01, 1.2, 1.3]), Verdict::Pays);
+        assert_eq!(verdict(&[0.99, 1.2, 1.3]), Verdict::Unsure);
+        assert_eq!(verdict(&[0.9, 1.0, 1.3]), Verdict::Loses);
+        assert_eq!(verdict(&[f64::NAN]), Verdict::Loses);
     }
 
     #[test]

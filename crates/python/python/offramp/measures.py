@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from . import native
 from .auto import format_name, positive
@@ -14,6 +14,7 @@ from .model import CausalLM
 from .table import Column, Table
 
 Path = str | PathLike[str]
+Verdict = Literal["pays", "unsure", "loses"]
 T = TypeVar("T")
 
 
@@ -103,6 +104,10 @@ class SweepReport:
     """Plain decoding, tokens per second."""
     auto: Spread
     """Speed-up of the adaptive policy over plain decoding."""
+    trained_for_exits: bool
+    """Whether the configuration says so; models trained with exits elsewhere say nothing of it."""
+    verdict: Verdict
+    """Whether the best point or the policy beats plain decoding: in every round, in the median only, or not."""
 
     def __str__(self) -> str:
         return f"{self.points}\nplain {self.plain} tokens/s, auto {self.auto.median:.2f}×"
@@ -237,6 +242,8 @@ def sweep(
         best=points[int(found["best"])],
         plain=made(Spread, found["plain"]),
         auto=made(Spread, found["auto"]["speed_up"]),
+        trained_for_exits=bool(found["trained_for_exits"]),
+        verdict=found["verdict"],
     )
 
 

@@ -4,6 +4,7 @@ use super::model_keys::ModelKeys;
 use super::whole::Recipe;
 use super::{check, read};
 use crate::error::{Error, Result};
+use offramp_model::checkpoint::resolve;
 use offramp_model::{Config, run_folder};
 use std::path::Path;
 
@@ -43,18 +44,23 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Fills `[model]` with the sizes of the checkpoint to begin from, if there is one. Sizes that `run` has
-    /// kept come first.
+    /// Finds the folder of the checkpoint to begin from, if there is one, and fills `[model]` with its sizes.
+    /// Sizes that `run` has kept come first.
     fn take_sizes(&mut self, run: Option<&Path>) -> Result<()> {
-        let Some(checkpoint) = &self.start.checkpoint else { return Ok(()) };
+        let Some(checkpoint) = self.start.checkpoint.clone() else { return Ok(()) };
         if self.model != ModelKeys::default() {
             let expected = "left out where start.checkpoint brings its own sizes";
             return Err(self.fault("[model]", "given", expected));
         }
+        let folder = resolve(&checkpoint);
+        if let Ok(folder) = &folder {
+            self.start.checkpoint = Some(folder.clone());
+        }
         let kept = run.map(|run| run.join(run_folder::START)).filter(|kept| kept.is_file());
         let config = match kept {
             Some(kept) => Config::read(&kept)?,
-            None => Config::read(&checkpoint.join(run_folder::CONFIG))
+            None => folder
+                .and_then(|folder| Config::read(&folder.join(run_folder::CONFIG)))
                 .or_else(|error| run.and_then(sizes_of_newest).ok_or(error))?,
         };
         self.model = ModelKeys::from(&config);

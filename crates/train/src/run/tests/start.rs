@@ -5,9 +5,13 @@ use offramp_model::Weights;
 
 /// `recipe("")` without its sizes, begun from `run/model`.
 fn continued(place: &Place, keys: &str) -> Result<Recipe> {
+    continued_from(&place.path("run/model"), keys)
+}
+
+fn continued_from(checkpoint: &Path, keys: &str) -> Result<Recipe> {
     let text = recipe("").text().to_owned();
     let sizes = &text[text.find("[model]").unwrap()..text.find("[training]").unwrap()];
-    let start = format!("[start]\ncheckpoint = {:?}\n{keys}\n", place.path("run/model"));
+    let start = format!("[start]\ncheckpoint = {checkpoint:?}\n{keys}\n");
     Recipe::from_toml(&text.replace(sizes, &start), Path::new("r.toml"))
 }
 
@@ -86,12 +90,17 @@ fn the_exit_head_learns_alone() {
 #[test]
 fn starts_that_cannot_be_are_refused() {
     let place = Place::new();
-    assert!(continued(&place, "").unwrap_err().to_string().contains("config.json"));
+    assert!(continued(&place, "").unwrap_err().to_string().contains("there is nothing there"));
+    fs::write(place.path("m.gguf"), "GGUF").unwrap();
+    let message = continued_from(&place.path("m.gguf"), "").unwrap_err().to_string();
+    assert!(message.contains("offramp quantize FILE.gguf --to bf16 --out FOLDER"), "{message}");
     quietly(&place.job(&recipe(""), "run", &GO)).unwrap();
     let refused = |text: &str, expected: &str| {
         let message = Recipe::from_toml(text, Path::new("r.toml")).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     };
+    let of_run = continued_from(&place.path("run"), "").unwrap();
+    assert_eq!(of_run.start.checkpoint, Some(place.path("run/model")), "as every command takes a run folder");
     let good = continued(&place, "").unwrap().text().to_owned();
     refused(&format!("{good}[model]\nhidden_size = 16"), "[model] is given: it must be left out");
     refused("[data]\ncorpus = \"c\"\n[start]\ntrain = \"exit_head\"", "where no start.checkpoint is given");
