@@ -203,6 +203,9 @@ fn what_does_not_run_is_said_in_one_line() {
     refused(file(), &["its architecture is a"]);
     keys(&file(), &[("general.architecture", Key::Text("llama".to_owned()))]);
     refused(file(), &["no key llama."]);
+    let split = [("split.count", Key::Unsigned(2)), ("split.no", Key::Unsigned(u64::MAX))];
+    keys(&file(), &split);
+    refused(file(), &["model.gguf", "part of 2", "does not end in"]);
     let words = |pre: &str| {
         keys(
             &file(),

@@ -57,11 +57,10 @@ impl Gguf {
         if parts <= 1 {
             return Ok(Self { files: vec![first] });
         }
-        let end = |part: u64| format!("-{:05}-of-{parts:05}.gguf", part + 1);
+        let end = |part: u64| format!("-{:05}-of-{parts:05}.gguf", part.saturating_add(1));
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(stem) = name.strip_suffix(&end(number)) else {
-            let reason =
-                format!("it is part {} of {parts}, and its name does not end in {}", number + 1, end(number));
+            let reason = format!("it is one part of {parts}, and its name does not end in {}", end(number));
             return Err(gguf(path, &reason));
         };
         let files =
@@ -93,7 +92,7 @@ impl Gguf {
         Some(values)
     }
 
-    /// The files, with the place of each tensor in the model.
+    /// The files, the first with the metadata.
     pub(crate) fn into_files(self) -> Vec<GgufFile> {
         self.files
     }
@@ -101,6 +100,5 @@ impl Gguf {
 
 /// The error for a file; the reason may quote what it says.
 pub(crate) fn gguf(path: &Path, reason: &str) -> Error {
-    // It may quote what the file says.
     Error::Gguf { path: path.to_owned(), reason: one_line(reason) }
 }
