@@ -105,10 +105,11 @@ fn is_text_failure(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn is_model_failure(error: &(dyn std::error::Error + 'static)) -> bool {
-    use offramp_model::Error::{Read, Write};
+    use offramp_model::Error::{Hub, Read, Write};
     match error.downcast_ref() {
         Some(Read { source, .. }) => is_reading(source),
         Some(Write { .. }) => true,
+        Some(Hub(error)) => !error.is_mistake(),
         _ => false,
     }
 }

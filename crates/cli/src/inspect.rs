@@ -2,7 +2,7 @@
 
 use crate::number::{bytes, fixed, grouped};
 use crate::source::carried;
-use crate::{output, shape};
+use crate::{output, shape, source};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
 use offramp_model::run_folder::JOURNAL;
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
             let training_memory = Some(Need::of(&recipe, &config).bytes());
             Answer { training_memory, ..answer(path.to_owned(), &config) }
         }
-        Some(path) => of_model(&ModelSource::resolve(path)?, Some(&path.join(JOURNAL)))?,
+        Some(path) => of_model(&source::resolve(path)?, Some(&path.join(JOURNAL)))?,
     };
     match json {
         true => output::json(&answer)?,

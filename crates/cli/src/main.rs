@@ -11,6 +11,7 @@ mod card;
 mod chat;
 mod dashboard;
 mod demo;
+mod download;
 mod eval;
 mod export;
 mod failure;
@@ -19,6 +20,7 @@ mod generate;
 mod generation;
 mod inspect;
 mod interrupt;
+mod list;
 mod live;
 mod output;
 mod pace;
@@ -26,7 +28,9 @@ mod prepare;
 mod profile;
 mod progress;
 mod prompt;
+mod pull;
 mod quantize;
+mod remove;
 mod sampling;
 mod screen;
 mod serve;
@@ -79,6 +83,11 @@ enum Command {
     Chat(chat::Arguments),
     Serve(serve::Arguments),
     Inspect(inspect::Arguments),
+    Pull(pull::Arguments),
+    #[command(alias = "ls")]
+    List(list::Arguments),
+    #[command(alias = "rm")]
+    Remove(remove::Arguments),
     Quantize(quantize::Arguments),
     Export(export::Arguments),
     Sweep(sweep::Arguments),
@@ -111,6 +120,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Chat(arguments) => chat::run(arguments, json)?,
         Command::Serve(arguments) => return serve::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments, json)?,
+        Command::Pull(arguments) => pull::run(arguments, json)?,
+        Command::List(arguments) => list::run(arguments, json)?,
+        Command::Remove(arguments) => remove::run(arguments, json)?,
         Command::Quantize(arguments) => quantize::run(arguments, json)?,
         Command::Export(arguments) => export::run(arguments, json)?,
         Command::Sweep(arguments) => sweep::run(arguments, json)?,

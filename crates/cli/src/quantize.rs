@@ -2,12 +2,11 @@
 
 use crate::formats;
 use crate::number::bytes;
-use crate::output;
 use crate::progress::ProgressBar;
+use crate::{output, source};
 use anyhow::Result;
 use offramp_model::checkpoint::Quantized;
 use offramp_model::{CacheFormat, Format, Formats};
-use offramp_pipeline::ModelSource;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +47,7 @@ struct Answer<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let source = ModelSource::resolve(&arguments.model)?;
+    let source = source::resolve(&arguments.model)?;
     let folder = source.path().to_owned();
     let wanted =
         Formats { layers: Some(arguments.to), head: arguments.head_format, kv_cache: CacheFormat::F32 };

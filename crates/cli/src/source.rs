@@ -1,14 +1,16 @@
 //! The model that a command uses: a folder's, or the one that the program contains.
 
+use crate::download;
 use anyhow::Result;
 use offramp_models::TINYSTORIES_24;
 use offramp_pipeline::{Carried, ModelSource};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The folder, as a positional argument or as an option.
+/// The model, as a positional argument or as an option.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArgument {
-    /// A model folder, or a run folder [default: the model that comes with offramp]
+    /// A model folder, a run folder, a GGUF file, or ORG/NAME on Hugging Face's hub [default: the model that
+    /// comes with offramp]
     model: Option<PathBuf>,
     /// The same, as an option
     #[arg(long = "model", id = "model_folder", value_name = "FOLDER", conflicts_with = "model", hide = true)]
@@ -18,10 +20,16 @@ pub(crate) struct ModelArgument {
 impl ModelArgument {
     pub(crate) fn source(&self) -> Result<ModelSource> {
         match self.model.as_ref().or(self.named.as_ref()) {
-            Some(path) => Ok(ModelSource::resolve(path)?),
+            Some(path) => resolve(path),
             None => Ok(carried()),
         }
     }
+}
+
+/// The model that a path or a name means. A download shows its progress.
+pub(crate) fn resolve(path: &Path) -> Result<ModelSource> {
+    let name = path.display().to_string();
+    Ok(download::shown(&name, |observer| ModelSource::resolve_observed(path, observer))?)
 }
 
 /// The model that the program contains.

@@ -14,6 +14,8 @@ mod documents;
 mod folders;
 #[path = "command/formats.rs"]
 mod formats;
+#[path = "command/hub.rs"]
+mod hub;
 #[path = "command/interrupted.rs"]
 mod interrupted;
 #[path = "command/killed.rs"]
@@ -22,6 +24,8 @@ mod killed;
 mod memory;
 #[path = "command/mistakes.rs"]
 mod mistakes;
+#[path = "../../hub/tests/mock/mod.rs"]
+mod mock_hub;
 #[cfg(target_os = "linux")]
 #[path = "command/patience.rs"]
 mod patience;

@@ -19,7 +19,7 @@ pub use export_gguf::export_gguf;
 pub use quantize::{Quantized, quantize, quantize_gguf};
 pub use remote_code::add_remote_code;
 pub use replace::{free_space, remove_folder, remove_leftovers, replace_folder, write_atomically};
-pub use resolve::resolve;
+pub use resolve::{resolve, resolve_observed};
 pub use tensors::{read_tensors, tensors_size, write_tensors};
 
 use crate::config::Config;

@@ -303,6 +303,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A model of the hub that cannot be had.
+    #[error(transparent)]
+    Hub(#[from] offramp_hub::Error),
     /// Something else than a model folder.
     #[error("{path}: {found}: {advice}", path = path.display())]
     Foreign {

@@ -2,9 +2,9 @@
 //!
 //! Nothing is converted here. Each advice was tried: it ends in a folder that loads.
 
-mod hub;
+mod snapshot;
 
-pub(crate) use hub::{cached, snapshot, without_snapshot};
+pub(crate) use snapshot::{snapshot, without_snapshot};
 
 use crate::error::{Error, Result, open_regular};
 use crate::run_folder::{WEIGHTS, WEIGHTS_INDEX};
@@ -28,7 +28,9 @@ const ORIGINAL: &str = "download the model in Hugging Face's layout: a repositor
 /// # Errors
 /// Always: it says what is there and what to do.
 pub(crate) fn no_folder(path: &Path) -> Result<()> {
-    let Ok(found) = fs::symlink_metadata(path) else { return Err(hub::absent(path)) };
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Err(Error::NoModel { path: path.to_owned(), reason: "there is nothing there".to_owned() });
+    };
     let fault = |found, advice| Err(fault(path, found, advice));
     if found.is_symlink() && !path.exists() {
         return fault("it is a link to something that is not there", "download or copy the folder again");
@@ -47,61 +49,74 @@ pub(crate) fn no_folder(path: &Path) -> Result<()> {
 /// The error for a folder without a `config.json`.
 pub(crate) fn no_config(folder: &Path) -> Error {
     let names = names(folder);
-    let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
-    let fault = |found, advice| fault(folder, found, advice);
-    if any(&|name| name == "adapter_config.json") {
-        return fault("it holds an adapter, not a model", ADAPTER);
-    }
-    if any(&|name| name.ends_with(".pth") || name == "params.json") {
-        return fault("it holds a model in its makers' own layout", ORIGINAL);
+    if let Some((found, advice)) = found_without_config(&names) {
+        return fault(folder, found, advice);
     }
     if let Some(file) = names.iter().find(|name| name.ends_with(".gguf")) {
-        return fault(
-            "it holds GGUF files and no config.json",
-            &format!("give one of them: {}", folder.join(file).display()),
-        );
-    }
-    if any(&|name| name == WEIGHTS || name == WEIGHTS_INDEX || name == "pytorch_model.bin") {
-        return fault("it holds weights and no config.json", "copy config.json from where they come from");
+        let advice = format!("give one of them: {}", folder.join(file).display());
+        return fault(folder, "it holds GGUF files and no config.json", &advice);
     }
     let reason = "there is no config.json, no model/ and no step-NNNNNN/ with one in it".to_owned();
     Error::NoModel { path: folder.to_owned(), reason }
 }
 
+/// What files without a `config.json` are, if that is known, and what to do with them.
+pub(crate) fn found_without_config(names: &[String]) -> Option<(&'static str, &'static str)> {
+    let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
+    if any(&|name| name == "adapter_config.json") {
+        return Some(("it holds an adapter, not a model", ADAPTER));
+    }
+    if any(&|name| name.ends_with(".pth") || name == "params.json") {
+        return Some(("it holds a model in its makers' own layout", ORIGINAL));
+    }
+    let weights = |name: &str| [WEIGHTS, WEIGHTS_INDEX, "pytorch_model.bin"].contains(&name);
+    let advice = "copy config.json from where they come from";
+    (!any(&|name| name.ends_with(".gguf")) && any(&weights))
+        .then_some(("it holds weights and no config.json", advice))
+}
+
 /// The error for a folder without weights that can be read.
 pub(crate) fn no_weights(folder: &Path) -> Error {
-    let names = names(folder);
-    let find = |wanted: &dyn Fn(&str) -> bool| names.iter().find(|name| wanted(name));
-    let fault = |found: String, advice| fault(folder, found, advice);
     let lost = |name: &&str| !folder.join(name).exists() && folder.join(name).is_symlink();
     if let Some(name) = [WEIGHTS, WEIGHTS_INDEX].iter().find(|name| lost(name)) {
         let again = "the download is not whole, do it again";
-        return fault(format!("{name} is a link to a file that is not there"), again);
+        return fault(folder, format!("{name} is a link to a file that is not there"), again);
+    }
+    match found_without_weights(&names(folder)) {
+        Some((found, advice)) => fault(folder, found, advice),
+        None => {
+            let reason = format!("there is neither {WEIGHTS} nor {WEIGHTS_INDEX} in it");
+            Error::NoModel { path: folder.to_owned(), reason }
+        }
+    }
+}
+
+/// What files with a `config.json` are and what to do with them, if no weights among them can be read and
+/// that is known.
+pub(crate) fn found_without_weights(names: &[String]) -> Option<(String, &'static str)> {
+    let find = |wanted: &dyn Fn(&str) -> bool| names.iter().find(|name| wanted(name));
+    if find(&|name| name == WEIGHTS || name == WEIGHTS_INDEX).is_some() {
+        return None;
     }
     if find(&|name| name == "adapter_config.json").is_some() {
-        return fault("it holds an adapter, not a model".to_owned(), ADAPTER);
+        return Some(("it holds an adapter, not a model".to_owned(), ADAPTER));
     }
     let is_shard = |name: &str| name.ends_with(".safetensors") && name.contains("-of-");
     if let Some(name) = find(&is_shard) {
-        return fault(format!("{name} is there, and {WEIGHTS_INDEX} is not"), SHARDS);
+        return Some((format!("{name} is there, and {WEIGHTS_INDEX} is not"), SHARDS));
     }
     if let Some(name) = find(&|name| name.ends_with(".safetensors")) {
-        return fault(
-            format!("{name} is there, and {WEIGHTS} is not"),
-            "rename it, if it holds the whole model",
-        );
+        let advice = "rename it, if it holds the whole model";
+        return Some((format!("{name} is there, and {WEIGHTS} is not"), advice));
     }
     if let Some(name) = find(&|name| name.ends_with(".bin") || name.ends_with(".bin.index.json")) {
-        return fault(format!("its weights are PyTorch's ({name}), which are not read"), PICKLE);
+        return Some((format!("its weights are PyTorch's ({name}), which are not read"), PICKLE));
     }
     if find(&|name| name.ends_with(".pth")).is_some() {
-        return fault("its weights are in their makers' own layout".to_owned(), ORIGINAL);
+        return Some(("its weights are in their makers' own layout".to_owned(), ORIGINAL));
     }
-    if find(&|name| name.ends_with(".gguf")).is_some() {
-        return fault("its weights are GGUF, which is not read".to_owned(), GGUF);
-    }
-    let reason = format!("there is neither {WEIGHTS} nor {WEIGHTS_INDEX} in it");
-    Error::NoModel { path: folder.to_owned(), reason }
+    let gguf = find(&|name| name.ends_with(".gguf"));
+    gguf.map(|_| ("its weights are GGUF, which is not read".to_owned(), GGUF))
 }
 
 fn fault(path: &Path, found: impl Into<String>, advice: &str) -> Error {

@@ -23,6 +23,7 @@ mod foreign;
 mod format;
 mod gguf;
 mod hidden;
+pub mod hub;
 pub mod journal;
 mod kv_cache;
 mod layer;

@@ -10,6 +10,8 @@ mod ternary;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use index::shard_names;
+
 use crate::config::{Config, WeightScale, blamed};
 use crate::error::{Error, Result};
 use crate::format::Format;

@@ -157,7 +157,7 @@ fn a_folder_of_the_hubs_cache_means_its_snapshot() {
     fs::remove_dir_all(&main).expect("there");
     assert_eq!(found(), old, "the only one");
     fs::remove_dir_all(&old).expect("there");
-    refused(&root, &["none of the snapshots", "hf download org/name"]);
+    refused(&root, &["none of the snapshots", "`offramp pull org/name`"]);
 }
 
 /// What a download that was cut leaves: names of files that are not there.
@@ -172,17 +172,9 @@ fn links_to_nothing_are_told() {
     refused(&place.path("link"), &["it is a link to something that is not there"]);
 }
 
+/// Names on the hub are tried where a hub can be: see `crates/cli/tests/command/hub.rs`.
 #[test]
-fn a_name_on_the_hub_is_told_how_to_get_it() {
-    let command = "`hf download some-org-9f/Some-Model_1.5`";
-    for name in [
-        "some-org-9f/Some-Model_1.5",
-        "https://huggingface.co/some-org-9f/Some-Model_1.5",
-        "https://huggingface.co/some-org-9f/Some-Model_1.5/",
-        "hf://some-org-9f/Some-Model_1.5",
-    ] {
-        refused(Path::new(name), &["nothing is downloaded", command]);
-    }
+fn what_is_neither_there_nor_a_name_on_the_hub_is_told() {
     let place = Place::new().with(&[("runs/a", "x")]);
     for name in ["src/modle", "/org/name", "../org", "a/b/c", "org/na me", "-org/name", "name"] {
         refused(Path::new(name), &["there is nothing there"]);

@@ -2,6 +2,7 @@
 
 use crate::{ChatTemplate, Error, GenerationConfig, Pipeline, Result};
 use offramp_gguf::Value;
+use offramp_hub::Observer;
 use offramp_model::{Config, Formats, Gguf, Llama, Weights, checkpoint};
 use offramp_text::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -31,15 +32,21 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// The model that `path` means: a GGUF file, a folder, or the model of a run folder.
+    /// The model that `path` means: a GGUF file, a folder, the model of a run folder, or a name on the hub.
     ///
     /// # Errors
     /// If there is no model.
     pub fn resolve(path: &Path) -> Result<Self> {
-        if Gguf::is_one(path) {
-            return Ok(Self::Gguf(path.to_owned()));
-        }
-        Ok(Self::Folder(checkpoint::resolve(path)?))
+        Self::resolve_observed(path, &|_| ())
+    }
+
+    /// The same. `observer` hears of a download.
+    ///
+    /// # Errors
+    /// If there is no model.
+    pub fn resolve_observed(path: &Path, observer: Observer<'_>) -> Result<Self> {
+        let found = checkpoint::resolve_observed(path, observer)?;
+        Ok(if Gguf::is_one(&found) { Self::Gguf(found) } else { Self::Folder(found) })
     }
 
     /// The folder, or the name of the contained model.

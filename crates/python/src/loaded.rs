@@ -1,7 +1,7 @@
 //! A model with its tokenizer, and what its texts share.
 
 use crate::errors::OrRaise;
-use crate::interruptible;
+use crate::interruptible::{self, Stop};
 use offramp_engine::ConfidenceExit;
 use offramp_eval::{CalibrationOptions, calibrate};
 use offramp_model::DraftHead;
@@ -29,12 +29,14 @@ pub(crate) struct Loaded {
     pub(crate) policies: Mutex<BTreeMap<u32, ConfidenceExit>>,
 }
 
-/// The model at a path, or the one that comes with offramp.
-pub(crate) fn source(path: Option<PathBuf>) -> PyResult<ModelSource> {
+/// The model at a path or of a name on the hub, or the one that comes with offramp.
+pub(crate) fn source(py: Python<'_>, path: Option<PathBuf>) -> PyResult<ModelSource> {
     let model = TINYSTORIES_24;
     let (name, config) = (model.name, model.config);
     let carried = Carried { name, config, weights: model.weights, tokenizer: model.tokenizer };
-    path.map_or(Ok(ModelSource::Carried(carried)), |path| ModelSource::resolve(&path).or_raise())
+    let Some(path) = path else { return Ok(ModelSource::Carried(carried)) };
+    let find = |stop: &Stop| ModelSource::resolve_observed(&path, &|_| stop.leave_if_stopped());
+    interruptible::run(py, find)?.or_raise()
 }
 
 /// A number format by its name.

@@ -132,7 +132,7 @@ pub(crate) fn quantize(
         kv_cache: CacheFormat::F32,
     };
     let found = interruptible::run(py, |stop| {
-        let source = ModelSource::resolve(&path)?;
+        let source = ModelSource::resolve_observed(&path, &|_| stop.leave_if_stopped())?;
         offramp_pipeline::quantize(&source, &out, &wanted, &mut |_, _| stop.leave_if_stopped())
     })?;
     let Quantized { formats, bytes_before, bytes_after } = found.or_raise()?;
@@ -149,7 +149,7 @@ pub(crate) fn export_gguf(py: Python<'_>, path: Option<PathBuf>, out: PathBuf, k
     let known = offramp_pipeline::written_type(kind);
     let wrong =
         || PyValueError::new_err(format!("type is {kind:?}: give f32, f16, bf16, q8_0, q4_0 or tq2_0"));
-    let (kind, source) = (known.ok_or_else(wrong)?, source(path)?);
+    let (kind, source) = (known.ok_or_else(wrong)?, source(py, path)?);
     interruptible::run(py, |_| offramp_pipeline::export_gguf(&source, kind, &out))?.or_raise()
 }
 

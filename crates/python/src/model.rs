@@ -73,7 +73,7 @@ impl Model {
         if let Some(threads) = options.threads {
             offramp_engine::set_threads(threads).or_raise()?;
         }
-        let (source, formats) = (source(path)?, options.formats()?);
+        let (source, formats) = (source(py, path)?, options.formats()?);
         let template = source.own_chat_template().or_raise()?;
         let pipeline = Arc::new(interruptible::run(py, |_| source.open(&formats))?.or_raise()?);
         let scheduler = options.scheduler(&pipeline)?;

@@ -3,7 +3,7 @@
 use crate::errors::OrRaise;
 use offramp_pipeline::{ModelSource, Pipeline};
 use offramp_text::{PromptOptions, Tokenizer};
-use pyo3::{PyResult, pyclass, pymethods};
+use pyo3::{PyResult, Python, pyclass, pymethods};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl PyTokenizer {
     /// That of a model folder; without one, of the model that comes with offramp.
     #[staticmethod]
     #[pyo3(signature = (path=None))]
-    fn open(path: Option<PathBuf>) -> PyResult<Self> {
-        let source = crate::loaded::source(path)?;
+    fn open(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Self> {
+        let source = crate::loaded::source(py, path)?;
         let source: &ModelSource = &source;
         Ok(Self(Of::Alone(Box::new(source.tokenizer().or_raise()?))))
     }

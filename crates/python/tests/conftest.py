@@ -7,6 +7,9 @@ import os
 import shutil
 from pathlib import Path
 
+# No test asks a hub, unless it says so.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import numpy as np
 import pytest
 

@@ -29,7 +29,7 @@ fn what_lies_in_the_hubs_cache_is_found() {
         let value = cache.split(['/']).next().unwrap();
         let ran = run("org/name", setting, value);
         assert!(ran.code == 0 && ran.stdout.contains(&snapshot.display().to_string()), "{}", ran.stderr);
-        run("org/other", setting, value).assert_error(2, &["hub's cache", "`hf download org/other`"]);
+        run("org/other", setting, value).assert_error(2, &["hub's cache", "`offramp pull org/other`"]);
         assert!(place.good(&["inspect", &root]).contains(commit));
     }
 }

@@ -130,7 +130,7 @@ fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Resu
             let bytes = Layout::new(spec, format).bytes().map_or(u64::MAX, |bytes| bytes as u64);
             needed = needed.saturating_add(bytes);
         }
-        Ok(())
+        Result::Ok(())
     };
     add(&config.embedding_tensor(), None)?;
     for tensor in config.layer_tensors() {

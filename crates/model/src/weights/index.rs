@@ -49,6 +49,14 @@ pub(super) fn read(folder: &Path) -> Result<Index> {
     }
 }
 
+/// The names of a folder's shards.
+///
+/// # Errors
+/// If the index cannot be read, or names files outside the folder.
+pub(crate) fn shard_names(folder: &Path) -> Result<Vec<String>> {
+    Ok(read(folder)?.shards.into_keys().collect())
+}
+
 /// The longest name of a shard. File systems take 255 bytes for each part of a path, and an error message
 /// quotes the name.
 const MAX_NAME: usize = 512;
