@@ -12,6 +12,8 @@ use std::io::Read;
 const MAX_ANSWER: u64 = 32 << 20;
 /// At most this many names that could be meant.
 const MAX_ALIKE: usize = 3;
+/// So many of an owner's models are looked at.
+const MAX_OWNERS: usize = 100;
 
 /// A model's files at a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,24 +117,26 @@ impl Hub {
         }
     }
 
-    /// Models whose names are like the one that is not there: the owner's own first, then anybody's.
+    /// Models whose names are like the one that is not there: its owner's, and anybody's that the hub finds.
     fn alike(&self, id: &Id) -> Vec<String> {
-        // Without its end, a misspelt name is found more often.
-        let stem = id.name.rsplit_once(['-', '_', '.']).map_or(&*id.name, |(stem, _)| stem);
-        let owned = format!("&author={}", escaped(&id.organization));
-        let searches = [(stem, &*owned), (&*id.name, ""), (stem, "")];
+        let owners =
+            format!("api/models?author={}&sort=downloads&limit={MAX_OWNERS}", escaped(&id.organization));
+        let anybodys = format!("api/models?search={}&sort=downloads&limit={MAX_ALIKE}", escaped(&id.name));
+        let wanted = id.repository().to_lowercase();
         let mut alike = Vec::new();
-        for (words, author) in searches {
-            let path = format!("api/models?search={}{author}&limit={MAX_ALIKE}", escaped(words));
+        for path in [owners, anybodys] {
             let found = self.ask(id, &path, &|_| ()).and_then(parsed::<Vec<Named>>);
-            for Named { id } in found.map(|(_, found)| found).unwrap_or_default() {
-                if Id::parse(&id).is_some() && !alike.contains(&id) {
-                    alike.push(id);
+            for Named { id: found } in found.map(|(_, found)| found).unwrap_or_default() {
+                let Some(named) = Id::parse(&found) else { continue };
+                let name = edits(&named.name.to_lowercase(), &id.name.to_lowercase());
+                if name <= id.name.len() / 2 {
+                    alike.push((edits(&found.to_lowercase(), &wanted), found));
                 }
             }
         }
-        alike.truncate(MAX_ALIKE);
-        alike
+        alike.sort();
+        alike.dedup();
+        alike.into_iter().take(MAX_ALIKE).map(|(_, name)| name).collect()
     }
 
     fn revisions(&self, id: &Id) -> Vec<String> {
@@ -142,6 +146,20 @@ impl Hub {
         let names = refs.branches.into_iter().chain(refs.tags).map(|found| found.name);
         names.filter(|name| is_inner(name)).collect()
     }
+}
+
+/// The edits between two names: letters put in, left out or replaced (Levenshtein 1966).
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (at, left) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (column, right) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(left != right);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 impl Sibling {
@@ -171,4 +189,18 @@ fn parsed<T: for<'a> Deserialize<'a>>(answer: Answer) -> Result<(String, T)> {
     let value = serde_json::from_slice(&text);
     let value = value.map_err(|error| fault(offramp_files::one_line(&error.to_string())))?;
     Ok((place, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, count) in
+            [("", "abc", 3), ("kitten", "sitting", 3), ("llama", "llama", 0), ("ab", "ba", 2)]
+        {
+            assert_eq!((edits(a, b), edits(b, a)), (count, count), "{a} {b}");
+        }
+    }
 }

@@ -88,7 +88,8 @@ class MockHub:
         headers |= {
             "X-Linked-Etag": headers["ETag"],
             "X-Linked-Size": str(len(self.files[name])),
-            "Location": f"{self.endpoint}/large/{name}",
+            # By another name of this machine: the hub's large files lie on another host.
+            "Location": f"http://localhost:{self.server.server_port}/large/{name}",
         }
         return send(request, 302, b"", headers)
 

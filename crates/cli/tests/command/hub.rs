@@ -89,8 +89,19 @@ fn every_command_takes_a_name_and_downloads_what_it_needs_once() {
     for arguments in [
         &["inspect", "org/name"][..],
         &["eval", "https://huggingface.co/org/name", "--data", "valid.txt"],
-        &["bench", "org/name", "--prompt-tokens", "4", "--new-tokens", "2", "--repeat", "1"],
-        &["verify", "org/name", "--prompts", "1", "--new-tokens", "4", "--data", "valid.txt"],
+        &["bench", "org/name", "--prompt-tokens", "4", "--new-tokens", "2", "--runs", "1"],
+        &[
+            "verify",
+            "org/name",
+            "--prompts",
+            "1",
+            "--max-new-tokens",
+            "4",
+            "--prompt-tokens",
+            "4",
+            "--data",
+            "valid.txt",
+        ],
         &["quantize", "org/name", "--to", "int8", "--out", "int8"],
         &["export", "org/name", "--gguf", "x.gguf"],
     ] {
@@ -124,7 +135,7 @@ fn pull_asks_the_hub_and_says_what_moved() {
 fn a_gguf_file_is_named_by_its_quantization() {
     let world = World::new();
     let mut model = Model::new([]);
-    for kind in ["f32", "q8_0"] {
+    for kind in ["f32", "bf16"] {
         let name = format!("tiny-{kind}.gguf");
         world.place.good(&["export", "run", "--gguf", &name, "--type", kind]);
         model.files.insert(format!("sub/{name}"), file(&world.place.path(&name)));
@@ -133,14 +144,17 @@ fn a_gguf_file_is_named_by_its_quantization() {
     let text = |name: &str| world.good(&["generate", name, "--prompt", "The", "--temperature", "0"]);
     assert_eq!(text("org/tiny-GGUF:F32"), text("tiny-f32.gguf"));
     assert_eq!(world.asked(), ["sub/tiny-f32.gguf"]);
-    assert!(world.good(&["pull", "org/tiny-GGUF"]).ends_with("sub/tiny-q8_0.gguf\n"), "as llama.cpp would");
+    assert!(
+        world.good(&["pull", "org/tiny-GGUF"]).ends_with("sub/tiny-bf16.gguf\n"),
+        "the first of those that are preferred"
+    );
     world
         .run(&["inspect", "org/tiny-GGUF:Q4_K_M"])
-        .assert_error(2, &["no file or quantization Q4_K_M: it has f32, q8_0"]);
+        .assert_error(2, &["no file or quantization Q4_K_M: it has bf16, f32"]);
     let listed = world.good(&["list"]);
-    assert!(listed.contains("org/tiny-GGUF:f32") && listed.contains("org/tiny-GGUF:q8_0"), "{listed}");
+    assert!(listed.contains("org/tiny-GGUF:f32") && listed.contains("org/tiny-GGUF:bf16"), "{listed}");
     world.good(&["remove", "org/tiny-GGUF:f32"]);
-    assert!(!world.good(&["list"]).contains("f32"));
+    assert!(!world.good(&["list"]).contains(":f32"));
 }
 
 #[test]
@@ -150,7 +164,7 @@ fn what_is_in_the_cache_is_listed_and_removed() {
     world.good(&["pull", "org/name"]);
     let listed = world.good(&["list"]);
     let row = listed.lines().find(|line| line.contains("org/name")).unwrap();
-    for cell in ["llama", "4", "f32", "yes"] {
+    for cell in ["llama", "4", "F32", "yes"] {
         assert!(row.contains(cell), "{cell}: {listed}");
     }
     let json: serde_json::Value = serde_json::from_str(&world.good(&["list", "--json"])).unwrap();
