@@ -24,8 +24,13 @@ impl Shown {
         match event {
             // A second stage, whose files follow the first.
             Event::Begins { bytes, .. } => self.total += bytes,
+            Event::Here(bytes) => self.total = self.total.saturating_sub(bytes),
             Event::Received(bytes) => self.done += bytes,
-            Event::Discarded(bytes) => self.done = self.done.saturating_sub(bytes),
+            Event::Discarded(bytes) => {
+                let came = bytes.min(self.done);
+                self.done -= came;
+                self.total += bytes - came;
+            }
             Event::Note(line) => {
                 self.bar = None; // the line stays, and the bar comes back below it
                 note(line);

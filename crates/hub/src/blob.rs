@@ -76,7 +76,7 @@ impl<'a> Blob<'a> {
         let whole =
             fs::metadata(&self.path).is_ok_and(|found| self.size.is_none_or(|size| size == found.len()));
         match whole {
-            true => observer(Event::Received(self.size.unwrap_or(0))), // of another snapshot, or just now
+            true => observer(Event::Here(self.size.unwrap_or(0))), // of another snapshot, or just now
             false => self.download(lock.holds(), stop, observer)?,
         }
         cache.place(&self.path, self.asked.id, self.commit, self.file)
@@ -99,7 +99,7 @@ impl<'a> Blob<'a> {
         for last in [false, true] {
             let mut partial = self.open(alone)?;
             let path = partial.path.clone();
-            observer(Event::Received(partial.length));
+            observer(Event::Here(partial.length));
             let received = self.receive(&mut partial, stop, observer);
             let length = partial.length;
             let Err(error) = received.and_then(|()| self.finish(partial)) else { return Ok(()) };

@@ -185,14 +185,14 @@ impl Hub {
     /// Why nothing came back.
     fn unanswered(&self, host: String, error: &ureq::Error, kept: bool) -> Fault {
         let reason = self.reason(error);
-        match error {
-            ureq::Error::Io(error) if error.kind() != io::ErrorKind::ConnectionRefused => {
-                Fault::Passing { error: Error::Unreachable { host, reason, kept }, wait: None }
-            }
-            ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => {
-                Fault::Passing { error: Error::Unreachable { host, reason, kept }, wait: None }
-            }
-            _ => Fault::Nobody { host, reason },
+        let passes = match error {
+            ureq::Error::Io(error) => may_pass(error.kind()),
+            ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
+            _ => false,
+        };
+        match passes {
+            true => Fault::Passing { error: Error::Unreachable { host, reason, kept }, wait: None },
+            false => Fault::Nobody { host, reason },
         }
     }
 
@@ -202,6 +202,9 @@ impl Hub {
             ureq::Error::Timeout(_) => self.stalled(),
             ureq::Error::HostNotFound => "there is no such host".to_owned(),
             ureq::Error::Io(error) if is_timeout(error) => self.stalled(),
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                format!("{} (SSL_CERT_FILE may name certificates to trust)", one_line(&error.to_string()))
+            }
             ureq::Error::Io(error) => one_line(&error.to_string()),
             other => one_line(&other.to_string()),
         }
@@ -288,6 +291,14 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     text(headers, name)?.trim().parse().ok()
+}
+
+/// Whether a connection that failed so may hold the next time.
+fn may_pass(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock,
+    };
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof | WouldBlock)
 }
 
 pub(crate) fn is_timeout(error: &io::Error) -> bool {

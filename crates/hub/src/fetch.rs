@@ -27,9 +27,11 @@ pub enum Event<'a> {
         /// Their bytes.
         bytes: u64,
     },
-    /// So many bytes came, or were there already.
+    /// So many bytes of them are there already.
+    Here(u64),
+    /// So many bytes came.
     Received(u64),
-    /// So many bytes that came were thrown away.
+    /// So many bytes that came, or were there, were thrown away.
     Discarded(u64),
     /// A line for people: what is waited for, and why.
     Note(&'a str),

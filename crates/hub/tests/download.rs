@@ -196,7 +196,7 @@ fn a_download_that_breaks_off_goes_on_from_there() {
         Event::Received(bytes) => _ = received.fetch_add(bytes, Ordering::Relaxed),
         Event::Discarded(bytes) => _ = received.fetch_sub(bytes, Ordering::Relaxed),
         Event::Note(line) => notes.lock().unwrap().push(line.to_owned()),
-        Event::Begins { .. } => {}
+        Event::Begins { .. } | Event::Here(_) => {}
     };
     pull(&place.client(), &place.id, &observer).unwrap();
     assert_eq!(sent(&place), [0, 400_000, 800_000]);
@@ -378,7 +378,7 @@ fn what_is_refused_has_its_line() {
     let known = tell("org/name", Some("hf_secret"));
     assert!(known.contains(&page) && known.contains("token's account"), "{known}");
     let misspelt = tell("org/name-3", None);
-    assert!(misspelt.contains("did you mean org/name, org/name-2?"), "{misspelt}");
+    assert!(misspelt.contains("did you mean org/name-2, org/name?"), "{misspelt}");
     let nothing = tell("other/x", None);
     assert!(nothing.contains("check its spelling") && nothing.contains("HF_TOKEN"), "{nothing}");
     let revision = tell("org/name@v9", None);
