@@ -1,0 +1,235 @@
+//! MPI by its standard ABI (MPI 5.0, chapter 20 and appendix A), loaded at run time.
+//!
+//! `libmpi_abi.so.1` is part of MPICH 5 and of Open MPI 6. Handles and constants are those that the standard
+//! fixes, so that one program runs with each of them.
+
+#![allow(unsafe_code, reason = "a C library, loaded at run time")]
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use std::env;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
+use std::ops::Range;
+use std::process;
+use std::ptr::null_mut;
+
+/// The libraries that are tried, in this order, after the one that `OFFRAMP_MPI` names.
+const LIBRARIES: [&str; 2] = ["libmpi_abi.so.1", "libmpi_abi.so"];
+
+type Handle = usize;
+/// `MPI_COMM_WORLD`
+const WORLD: Handle = 0x101;
+/// `MPI_FLOAT`
+const FLOAT: Handle = 0x210;
+/// `MPI_DOUBLE`
+const DOUBLE: Handle = 0x214;
+/// `MPI_THREAD_SERIALIZED`: any thread calls, one at a time.
+const SERIALIZED: c_int = 2048;
+/// Bytes of `MPI_MAX_LIBRARY_VERSION_STRING`.
+const MAX_VERSION: usize = 8192;
+/// Counts are `int`s: values of one broadcast.
+const MAX_COUNT: usize = 1 << 28;
+
+macro_rules! functions {
+    ($($field:ident = $name:literal: fn($($type:ty),*);)*) => {
+        /// The functions that are used.
+        struct Functions { $($field: unsafe extern "C" fn($($type),*) -> c_int,)* }
+
+        impl Functions {
+            fn load(library: &Library) -> std::result::Result<Self, libloading::Error> {
+                // SAFETY: these are the names and types of the standard.
+                unsafe { Ok(Self { $($field: *library.get(concat!($name, "\0").as_bytes())?,)* }) }
+            }
+        }
+    };
+}
+
+functions! {
+    init = "MPI_Init_thread": fn(*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int);
+    finalize = "MPI_Finalize": fn();
+    rank = "MPI_Comm_rank": fn(Handle, *mut c_int);
+    size = "MPI_Comm_size": fn(Handle, *mut c_int);
+    all_to_all = "MPI_Alltoallv": fn(*const c_void, *const c_int, *const c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle);
+    broadcast = "MPI_Bcast": fn(*mut c_void, c_int, Handle, c_int, Handle);
+    all_gather = "MPI_Allgather": fn(*const c_void, c_int, Handle, *mut c_void, c_int, Handle, Handle);
+    abort = "MPI_Abort": fn(Handle, c_int);
+    version = "MPI_Get_library_version": fn(*mut c_char, *mut c_int);
+}
+
+/// A process that MPI connects to others. A fault of the network ends all of them: MPI's own error handler
+/// does that.
+pub(crate) struct Abi {
+    functions: Functions,
+    rank: usize,
+    size: usize,
+    _library: Library, // the functions are in it
+}
+
+impl fmt::Debug for Abi {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "rank {} of {} ({})", self.rank, self.size, self.name())
+    }
+}
+
+impl Abi {
+    /// Loads the library and joins the other processes. `launcher` is what told of them.
+    pub(crate) fn start(launcher: &str) -> Result<Self> {
+        let named = env::var("OFFRAMP_MPI").ok().filter(|name| !name.is_empty());
+        let names = match &named {
+            Some(name) => vec![&**name],
+            None => LIBRARIES.to_vec(),
+        };
+        let mut tried = Vec::new();
+        for name in names {
+            // SAFETY: loading an MPI library runs its constructors, which touch nothing of ours. Its own plugins
+            // look for its symbols, so that these are global.
+            match unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) } {
+                Ok(library) => return Self::of(library, name),
+                Err(error) => tried.push(error.to_string()),
+            }
+        }
+        Err(Error::NoLibrary { launcher: launcher.to_owned(), tried: tried.join("; ") })
+    }
+
+    fn of(library: Library, name: &str) -> Result<Self> {
+        let lacking = |error: libloading::Error| Error::NotTheAbi {
+            library: name.to_owned(),
+            reason: error.to_string(),
+        };
+        let functions = Functions::load(&library).map_err(lacking)?;
+        let (mut level, mut rank, mut size) = (0, 0, 0);
+        let check = |function, code| if code == 0 { Ok(()) } else { Err(Error::Failed { function, code }) };
+        // SAFETY: MPI may be begun without the arguments of the program. The integers outlive the calls.
+        unsafe {
+            check("MPI_Init_thread", (functions.init)(null_mut(), null_mut(), SERIALIZED, &raw mut level))?;
+            check("MPI_Comm_rank", (functions.rank)(WORLD, &raw mut rank))?;
+            check("MPI_Comm_size", (functions.size)(WORLD, &raw mut size))?;
+        }
+        Ok(Self { functions, rank: unsigned(rank), size: unsigned(size), _library: library })
+    }
+
+    /// Ends all processes if a call failed; by default MPI has done so itself.
+    fn check(&self, code: c_int) {
+        if code != 0 {
+            self.abort(1);
+        }
+    }
+}
+
+/// A number that MPI gives as an `int`.
+fn unsigned(number: c_int) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}
+
+/// A number that MPI takes as an `int`.
+///
+/// # Panics
+/// If it is none; callers send pieces.
+fn int(number: usize) -> c_int {
+    c_int::try_from(number).expect("a piece is short")
+}
+
+impl Drop for Abi {
+    fn drop(&mut self) {
+        // SAFETY: it was begun, and nothing calls it after this.
+        unsafe { (self.functions.finalize)() };
+    }
+}
+
+impl Engine for Abi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn all_to_all(&mut self, send: &[f32], to: &[Range<usize>], received: &mut [f32]) {
+        assert_eq!(to.len(), self.size, "a range for each rank");
+        let base = to.iter().map(|range| range.start).min().unwrap_or(0);
+        assert!(to.iter().all(|range| range.end <= send.len()), "every range is inside");
+        let own = to[self.rank].len();
+        assert!(received.len() >= self.size * own, "room for what comes");
+        // Places are relative to the first range, and may be too far apart for an `int`: then they are packed.
+        let packed: Vec<f32>;
+        let far = to.iter().any(|range| c_int::try_from(range.end - base).is_err());
+        let (start, places): (*const f32, Vec<c_int>) = match far {
+            true => {
+                packed = to.iter().flat_map(|range| &send[range.clone()]).copied().collect();
+                let ends = to.iter().scan(0, |end, range| Some(std::mem::replace(end, *end + range.len())));
+                (packed.as_ptr(), ends.map(int).collect())
+            }
+            false => (send[base..].as_ptr(), to.iter().map(|range| int(range.start - base)).collect()),
+        };
+        let counts: Vec<c_int> = to.iter().map(|range| int(range.len())).collect();
+        let (come, at): (Vec<_>, Vec<_>) = (0..self.size).map(|rank| (int(own), int(rank * own))).unzip();
+        // SAFETY: every range was checked, and the vectors have a number for each rank.
+        let code = unsafe {
+            (self.functions.all_to_all)(
+                start.cast(),
+                counts.as_ptr(),
+                places.as_ptr(),
+                FLOAT,
+                received.as_mut_ptr().cast(),
+                come.as_ptr(),
+                at.as_ptr(),
+                FLOAT,
+                WORLD,
+            )
+        };
+        self.check(code);
+    }
+
+    fn broadcast(&mut self, root: usize, values: &mut [f32]) {
+        for piece in values.chunks_mut(MAX_COUNT) {
+            // SAFETY: a slice and its length.
+            let code = unsafe {
+                (self.functions.broadcast)(
+                    piece.as_mut_ptr().cast(),
+                    int(piece.len()),
+                    FLOAT,
+                    int(root),
+                    WORLD,
+                )
+            };
+            self.check(code);
+        }
+    }
+
+    fn gather(&mut self, values: &[f64], all: &mut [f64]) {
+        assert_eq!(all.len(), values.len() * self.size, "room for all");
+        let len = int(values.len());
+        // SAFETY: slices of these lengths.
+        let code = unsafe {
+            (self.functions.all_gather)(
+                values.as_ptr().cast(),
+                len,
+                DOUBLE,
+                all.as_mut_ptr().cast(),
+                len,
+                DOUBLE,
+                WORLD,
+            )
+        };
+        self.check(code);
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        // SAFETY: it takes numbers only.
+        unsafe { (self.functions.abort)(WORLD, code) };
+        process::exit(code)
+    }
+
+    fn name(&self) -> String {
+        let (mut text, mut length) = (vec![0 as c_char; MAX_VERSION + 1], 0);
+        // SAFETY: the buffer is longer than the standard's limit and ends with a zero.
+        let text = unsafe {
+            (self.functions.version)(text.as_mut_ptr(), &raw mut length);
+            CStr::from_ptr(text.as_ptr())
+        };
+        text.to_string_lossy().lines().next().unwrap_or_default().trim().to_owned()
+    }
+}

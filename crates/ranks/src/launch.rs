@@ -1,0 +1,29 @@
+//! Whether a launcher started this process as one of several.
+
+use crate::abi::Abi;
+use crate::alone::Alone;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use std::env;
+
+/// The variables by which launchers tell a process its rank: MPICH's and Slurm's (PMI), Open MPI's (PMIx).
+const RANKS: [&str; 3] = ["PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"];
+/// The variables by which they tell how many there are.
+const SIZES: [&str; 3] = ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"];
+
+/// The engine of this process.
+pub(crate) fn engine() -> Result<Box<dyn Engine>> {
+    let told = |name: &&&str| env::var_os(name).is_some();
+    let Some(launcher) = RANKS.iter().find(told) else { return Ok(Box::new(Alone)) };
+    let abi = Abi::start(launcher)?;
+    let started = SIZES.iter().find_map(|name| env::var(name).ok()?.parse::<usize>().ok());
+    match started {
+        Some(started) if started != abi.size() => Err(Error::AnotherLauncher {
+            launcher: (*launcher).to_owned(),
+            started,
+            seen: abi.size(),
+            library: abi.name(),
+        }),
+        _ => Ok(Box::new(abi)),
+    }
+}

@@ -1,0 +1,131 @@
+//! One process of a run: sums by the fixed tree, copies, and the end of all.
+
+use crate::alone::Alone;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::fold::tree;
+use crate::launch;
+use std::ops::Range;
+
+/// The part of a buffer that a rank owns. The parts of all ranks follow each other and are the whole.
+pub type Share = Range<usize>;
+
+/// Values of one exchange between two ranks: 1 MiB.
+const PIECE: usize = 1 << 18;
+
+/// One process of a run.
+#[derive(Debug)]
+pub struct Ranks {
+    engine: Box<dyn Engine>,
+    received: Vec<f32>, // [size, piece]
+}
+
+impl Ranks {
+    /// A process alone.
+    pub fn alone() -> Self {
+        Self::new(Box::new(Alone))
+    }
+
+    /// A process that an engine connects to others.
+    pub fn new(engine: Box<dyn Engine>) -> Self {
+        Self { engine, received: Vec::new() }
+    }
+
+    /// This process: one of several where `mpirun` or `srun` started it, else alone.
+    ///
+    /// # Errors
+    /// If it was started as one of several, and there is no MPI library.
+    pub fn of_launcher() -> Result<Self> {
+        launch::engine().map(Self::new)
+    }
+
+    /// Which process this is, from 0.
+    pub fn rank(&self) -> usize {
+        self.engine.rank()
+    }
+
+    /// How many there are.
+    pub fn size(&self) -> usize {
+        self.engine.size()
+    }
+
+    /// Whether this is the first, which owns the files.
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// The library and its version, in one line.
+    pub fn name(&self) -> String {
+        self.engine.name()
+    }
+
+    /// Leaves in each rank's own share the sum over all ranks; the rest of `values` keeps what this rank put
+    /// there.
+    ///
+    /// # Panics
+    /// If there are not as many shares as ranks.
+    pub fn reduce_scatter(&mut self, values: &mut [f32], shares: &[Share]) {
+        let (rank, size) = (self.rank(), self.size());
+        assert_eq!(shares.len(), size, "a share for each rank");
+        if size == 1 {
+            return;
+        }
+        let longest = shares.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+        for start in (0..longest).step_by(PIECE) {
+            let piece = |share: &Share| {
+                let at = |offset: usize| share.start.saturating_add(offset).min(share.end);
+                at(start)..at(start + PIECE)
+            };
+            let to: Vec<_> = shares.iter().map(piece).collect();
+            let own = to[rank].clone();
+            self.received.resize(size * own.len(), 0.0);
+            self.engine.all_to_all(values, &to, &mut self.received);
+            tree(&mut self.received, own.len());
+            let sum = &self.received[..own.len()];
+            values[own].copy_from_slice(sum);
+        }
+    }
+
+    /// Gives every rank the share of each from its owner.
+    ///
+    /// # Panics
+    /// If there are not as many shares as ranks.
+    pub fn all_gather(&mut self, values: &mut [f32], shares: &[Share]) {
+        assert_eq!(shares.len(), self.size(), "a share for each rank");
+        if self.size() == 1 {
+            return;
+        }
+        for (root, share) in shares.iter().enumerate().filter(|(_, share)| !share.is_empty()) {
+            self.engine.broadcast(root, &mut values[share.clone()]);
+        }
+    }
+
+    /// Gives every rank the values of the first.
+    pub fn broadcast(&mut self, values: &mut [f32]) {
+        if self.size() > 1 {
+            self.engine.broadcast(0, values);
+        }
+    }
+
+    /// Leaves the sums over all ranks, by the same tree.
+    pub fn sum(&mut self, values: &mut [f64]) {
+        let mut all = self.gather(values);
+        tree(&mut all, values.len());
+        values.copy_from_slice(&all[..values.len()]);
+    }
+
+    /// The values of all ranks, in their order.
+    ///
+    /// # Shapes
+    /// result: `[size, values.len()]`
+    pub fn gather(&mut self, values: &[f64]) -> Vec<f64> {
+        let mut all = vec![0.0; self.size() * values.len()];
+        self.engine.gather(values, &mut all);
+        all
+    }
+
+    /// Ends all processes of the run. What this one has to say it says before.
+    pub fn abort(&self, code: i32) -> ! {
+        self.engine.abort(code)
+    }
+}
