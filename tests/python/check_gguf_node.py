@@ -32,7 +32,7 @@ vocab_size = 512
 [model]
 hidden_size = 256
 intermediate_size = 512
-num_hidden_layers = 3
+num_hidden_layers = 4
 num_attention_heads = 4
 num_key_value_heads = 2
 max_position_embeddings = 256

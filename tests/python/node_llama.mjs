@@ -14,7 +14,8 @@ const { getLlama } = await import(pathToFileURL(entry).href)
 
 const llama = await getLlama({ build: "never", gpu: false, logLevel: "error" })
 const model = await llama.loadModel({ modelPath, gpuLayers: 0 })
-const context = await model.createContext({ contextSize: 256 })
+// One thread waits for no other on a busy machine.
+const context = await model.createContext({ contextSize: 256, threads: 1 })
 const sequence = context.getSequence()
 
 async function continued(prompt) {

@@ -109,11 +109,12 @@ impl Keys<'_> {
     }
 }
 
+/// Keys without the architecture, and their values.
+type Named = Vec<(&'static str, Value)>;
+
 /// The keys of a config's scaling, without the architecture, and the parameters in a key of ours where these
 /// do not say all of them.
-pub(crate) fn scaling_keys(
-    config: &Config,
-) -> std::result::Result<(Vec<(&'static str, Value)>, Option<String>), String> {
+pub(crate) fn scaling_keys(config: &Config) -> std::result::Result<(Named, Option<String>), String> {
     let float = |number: f64| Value::Float(f64::from(number as f32));
     let whole = || Some(rope_scaling(config).to_string());
     match config.rope.scaling {
