@@ -14,8 +14,15 @@ const { getLlama } = await import(pathToFileURL(entry).href)
 
 const llama = await getLlama({ build: "never", gpu: false, logLevel: "error" })
 const model = await llama.loadModel({ modelPath, gpuLayers: 0 })
-// One thread waits for no other on a busy machine.
-const context = await model.createContext({ contextSize: 256, threads: 1 })
+// One thread waits for no other on a busy machine. Unless it is told otherwise, llama.cpp keeps and
+// attends to keys and values in f16, which decides where two tokens are as likely as each other.
+const context = await model.createContext({
+  contextSize: 256,
+  threads: 1,
+  flashAttention: false,
+  experimentalKvCacheKeyType: "F32",
+  experimentalKvCacheValueType: "F32",
+})
 const sequence = context.getSequence()
 
 async function continued(prompt) {

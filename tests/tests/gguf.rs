@@ -113,11 +113,9 @@ fn every_parameter_of_yarn_goes_there_and_comes_back() {
     let file = place.path().join("model.gguf");
     let config = Config::read(&Fixture::new("families/yarn").folder().join("config.json")).unwrap();
     let RopeScaling::Yarn(plain) = config.rope.scaling else { panic!("{:?}", config.rope) };
-    let betas = Yarn { beta_fast: 16.0, beta_slow: 2.0, ..plain };
     for (number, parameters) in [
         plain,
-        betas,
-        Yarn { attention_factor: Some(0.7), ..betas },
+        Yarn { attention_factor: Some(0.7), ..plain },
         Yarn { mscale: Some(1.0), mscale_all_dim: Some(0.3), ..plain },
         Yarn { mscale: Some(0.7), mscale_all_dim: Some(0.9), attention_factor: Some(1.3), ..plain },
     ]
@@ -142,8 +140,12 @@ fn every_parameter_of_yarn_goes_there_and_comes_back() {
         let (found, expected) = (found.attention_factor(), parameters.attention_factor());
         assert!((found - expected).abs() < 1e-6, "{found} and {expected}");
     }
-    let error = yarn(&file, Yarn { truncate: false, ..plain }, &[]).unwrap_err().to_string();
-    assert!(error.contains("truncate"), "{error}");
+    for (other, word) in
+        [(Yarn { truncate: false, ..plain }, "truncate"), (Yarn { beta_fast: 16.0, ..plain }, "beta_fast")]
+    {
+        let error = yarn(&file, other, &[]).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
 }
 
 /// Keys as llama.cpp's converters write them.

@@ -85,6 +85,10 @@ fn a_ternary_model_goes_there_and_comes_back() {
     let found = logits(Llama::load(&packed("again"), &Formats::default()).unwrap());
     let most = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(most < 1e-4, "the scale beside packed codes is one over the step: {most}");
+    let ternary = Weights::of_gguf(Gguf::open(&file).unwrap(), &Gguf::open(&file).unwrap().config().unwrap());
+    let matrix = config.tensors().into_iter().find(|spec| spec.name.contains("up_proj")).unwrap();
+    let error = ternary.unwrap().read(&matrix, &mut vec![0.0; matrix.len()]).unwrap_err().to_string();
+    assert!(error.contains("ternary") && error.contains("float model"), "{error}");
     let wanted = Formats::all(Format::Int8);
     let error = Llama::from_gguf(&file, &wanted).unwrap_err().to_string();
     assert!(error.contains("int8") && !error.contains('\n'), "{error}");

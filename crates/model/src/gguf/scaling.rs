@@ -2,7 +2,8 @@
 //!
 //! llama.cpp multiplies cosines and sines by `(1 + 0.1 ln factor) · attn_factor`. Its converters write
 //! transformers' `attention_factor` as `yarn_attn_factor`, which llama.cpp replaces by that product, and
-//! `mscale_all_dim` as `yarn_log_multiplier`, which it reads for other architectures.
+//! `mscale_all_dim` as `yarn_log_multiplier`, `beta_fast` and `beta_slow` as their namesakes, which it reads
+//! for other architectures.
 
 use super::config::Keys;
 use super::file::gguf;
@@ -124,6 +125,10 @@ pub(crate) fn scaling_keys(config: &Config) -> std::result::Result<(Named, Optio
         RopeScaling::Linear { factor } => {
             Ok((vec![(TYPE, Value::Text("linear".to_owned())), (FACTOR, float(factor))], None))
         }
+        RopeScaling::Yarn(yarn) if (yarn.beta_fast, yarn.beta_slow) != (Yarn::BETA_FAST, Yarn::BETA_SLOW) => {
+            Err("llama.cpp ignores beta_fast and beta_slow of such a model and would rotate by other angles"
+                .to_owned())
+        }
         RopeScaling::Yarn(yarn) if yarn.truncate => {
             let original = yarn.original_max_position_embeddings as u64;
             let mut keys = vec![
@@ -133,13 +138,9 @@ pub(crate) fn scaling_keys(config: &Config) -> std::result::Result<(Named, Optio
             ];
             let plain = Yarn { attention_factor: None, mscale: None, mscale_all_dim: None, ..yarn };
             let beside = yarn.attention_factor() / plain.attention_factor();
-            let said = [
-                (BETA_FAST, yarn.beta_fast, Yarn::BETA_FAST),
-                (BETA_SLOW, yarn.beta_slow, Yarn::BETA_SLOW),
-                (ATTN_FACTOR, beside, 1.0),
-            ];
-            let said = said.into_iter().filter(|(_, number, unsaid)| number != unsaid);
-            keys.extend(said.map(|(key, number, _)| (key, float(number))));
+            if beside != 1.0 {
+                keys.push((ATTN_FACTOR, float(beside)));
+            }
             Ok((keys, (yarn != plain).then(whole).flatten()))
         }
         RopeScaling::Yarn(_) => {
