@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 ///
 /// The folder gets README.md (a Hugging Face model card), exits.svg (perplexity and speed at every exit),
 /// card.json (the same numbers for programs) and modeling_early_exit.py, which adds set_exit_layer in Python.
-/// For a number that is missing, the card names the command that measures it. A GGUF file has no folder and no
-/// Python class: --out names the folder of its card.
+/// For a number that is missing, the card names the command that measures it. A GGUF file has no folder and
+/// no Python class: --out names the folder of its card.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp card runs/first-light --data valid.txt --license mit --dataset roneneldan/TinyStories\n  offramp card first-light.gguf --out first-light-card --data valid.txt"
@@ -33,8 +33,8 @@ pub(crate) struct Arguments {
     untouched: Vec<PathBuf>,
     #[command(flatten)]
     reading: stories::Reading,
-    /// The run folder with the journal and the recipe [default: the model's folder, or the one around it; of a
-    /// GGUF file none]
+    /// The run folder with the journal and the recipe [default: the model's folder, or the one around it; of
+    /// a GGUF file none]
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Samples of each exit's speed; with 0, speed is not measured
@@ -47,7 +47,8 @@ pub(crate) struct Arguments {
     /// The model's name [default: its folder's or file's]
     #[arg(long)]
     name: Option<String>,
-    /// Where the card's examples find the model: a folder, a file, or a name on the Hub [default: its place here]
+    /// Where the card's examples find the model: a folder, a file, or a name on the Hub [default: its place
+    /// here]
     #[arg(long, value_name = "PLACE")]
     place: Option<String>,
     /// The licence, as the Hub names it: mit

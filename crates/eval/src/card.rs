@@ -1,4 +1,5 @@
-//! The model card: a `README.md` in the model's folder, or in one for a GGUF file. Every number in it was measured, or read from a file.
+//! The model card: a `README.md` in the model's folder, or in one for a GGUF file. Every number in it was
+//! measured, or read from a file.
 //!
 //! A [`Card`] holds what was found. A missing value is `None`, and the card then names the command that
 //! measures it. The card is Markdown after a front matter for the Hugging Face Hub.

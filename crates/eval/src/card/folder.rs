@@ -43,8 +43,8 @@ pub struct CardWords {
 
 impl CardFolder {
     /// The model that `path` means, and the folder of its card: its own, or `out` for a GGUF file. The run's
-    /// journal and recipe come from the folder `run`; by default from the model's own folder, or the one around
-    /// it.
+    /// journal and recipe come from the folder `run`; by default from the model's own folder, or the one
+    /// around it.
     ///
     /// # Errors
     /// If there is no model, a GGUF file has no `out` or a folder has one, the `README.md` there is not ours

@@ -25,7 +25,8 @@ impl TensorFile {
         Err(Error::Packed { path: self.path().to_owned(), tensor: scale.name.clone(), reason })
     }
 
-    /// The codes and the step of a checked ternary tensor of a GGUF file; `scale` is beside it, if there is one.
+    /// The codes and the step of a checked ternary tensor of a GGUF file; `scale` is beside it, if there is
+    /// one.
     pub(super) fn ternary_values(&self, spec: &TensorSpec, scale: Option<&TensorSpec>) -> Result<Codes> {
         let mut floats = Vec::new();
         floats.try_reserve_exact(spec.len()).map_err(|_| Error::memory(spec, 4 * spec.len() as u64))?;

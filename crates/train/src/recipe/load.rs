@@ -46,7 +46,8 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Finds the checkpoint to begin from, a folder or a GGUF file, if there is one, and fills `[model]` with its sizes.
+    /// Finds the checkpoint to begin from, a folder or a GGUF file, if there is one, and fills `[model]` with
+    /// its sizes.
     /// Sizes that `run` has kept come first.
     fn take_sizes(&mut self, run: Option<&Path>) -> Result<()> {
         let Some(checkpoint) = self.start.checkpoint.clone() else { return Ok(()) };
