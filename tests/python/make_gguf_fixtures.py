@@ -1,19 +1,22 @@
 """Makes tests/fixtures/gguf/: blocks of every format with the floats that PyPI's `gguf` decodes them to, a
-SentencePiece vocabulary with the ids that `sentencepiece` gives, and byte-level ones with those of `tokenizers`.
+SentencePiece vocabulary with the ids that `sentencepiece` gives, byte-level ones with those of `tokenizers`, and
+a ternary model: that of tests/fixtures/bitnet-offline, whose logits transformers computed.
 
-    pip install numpy gguf sentencepiece tokenizers
-    python tests/python/make_gguf_fixtures.py
+    pip install numpy gguf sentencepiece tokenizers safetensors
+    python tests/python/make_gguf_fixtures.py [blocks] [sentence_piece] [byte_level] [bitnet]
 
 Nothing here is computed by offramp.
 """
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
 import gguf
 import numpy as np
 import sentencepiece
+from safetensors.numpy import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 OUT = Path(__file__).resolve().parent.parent / "fixtures/gguf"
@@ -132,7 +135,54 @@ def byte_level():
     (OUT / "byte-level.json").write_text(json.dumps(found, ensure_ascii=False) + "\n")
 
 
+def unpacked(packed):
+    """Codes −1, 0, 1 of four quarters of rows in each byte."""
+    return np.concatenate([((packed >> (2 * quarter)) & 3).astype(np.float32) - 1 for quarter in range(4)])
+
+
+def bitnet():
+    """A ternary model under the names that `gguf` has for llama.cpp's `bitnet`. Matrices of even layers hold their
+    values in f32, others codes in f16 beside a scale, as llama.cpp takes either."""
+    folder = OUT.parent / "bitnet-offline"
+    config = json.loads((folder / "config.json").read_text())
+    layers = config["num_hidden_layers"]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BITNET, layers)
+    writer = gguf.GGUFWriter(OUT / "bitnet.gguf", gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.BITNET])
+    writer.add_block_count(layers)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(1.0)
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(config["eos_token_id"])
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith("_scale"):
+            continue
+        # llama.cpp knows the sub-norms by the names of an older model, and no head beside the embedding.
+        known = name.replace("attn_sub_norm", "inner_attn_ln").replace("ffn_sub_norm", "ffn_layernorm")
+        theirs = "output.weight" if name == "lm_head.weight" else names.get_name(known, try_suffixes=(".weight",))
+        assert theirs, name
+        scale = tensors.get(f"{name}_scale")
+        if scale is None:
+            writer.add_tensor(theirs, tensor.astype(np.float32))
+        elif int(name.split(".")[2]) % 2 == 0:
+            writer.add_tensor(theirs, unpacked(tensor) * scale.astype(np.float32))
+        else:
+            writer.add_tensor(theirs, unpacked(tensor).astype(np.float16))
+            writer.add_tensor(theirs.replace(".weight", ".scale"), scale.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 OUT.mkdir(parents=True, exist_ok=True)
-blocks()
-sentence_piece()
-byte_level()
+for make in (blocks, sentence_piece, byte_level, bitnet):
+    if make.__name__ in sys.argv[1:] or not sys.argv[1:]:
+        make()

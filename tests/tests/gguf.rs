@@ -4,7 +4,9 @@
 
 use offramp_engine::{Session, Workspace};
 use offramp_gguf::{Header, NewTensor, TensorType, Value as Key, write};
-use offramp_model::{Config, Format, Formats, Gguf, Llama, Weights, checkpoint};
+use offramp_model::{
+    Config, Format, Formats, Gguf, Llama, RopeParameters, RopeScaling, Weights, Yarn, checkpoint,
+};
 use offramp_pipeline::{ModelSource, PromptOptions};
 use offramp_tests::golden::{FAMILIES, Fixture, MODELS, ids, read_json};
 use offramp_text::Tokenizer;
@@ -83,6 +85,103 @@ fn a_bf16_model_is_mapped_and_has_its_own_bits() {
     assert_eq!(model.formats().layers, Some(Format::Bf16));
     let folder = Llama::load(Fixture::new("bf16-sharded").folder(), &Formats::default()).unwrap();
     assert!(logits(model, &tokens) == logits(folder, &tokens));
+}
+
+/// The yarn model with other parameters, in a file with these keys beside its own.
+fn yarn(file: &Path, parameters: Yarn, keys: &[(&str, f64)]) -> offramp_model::Result<Config> {
+    let fixture = Fixture::new("families/yarn");
+    let plain = Config::read(&fixture.folder().join("config.json"))?;
+    let weights = Weights::open(fixture.folder(), &plain)?;
+    let rope = RopeParameters { scaling: RopeScaling::Yarn(parameters), ..plain.rope };
+    let config = Config { rope, ..plain };
+    let keys = keys.iter().map(|(key, value)| (format!("llama.rope.scaling.{key}"), Key::Float(*value)));
+    let keys: Vec<_> = keys.collect();
+    checkpoint::export_gguf(&weights, &config, TensorType::F32, ("yarn", &keys), file)?;
+    Ok(config)
+}
+
+fn found_yarn(file: &Path) -> offramp_model::Result<Yarn> {
+    match Gguf::open(file)?.config()?.rope.scaling {
+        RopeScaling::Yarn(yarn) => Ok(yarn),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_parameter_of_yarn_goes_there_and_comes_back() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    let config = Config::read(&Fixture::new("families/yarn").folder().join("config.json")).unwrap();
+    let RopeScaling::Yarn(plain) = config.rope.scaling else { panic!("{:?}", config.rope) };
+    for (number, parameters) in [
+        plain,
+        Yarn { attention_factor: Some(0.7), ..plain },
+        Yarn { mscale: Some(1.0), mscale_all_dim: Some(0.3), ..plain },
+        Yarn { mscale: Some(0.7), mscale_all_dim: Some(0.9), attention_factor: Some(1.3), ..plain },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let config = yarn(&file, parameters, &[]).unwrap();
+        assert_eq!(found_yarn(&file).unwrap(), parameters);
+        let folder = place.path().join(number.to_string());
+        let formats = Formats { head: Some(Format::F32), ..Formats::all(Format::F32) };
+        let beside = |_: &Path| Ok::<(), offramp_model::Error>(());
+        checkpoint::quantize_gguf(&file, &folder, &formats, &beside, &mut |_, _| ()).unwrap();
+        assert_eq!(Config::read(&folder.join("config.json")).unwrap().rope, config.rope);
+        // By the keys of llama.cpp alone: its product is what cosines and sines are multiplied by.
+        let (mut bytes, ours) = (std::fs::read(&file).unwrap(), b"offramp.rope_scaling");
+        if let Some(at) = bytes.windows(ours.len()).position(|found| found == ours) {
+            bytes[at] = b'0';
+            std::fs::write(&file, &bytes).unwrap();
+        }
+        let found = found_yarn(&file).unwrap();
+        assert_eq!((found.beta_fast, found.beta_slow), (parameters.beta_fast, parameters.beta_slow));
+        let (found, expected) = (found.attention_factor(), parameters.attention_factor());
+        assert!((found - expected).abs() < 1e-6, "{found} and {expected}");
+    }
+    for (other, word) in
+        [(Yarn { truncate: false, ..plain }, "truncate"), (Yarn { beta_fast: 16.0, ..plain }, "beta_fast")]
+    {
+        let error = yarn(&file, other, &[]).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+/// Keys as llama.cpp's converters write them.
+#[test]
+fn keys_of_yarn_are_transformers_parameters() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    let config = Config::read(&Fixture::new("families/yarn").folder().join("config.json")).unwrap();
+    let RopeScaling::Yarn(plain) = config.rope.scaling else { panic!("{:?}", config.rope) };
+    let usual = 0.1 * plain.factor.ln() + 1.0;
+    let none = [("attn_factor", 1.0), ("yarn_attn_factor", 1.0), ("yarn_log_multiplier", 0.0)];
+    for (keys, parameters) in [
+        (&none[..], plain),
+        (&[("yarn_ext_factor", -1.0), ("yarn_beta_fast", 32.0), ("yarn_beta_slow", 1.0)], plain),
+        (
+            &[("yarn_beta_fast", 8.0), ("yarn_beta_slow", 1.5)],
+            Yarn { beta_fast: 8.0, beta_slow: 1.5, ..plain },
+        ),
+        (&[("yarn_attn_factor", usual)], plain),
+        (&[("yarn_attn_factor", 0.7)], Yarn { attention_factor: Some(0.7), ..plain }),
+        (&[("attn_factor", 0.5)], Yarn { attention_factor: Some(0.5 * usual), ..plain }),
+        (&[("yarn_log_multiplier", 0.8)], Yarn { mscale: Some(1.0), mscale_all_dim: Some(0.8), ..plain }),
+    ] {
+        yarn(&file, plain, keys).unwrap();
+        assert_eq!(found_yarn(&file).unwrap(), parameters, "{keys:?}");
+    }
+    for (keys, word) in [
+        (&[("yarn_ext_factor", 0.5)][..], "yarn_ext_factor is 0.5: only 1"),
+        (&[("yarn_attn_factor", f64::NAN)], "yarn_attn_factor is NaN"),
+        (&[("yarn_beta_fast", f64::INFINITY)], "yarn_beta_fast is inf"),
+        (&[("yarn_beta_fast", -3.0)], "beta_fast"),
+    ] {
+        yarn(&file, plain, keys).unwrap();
+        let line = found_yarn(&file).unwrap_err().to_string();
+        assert!(line.contains(word) && !line.contains('\n'), "{line}");
+    }
 }
 
 /// A file without tensors, with these keys.
@@ -199,6 +298,8 @@ fn what_does_not_run_is_said_in_one_line() {
     refused(file(), &["model.gguf", "GGUF"]);
     keys(&file(), &[("general.architecture", Key::Text("mamba".to_owned()))]);
     refused(file(), &["mamba", "llama, qwen2"]);
+    keys(&file(), &[("general.architecture", Key::Text("bitnet-b1.58".to_owned()))]);
+    refused(file(), &["bitnet-b1.58", "bitnet.cpp", "square a ReLU"]);
     keys(&file(), &[("general.architecture", Key::Text("a\r\n".repeat(5000)))]);
     refused(file(), &["its architecture is a"]);
     keys(&file(), &[("general.architecture", Key::Text("llama".to_owned()))]);

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
-use offramp_model::checkpoint::quantize;
+use offramp_model::checkpoint::{quantize, quantize_gguf};
 use offramp_model::{Batch, BitLinear, Format, Formats, Llama, Scratch};
 use offramp_tests::golden::{Fixture, assert_close};
 use std::path::Path;
@@ -15,7 +15,11 @@ const FOLDERS: [&str; 3] = ["bitnet-online", "bitnet-packed", "bitnet-offline"];
 
 #[track_caller]
 fn check(what: &str, folder: &Path, name: &str) {
-    let model = Llama::load(folder, &Formats::default()).unwrap();
+    check_model(what, &Llama::load(folder, &Formats::default()).unwrap(), name);
+}
+
+#[track_caller]
+fn check_model(what: &str, model: &Llama, name: &str) {
     assert_eq!(model.config().bit_linear, Some(BitLinear::V1));
     assert_eq!(model.formats().layers, Some(Format::Ternary));
     let tensors = Fixture::new(name).tensors();
@@ -40,6 +44,21 @@ fn check(what: &str, folder: &Path, name: &str) {
 fn folders_that_transformers_wrote_are_its_models() {
     for name in FOLDERS {
         check(name, Fixture::new(name).folder(), name);
+    }
+}
+
+/// The codes of a folder of transformers, in a file that PyPI's `gguf` wrote.
+#[test]
+fn a_gguf_file_is_its_model() {
+    let file = Fixture::new("gguf").folder().join("bitnet.gguf");
+    let model = Llama::from_gguf(&file, &Formats::default()).unwrap();
+    check_model("bitnet.gguf", &model, "bitnet-offline");
+    let place = tempfile::tempdir().unwrap();
+    for (name, format) in [("packed", Format::Ternary), ("floats", Format::F32)] {
+        let folder = place.path().join(name);
+        let beside = |_: &Path| Ok::<(), offramp_model::Error>(());
+        quantize_gguf(&file, &folder, &Formats::all(format), &beside, &mut |_, _| ()).unwrap();
+        check(name, &folder, "bitnet-offline");
     }
 }
 

@@ -6,22 +6,25 @@ use anyhow::Result;
 use offramp_eval::card::{CardFolder, CardWords, Facts, Measured, Scores};
 use offramp_eval::{PerplexityOptions, TrainingReport};
 use offramp_model::Formats;
-use offramp_pipeline::ModelSource;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Write a model's card, README.md in its folder, with every number measured
+/// Write a model's card, README.md in its folder (of a GGUF file: in --out), with every number measured
 ///
 /// The folder gets README.md (a Hugging Face model card), exits.svg (perplexity and speed at every exit),
 /// card.json (the same numbers for programs) and modeling_early_exit.py, which adds set_exit_layer in Python.
-/// For a number that is missing, the card names the command that measures it.
+/// For a number that is missing, the card names the command that measures it. A GGUF file has no folder and
+/// no Python class: --out names the folder of its card.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp card runs/first-light --data valid.txt --license mit --dataset roneneldan/TinyStories"
+    after_help = "Example:\n  offramp card runs/first-light --data valid.txt --license mit --dataset roneneldan/TinyStories\n  offramp card first-light.gguf --out first-light-card --data valid.txt"
 )]
 pub(crate) struct Arguments {
-    /// A model folder, or a run folder
+    /// A model folder, a run folder, or a GGUF file
     model: PathBuf,
+    /// The folder to write the card of a GGUF file into; it is created if it does not exist
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
     /// Stories, or a folder that `offramp prepare` wrote, as for `offramp eval`: perplexity at every exit
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
@@ -30,7 +33,8 @@ pub(crate) struct Arguments {
     untouched: Vec<PathBuf>,
     #[command(flatten)]
     reading: stories::Reading,
-    /// The run folder with the journal and the recipe [default: the model's folder, or the one around it]
+    /// The run folder with the journal and the recipe [default: the model's folder, or the one around it; of
+    /// a GGUF file none]
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Samples of each exit's speed; with 0, speed is not measured
@@ -40,10 +44,11 @@ pub(crate) struct Arguments {
     /// depth]
     #[arg(long, value_name = "E,…", value_delimiter = ',')]
     exits: Vec<usize>,
-    /// The model's name [default: its folder's]
+    /// The model's name [default: its folder's or file's]
     #[arg(long)]
     name: Option<String>,
-    /// Where the card's examples find the model: a folder, or a name on the Hub [default: its folder]
+    /// Where the card's examples find the model: a folder, a file, or a name on the Hub [default: its place
+    /// here]
     #[arg(long, value_name = "PLACE")]
     place: Option<String>,
     /// The licence, as the Hub names it: mit
@@ -69,7 +74,8 @@ struct Answer<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    let folder = CardFolder::open(&arguments.model, arguments.run.as_deref(), arguments.overwrite)?;
+    let (run, out) = (arguments.run.as_deref(), arguments.out.as_deref());
+    let folder = CardFolder::open(&arguments.model, run, out, arguments.overwrite)?;
     arguments.exits.iter().try_for_each(|&exit| folder.config().check_exit_layer(exit))?;
     let measured = measure(arguments, &folder)?;
     let facts = Facts {
@@ -91,7 +97,7 @@ fn measure(arguments: &Arguments, folder: &CardFolder) -> Result<Measured> {
         if data.is_empty() {
             return Ok(None);
         }
-        let pipeline = ModelSource::Folder(folder.path().to_owned()).open(&Formats::default())?;
+        let pipeline = folder.source().open(&Formats::default())?;
         let stream = stories::open(data, &arguments.reading, pipeline.tokenizer(), u64::MAX)?;
         let options = PerplexityOptions { exits, ..Default::default() };
         let exits = eval::score(&pipeline, &stream, &options)?;

@@ -63,6 +63,12 @@ impl Live {
                 let [steps, tokens] = [steps, tokens_per_step].map(grouped);
                 self.screen.say(&format!("{steps} steps of {tokens} tokens{from}"));
             }
+            Event::Rounded { path, formats } => {
+                let (path, formats) = (path.display(), formats.join(", "));
+                self.screen.say(&format!(
+                    "note: {path} holds {formats}: the run begins from values that were rounded to these codes"
+                ));
+            }
             Event::Longer { before, steps, learning_rates: [was, is] } => {
                 let [before, steps] = [before, steps].map(grouped);
                 self.screen.say(&format!(

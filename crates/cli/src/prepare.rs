@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// The folder to write
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// "gpt2", or the path of a tokenizer.json
+    /// "gpt2", or the path of a tokenizer.json or of a GGUF file
     #[arg(long, value_name = "NAME", default_value = "gpt2", conflicts_with = "vocab_size")]
     tokenizer: String,
     /// Train a byte-level BPE of N tokens on the training stories instead
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let tokenizer = match arguments.vocab_size {
         Some(vocab_size) => TokenizerChoice::Train { vocab_size },
-        None => TokenizerChoice::named(&arguments.tokenizer),
+        None => offramp_train::tokenizer_named(&arguments.tokenizer)?,
     };
     let (train, valid) = (arguments.train.clone(), arguments.valid.clone());
     arguments.reading.announce(&[&train[..], &valid].concat());

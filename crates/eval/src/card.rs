@@ -1,4 +1,5 @@
-//! The model card: a folder's `README.md`. Every number in it was measured, or read from a file.
+//! The model card: a `README.md` in the model's folder, or in one for a GGUF file. Every number in it was
+//! measured, or read from a file.
 //!
 //! A [`Card`] holds what was found. A missing value is `None`, and the card then names the command that
 //! measures it. The card is Markdown after a front matter for the Hugging Face Hub.
@@ -44,6 +45,17 @@ pub struct Card<'a> {
     pub training: Option<&'a TrainingReport>,
     /// The text of the training recipe.
     pub recipe: Option<&'a str>,
+    /// What a model has that is a GGUF file.
+    pub gguf: Option<GgufWords<'a>>,
+}
+
+/// What the card of a GGUF file says beside its numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct GgufWords<'a> {
+    /// The folder of the card.
+    pub out: &'a str,
+    /// The model that this one was made from, as the Hub names it.
+    pub base_model: Option<&'a str>,
 }
 
 /// Facts that only the model's maker knows.
@@ -78,10 +90,11 @@ impl Card<'_> {
         format!(
             "# {}\n\nA {} of {layers} layers and {} parameters that can be left early. `exit_layer = E` runs the \
              first E layers; the one final norm and LM head read what is there, at every depth. Written by \
-             `offramp card`: every number below was measured by it or read from the files beside it.\n",
+             `offramp card`: every number below was measured by it or read from {}.\n",
             self.name,
             self.family(),
             grouped(self.config.parameter_count()),
+            if self.gguf.is_some() { "the model's file" } else { "the files beside it" },
         )
     }
 
@@ -98,12 +111,13 @@ impl Card<'_> {
 
     /// The command that writes this card again, with `option`.
     fn command(&self, option: &str) -> String {
-        format!("`offramp card {} {option}`", quoted(self.place))
+        let out = self.gguf.map_or(String::new(), |gguf| format!(" --out {}", quoted(gguf.out)));
+        format!("`offramp card {}{out} {option}`", quoted(self.place))
     }
 
     /// Whether stock `transformers` loads it as one of its family.
     pub fn is_float(&self) -> bool {
-        self.config.quantization.is_none() && self.config.bit_linear.is_none()
+        self.gguf.is_none() && self.config.quantization.is_none() && self.config.bit_linear.is_none()
     }
 }
 

@@ -35,7 +35,7 @@ pub enum TensorType {
 }
 
 /// Names of formats that are not decoded, by their numbers.
-const OTHERS: [(u32, &str); 16] = [
+const OTHERS: [(u32, &str); 17] = [
     (9, "Q8_1"),
     (10, "Q2_K"),
     (11, "Q3_K"),
@@ -50,6 +50,7 @@ const OTHERS: [(u32, &str); 16] = [
     (23, "IQ4_XS"),
     (28, "F64"),
     (29, "IQ1_M"),
+    (36, "I2_S, of bitnet.cpp"),
     (39, "MXFP4"),
     (40, "NVFP4"),
 ];

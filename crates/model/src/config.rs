@@ -18,6 +18,7 @@ pub use family::{Family, LayerAttention, ModelType, SlidingWindow};
 pub use quantization::{Quantization, WeightScale};
 pub use rope::{RopeParameters, RopeScaling, Yarn};
 pub use tensors::LayerTensor;
+pub(crate) use write::rope_scaling;
 
 use crate::error::{Error, Result};
 use crate::format::Format;

@@ -40,6 +40,7 @@ pub struct Weights {
     places: BTreeMap<String, usize>,            // tensor name → file
     quantized: BTreeMap<String, (Format, u64)>, // tensor name → what its strips are, how many values
     weight_scale: Option<WeightScale>,          // beside ternary tensors
+    gguf: bool,
 }
 
 impl Weights {
@@ -79,7 +80,7 @@ impl Weights {
     /// As [`Weights::open`].
     pub fn of_gguf(gguf: Gguf, config: &Config) -> Result<Self> {
         let place = places(config);
-        let mut weights = Self::nothing(gguf.path());
+        let mut weights = Self { gguf: true, ..Self::nothing(gguf.path()) };
         for file in gguf.into_files() {
             weights.add(TensorFile::of_gguf(file, &place)?)?;
         }
@@ -104,9 +105,10 @@ impl Weights {
             self.quantized = quantized.collect();
             self.weight_scale = quantization.weight_scale;
             if self.weight_scale.is_some() {
-                specs.extend(
-                    specs.clone().iter().filter(|spec| self.strips(spec).is_some()).map(bitnet::scale),
-                );
+                let ternary = specs.iter().filter(|spec| self.strips(spec).is_some());
+                // A GGUF file has them in the values.
+                let needed = |scale: &TensorSpec| !self.gguf || self.places.contains_key(&scale.name);
+                specs.extend(ternary.map(bitnet::scale).filter(needed).collect::<Vec<_>>());
             }
         }
         let names = Names::of(&specs);
@@ -221,7 +223,7 @@ impl Weights {
 
     fn nothing(path: &Path) -> Self {
         let (places, quantized) = (BTreeMap::new(), BTreeMap::new());
-        Self { path: path.to_owned(), files: Vec::new(), places, quantized, weight_scale: None }
+        Self { path: path.to_owned(), files: Vec::new(), places, quantized, weight_scale: None, gguf: false }
     }
 
     fn single(path: &Path) -> Result<Self> {
@@ -317,7 +319,12 @@ impl Weights {
 impl Source for Weights {
     fn format(&self, spec: &TensorSpec) -> Result<Format> {
         let file = self.file_of(spec)?;
-        Ok(self.strips(spec).unwrap_or_else(|| file.float_format(spec)))
+        // Beside ternary layers embedding and head are floats, also those that GGUF has in codes.
+        let of_floats = |format: Format| match self.weight_scale {
+            Some(_) if !format.is_float() => Format::Bf16,
+            _ => format,
+        };
+        Ok(self.strips(spec).unwrap_or_else(|| of_floats(file.float_format(spec))))
     }
 
     fn is_mapped(&self) -> bool {
@@ -344,6 +351,10 @@ impl Source for Weights {
 
     fn ternary(&self, spec: &TensorSpec) -> Result<Codes> {
         match (self.strips(spec), self.weight_scale) {
+            (Some(Format::Ternary), Some(_)) if self.file_of(spec)?.is_gguf(spec) => {
+                let scale = Some(bitnet::scale(spec)).filter(|scale| self.places.contains_key(&scale.name));
+                self.file_of(spec)?.ternary_values(spec, scale.as_ref())
+            }
             (Some(Format::Ternary), Some(meaning)) => {
                 let scale = bitnet::scale(spec);
                 let step = self.file_of(&scale)?.step(&scale, meaning)?;

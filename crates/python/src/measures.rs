@@ -160,6 +160,7 @@ pub(crate) struct CardOptions {
     data: Vec<PathBuf>,
     untouched: Vec<PathBuf>,
     run: Option<PathBuf>,
+    out: Option<PathBuf>,
     runs: usize,
     exits: Vec<usize>,
     name: Option<String>,
@@ -170,16 +171,16 @@ pub(crate) struct CardOptions {
     overwrite: bool,
 }
 
-/// Measures a model folder and writes its card; where the card is, and its numbers.
+/// Measures a model and writes its card; where the card is, and its numbers.
 #[pyfunction]
 pub(crate) fn card(py: Python<'_>, path: PathBuf, options: CardOptions) -> PyResult<String> {
     fork::check()?;
-    let CardOptions { data, untouched, run, runs, exits, name, place, license, dataset, language, overwrite } =
-        options;
+    let CardOptions { data, untouched, run, out, runs, exits, overwrite, .. } = options;
+    let CardOptions { name, place, license, dataset, language, .. } = options;
     let words = CardWords { name, place, facts: Facts { license, dataset, language }, exits };
     let found = interruptible::run(py, |stop| {
-        let folder = CardFolder::open(&path, run.as_deref(), overwrite)?;
-        let pipeline = ModelSource::Folder(folder.path().to_owned()).open(&Formats::default())?;
+        let folder = CardFolder::open(&path, run.as_deref(), out.as_deref(), overwrite)?;
+        let pipeline = folder.source().open(&Formats::default())?;
         let score = |data: &[PathBuf], exits: Vec<usize>| -> offramp_eval::Result<Option<Scores>> {
             if data.is_empty() {
                 return Ok(None);

@@ -87,6 +87,6 @@ fn run(
             let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             hear(Record::Checkpoint(CheckpointRecord { step, folder, best: None }));
         }
-        Event::Started { .. } | Event::Longer { .. } => (),
+        Event::Started { .. } | Event::Longer { .. } | Event::Rounded { .. } => (),
     })
 }

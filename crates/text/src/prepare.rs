@@ -16,6 +16,7 @@ mod summary;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use offramp_files::Finished;
 
@@ -30,12 +31,14 @@ pub use summary::{PrepareSummary, SplitSummary};
 pub const SHARD_TOKENS: u64 = 100_000_000;
 
 /// Where the tokenizer of a corpus comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum TokenizerChoice {
     /// GPT-2's, 50,257 tokens.
     Gpt2,
     /// A `tokenizer.json`.
     File(PathBuf),
+    /// One that the caller has read, out of a GGUF file.
+    Given(Arc<Tokenizer>),
     /// A byte-level BPE trained on the training corpus (its first 64 MiB).
     Train {
         /// The size of the vocabulary, at least 257.
@@ -56,7 +59,7 @@ impl TokenizerChoice {
     fn kind(&self) -> &'static str {
         match self {
             TokenizerChoice::Gpt2 => "gpt2",
-            TokenizerChoice::File(_) => "file",
+            TokenizerChoice::File(_) | TokenizerChoice::Given(_) => "file",
             TokenizerChoice::Train { .. } => "trained",
         }
     }
@@ -154,10 +157,11 @@ fn choose_tokenizer(
     options: &PrepareOptions,
     train: &[Corpus],
     progress: &mut dyn FnMut(PrepareProgress),
-) -> Result<Tokenizer> {
-    match &options.tokenizer {
+) -> Result<Arc<Tokenizer>> {
+    let tokenizer = match &options.tokenizer {
         TokenizerChoice::Gpt2 => Tokenizer::gpt2(),
         TokenizerChoice::File(path) => Tokenizer::from_file(path),
+        TokenizerChoice::Given(tokenizer) => return Ok(Arc::clone(tokenizer)),
         TokenizerChoice::Train { vocab_size } => {
             // The streams are read again when they are encoded.
             train.iter().try_for_each(Corpus::keep)?;
@@ -180,7 +184,8 @@ fn choose_tokenizer(
             });
             Tokenizer::train_bpe(observed, *vocab_size)
         }
-    }
+    };
+    tokenizer.map(Arc::new)
 }
 
 /// Gives all files their names. The folder counts as unprepared between the removal of the old `corpus.json`

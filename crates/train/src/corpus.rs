@@ -4,12 +4,14 @@
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::run::find_corpus;
+use crate::start::{tokenizer_at, tokenizer_file, tokenizer_named};
 use crate::{check_tokenizer, memory};
 use offramp_model::run_folder;
 use offramp_text::{
     PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, Tokenizer, TokenizerChoice,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The corpus of a run.
 #[derive(Debug)]
@@ -48,10 +50,7 @@ pub fn corpus(
     if resume && PrepareSummary::read(&folder).is_ok() {
         return Ok(of(folder));
     }
-    let choice = match (data.tokenizer.as_deref(), data.vocab_size) {
-        (Some("bpe"), Some(vocab_size)) => TokenizerChoice::Train { vocab_size },
-        (name, _) => TokenizerChoice::named(name.unwrap_or("gpt2")),
-    };
+    let choice = choose(recipe)?;
     check(recipe, &choice, resume)?;
     let options = PrepareOptions {
         train: train.0.clone(),
@@ -65,14 +64,28 @@ pub fn corpus(
     Ok(RunCorpus { prepared, ..of(folder) })
 }
 
+/// The tokenizer of the corpus. A model that the run begins from brings its own.
+fn choose(recipe: &Recipe) -> Result<TokenizerChoice> {
+    let own = || recipe.start.checkpoint.as_deref().and_then(tokenizer_file);
+    match (recipe.data.tokenizer.as_deref(), recipe.data.vocab_size) {
+        (Some("bpe"), Some(vocab_size)) => Ok(TokenizerChoice::Train { vocab_size }),
+        (Some(name), _) => tokenizer_named(name),
+        (None, _) => match own() {
+            Some(file) => tokenizer_at(&file),
+            None => Err(recipe.fault("data.tokenizer", "left out", "given: start.checkpoint has none")),
+        },
+    }
+}
+
 /// Checks what can be known before the corpus is prepared.
 fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> {
     let tokenizer = match choice {
-        TokenizerChoice::Gpt2 => Some(Tokenizer::gpt2()?),
-        TokenizerChoice::File(path) => Some(Tokenizer::from_file(path)?),
+        TokenizerChoice::Gpt2 => Some(Arc::new(Tokenizer::gpt2()?)),
+        TokenizerChoice::File(path) => Some(Arc::new(Tokenizer::from_file(path)?)),
+        TokenizerChoice::Given(tokenizer) => Some(Arc::clone(tokenizer)),
         TokenizerChoice::Train { .. } => None, // only its maximum size is known
     };
-    if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !resume) {
+    if let Some(tokenizer) = tokenizer.as_deref().filter(|_| !resume) {
         check_tokenizer(recipe, tokenizer)?;
     }
     let vocabulary = tokenizer.map_or(1, |tokenizer| tokenizer.vocab_size());

@@ -33,4 +33,4 @@ pub use corpus::{RunCorpus, corpus};
 pub use error::{Error, Result};
 pub use recipe::Recipe;
 pub use run::{Best, Event, Job, Summary, check_new, run};
-pub use start::check_tokenizer;
+pub use start::{check_tokenizer, tokenizer_named};

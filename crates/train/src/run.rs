@@ -56,9 +56,12 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
         .map_err(|source| Error::Corpus { path: job.corpus.clone(), source })?;
     let (folder, checkpoint) = RunFolder::begin(job, &data)?;
     let longer = checkpoint.as_ref().and_then(|found| found.longer(recipe));
-    let trainer = match checkpoint {
-        None => Trainer::new(recipe, config)?,
-        Some(found) => found.load(recipe, config)?,
+    let (trainer, rounded) = match checkpoint {
+        None => {
+            let rounded = start::rounded(recipe, &config)?;
+            (Trainer::new(recipe, config)?, rounded)
+        }
+        Some(found) => (found.load(recipe, config)?, Vec::new()),
     };
     folder.prune(recipe.checkpoint.keep)?; // a killed run may not have done it
     if trainer.state.step < training.steps {
@@ -68,6 +71,9 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
     let began = Instant::now();
     let mut run = Run { job, data: &data, batches, folder, trainer, observe, began, saved, validation: None };
     run.start()?;
+    if let (Some(path), false) = (&recipe.start.checkpoint, rounded.is_empty()) {
+        (run.observe)(Event::Rounded { path, formats: &rounded });
+    }
     if let Some(event) = longer {
         (run.observe)(event);
     }

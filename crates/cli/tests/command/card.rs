@@ -55,6 +55,46 @@ fn a_card_is_measured_and_stands_in_the_models_folder() {
 }
 
 #[test]
+fn a_gguf_file_has_its_card_in_a_folder_of_its_own() {
+    let place = Place::trained();
+    place.good(&["export", "run", "--gguf", "my model.gguf", "--type", "bf16"]);
+    place.run(&["card", "my model.gguf"]).assert_error(2, &["my model.gguf", "no folder", "--out"]);
+    place.run(&["card", "run", "--out", "x"]).assert_error(2, &["run/model", "--out is for a GGUF file"]);
+    place.run(&["card", "my model.gguf", "--out", "run/model"]).assert_error(2, &["run/model", "another's"]);
+    place.run(&["card", "absent.gguf", "--out", "x"]).assert_error(2, &["absent.gguf"]);
+    let card = ["card", "my model.gguf", "--out", "cards/one", "--data", "valid.txt", "--runs", "1"];
+    assert_eq!(place.good(&card).trim(), "cards/one/README.md");
+    let text = String::from_utf8(place.read("cards/one/README.md")).unwrap();
+    let scores = place.json(&["eval", "my model.gguf", "--data", "valid.txt"]);
+    let perplexity = scores["exits"][LAYERS - 1]["perplexity"].as_f64().unwrap();
+    for part in [
+        &format!("| {LAYERS} (all) | {perplexity:.2} | "),
+        "library_name: gguf\n",
+        "- gguf\n",
+        "# my model\n",
+        "| weights | BF16, F32, ",
+        "offramp generate 'my model.gguf' --prompt",
+        "offramp quantize 'my model.gguf' --to bf16 --out model-folder\n",
+        "`offramp card 'my model.gguf' --out cards/one --run RUN_FOLDER`",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("modeling_early_exit") && !text.contains("library_name: transformers"), "{text}");
+    let files = std::fs::read_dir(place.path("cards/one")).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["README.md", "card.json", "exits.svg"]);
+    // Its commands work.
+    place.good(&["generate", "my model.gguf", "--prompt", "Once", "--exit-layer", "2"]);
+    place.good(&["quantize", "my model.gguf", "--to", "bf16", "--out", "model-folder"]);
+    let card = ["card", "my model.gguf", "--out", "cards/one", "--runs", "0", "--run", "run"];
+    place.good(&card);
+    assert!(String::from_utf8(place.read("cards/one/README.md")).unwrap().contains("| steps | 30 |"));
+    place.write("cards/one/README.md", "# My own words\n");
+    place.run(&card).assert_error(2, &["cards/one/README.md", "--overwrite"]);
+}
+
+#[test]
 fn somebody_elses_card_is_not_overwritten() {
     let place = Place::trained();
     // Bytes in an old encoding: nobody can tell who wrote them.

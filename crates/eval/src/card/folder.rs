@@ -1,9 +1,11 @@
-//! A card in its folder: what is checked before anything is measured, and the files that are written.
+//! A card in its folder: what is checked before anything is measured, and the files that are written. A GGUF
+//! file is no folder: its card gets one.
 
-use super::{Card, EXITS_PLOT, Facts, Measured, SpeedFigures};
+use super::{Card, EXITS_PLOT, Facts, GgufWords, Measured, SpeedFigures};
 use crate::{Error, Result, SpeedOptions, TrainingReport, plot, speed};
 use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
-use offramp_model::{Config, Formats, Llama, Weights, checkpoint};
+use offramp_model::{Config, Formats, Gguf, checkpoint};
+use offramp_pipeline::ModelSource;
 use offramp_text::Tokenizer;
 use std::fs;
 use std::io;
@@ -17,9 +19,10 @@ const OURS: &str = "`offramp card`";
 /// The Python module that adds `set_exit_layer`.
 const MODULE: &str = "modeling_early_exit";
 
-/// A model folder that is to have a card.
+/// A folder that is to have a model's card: the model's own, or one for the card of a GGUF file.
 #[derive(Debug)]
 pub struct CardFolder {
+    source: ModelSource,
     folder: PathBuf,
     config: Config,
     run: Option<PathBuf>,
@@ -39,14 +42,31 @@ pub struct CardWords {
 }
 
 impl CardFolder {
-    /// The model folder that `path` means. The run's journal and recipe come from the folder `run`; by
-    /// default from the model's own folder, or the one around it.
+    /// The model that `path` means, and the folder of its card: its own, or `out` for a GGUF file. The run's
+    /// journal and recipe come from the folder `run`; by default from the model's own folder, or the one
+    /// around it.
     ///
     /// # Errors
-    /// If there is no model, its `README.md` is not ours (unless `overwrite` is set), or a training run goes
-    /// on from it.
-    pub fn open(path: &Path, run: Option<&Path>, overwrite: bool) -> Result<Self> {
-        let folder = checkpoint::resolve(path)?;
+    /// If there is no model, a GGUF file has no `out` or a folder has one, the `README.md` there is not ours
+    /// (unless `overwrite` is set), or the folder belongs to another model or to a run that goes on from it.
+    pub fn open(path: &Path, run: Option<&Path>, out: Option<&Path>, overwrite: bool) -> Result<Self> {
+        let source = ModelSource::resolve(path)?;
+        let folder = match (&source, out) {
+            (ModelSource::Gguf(_), Some(out)) => out.to_owned(),
+            (ModelSource::Gguf(file), None) => {
+                let file = file.display();
+                return Err(Error::Options(format!(
+                    "{file} is a file and has no folder for its card: name one with --out, which may be new"
+                )));
+            }
+            (other, None) => other.path().to_owned(),
+            (other, Some(_)) => {
+                let folder = other.path().display();
+                return Err(Error::Options(format!(
+                    "the card of {folder} stands in that folder: --out is for a GGUF file, which has none"
+                )));
+            }
+        };
         if !overwrite {
             refuse_another_s(&folder.join(CARD))?;
         }
@@ -57,15 +77,22 @@ impl CardFolder {
                 folder.display()
             )));
         }
-        let config = Config::read(&folder.join(CONFIG))?;
+        let is_file = matches!(source, ModelSource::Gguf(_));
+        if is_file && folder.join(CONFIG).exists() {
+            return Err(Error::Options(format!(
+                "{} is the folder of a model, whose card would be another's: give --out another folder",
+                folder.display()
+            )));
+        }
+        let config = source.config()?;
         let near = [Some(folder.as_path()), folder.parent()].into_iter().flatten().map(Path::to_owned);
-        let near = near.into_iter().find(|place| place.join(JOURNAL).exists());
-        Ok(Self { run: run.map(Path::to_owned).or(near), folder, config })
+        let near = near.into_iter().find(|place| !is_file && place.join(JOURNAL).exists());
+        Ok(Self { run: run.map(Path::to_owned).or(near), source, folder, config })
     }
 
-    /// The model folder.
-    pub fn path(&self) -> &Path {
-        &self.folder
+    /// The model.
+    pub fn source(&self) -> &ModelSource {
+        &self.source
     }
 
     /// The model's config.
@@ -87,7 +114,7 @@ impl CardFolder {
             verify: 0,
             runs,
         };
-        let load = || Ok(Llama::load(&self.folder, &Formats::default())?);
+        let load = || Ok(self.source.load(&Formats::default())?);
         Ok(SpeedFigures::new(&speed(load, &options, progress)?))
     }
 
@@ -102,28 +129,40 @@ impl CardFolder {
             true => Config::quarters(self.config.num_hidden_layers),
             false => words.exits.clone(),
         };
-        let weights = Weights::open(&self.folder, &self.config)?;
+        let weights = self.source.weights(&self.config)?;
         let formats: Vec<_> = weights.formats().into_keys().collect();
         let training =
             self.run.as_ref().map(|run| TrainingReport::read(&run.join(JOURNAL))).transpose()?.flatten();
         let recipe = self.run.as_ref().and_then(|run| fs::read_to_string(run.join(RECIPE)).ok());
-        let (named, place) = (self.name(), self.folder.display().to_string());
+        let (named, place) = (self.name(), self.source.path().display().to_string());
+        let file = match &self.source {
+            ModelSource::Gguf(path) => Some(InFile::read(path)?),
+            _ => None,
+        };
+        let mut facts = words.facts.clone();
+        facts.license = facts.license.or_else(|| file.as_ref()?.license.clone());
+        let out = self.folder.display().to_string();
         let card = Card {
             name: words.name.as_deref().unwrap_or(&named),
             place: words.place.as_deref().unwrap_or(&place),
             config: &self.config,
             weights: (formats.join(", "), weights.bytes()),
-            facts: words.facts.clone(),
+            facts,
             measured: measured.clone(),
             exits: &exits,
             training: training.as_ref(),
             recipe: recipe.as_deref(),
+            gguf: file.as_ref().map(|file| GgufWords { out: &out, base_model: file.base_model.as_deref() }),
         };
         self.write_files(&card)?;
         Ok((self.folder.join(CARD), training))
     }
 
     fn write_files(&self, card: &Card<'_>) -> Result<()> {
+        if card.gguf.is_some() {
+            fs::create_dir_all(&self.folder)
+                .map_err(|error| Error::Options(format!("{}: {error}", self.folder.display())))?;
+        }
         let write = |name: &str, text: &str| {
             checkpoint::write_atomically(&self.folder.join(name), |file| file.write_all(text.as_bytes()))
         };
@@ -146,11 +185,30 @@ impl CardFolder {
         Ok(())
     }
 
-    /// The folder's name. `model/` in a run folder has the run's name.
+    /// The folder's name, or the file's. `model/` in a run folder has the run's name.
     fn name(&self) -> String {
+        if let ModelSource::Gguf(file) = &self.source {
+            return file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        }
         let own = self.folder.file_name().filter(|name| *name != MODEL);
         let name = own.or_else(|| self.folder.parent().and_then(Path::file_name));
         name.map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+}
+
+/// What a GGUF file says of itself.
+struct InFile {
+    license: Option<String>,
+    base_model: Option<String>,
+}
+
+impl InFile {
+    fn read(path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path)?;
+        let text = |key: &str| gguf.header().get(key)?.as_str().map(str::to_owned);
+        let base_model = text("general.base_model.0.repo_url")
+            .and_then(|url| Some(url.strip_prefix("https://huggingface.co/")?.to_owned()));
+        Ok(Self { license: text("general.license"), base_model })
     }
 }
 

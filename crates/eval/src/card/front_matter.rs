@@ -13,9 +13,16 @@ pub(super) fn yaml(card: &Card<'_>) -> String {
     if card.is_float() {
         add(vec!["library_name: transformers".to_owned()]);
     }
+    if let Some(gguf) = card.gguf {
+        add(vec!["library_name: gguf".to_owned()]);
+        add(fact("base_model", &gguf.base_model.map(str::to_owned)));
+    }
     add(["pipeline_tag: text-generation", "tags:", "- early-exit", "- layer-skip", "- llama", "- offramp"]
         .map(str::to_owned)
         .into());
+    if card.gguf.is_some() {
+        add(vec!["- gguf".to_owned()]);
+    }
     if let Some(dataset) = &card.facts.dataset {
         add(vec!["datasets:".to_owned(), format!("- {}", quoted(dataset))]);
     }

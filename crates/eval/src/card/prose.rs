@@ -42,6 +42,11 @@ Without `trust_remote_code=True` the stock {family} class loads the same folder,
     );
     let word = quoted(place);
     let python = match card.config.bit_linear {
+        _ if card.gguf.is_some() => format!(
+            "The file is the whole model, its tokenizer among it. Programs that are built on llama.cpp load it too, at full \
+             depth. For `transformers` it becomes a folder:\n\n\
+             ```sh\nofframp quantize {word} --to bf16 --out model-folder\n```\n"
+        ),
         None if card.is_float() => python,
         Some(BitLinear { hadamard: false, .. }) => {
             "Stock `transformers` loads the same folder, as its `BitNetForCausalLM` and at full depth.\n".to_owned()

@@ -90,6 +90,7 @@ fn card<'a>(config: &'a Config, measured: Measured, training: Option<&'a Trainin
         exits: &[2, 4],
         training,
         recipe: training.map(|_| "[data]\n"),
+        gguf: None,
     }
 }
 

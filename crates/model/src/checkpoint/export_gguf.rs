@@ -2,19 +2,24 @@
 //! one more tensor, and it would refuse the file.
 
 use super::replace::write_atomically;
-use crate::config::{Config, Family, ModelType, RopeScaling};
+use crate::config::{BitLinear, Config, Family, ModelType};
 use crate::error::{Error, Result};
-use crate::gguf::{EARLY_EXIT, ROPE_FREQS, ROPE_SCALING, RowOrder, gguf, llama_cpp, rope};
+use crate::gguf::{
+    BITNET, EARLY_EXIT, ROPE_FREQS, ROPE_SCALING, RowOrder, gguf, llama_cpp, rope, scaling_keys,
+};
+use crate::layout::Values;
 use crate::source::Source;
 use crate::tensor::{TensorKind, TensorSpec};
+use crate::ternary::Codes;
 use crate::weights::Weights;
 use offramp_gguf::{NewTensor, TensorType, Value, write};
-use serde_json::json;
 use std::io;
 use std::path::Path;
 
 /// Rows that are encoded at a time.
 const ROWS: usize = 64;
+/// What the names of the layers' tensors begin with.
+const LAYERS: &str = "model.layers.";
 
 /// Writes a model as a GGUF file. Matrices are of the format `kind`; in `Q4_0` and `TQ2_0` the embedding and
 /// the head are of `Q8_0`. `words`, a name and the keys of a tokenizer, go into the metadata.
@@ -29,6 +34,10 @@ pub fn export_gguf(
     out: &Path,
 ) -> Result<()> {
     let architecture = architecture(config).map_err(|reason| gguf(out, &reason))?;
+    if architecture == BITNET && kind == TensorType::Q4_0 {
+        let reason = "a block of q4_0 has no two numbers that differ in their signs alone: take tq2_0";
+        return Err(gguf(out, reason));
+    }
     let (name, tokenizer) = words;
     let mut metadata = vec![
         ("general.architecture".to_owned(), Value::Text(architecture.to_owned())),
@@ -55,7 +64,9 @@ pub fn export_gguf(
         let mut placed = write(file, &metadata, &tensors)?;
         for (spec, tensor) in specs.iter().zip(&tensors) {
             let order = RowOrder::of(config, &spec.name);
-            let rows = encode(weights, spec, tensor.kind, order, &mut |bytes| placed.bytes(bytes));
+            let rows = values(weights, spec, config.bit_linear.is_some()).and_then(|values| {
+                encode(&*values, spec, tensor.kind, order, &mut |bytes| placed.bytes(bytes))
+            });
             if let Err(error) = rows {
                 failed = Some(error);
                 return Err(io::Error::other("a tensor cannot be read"));
@@ -78,13 +89,12 @@ pub fn export_gguf(
 
 /// Encodes a tensor, some rows at a time, in the order of the file.
 fn encode(
-    weights: &Weights,
+    values: &Values<'_>,
     spec: &TensorSpec,
     kind: TensorType,
     order: RowOrder,
     put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<()> {
-    let values = weights.values(spec)?;
     let width = spec.shape.last().copied().unwrap_or(1);
     // A vector that is reordered has a row for each value.
     let (rows, width) = match (spec.kind(), order) {
@@ -103,9 +113,22 @@ fn encode(
     Ok(())
 }
 
+/// The values of a tensor; of a ternary matrix those of its codes.
+fn values<'a>(weights: &'a Weights, spec: &TensorSpec, ternary: bool) -> Result<Box<Values<'a>>> {
+    let of_layer = spec.kind() == TensorKind::Matrix && spec.name.starts_with(LAYERS);
+    if !ternary || !of_layer {
+        return weights.values(spec);
+    }
+    let Codes { codes, step } = weights.ternary(spec)?;
+    Ok(Box::new(move |first, out| {
+        out.iter_mut().zip(&codes[first..]).for_each(|(out, &code)| *out = f32::from(code) * step);
+        Ok(())
+    }))
+}
+
 fn tensor(spec: &TensorSpec, kind: TensorType) -> std::result::Result<NewTensor, String> {
     let name = llama_cpp(&spec.name).ok_or_else(|| format!("llama.cpp has no name for {}", spec.name))?;
-    let outer = !spec.name.starts_with("model.layers.");
+    let outer = !spec.name.starts_with(LAYERS);
     let kind = match (spec.kind(), kind) {
         (TensorKind::Matrix, TensorType::Q4_0 | TensorType::TQ2_0) if outer => TensorType::Q8_0,
         (TensorKind::Matrix, kind) => kind,
@@ -123,8 +146,14 @@ fn tensor(spec: &TensorSpec, kind: TensorType) -> std::result::Result<NewTensor,
 }
 
 fn architecture(config: &Config) -> std::result::Result<&'static str, String> {
-    if config.bit_linear.is_some() {
-        return Err("a ternary model that rounds its activations is not written as GGUF: convert its folder with llama.cpp".to_owned());
+    if let Some(bit_linear) = config.bit_linear {
+        return match (bit_linear == BitLinear::V1, config.tie_word_embeddings) {
+            (true, true) => Ok(BITNET),
+            (true, false) => {
+                Err("llama.cpp's bitnet has no head but its embedding, and this one has".to_owned())
+            }
+            (false, _) => Err("llama.cpp has no architecture for rotated ternary layers".to_owned()),
+        };
     }
     Ok(match config.family.model_type {
         ModelType::Llama | ModelType::Mistral => "llama",
@@ -150,19 +179,8 @@ fn keys(config: &Config, architecture: &str) -> std::result::Result<Vec<(String,
         ("rope.freq_base", Value::Float(f64::from(config.rope.theta as f32))),
         ("vocab_size", whole(config.vocab_size)),
     ];
-    match config.rope.scaling {
-        RopeScaling::Default | RopeScaling::Llama3 { .. } => (),
-        RopeScaling::Linear { factor } => {
-            keys.push(("rope.scaling.type", Value::Text("linear".to_owned())));
-            keys.push(("rope.scaling.factor", Value::Float(f64::from(factor as f32))));
-        }
-        RopeScaling::Yarn(yarn) if yarn.attention_factor.is_none() && yarn.mscale.is_none() => {
-            keys.push(("rope.scaling.type", Value::Text("yarn".to_owned())));
-            keys.push(("rope.scaling.factor", Value::Float(f64::from(yarn.factor as f32))));
-            keys.push(("rope.scaling.original_context_length", whole(yarn.original_max_position_embeddings)));
-        }
-        _ => return Err("llama.cpp has no keys for this model's rope_scaling".to_owned()),
-    }
+    let (scaling, parameters) = scaling_keys(config)?;
+    keys.extend(scaling);
     let every_fourth = (0..config.num_hidden_layers).filter(|layer| layer % 4 == 3);
     if config.family.model_type == ModelType::SmolLm3
         && !config.family.no_rope_layers.iter().copied().eq(every_fourth)
@@ -180,21 +198,7 @@ fn keys(config: &Config, architecture: &str) -> std::result::Result<Vec<(String,
     }
     let mut keys: Vec<_> =
         keys.into_iter().map(|(key, value)| (format!("{architecture}.{key}"), value)).collect();
-    // Factors alone do not say which parameters they come from.
-    if let RopeScaling::Llama3 {
-        factor,
-        low_freq_factor,
-        high_freq_factor,
-        original_max_position_embeddings,
-    } = config.rope.scaling
-    {
-        let json = json!({
-            "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
-            "high_freq_factor": high_freq_factor,
-            "original_max_position_embeddings": original_max_position_embeddings,
-        });
-        keys.push((ROPE_SCALING.to_owned(), Value::Text(json.to_string())));
-    }
+    keys.extend(parameters.map(|json| (ROPE_SCALING.to_owned(), Value::Text(json))));
     if let Some(early_exit) = &config.early_exit {
         let json = serde_json::to_string(early_exit).map_err(|error| error.to_string())?;
         keys.push((EARLY_EXIT.to_owned(), Value::Text(json)));

@@ -44,7 +44,7 @@ impl BitLinear {
     }
 
     /// The `quantization_config` of a folder of packed ternary weights, each with a scale of this meaning.
-    pub(super) fn packed_json(self, scale: WeightScale) -> Value {
+    pub(crate) fn packed_json(self, scale: WeightScale) -> Value {
         let mut json = self.json();
         json["linear_class"] = match scale {
             WeightScale::Divides => json!(BITLINEAR),

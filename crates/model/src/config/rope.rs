@@ -67,9 +67,9 @@ pub struct Yarn {
 
 impl Yarn {
     /// Hugging Face's `beta_fast` where none is given.
-    pub(super) const BETA_FAST: f64 = 32.0;
+    pub(crate) const BETA_FAST: f64 = 32.0;
     /// Hugging Face's `beta_slow` where none is given.
-    pub(super) const BETA_SLOW: f64 = 1.0;
+    pub(crate) const BETA_SLOW: f64 = 1.0;
 
     /// What cosines and sines are multiplied by.
     pub fn attention_factor(&self) -> f64 {

@@ -114,7 +114,7 @@ fn rope_parameters(config: &Config) -> Map<String, Value> {
 }
 
 /// `null` without scaling: transformers 4.45 wants either that or a known type with all of its keys.
-fn rope_scaling(config: &Config) -> Value {
+pub(crate) fn rope_scaling(config: &Config) -> Value {
     match config.rope.scaling {
         RopeScaling::Default => Value::Null,
         RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),

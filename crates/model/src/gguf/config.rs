@@ -1,15 +1,19 @@
 //! A config from the metadata of a GGUF file: the keys of Hugging Face, read as a `config.json` is.
 
 use super::file::{Gguf, gguf};
-use super::{names, rope};
-use crate::config::{Config, RopeScaling};
+use super::names;
+use crate::config::{BitLinear, Config, WeightScale};
 use crate::error::{Error, Result};
 use offramp_gguf::Value;
 use serde_json::{Map, Value as Json, json};
 
 /// Architectures that run here, and Hugging Face's `model_type` of each.
-const ARCHITECTURES: [(&str, &str); 4] =
-    [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3"), ("smollm3", "smollm3")];
+const ARCHITECTURES: [(&str, &str); 5] =
+    [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3"), ("smollm3", "smollm3"), (BITNET, BITNET)];
+/// Ternary layers with sub-norms, whose activations are rounded to 8 bits.
+pub(crate) const BITNET: &str = "bitnet";
+/// Another of bitnet.cpp alone.
+const BITNET_CPP: &str = "bitnet-b1.58";
 
 impl Gguf {
     /// The model's config, in Hugging Face's words.
@@ -51,6 +55,12 @@ fn read(file: &Gguf) -> Result<Config> {
         put("attention_bias", json!(file.tensor("blk.0.attn_q.bias").is_some()));
         put("mlp_bias", json!(file.tensor("blk.0.ffn_gate.bias").is_some()));
     }
+    if keys.architecture == BITNET {
+        // llama.cpp takes SiLU where nothing is said.
+        let act = keys.get("hidden_activation").and_then(Value::as_str).unwrap_or("silu");
+        put("hidden_act", json!(act));
+        put("quantization_config", BitLinear::V1.packed_json(WeightScale::Multiplies));
+    }
     for (theirs, ours) in [("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id")] {
         if let Some(id) = file.header().get(&format!("tokenizer.ggml.{ours}")).and_then(Value::as_u64) {
             put(theirs, json!(id));
@@ -68,39 +78,42 @@ fn architecture(file: &Gguf) -> Result<&str> {
     let expert = file.header().tensors.iter().any(|tensor| tensor.name.contains("_exps."));
     if expert || !ARCHITECTURES.iter().any(|known| known.0 == found) {
         let known = ARCHITECTURES.map(|known| known.0).join(", ");
-        let what = if expert { "a mixture of experts" } else { "" };
-        let reason =
-            format!("its architecture is {found}{}{what}: {known} run here", if expert { ", " } else { "" });
+        let what = match (expert, found) {
+            (true, _) => ", a mixture of experts",
+            (_, BITNET_CPP) => ", of bitnet.cpp, whose feed-forward layers square a ReLU",
+            _ => "",
+        };
+        let reason = format!("its architecture is {found}{what}: {known} run here");
         return Err(gguf(file.path(), &reason));
     }
     Ok(found)
 }
 
 /// The keys of one architecture.
-struct Keys<'a> {
-    file: &'a Gguf,
+pub(super) struct Keys<'a> {
+    pub(super) file: &'a Gguf,
     architecture: &'a str,
 }
 
 impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
+    pub(super) fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.file.header().get(&self.name(key))
     }
 
-    fn wrong(&self, key: &str, found: &str) -> Error {
+    pub(super) fn wrong(&self, key: &str, found: &str) -> Error {
         gguf(self.file.path(), &format!("its key {key} is {found}"))
     }
 
-    fn missing(&self, key: &str) -> Error {
+    pub(super) fn missing(&self, key: &str) -> Error {
         gguf(self.file.path(), &format!("it has no key {}", self.name(key)))
     }
 
     /// What a key of ours says.
-    fn own(&self, key: &str) -> Result<Option<Json>> {
+    pub(super) fn own(&self, key: &str) -> Result<Option<Json>> {
         let Some(value) = self.file.header().get(key) else { return Ok(None) };
         let json = value.as_str().and_then(|text| serde_json::from_str(text).ok());
         json.map(Some).ok_or_else(|| self.wrong(key, "no JSON"))
@@ -118,7 +131,7 @@ impl Keys<'_> {
         }
     }
 
-    fn whole(&self, key: &str) -> Result<u64> {
+    pub(super) fn whole(&self, key: &str) -> Result<u64> {
         match (self.optional(key), self.get(key)) {
             (Some(number), _) => Ok(number),
             (None, None) => Err(self.missing(key)),
@@ -129,7 +142,7 @@ impl Keys<'_> {
         }
     }
 
-    fn file_number(&self, key: &str) -> Option<f64> {
+    pub(super) fn file_number(&self, key: &str) -> Option<f64> {
         self.get(key).and_then(Value::as_f64).map(nearest)
     }
 
@@ -145,46 +158,6 @@ impl Keys<'_> {
                 Err(self.wrong(&self.name("rope.dimension_count"), &found))
             }
             _ => Ok(()),
-        }
-    }
-
-    /// The `rope_scaling` of a config.
-    fn scaling(&self, theta: f64, head_dim: usize) -> Result<Json> {
-        if let Some(scaling) = self.own(names::ROPE_SCALING)? {
-            return Ok(scaling);
-        }
-        if let Some(factors) = self.file.values(names::ROPE_FREQS) {
-            return match rope::scaling(&factors, theta, head_dim) {
-                Some(RopeScaling::Llama3 {
-                    factor,
-                    low_freq_factor,
-                    high_freq_factor,
-                    original_max_position_embeddings,
-                }) => Ok(json!({
-                    "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
-                    "high_freq_factor": high_freq_factor,
-                    "original_max_position_embeddings": original_max_position_embeddings,
-                })),
-                _ => Err(gguf(
-                    self.file.path(),
-                    "its rope_freqs.weight are the factors of no scaling that is known",
-                )),
-            };
-        }
-        let kind = self.get("rope.scaling.type").and_then(Value::as_str).unwrap_or("none");
-        let factor = self.file_number("rope.scaling.factor").or(self.file_number("rope.scale_linear"));
-        match (kind, factor) {
-            ("none", None) => Ok(Json::Null),
-            ("none" | "linear", Some(1.0)) => Ok(Json::Null),
-            ("none" | "linear", Some(factor)) => Ok(json!({ "rope_type": "linear", "factor": factor })),
-            ("yarn", Some(factor)) => {
-                let original = self.whole("rope.scaling.original_context_length")?;
-                Ok(json!({
-                    "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original,
-                }))
-            }
-            (other, _) => Err(self
-                .wrong(&self.name("rope.scaling.type"), &format!("{other}: none, linear and yarn run here"))),
         }
     }
 }

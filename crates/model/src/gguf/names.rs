@@ -103,6 +103,8 @@ fn hugging_face(name: &str) -> Option<String> {
     let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     let (module, kind) = rest.rsplit_once('.')?;
     let (_, module) = MODULES.iter().find(|known| known.0 == module)?;
+    // Of a ternary matrix: what its values are multiplied by.
+    let kind = if kind == "scale" { "weight_scale" } else { kind };
     Some(format!("model.layers.{layer}.{module}.{kind}"))
 }
 

@@ -192,8 +192,9 @@ impl TensorFile {
         let Entry { dtype, shape, .. } = &self.entries[&spec.name];
         let (path, tensor) = (self.path.clone(), spec.name.clone());
         if strips == Some(Format::Ternary) {
-            if *shape == spec.shape && dtype.is_float() {
-                return Ok(()); // what transformers saves of ternary weights that it has unpacked
+            // What transformers saves of ternary weights that it has unpacked; blocks of GGUF.
+            if *shape == spec.shape && (dtype.is_float() || matches!(dtype, Stored::Gguf(..))) {
+                return Ok(());
             }
             if bitnet::packed_shape(spec).is_none() {
                 return Err(bitnet::not_in_quarters(&self.path, spec));
@@ -213,6 +214,11 @@ impl TensorFile {
             (Some(_), _) => "U8, as quantization_config in config.json says",
         };
         Err(Error::NumberFormat { path, tensor, found: dtype.to_string(), expected })
+    }
+
+    /// Whether a tensor is one of a GGUF file.
+    pub(super) fn is_gguf(&self, spec: &TensorSpec) -> bool {
+        matches!(self.entries[&spec.name].dtype, Stored::Gguf(..))
     }
 
     /// The bytes of a checked ternary tensor, if it is packed.

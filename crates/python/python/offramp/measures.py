@@ -251,7 +251,7 @@ def quantize(path: Path, out: Path, *, to: str, head: str | None = None) -> Quan
     """Writes a model folder in another number format: `"f32"`, `"bf16"`, `"int8"`, `"int4"` or `"ternary"`.
 
     Args:
-        path: The model folder or run folder.
+        path: The model folder, run folder or GGUF file.
         out: The folder to write, which must not be there.
         to: The format of the layers.
         head: The format of the head, if it differs.
@@ -276,6 +276,7 @@ def card(
     data: Path | Sequence[Path] = (),
     untouched: Path | Sequence[Path] = (),
     run: Path | None = None,
+    out: Path | None = None,
     runs: int = 5,
     exits: Sequence[int] = (),
     name: str | None = None,
@@ -292,6 +293,7 @@ def card(
         data: Text for perplexity at every exit.
         untouched: Text that was not used for any choice.
         run: The run folder with the journal and the recipe (default: the model's folder or the one around it).
+        out: The folder of the card of a GGUF file.
         runs: Samples of each exit's speed; with 0, speed is not measured.
         exits: Rows of the card's table (default: each quarter of the depth).
         name, place, license, dataset, language: Words of the card.
@@ -301,6 +303,7 @@ def card(
         "data": paths(data),
         "untouched": paths(untouched),
         "run": run,
+        "out": out,
         "runs": runs,
         "exits": list(exits),
         "name": name,

@@ -6,8 +6,9 @@ use super::optimizer::{LAST_INT4_FROM, Matrices};
 use super::sections::Trained;
 use super::whole::Recipe;
 use crate::error::Result;
-use offramp_model::ModelType;
+use crate::start::tokenizer_file;
 use offramp_model::run_folder::TOKENIZER;
+use offramp_model::{Gguf, ModelType};
 
 /// More would be a mistake. Whether a micro-batch fits the memory is checked elsewhere.
 const MAX_TOKENS: usize = 1 << 24;
@@ -33,7 +34,8 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 
 fn start(recipe: &Recipe) -> Result<()> {
     if let (Some(checkpoint), Some("bpe")) = (&recipe.start.checkpoint, recipe.data.tokenizer.as_deref()) {
-        let own = checkpoint.join(TOKENIZER).display().to_string();
+        let own = if Gguf::is_one(checkpoint) { checkpoint.clone() } else { checkpoint.join(TOKENIZER) };
+        let own = own.display();
         let expected =
             format!("\"{own}\", start.checkpoint's own: ids of another would mean other words to it");
         return Err(recipe.fault("data.tokenizer", "\"bpe\"", expected));
@@ -107,8 +109,10 @@ fn data(recipe: &Recipe) -> Result<()> {
             ensure(!train.0.is_empty(), || {
                 recipe.fault("data.train", "[]", "a file of stories, or a list of at least one")
             })?;
-            ensure(data.tokenizer.is_some(), || {
-                let expected = "\"gpt2\", \"bpe\" or the path of a tokenizer.json";
+            let own = recipe.start.checkpoint.as_deref().and_then(tokenizer_file).is_some();
+            // A run that has kept its corpus needs no tokenizer, and its checkpoint may be gone.
+            ensure(data.tokenizer.is_some() || own || recipe.resumes, || {
+                let expected = "\"gpt2\", \"bpe\" or the path of a tokenizer.json or of a GGUF file";
                 recipe.fault("data.tokenizer", "left out", expected)
             })?;
             let trained = data.tokenizer.as_deref() == Some("bpe");

@@ -4,8 +4,9 @@ use super::model_keys::ModelKeys;
 use super::whole::Recipe;
 use super::{check, read};
 use crate::error::{Error, Result};
+use crate::start;
 use offramp_model::checkpoint::resolve;
-use offramp_model::{Config, run_folder};
+use offramp_model::{Config, Gguf, run_folder};
 use std::path::Path;
 
 impl Recipe {
@@ -38,13 +39,15 @@ impl Recipe {
 
     fn with_sizes_of(text: &str, origin: &Path, run: Option<&Path>) -> Result<Self> {
         let parsed = read::parse(text, origin)?;
-        let mut recipe = Self { path: origin.to_owned(), text: text.to_owned(), ..parsed };
+        let (path, text, resumes) = (origin.to_owned(), text.to_owned(), run.is_some());
+        let mut recipe = Self { path, text, resumes, ..parsed };
         recipe.take_sizes(run)?;
         check::check(&recipe)?;
         Ok(recipe)
     }
 
-    /// Finds the folder of the checkpoint to begin from, if there is one, and fills `[model]` with its sizes.
+    /// Finds the checkpoint to begin from, a folder or a GGUF file, if there is one, and fills `[model]` with
+    /// its sizes.
     /// Sizes that `run` has kept come first.
     fn take_sizes(&mut self, run: Option<&Path>) -> Result<()> {
         let Some(checkpoint) = self.start.checkpoint.clone() else { return Ok(()) };
@@ -52,15 +55,16 @@ impl Recipe {
             let expected = "left out where start.checkpoint brings its own sizes";
             return Err(self.fault("[model]", "given", expected));
         }
-        let folder = resolve(&checkpoint);
-        if let Ok(folder) = &folder {
-            self.start.checkpoint = Some(folder.clone());
+        let found = if Gguf::is_one(&checkpoint) { Ok(checkpoint) } else { resolve(&checkpoint) };
+        if let Ok(found) = &found {
+            self.start.checkpoint = Some(found.clone());
         }
         let kept = run.map(|run| run.join(run_folder::START)).filter(|kept| kept.is_file());
         let config = match kept {
             Some(kept) => Config::read(&kept)?,
-            None => folder
-                .and_then(|folder| Config::read(&folder.join(run_folder::CONFIG)))
+            None => found
+                .map_err(Error::from)
+                .and_then(|found| start::config(&found))
                 .or_else(|error| run.and_then(sizes_of_newest).ok_or(error))?,
         };
         self.model = ModelKeys::from(&config);

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StartKeys {
-    /// A model folder to go on from (continual training, as LayerSkip does it); `[model]` is left out then.
+    /// A model folder or a GGUF file to go on from (continual training, as LayerSkip does it); `[model]` is
+    /// left out then.
     /// If this is left out, the first weights are random.
     pub checkpoint: Option<PathBuf>,
     /// What is trained.
@@ -39,7 +40,8 @@ pub struct DataKeys {
     pub train: Option<Paths>,
     /// The validation stories.
     pub valid: Option<PathBuf>,
-    /// With `train`: `gpt2`, `bpe` (trained on the stories), or the path of a `tokenizer.json`.
+    /// With `train`: `gpt2`, `bpe` (trained on the stories), or the path of a `tokenizer.json` or of a GGUF
+    /// file; may be left out where `start.checkpoint` has one.
     pub tokenizer: Option<String>,
     /// With `tokenizer = "bpe"`: how many tokens it has.
     pub vocab_size: Option<usize>,

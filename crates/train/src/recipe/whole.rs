@@ -37,6 +37,9 @@ pub struct Recipe {
     /// The config of the checkpoint to begin from.
     #[serde(skip)]
     pub(super) begins_as: Option<Config>,
+    /// Whether it is read for a run that goes on, which has kept what it began with.
+    #[serde(skip)]
+    pub(super) resumes: bool,
     #[serde(skip)]
     pub(super) path: PathBuf,
     #[serde(skip)]

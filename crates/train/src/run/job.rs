@@ -52,6 +52,13 @@ pub enum Event<'a> {
         /// The learning rate of the next step, before and now.
         learning_rates: [f64; 2],
     },
+    /// The run begins from a GGUF file whose values were rounded: from the values of its codes.
+    Rounded {
+        /// The file.
+        path: &'a Path,
+        /// The formats of its codes.
+        formats: &'a [String],
+    },
     /// A step was made.
     Step {
         /// As the journal has it.
