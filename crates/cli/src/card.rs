@@ -1,7 +1,7 @@
 //! `offramp card`: writes a model's card. Every number in it is measured, or read from a file.
 
 use crate::progress::counted;
-use crate::{eval, output, stories};
+use crate::{eval, output, source, stories};
 use anyhow::Result;
 use offramp_eval::card::{CardFolder, CardWords, Facts, Measured, Scores};
 use offramp_eval::{PerplexityOptions, TrainingReport};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
     after_help = "Example:\n  offramp card runs/first-light --data valid.txt --license mit --dataset roneneldan/TinyStories\n  offramp card first-light.gguf --out first-light-card --data valid.txt"
 )]
 pub(crate) struct Arguments {
-    /// A model folder, a run folder, or a GGUF file
+    /// A model folder, a run folder, a GGUF file, or a GGUF file on the hub
     model: PathBuf,
     /// The folder to write the card of a GGUF file into; it is created if it does not exist
     #[arg(long, value_name = "FOLDER")]
@@ -75,7 +75,7 @@ struct Answer<'a> {
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let (run, out) = (arguments.run.as_deref(), arguments.out.as_deref());
-    let folder = CardFolder::open(&arguments.model, run, out, arguments.overwrite)?;
+    let folder = CardFolder::open(source::resolve(&arguments.model)?, run, out, arguments.overwrite)?;
     arguments.exits.iter().try_for_each(|&exit| folder.config().check_exit_layer(exit))?;
     let measured = measure(arguments, &folder)?;
     let facts = Facts {

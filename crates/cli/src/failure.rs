@@ -51,20 +51,26 @@ fn one_line_of_usage(rendered: &str) -> String {
 /// The hook only stores the message. Some libraries panic on damaged files; the crates that call them catch
 /// that and report it better.
 pub(crate) fn guarded(work: impl FnOnce() -> ExitCode) -> ExitCode {
-    static LAST: Mutex<String> = Mutex::new(String::new());
     panic::set_hook(Box::new(|info| {
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
     }));
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let message = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        note(&format!("error: a fault in offramp itself, please report it: {message}"));
+        note(&format!("error: a fault in offramp itself, please report it: {}", last_panic()));
         ExitCode::from(FAILURE)
     })
 }
 
+/// What the last panic said.
+static LAST: Mutex<String> = Mutex::new(String::new());
+
+/// The same in one line.
+pub(crate) fn last_panic() -> String {
+    let message = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The error and its causes. A cause that the line already contains is left out.
-fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let message = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -77,7 +83,7 @@ fn one_line(error: &anyhow::Error) -> String {
 }
 
 /// Errors of the disk or of the arithmetic are failures. All others come from the user's input.
-fn exit_code(error: &anyhow::Error) -> u8 {
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         is_text_failure(error) || is_model_failure(error) || is_train_failure(error) || is_run_failure(error)
     };

@@ -34,6 +34,7 @@ mod remove;
 mod sampling;
 mod screen;
 mod serve;
+mod several;
 mod shape;
 mod signals;
 mod source;
@@ -68,7 +69,8 @@ struct Global {
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Number of threads [default: one per physical core]
+    /// Number of threads [default: one per physical core; of several processes that mpirun starts on a machine,
+    /// each takes its part]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -104,11 +106,16 @@ fn main() -> ExitCode {
     failure::guarded(|| run(&arguments).unwrap_or_else(|error| failure::report(&error)))
 }
 
+/// The physical cores of this process: of several that a launcher started on this machine, its part.
+fn cores() -> usize {
+    (offramp_engine::physical_cores() / offramp_ranks::on_this_machine()).max(1)
+}
+
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Before anything computes: kernels and threads cannot be chosen later.
     signals::listen().context("cannot listen for Ctrl-C")?;
     offramp_kernels::choose()?;
-    let threads = arguments.global.threads.map_or_else(offramp_engine::physical_cores, usize::from);
+    let threads = arguments.global.threads.map_or_else(cores, usize::from);
     offramp_engine::set_threads(threads)?;
     let json = arguments.global.json;
     match &arguments.command {

@@ -6,12 +6,13 @@ use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
 use crate::progress::ProgressBar;
 use crate::signals::{self, EndsGently};
-use crate::{eval, output, prepare, profile};
+use crate::{download, eval, output, prepare, profile, several};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
 use offramp_model::{Formats, quoted, run_folder};
 use offramp_pipeline::{ModelSource, Pipeline, PromptOptions, TextRequest, UserSampling};
+use offramp_ranks::Ranks;
 use offramp_text::{PrepareSummary, TokenStream};
 use offramp_train::profile::Profile;
 use offramp_train::{Job, Recipe, RunCorpus, Summary};
@@ -88,35 +89,27 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     if arguments.plot {
         return replot(&folder, json).map(|()| ExitCode::SUCCESS);
     }
-    let recipe = match arguments.resume {
-        true => Recipe::read_for_run(&arguments.recipe, &folder)?,
-        false => Recipe::read(&arguments.recipe)?,
-    };
-    if !arguments.resume {
-        // Checked now: preparing a corpus would write into the folder of another run.
-        offramp_train::check_new(&folder)?;
+    let mut ranks = Ranks::of_launcher()?;
+    let Trained { recipe, corpus, summary } =
+        several::together(&mut ranks, |ranks| train(arguments, &folder, ranks))?;
+    let is_first = ranks.is_first();
+    drop(ranks); // the others need not wait for what follows
+    let told_to_end = signals::stopped();
+    if !is_first {
+        return Ok(told_to_end.map_or(ExitCode::SUCCESS, ExitCode::from));
     }
-    let corpus = corpus(&recipe, &folder, arguments.resume)?;
-    let mut live = Live::new(&folder);
-    let screen = live.screen();
-    let saves_first = EndsGently::begin(move |signal| screen.say(saving(signal)));
-    let (resume, best) = (arguments.resume, arguments.best);
-    let job = Job { recipe: &recipe, corpus, folder, resume, best, stop: saves_first.flag() };
-    let summary = offramp_train::run(&job, &mut |event| live.show(event))?;
-    drop(live);
-    drop(saves_first); // everything is saved
     if summary.stopped {
         let command = resume_command(&arguments.recipe, arguments.out.as_deref());
         note(&format!("stopped after step {}; go on with: {command}", summary.step));
     } else {
         let time = duration(Duration::from_secs_f64(summary.seconds));
         note(&format!("{} steps in {time}: {}", grouped(summary.step), summary.model.display()));
-        if let Some(line) = which_model(arguments, &job.folder, &summary) {
+        if let Some(line) = which_model(arguments, &folder, &summary) {
             note(&line);
         }
     }
     let peak_memory = peak_memory();
-    let report = offramp_eval::plot::write(&job.folder)?;
+    let report = offramp_eval::plot::write(&folder)?;
     if let Some(report) = &report {
         let memory = peak_memory.map_or(String::new(), |peak| format!("; peak memory {}", bytes(peak)));
         note(&format!("{}\n{}{memory}", stability(report), speed(report)));
@@ -125,9 +118,58 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         note(profile::table(&summary.profile).trim_end());
     }
     // The finished model is saved too. The rest is skipped after a signal.
-    let told_to_end = signals::stopped();
+    let told_to_end = told_to_end.or_else(signals::stopped);
+    let job = Finished { recipe: &recipe, corpus: &corpus, folder: &folder };
     finish(&job, &summary, report, peak_memory, json)?;
     Ok(told_to_end.map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// What a run leaves in this process.
+struct Trained {
+    recipe: Recipe,
+    corpus: PathBuf,
+    summary: Summary,
+}
+
+/// Trains on this rank. The first owns the run folder, prepares the corpus and shows what happens.
+fn train(arguments: &Arguments, folder: &Path, ranks: &mut Ranks) -> Result<Trained> {
+    let recipe = match arguments.resume {
+        true => Recipe::read_for_run(&arguments.recipe, folder)?,
+        false => {
+            let name = arguments.recipe.display().to_string();
+            download::shown(&name, |observer| Recipe::read_observed(&arguments.recipe, observer))?
+        }
+    };
+    let mut corpus_folder = None;
+    if ranks.is_first() {
+        if !arguments.resume {
+            // Checked now: preparing a corpus would write into the folder of another run.
+            offramp_train::check_new(folder)?;
+        }
+        corpus_folder = Some(corpus(&recipe, folder, arguments.resume)?);
+        if ranks.size() > 1 {
+            note(&format!("{} processes, {}", ranks.size(), ranks.name()));
+        }
+    }
+    ranks.gather(&[0.0]); // the corpus is there
+    let corpus = match corpus_folder {
+        Some(corpus) => corpus,
+        None => offramp_train::corpus(&recipe, folder, true, &mut |_| ())?.folder,
+    };
+    let mut live = Live::new(folder);
+    let (screen, is_first) = (live.screen(), ranks.is_first());
+    let saves_first = EndsGently::begin(move |signal| {
+        if is_first {
+            screen.say(saving(signal));
+        }
+    });
+    let (resume, best, stop) = (arguments.resume, arguments.best, saves_first.flag());
+    let (folder, corpus_of_job) = (folder.to_owned(), corpus.clone());
+    let job = Job { recipe: &recipe, corpus: corpus_of_job, folder, resume, best, stop };
+    let summary = offramp_train::run_on(&job, ranks, &mut |event| live.show(event))?;
+    drop(live);
+    drop(saves_first); // everything is saved
+    Ok(Trained { recipe, corpus, summary })
 }
 
 /// Draws the curves of an existing run.
@@ -214,9 +256,16 @@ fn generate_story(pipeline: &Pipeline, printing: Printing) -> Result<String> {
     Ok(format!("{OPENING}{}", found.text))
 }
 
+/// A run, and where it lies.
+struct Finished<'a> {
+    recipe: &'a Recipe,
+    corpus: &'a Path,
+    folder: &'a Path,
+}
+
 /// Prints a finished model's exits and a story.
 fn finish(
-    job: &Job<'_>,
+    job: &Finished<'_>,
     summary: &Summary,
     training: Option<TrainingReport>,
     peak_memory: Option<u64>,
@@ -225,8 +274,8 @@ fn finish(
     let (mut exits, mut story) = (Vec::new(), None);
     if signals::stopped().is_none() {
         let pipeline = ModelSource::Folder(summary.model.clone()).open(&Formats::default())?;
-        let has_valid = PrepareSummary::read(&job.corpus)?.valid.is_some();
-        let stream = has_valid.then(|| TokenStream::open(&job.corpus, "valid")).transpose()?;
+        let has_valid = PrepareSummary::read(job.corpus)?.valid.is_some();
+        let stream = has_valid.then(|| TokenStream::open(job.corpus, "valid")).transpose()?;
         if let Some(stream) = stream.filter(|stream| stream.len() >= 2) {
             let wanted = job.recipe.validation_exits();
             let options = PerplexityOptions { exits: wanted, ..Default::default() };
@@ -240,7 +289,7 @@ fn finish(
     if json {
         let &Summary { step, stopped, seconds, ref model, .. } = summary;
         output::json(&Answer {
-            folder: &job.folder,
+            folder: job.folder,
             model,
             step,
             stopped,
@@ -248,7 +297,7 @@ fn finish(
             best: summary.best.as_ref().map(|best| BestCheckpoint {
                 step: best.step,
                 loss: best.loss,
-                folder: run_folder::step_folder(&job.folder, best.step),
+                folder: run_folder::step_folder(job.folder, best.step),
             }),
             training,
             peak_memory,

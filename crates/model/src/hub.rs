@@ -77,6 +77,12 @@ pub fn remove(id: &Id) -> Result<Option<u64>> {
     Ok(Some(cache.remove(id, files.as_deref())?))
 }
 
+/// The model whose snapshot in the cache a folder is, by its path.
+pub fn of_snapshot(folder: &Path) -> Option<Id> {
+    let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    Id::of_folder(snapshots.parent()?.file_name()?.to_str()?)
+}
+
 /// The model of a name: from the cache if all of it is there, else from the hub.
 ///
 /// # Errors

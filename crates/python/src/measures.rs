@@ -179,7 +179,8 @@ pub(crate) fn card(py: Python<'_>, path: PathBuf, options: CardOptions) -> PyRes
     let CardOptions { name, place, license, dataset, language, .. } = options;
     let words = CardWords { name, place, facts: Facts { license, dataset, language }, exits };
     let found = interruptible::run(py, |stop| {
-        let folder = CardFolder::open(&path, run.as_deref(), out.as_deref(), overwrite)?;
+        let source = ModelSource::resolve_observed(&path, &|_| stop.leave_if_stopped())?;
+        let folder = CardFolder::open(source, run.as_deref(), out.as_deref(), overwrite)?;
         let pipeline = folder.source().open(&Formats::default())?;
         let score = |data: &[PathBuf], exits: Vec<usize>| -> offramp_eval::Result<Option<Scores>> {
             if data.is_empty() {

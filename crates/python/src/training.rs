@@ -71,7 +71,7 @@ fn run(
     let How { resume, best } = how;
     let recipe = match resume {
         true => Recipe::read_for_run(recipe, &folder)?,
-        false => Recipe::read(recipe)?,
+        false => Recipe::read_observed(recipe, &|_| stop.leave_if_stopped())?,
     };
     if !resume {
         // Checked now: preparing a corpus would write into the folder of another run.

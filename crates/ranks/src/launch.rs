@@ -11,6 +11,16 @@ const RANKS: [&str; 3] = ["PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"];
 /// The variables by which they tell how many there are.
 const SIZES: [&str; 3] = ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"];
 
+/// The variables by which they tell how many are on this machine.
+const LOCAL: [&str; 3] = ["MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"];
+
+/// Processes of this run on this machine, as far as the launcher says; 1 for a process alone.
+pub fn on_this_machine() -> usize {
+    let is_one_of_several = RANKS.iter().any(|name| env::var_os(name).is_some());
+    let said = LOCAL.iter().filter(|_| is_one_of_several).find_map(|name| env::var(name).ok()?.parse().ok());
+    said.unwrap_or(1).max(1)
+}
+
 /// The engine of this process.
 pub(crate) fn engine() -> Result<Box<dyn Engine>> {
     let told = |name: &&&str| env::var_os(name).is_some();

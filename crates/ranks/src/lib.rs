@@ -22,5 +22,6 @@ mod threads;
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fold::{Add, Fold, tree};
+pub use launch::on_this_machine;
 pub use ranks::{Ranks, Share};
 pub use threads::threads;

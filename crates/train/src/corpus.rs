@@ -89,5 +89,6 @@ fn check(recipe: &Recipe, choice: &TokenizerChoice, resume: bool) -> Result<()> 
         check_tokenizer(recipe, tokenizer)?;
     }
     let vocabulary = tokenizer.map_or(1, |tokenizer| tokenizer.vocab_size());
-    memory::check(recipe, &recipe.config(vocabulary.max(recipe.model.vocab_size), None)?)
+    let config = recipe.config(vocabulary.max(recipe.model.vocab_size), None)?;
+    memory::check(recipe, &config, recipe.training.accumulation) // as many processes as can share a step
 }

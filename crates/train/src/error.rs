@@ -13,6 +13,24 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The processes of a run are not alike.
+    #[error("rank {rank} and rank 0 have different {what}: start all of them with the same")]
+    RanksDiffer {
+        /// The first rank that differs from the first of all.
+        rank: usize,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The micro-batches of a step cannot be shared among the processes.
+    #[error("{path}: training.accumulation is {accumulation}, which {ranks} processes cannot share: start a number of processes that divides it, or set it to a multiple of {ranks}", path = path.display())]
+    RanksDoNotDivide {
+        /// The recipe.
+        path: PathBuf,
+        /// Its `training.accumulation`.
+        accumulation: usize,
+        /// The processes.
+        ranks: usize,
+    },
     /// A file or folder could not be read.
     #[error("cannot read {path}: {source}: check that it exists and may be read", path = path.display())]
     Read {

@@ -32,5 +32,5 @@ pub mod step_weights;
 pub use corpus::{RunCorpus, corpus};
 pub use error::{Error, Result};
 pub use recipe::Recipe;
-pub use run::{Best, Event, Job, Summary, check_new, run};
+pub use run::{Best, Event, Job, Summary, check_new, run, run_on};
 pub use start::{check_tokenizer, tokenizer_named};

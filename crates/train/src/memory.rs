@@ -9,11 +9,14 @@ use crate::exit_head;
 use crate::layer::{self, Sizes};
 use crate::recipe::{Curriculum, Matrices, Precision, Recipe};
 use offramp_model::{Config, memory};
+use offramp_ranks::Fold;
 
 /// A process before it trains: the program, its threads and their buffers, the tokenizer.
 const PROCESS: u64 = 32 << 20;
-/// Weights, gradients and both moments.
-const COPIES: u128 = 4;
+/// Weights and gradients.
+const COPIES: u128 = 2;
+/// Both moments, of which each rank has a share.
+const MOMENTS: u128 = 2;
 /// Bytes of an `f32`.
 const FLOAT: u128 = size_of::<f32>() as u128;
 
@@ -27,10 +30,16 @@ pub struct Need {
 }
 
 impl Need {
-    /// The need of a recipe that makes a model of `config`.
+    /// The need of a recipe that makes a model of `config`, in one process.
     pub fn of(recipe: &Recipe, config: &Config) -> Self {
+        Self::of_rank(recipe, config, 1)
+    }
+
+    /// The need of each of `ranks` processes: each has the moments of its share, and folds the gradients of its
+    /// own micro-batches.
+    pub fn of_rank(recipe: &Recipe, config: &Config, ranks: usize) -> Self {
         let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
-        Self { model: bytes(model(recipe, config)), micro_batch: bytes(micro_batch(recipe, config)) }
+        Self { model: bytes(model(recipe, config, ranks)), micro_batch: bytes(micro_batch(recipe, config)) }
     }
 
     /// All of it.
@@ -39,13 +48,13 @@ impl Need {
     }
 }
 
-/// Checks that the run of a recipe fits the memory, and allocates nothing. A vocabulary that is not known yet
+/// Checks that the run of a recipe in so many processes fits the memory, and allocates nothing. A vocabulary that is not known yet
 /// may be counted as a small one.
 ///
 /// # Errors
 /// [`Error::NoMemory`] if it needs more than this process may still take, or the sizes are impossible.
-pub fn check(recipe: &Recipe, config: &Config) -> Result<()> {
-    fits(recipe, Need::of(recipe, config), memory::available())
+pub fn check(recipe: &Recipe, config: &Config, ranks: usize) -> Result<()> {
+    fits(recipe, Need::of_rank(recipe, config, ranks), memory::available())
 }
 
 fn fits(recipe: &Recipe, need: Need, available: Option<u64>) -> Result<()> {
@@ -63,7 +72,7 @@ fn fits(recipe: &Recipe, need: Need, available: Option<u64>) -> Result<()> {
 }
 
 /// In 128 bits: sizes within a config's limits cannot overflow.
-fn model(recipe: &Recipe, config: &Config) -> u128 {
+fn model(recipe: &Recipe, config: &Config, ranks: usize) -> u128 {
     let own_heads = match recipe.early_exit.own_heads {
         true => {
             (config.num_hidden_layers as u128 - 1)
@@ -74,8 +83,13 @@ fn model(recipe: &Recipe, config: &Config) -> u128 {
     };
     let values = u128::from(config.parameter_count()) + own_heads;
     let ternary = if config.bit_linear.is_some() { u128::from(config.parameter_count()) } else { 0 };
+    let folded = if recipe.training.exact_ranks {
+        Fold::buffers(recipe.training.accumulation / ranks) as u128
+    } else {
+        0
+    };
     let muon = if recipe.optimizer.matrices == Matrices::Muon { largest_matrix(config) } else { 0 };
-    FLOAT * (COPIES * values + ternary + muon)
+    FLOAT * ((COPIES + folded) * values + MOMENTS * values.div_ceil(ranks as u128) + ternary + muon)
 }
 
 /// Muon's scratch for one matrix at a time: two of its size, and two squares of its shorter side.
@@ -120,10 +134,15 @@ mod tests {
         Need::of(&recipe, &recipe.config(50_257, None).unwrap())
     }
 
-    /// Computed apart: four copies of the card's 1,061,591,040 parameters.
+    /// Computed apart: four copies of the card's 1,061,591,040 parameters, and two gradients that wait for their
+    /// neighbours.
     #[test]
     fn the_card_needs_four_copies_of_its_weights() {
-        assert_eq!(need("").model, 16_985_456_640);
+        assert_eq!(need("[training]\nexact_ranks = false").model, 16_985_456_640);
+        assert_eq!(need("").model, 16_985_456_640 + 2 * 4_246_364_160);
+        let recipe = recipe("");
+        let config = recipe.config(50_257, None).unwrap();
+        assert_eq!(Need::of_rank(&recipe, &config, 4).model, 2 * 4_246_364_160 + 2 * 1_061_591_040);
         // Each further sample needs as much, but for the chunk of logits that all share.
         let [one, two, three] =
             [1, 2, 3].map(|samples| need(&format!("[training]\nbatch_size = {samples}")).micro_batch);
@@ -168,6 +187,6 @@ mod tests {
         let recipe = recipe(&keys);
         let config = recipe.config(257, None).unwrap();
         assert!(Need::of(&recipe, &config).bytes() > 1 << 55, "and that is what it says");
-        assert!(check(&recipe, &config).is_err());
+        assert!(check(&recipe, &config, 1).is_err());
     }
 }

@@ -2,6 +2,9 @@
 //! clipped by its global norm.
 
 mod muon;
+mod shares;
+
+pub(crate) use shares::shares;
 
 use crate::ops::{adamw, muon as muon_op, values};
 use crate::parameters::Layout;
@@ -9,6 +12,7 @@ use crate::recipe::{Matrices, OptimizerKeys};
 use muon::Muon;
 use offramp_kernels::AdamWStep;
 use offramp_model::TensorKind;
+use offramp_ranks::{Ranks, Share};
 use std::ops::Range;
 
 /// Decay of Muon's momentum where the recipe says nothing: the paper's.
@@ -18,13 +22,16 @@ const MUON_MOMENTUM: f64 = 0.95;
 #[derive(Debug)]
 pub struct Optimizer {
     keys: OptimizerKeys,
-    /// First moments, laid out as the weights; for a matrix that Muon moves, its momentum.
+    /// First moments of the share, laid out as the weights; for a matrix that Muon moves, its momentum.
     pub(crate) m: Vec<f32>,
-    /// Second moments; zero for a matrix that Muon moves.
+    /// Second moments of the share; zero for a matrix that Muon moves.
     pub(crate) v: Vec<f32>,
-    sums: Vec<f64>,     // partial sums of the norm
-    frozen: usize,      // values before this one never change
-    muon: Option<Muon>, // for the matrices of the layers
+    /// The values that this process moves.
+    pub(crate) share: Share,
+    pieces: Vec<Range<usize>>, // of the norm
+    sums: Vec<f64>,            // of each piece
+    frozen: usize,             // values before this one never change
+    muon: Option<Muon>,        // for the matrices of the layers
 }
 
 /// One update of all weights.
@@ -41,10 +48,16 @@ pub struct Update {
 impl Optimizer {
     /// An optimizer of the values of `layout` whose moments are zero.
     pub fn new(keys: &OptimizerKeys, layout: &Layout) -> Self {
-        let len = layout.len();
-        let (m, v) = (vec![0.0; len], vec![0.0; len]);
+        Self::of_share(keys, layout, 0..layout.len())
+    }
+
+    /// An optimizer of the values of `share`, one of [`shares`].
+    pub(crate) fn of_share(keys: &OptimizerKeys, layout: &Layout, share: Share) -> Self {
+        let (m, v) = (vec![0.0; share.len()], vec![0.0; share.len()]);
         let muon = (keys.matrices == Matrices::Muon).then(|| Muon::new(layout));
-        Self { keys: keys.clone(), m, v, sums: vec![0.0; values::partial_sums(len)], frozen: 0, muon }
+        let pieces = shares::pieces(layout);
+        let sums = vec![0.0; pieces.len()];
+        Self { keys: keys.clone(), m, v, share, pieces, sums, frozen: 0, muon }
     }
 
     /// From now on, nothing changes the tensors that stand before this value, decay included.
@@ -62,11 +75,24 @@ impl Optimizer {
     /// # Panics
     /// If it is not of this optimizer's length.
     pub fn norm(&mut self, gradients: &[f32]) -> f64 {
-        assert_eq!(gradients.len(), self.m.len(), "one gradient for each value");
-        values::sum_of_squares(gradients, &mut self.sums).sqrt()
+        self.norm_over(gradients, &mut Ranks::alone())
     }
 
-    /// Makes one update. The gradient is clipped to the norm `optimizer.clip`. Matrices decay, norms and
+    /// The same where each rank has the gradient of its share: every rank gets the same number.
+    pub(crate) fn norm_over(&mut self, gradients: &[f32], ranks: &mut Ranks) -> f64 {
+        let len = self.pieces.last().map_or(0, |piece| piece.end);
+        assert_eq!(gradients.len(), len, "one gradient for each value");
+        let first = self.pieces.partition_point(|piece| piece.start < self.share.start);
+        let end = self.pieces.partition_point(|piece| piece.start < self.share.end);
+        self.sums.fill(0.0);
+        values::sums_of_squares(gradients, &self.pieces[first..end], &mut self.sums[first..end]);
+        if ranks.size() > 1 {
+            ranks.sum(&mut self.sums); // a piece is one rank's, and zero elsewhere
+        }
+        self.sums.iter().sum::<f64>().sqrt()
+    }
+
+    /// Makes one update of the share. The gradient is clipped to the norm `optimizer.clip`. Matrices decay, norms and
     /// biases do not.
     ///
     /// # Panics
@@ -84,7 +110,10 @@ impl Optimizer {
                 weight_decay: self.keys.weight_decay,
                 grad_scale: grad_scale as f32,
             };
-            muon.step(&update, muon::matrices(layout, self.frozen), weights, gradients, &mut self.m);
+            let share = &self.share;
+            let own = muon::matrices(layout, self.frozen).filter(|place| share.contains(&place.range.start));
+            let own = own.map(|place| place.after(share.start));
+            muon.step(&update, own, &mut weights[share.clone()], &gradients[share.clone()], &mut self.m);
         }
         for (range, weight_decay) in self.groups(layout) {
             let step = AdamWStep {
@@ -97,18 +126,23 @@ impl Optimizer {
                 bias2: bias(beta2),
                 grad_scale: grad_scale as f32,
             };
-            let (m, v) = (&mut self.m[range.clone()], &mut self.v[range.clone()]);
+            let moments = range.start - self.share.start..range.end - self.share.start;
+            let (m, v) = (&mut self.m[moments.clone()], &mut self.v[moments]);
             adamw::step(&step, &mut weights[range.clone()], &gradients[range], m, v);
         }
     }
 
-    /// The ranges of the buffer that AdamW moves, and the decay of each.
+    /// The ranges of the share that AdamW moves, and the decay of each.
     fn groups(&self, layout: &Layout) -> Vec<(Range<usize>, f64)> {
         let mut groups: Vec<(Range<usize>, f64)> = Vec::new();
         let learning = layout.tensors().filter(|(_, range)| range.start >= self.frozen);
         let mut others = self.muon.iter().flat_map(|_| muon::matrices(layout, self.frozen)).peekable();
         for (spec, range) in learning {
             if others.next_if(|other| other.range == range).is_some() {
+                continue;
+            }
+            let range = range.start.max(self.share.start)..range.end.min(self.share.end);
+            if range.is_empty() {
                 continue;
             }
             let decay = if spec.kind() == TensorKind::Matrix { self.keys.weight_decay } else { 0.0 };

@@ -42,10 +42,12 @@ pub enum Op {
     CrossEntropy,
     /// The gradient's norm and the update.
     AdamW,
+    /// Folding the gradients of micro-batches, and exchanging gradients and weights with other ranks.
+    Ranks,
 }
 
 impl Op {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Batch,
         Self::Embedding,
         Self::Norms,
@@ -61,6 +63,7 @@ impl Op {
         Self::LmHead,
         Self::CrossEntropy,
         Self::AdamW,
+        Self::Ranks,
     ];
 }
 

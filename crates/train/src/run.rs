@@ -12,7 +12,9 @@ mod job;
 mod state;
 #[cfg(test)]
 mod tests;
+mod together;
 mod trainer;
+mod validation;
 
 use crate::error::{Error, Result};
 use crate::memory;
@@ -24,21 +26,34 @@ pub use folder::check_new;
 pub use job::{Event, Job, Summary};
 use offramp_kernels::{active, pool};
 use offramp_model::journal::{FinishRecord, Record, StartRecord, StepRecord, ValidationRecord};
+use offramp_ranks::Ranks;
 use offramp_text::Batches;
 pub use state::Best;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
-use trainer::{Trainer, Validation};
+use trainer::Trainer;
+use validation::Validation;
 
 /// Steps in a row without a finite gradient after which a run gives up.
 const HOPELESS: u32 = 10;
 
-/// Trains what the recipe describes, from the start or from the newest checkpoint.
+/// Trains what the recipe describes, from the start or from the newest checkpoint, in this process alone.
+///
+/// # Errors
+/// As [`run_on`].
+pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
+    run_on(job, &mut Ranks::alone(), observe)
+}
+
+/// The same, in this process and in the others of `ranks`, which call it with the same recipe and corpus. The
+/// first of them owns the run folder and is the only one that observes.
 ///
 /// # Errors
 /// If the corpus or the run folder cannot be read or written or belong to another recipe, the sizes are
-/// impossible, or the loss stays infinite. Checkpoints that were written stay whole.
-pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
+/// impossible, the ranks differ, or the loss stays infinite. Checkpoints that were written stay whole. After an
+/// error of one rank the others wait for it: [`Ranks::abort`] ends them.
+pub fn run_on(job: &Job<'_>, ranks: &mut Ranks, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
     let data = Data::open(&job.corpus)?;
     let recipe = job.recipe;
     if !job.resume {
@@ -49,33 +64,43 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
         return Err(Error::NoBest { path: job.folder.clone() });
     }
     let config = recipe.config(data.vocab_size(), data.tokenizer.end_of_text())?;
-    memory::check(recipe, &config)?;
+    together::check(recipe, &data, ranks)?;
+    memory::check(recipe, &config, ranks.size())?;
     let training = &recipe.training;
     // Before anything is written: a corpus that is too short leaves no folder behind.
     let batches = Batches::new(&data.train, training.batch_size, training.sequence_length, training.seed)
         .map_err(|source| Error::Corpus { path: job.corpus.clone(), source })?;
-    let (folder, checkpoint) = RunFolder::begin(job, &data)?;
-    let longer = checkpoint.as_ref().and_then(|found| found.longer(recipe));
-    let (trainer, rounded) = match checkpoint {
-        None => {
-            let rounded = start::rounded(recipe, &config)?;
-            (Trainer::new(recipe, config)?, rounded)
-        }
-        Some(found) => (found.load(recipe, config)?, Vec::new()),
+    let (folder, checkpoint) = match ranks.is_first() {
+        true => RunFolder::begin(job, &data).map(|(folder, found)| (Some(folder), found))?,
+        false => (None, None),
     };
-    folder.prune(recipe.checkpoint.keep)?; // a killed run may not have done it
-    if trainer.state.step < training.steps {
-        folder.check_space(&trainer, &data)?; // better now than after the first hours
+    let longer = checkpoint.as_ref().and_then(|found| found.longer(recipe));
+    let mut rounded = Vec::new();
+    let trainer = match together::of_first(ranks, checkpoint.is_some()) {
+        true => folder::load(checkpoint.as_ref(), recipe, config, ranks)?,
+        false => {
+            if ranks.is_first() {
+                rounded = start::rounded(recipe, &config)?;
+            }
+            together::first_weights(recipe, config, ranks)?
+        }
+    };
+    if let Some(folder) = &folder {
+        folder.prune(recipe.checkpoint.keep)?; // a killed run may not have done it
+        if trainer.state.step < training.steps {
+            folder.check_space(&trainer, &data)?; // better now than after the first hours
+        }
     }
     let saved = trainer.state.step; // the checkpoint that it came from
     let began = Instant::now();
-    let mut run = Run { job, data: &data, batches, folder, trainer, observe, began, saved, validation: None };
+    let (data, validation) = (&data, None);
+    let mut run = Run { job, data, batches, folder, trainer, ranks, observe, began, saved, validation };
     run.start()?;
     if let (Some(path), false) = (&recipe.start.checkpoint, rounded.is_empty()) {
-        (run.observe)(Event::Rounded { path, formats: &rounded });
+        run.tell(Event::Rounded { path, formats: &rounded });
     }
     if let Some(event) = longer {
-        (run.observe)(event);
+        run.tell(event);
     }
     run.all_steps()
 }
@@ -85,8 +110,9 @@ struct Run<'a> {
     job: &'a Job<'a>,
     data: &'a Data,
     batches: Batches<'a>,
-    folder: RunFolder,
+    folder: Option<RunFolder>, // the first rank's
     trainer: Trainer,
+    ranks: &'a mut Ranks,
     observe: &'a mut dyn FnMut(Event<'_>),
     began: Instant,
     saved: u64, // the step of the newest checkpoint
@@ -94,11 +120,27 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Reports what happens, once for all ranks.
+    fn tell(&mut self, event: Event<'_>) {
+        if self.ranks.is_first() {
+            (self.observe)(event);
+        }
+    }
+
+    fn journal(&mut self, record: &Record) -> Result<()> {
+        self.folder.as_mut().map_or(Ok(()), |folder| folder.journal(record))
+    }
+
+    /// Whether the run is to stop: on one rank, or on another.
+    fn is_told_to_stop(&mut self) -> bool {
+        together::any(self.ranks, self.job.stop.load(Ordering::Relaxed))
+    }
+
     fn start(&mut self) -> Result<()> {
         let training = &self.job.recipe.training;
         let (step, parameters) = (self.trainer.state.step, self.trainer.config().parameter_count());
         let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs());
-        self.folder.journal(&Record::Start(StartRecord {
+        self.journal(&Record::Start(StartRecord {
             step,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernels: active().name.to_owned(),
@@ -107,7 +149,7 @@ impl Run<'_> {
             seed: training.seed,
             unix_time,
         }))?;
-        (self.observe)(Event::Started {
+        self.tell(Event::Started {
             step,
             steps: training.steps,
             parameters,
@@ -133,25 +175,27 @@ impl Run<'_> {
         }
         debug_assert_eq!(self.saved, self.trainer.state.step, "the last step is saved");
         let step = self.trainer.state.step;
-        let model = match goes_on {
-            true if self.job.best => self.folder.export_best()?,
-            true => self.folder.export(&self.trainer, self.data)?,
-            false => self.folder.step_folder(step),
+        let model = match &self.folder {
+            None => PathBuf::new(),
+            Some(folder) if !goes_on => folder.step_folder(step),
+            Some(folder) if self.job.best => folder.export_best()?,
+            Some(folder) => folder.export(&self.trainer, self.data)?,
         };
         let seconds = self.began.elapsed().as_secs_f64();
-        self.folder.journal(&Record::Finish(FinishRecord { step, complete: goes_on, seconds }))?;
+        self.journal(&Record::Finish(FinishRecord { step, complete: goes_on, seconds }))?;
         let skipped = self.trainer.state.skipped;
         let (profile, validation) = (self.trainer.profile(), self.validation);
-        let (stopped, best) = (!goes_on, self.folder.best().cloned());
+        let (stopped, best) = (!goes_on, self.folder.as_ref().and_then(|folder| folder.best().cloned()));
         Ok(Summary { step, stopped, skipped, model, best, last_step, validation, seconds, profile })
     }
 
     /// Makes a step; none if the run is to stop before the step is whole.
     fn step(&mut self) -> Result<Option<StepRecord>> {
-        let Some(record) = self.trainer.step(&mut self.batches, self.job.stop)? else { return Ok(None) };
-        self.folder.journal(&Record::Step(record.clone()))?;
+        let made = self.trainer.step(&mut self.batches, self.ranks, self.job.stop)?;
+        let Some(record) = made else { return Ok(None) };
+        self.journal(&Record::Step(record.clone()))?;
+        self.tell(Event::Step { record: &record, skipped: self.trainer.state.skipped });
         let state = &self.trainer.state;
-        (self.observe)(Event::Step { record: &record, skipped: state.skipped });
         if state.skipped_in_a_row >= HOPELESS {
             return Err(Error::Diverged { step: state.step, in_a_row: state.skipped_in_a_row });
         }
@@ -161,7 +205,7 @@ impl Run<'_> {
     /// Saves and validates where the recipe asks for it, and returns whether the run goes on. It saves first,
     /// because a validation takes long and a stop must not wait for its end.
     fn after_step(&mut self) -> Result<bool> {
-        let stopped = self.job.stop.load(Ordering::Relaxed);
+        let stopped = self.is_told_to_stop();
         let step = self.trainer.state.step;
         if stopped || self.saves_after(step) {
             self.save()?;
@@ -182,11 +226,16 @@ impl Run<'_> {
     /// on.
     fn catch_up(&mut self) -> Result<bool> {
         let step = self.trainer.state.step;
-        if step == 0 || self.folder.is_settled(step)? {
+        let settled = match &self.folder {
+            Some(folder) => step == 0 || folder.is_settled(step)?,
+            None => false,
+        };
+        if together::of_first(self.ranks, settled) {
             return Ok(true);
         }
-        self.validation = self.folder.validation(step)?;
-        if self.validation.is_none() && self.validates_after(step) && !self.validate()? {
+        self.validation = self.folder.as_ref().map_or(Ok(None), |folder| folder.validation(step))?;
+        let validated = together::of_first(self.ranks, self.validation.is_some());
+        if !validated && self.validates_after(step) && !self.validate()? {
             return Ok(false);
         }
         self.settle().map(|()| true)
@@ -211,23 +260,28 @@ impl Run<'_> {
             stream: valid,
             tokenizer: &self.data.tokenizer,
         };
-        let found = self.trainer.validate(validation, self.job.stop)?;
+        let found = self.trainer.validate(validation, self.ranks, self.job.stop)?;
         let Some(record) = found else { return Ok(false) };
-        self.folder.journal(&Record::Validation(record.clone()))?;
-        (self.observe)(Event::Validation { record: &record });
+        self.journal(&Record::Validation(record.clone()))?;
+        self.tell(Event::Validation { record: &record });
         self.validation = Some(record);
         Ok(true)
     }
 
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
-        if !self.trainer.is_finite() {
+        if together::any(self.ranks, !self.trainer.is_finite()) {
             // Such a checkpoint cannot be read, and would push out one that can.
             return Err(Error::Diverged { step, in_a_row: self.trainer.state.skipped_in_a_row });
         }
-        let path = self.folder.save(&self.trainer, self.data)?;
         self.saved = step;
-        (self.observe)(Event::Checkpoint { step, path: &path });
+        match &mut self.folder {
+            Some(folder) => {
+                let path = folder.save(&self.trainer, self.data, self.ranks)?;
+                self.tell(Event::Checkpoint { step, path: &path });
+            }
+            None => self.trainer.give_moments(self.ranks), // to the first, which writes them
+        }
         Ok(())
     }
 
@@ -235,13 +289,14 @@ impl Run<'_> {
     fn settle(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
         // A checkpoint that a stop made is never the best: an uninterrupted run does not have it.
-        let validation =
-            self.validation.as_ref().filter(|record| record.step == step && self.saves_after(step));
+        let planned = self.saves_after(step);
+        let validation = self.validation.as_ref().filter(|record| record.step == step && planned);
+        let Some(folder) = &mut self.folder else { return Ok(()) };
         if let Some(full) = validation.and_then(|record| record.exits.last()) {
-            self.folder.judge(step, full.loss)?;
+            folder.judge(step, full.loss)?;
         }
-        self.folder.journal_checkpoint(step)?;
-        self.folder.prune(self.job.recipe.checkpoint.keep)
+        folder.journal_checkpoint(step)?;
+        folder.prune(self.job.recipe.checkpoint.keep)
     }
 
     /// Whether the recipe saves after this step.

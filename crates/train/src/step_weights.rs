@@ -49,6 +49,11 @@ impl Rounding {
         if let Some(ternary) = &mut self.0 {
             ternary.quantize(floats);
         }
+        self.rounded(floats)
+    }
+
+    /// The same weights, as [`Rounding::round`] rounded them last.
+    pub(crate) fn rounded<'a>(&'a self, floats: &'a [f32]) -> StepWeights<'a> {
         StepWeights { floats, ternary: self.0.as_ref() }
     }
 }

@@ -4,7 +4,7 @@
 use super::{Card, EXITS_PLOT, Facts, GgufWords, Measured, SpeedFigures};
 use crate::{Error, Result, SpeedOptions, TrainingReport, plot, speed};
 use offramp_model::run_folder::{CONFIG, JOURNAL, MODEL, RECIPE, STATE, TOKENIZER, TOKENIZER_CONFIG};
-use offramp_model::{Config, Formats, Gguf, checkpoint};
+use offramp_model::{Config, Formats, Gguf, checkpoint, hub};
 use offramp_pipeline::ModelSource;
 use offramp_text::Tokenizer;
 use std::fs;
@@ -42,15 +42,20 @@ pub struct CardWords {
 }
 
 impl CardFolder {
-    /// The model that `path` means, and the folder of its card: its own, or `out` for a GGUF file. The run's
+    /// A model, and the folder of its card: its own, or `out` for a GGUF file. The run's
     /// journal and recipe come from the folder `run`; by default from the model's own folder, or the one
     /// around it.
     ///
     /// # Errors
-    /// If there is no model, a GGUF file has no `out` or a folder has one, the `README.md` there is not ours
+    /// If a GGUF file has no `out` or a folder has one, the `README.md` there is not ours
     /// (unless `overwrite` is set), or the folder belongs to another model or to a run that goes on from it.
-    pub fn open(path: &Path, run: Option<&Path>, out: Option<&Path>, overwrite: bool) -> Result<Self> {
-        let source = ModelSource::resolve(path)?;
+    pub fn open(
+        source: ModelSource,
+        run: Option<&Path>,
+        out: Option<&Path>,
+        overwrite: bool,
+    ) -> Result<Self> {
+        refuse_shared(&source)?;
         let folder = match (&source, out) {
             (ModelSource::Gguf(_), Some(out)) => out.to_owned(),
             (ModelSource::Gguf(file), None) => {
@@ -210,6 +215,18 @@ impl InFile {
             .and_then(|url| Some(url.strip_prefix("https://huggingface.co/")?.to_owned()));
         Ok(Self { license: text("general.license"), base_model })
     }
+}
+
+/// A folder of the hub's cache is not ours to write into.
+fn refuse_shared(source: &ModelSource) -> Result<()> {
+    let ModelSource::Folder(folder) = source else { return Ok(()) };
+    let Some(id) = hub::of_snapshot(folder) else { return Ok(()) };
+    Err(Error::Options(format!(
+        "{} lies in the hub's cache, which other programs share: `hf download {} --local-dir FOLDER` makes a folder of \
+         your own",
+        folder.display(),
+        id.repository()
+    )))
 }
 
 /// Refuses to replace a `README.md` that is not a card of ours. Reads it as bytes, because it may not be

@@ -93,7 +93,7 @@ impl Keys<'_> {
         }
         // 1, 0 and what follows from the factor are what is meant where nothing is said.
         let plain = 0.1 * factor.ln() + 1.0;
-        let said = |key, unsaid: f64| Ok(self.finite(key)?.filter(|&number| number != unsaid));
+        let said = |key, unsaid: f64| Result::Ok(self.finite(key)?.filter(|&number| number != unsaid));
         let all_dim: Option<f64> = said(LOG_MULTIPLIER, 0.0)?;
         if let Some(all_dim) = all_dim {
             (scaling["mscale"], scaling["mscale_all_dim"]) = (json!(1.0), json!(all_dim));

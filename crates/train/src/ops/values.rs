@@ -3,6 +3,7 @@
 use super::CHUNK;
 use offramp_kernels::active;
 use offramp_kernels::rayon::prelude::*;
+use std::ops::Range;
 
 /// Sets every value to zero.
 pub(crate) fn zero(values: &mut [f32]) {
@@ -14,20 +15,23 @@ pub(crate) fn are_finite(values: &[f32]) -> bool {
     values.par_chunks(CHUNK).all(|chunk| chunk.iter().all(|value| value.is_finite()))
 }
 
-/// Partial sums that [`sum_of_squares`] makes of so many values.
-pub(crate) fn partial_sums(values: usize) -> usize {
-    values.div_ceil(CHUNK)
-}
+/// Values whose squares are summed at a time.
+pub(crate) const PIECE: usize = CHUNK;
 
-/// `Σ values²`, summed in `f64` and in a fixed order.
+/// `Σ values²` of each piece of `values`, in `f64` and in a fixed order.
 ///
 /// # Shapes
-/// `partial`: [`partial_sums`]
-pub(crate) fn sum_of_squares(values: &[f32], partial: &mut [f64]) -> f64 {
-    assert_eq!(partial.len(), partial_sums(values.len()), "a sum for each chunk");
-    let chunks = values.par_chunks(CHUNK).zip(partial.par_iter_mut());
-    chunks.for_each(|(chunk, sum)| *sum = (active().sum_of_squares)(chunk));
-    partial.iter().sum()
+/// `sums`: a number for each of `pieces`
+pub(crate) fn sums_of_squares(values: &[f32], pieces: &[Range<usize>], sums: &mut [f64]) {
+    assert_eq!(sums.len(), pieces.len(), "a sum for each piece");
+    let pieces = pieces.par_iter().zip(sums.par_iter_mut());
+    pieces.for_each(|(piece, sum)| *sum = (active().sum_of_squares)(&values[piece.clone()]));
+}
+
+/// Adds `values` to `sum`.
+pub(crate) fn add(sum: &mut [f32], values: &[f32]) {
+    let chunks = sum.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    chunks.for_each(|(sum, values)| sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value));
 }
 
 #[cfg(test)]
@@ -39,8 +43,13 @@ mod tests {
     fn sums_are_those_of_all_values() {
         let values = numbers(2 * CHUNK + 5, 1);
         let expected: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
-        let found = sum_of_squares(&values, &mut [f64::NAN; 3]);
+        let (pieces, mut sums) = ([0..7, 7..CHUNK + 7, CHUNK + 7..values.len()], [f64::NAN; 3]);
+        sums_of_squares(&values, &pieces, &mut sums);
+        let found: f64 = sums.iter().sum();
         assert!((found / expected - 1.0).abs() < 1e-12, "{found} instead of {expected}");
+        let mut twice = values.clone();
+        add(&mut twice, &values);
+        assert!(twice.iter().zip(&values).all(|(twice, value)| *twice == 2.0 * value));
     }
 
     #[test]

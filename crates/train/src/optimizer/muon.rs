@@ -19,6 +19,13 @@ pub(super) struct Place {
     pub(super) range: Range<usize>,
 }
 
+impl Place {
+    /// The same place in a buffer that begins at value `first`.
+    pub(super) fn after(self, first: usize) -> Self {
+        Self { range: self.range.start - first..self.range.end - first, ..self }
+    }
+}
+
 /// The matrices of the layers that stand at value `first` or after it, in order.
 pub(super) fn matrices(layout: &Layout, first: usize) -> impl Iterator<Item = Place> {
     let layers = layout.all_layers();

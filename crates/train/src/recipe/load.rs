@@ -5,8 +5,9 @@ use super::whole::Recipe;
 use super::{check, read};
 use crate::error::{Error, Result};
 use crate::start;
-use offramp_model::checkpoint::resolve;
-use offramp_model::{Config, Gguf, run_folder};
+use offramp_hub::Observer;
+use offramp_model::checkpoint::resolve_observed;
+use offramp_model::{Config, run_folder};
 use std::path::Path;
 
 impl Recipe {
@@ -15,8 +16,16 @@ impl Recipe {
     /// # Errors
     /// If the file cannot be read, or as [`Recipe::from_toml`].
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_observed(path, &|_| ())
+    }
+
+    /// The same. `observer` hears of the download of a model that `start.checkpoint` names on the hub.
+    ///
+    /// # Errors
+    /// As [`Recipe::read`].
+    pub fn read_observed(path: &Path, observer: Observer<'_>) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::read(path, error))?;
-        Self::from_toml(&text, path)
+        Self::with_sizes_of(&text, path, None, observer)
     }
 
     /// Reads and checks the text of a recipe; `origin` names it in errors.
@@ -24,7 +33,7 @@ impl Recipe {
     /// # Errors
     /// If it is not TOML, has a key that no recipe has, or a value of the wrong type or an impossible one.
     pub fn from_toml(text: &str, origin: &Path) -> Result<Self> {
-        Self::with_sizes_of(text, origin, None)
+        Self::with_sizes_of(text, origin, None, &|_| ())
     }
 
     /// As [`Recipe::read`], for the run in a folder. The run has kept the sizes that it began with, so the
@@ -34,32 +43,34 @@ impl Recipe {
     /// As [`Recipe::read`].
     pub fn read_for_run(path: &Path, run: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::read(path, error))?;
-        Self::with_sizes_of(&text, path, Some(run))
+        Self::with_sizes_of(&text, path, Some(run), &|_| ())
     }
 
-    fn with_sizes_of(text: &str, origin: &Path, run: Option<&Path>) -> Result<Self> {
+    fn with_sizes_of(text: &str, origin: &Path, run: Option<&Path>, observer: Observer<'_>) -> Result<Self> {
         let parsed = read::parse(text, origin)?;
         let (path, text, resumes) = (origin.to_owned(), text.to_owned(), run.is_some());
         let mut recipe = Self { path, text, resumes, ..parsed };
-        recipe.take_sizes(run)?;
+        recipe.take_sizes(run, observer)?;
         check::check(&recipe)?;
         Ok(recipe)
     }
 
     /// Finds the checkpoint to begin from, a folder or a GGUF file, if there is one, and fills `[model]` with
-    /// its sizes.
-    /// Sizes that `run` has kept come first.
-    fn take_sizes(&mut self, run: Option<&Path>) -> Result<()> {
+    /// its sizes. Sizes that `run` has kept come first; then nothing is downloaded.
+    fn take_sizes(&mut self, run: Option<&Path>, observer: Observer<'_>) -> Result<()> {
         let Some(checkpoint) = self.start.checkpoint.clone() else { return Ok(()) };
         if self.model != ModelKeys::default() {
             let expected = "left out where start.checkpoint brings its own sizes";
             return Err(self.fault("[model]", "given", expected));
         }
-        let found = if Gguf::is_one(&checkpoint) { Ok(checkpoint) } else { resolve(&checkpoint) };
+        let kept = run.map(|run| run.join(run_folder::START)).filter(|kept| kept.is_file());
+        let found = match kept.is_some() && !checkpoint.exists() {
+            true => Ok(checkpoint),
+            false => resolve_observed(&checkpoint, observer),
+        };
         if let Ok(found) = &found {
             self.start.checkpoint = Some(found.clone());
         }
-        let kept = run.map(|run| run.join(run_folder::START)).filter(|kept| kept.is_file());
         let config = match kept {
             Some(kept) => Config::read(&kept)?,
             None => found

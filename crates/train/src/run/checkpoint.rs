@@ -2,16 +2,15 @@
 //! the weights or the moments.
 
 use super::data::Data;
+use super::together::Moment;
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
 use crate::parameters::Layout;
-use offramp_model::checkpoint::{
-    self, Checksums, free_space, read_tensors, tensors_size, write_atomically, write_tensors,
-};
+use offramp_model::checkpoint::{self, Checksums, free_space, tensors_size, write_atomically, write_tensors};
 use offramp_model::run_folder::{OPTIMIZER, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{TensorSpec, Weights};
+use offramp_ranks::Ranks;
 use std::borrow::Cow;
-use std::ops::Range;
 use std::path::Path;
 
 /// For the small files, and for what the file system itself uses.
@@ -33,43 +32,65 @@ pub(super) fn write_model(folder: &Path, trainer: &Trainer, data: &Data) -> offr
     Ok(files)
 }
 
-/// Writes a model folder, and beside it the optimizer's moments and the exits' own heads.
-pub(super) fn write_all(folder: &Path, trainer: &Trainer, data: &Data) -> offramp_model::Result<Checksums> {
+/// Writes a model folder, and beside it the optimizer's moments and the exits' own heads. Each rank has the
+/// moments of its share.
+pub(super) fn write_all(
+    folder: &Path,
+    trainer: &Trainer,
+    data: &Data,
+    ranks: &mut Ranks,
+) -> offramp_model::Result<Checksums> {
     let mut files = write_model(folder, trainer, data)?;
-    let (layout, optimizer) = (trainer.layout(), &trainer.optimizer);
-    let in_order = |moment| layout.tensors().map(move |(_, range)| (moment, range));
-    let own_heads = layout.own_heads().map(|(_, range)| (&trainer.weights, range));
-    let mut places = in_order(&optimizer.m).chain(in_order(&optimizer.v)).chain(own_heads);
-    let written = write_tensors(&folder.join(OPTIMIZER), &beside_the_model(layout), &mut |_| {
-        let (values, range) = places.next().expect("as many places as tensors");
-        Cow::Borrowed(&values[range])
-    })?;
+    let layout = trainer.layout();
+    let mut moments = trainer.moment_places().into_iter();
+    let mut own_heads = layout.own_heads();
+    let alone = ranks.size() == 1;
+    let written =
+        write_tensors(&folder.join(OPTIMIZER), &beside_the_model(layout), &mut |_| match moments.next() {
+            Some((Moment::First, range)) if alone => Cow::Borrowed(&trainer.optimizer.m[range]),
+            Some((Moment::Second, range)) if alone => Cow::Borrowed(&trainer.optimizer.v[range]),
+            Some((moment, range)) => Cow::Owned(trainer.moments(moment, range, ranks)),
+            None => {
+                let (_, range) = own_heads.next().expect("as many places as tensors");
+                Cow::Borrowed(&trainer.weights[range])
+            }
+        })?;
     files.insert(OPTIMIZER.to_owned(), written);
     Ok(files)
 }
 
-/// Reads weights, moments and the exits' own heads.
-pub(super) fn read_values(folder: &Path, trainer: &mut Trainer) -> offramp_model::Result<()> {
+/// Reads weights, moments and the exits' own heads, and gives the other ranks what is theirs.
+pub(super) fn read_values(
+    folder: &Path,
+    trainer: &mut Trainer,
+    ranks: &mut Ranks,
+) -> offramp_model::Result<()> {
     let layout = trainer.layout().clone();
     let files = Weights::open(folder, trainer.config())?;
-    let Trainer { optimizer, weights, .. } = trainer;
-    let (model, own_heads) = weights.split_at_mut(layout.model_len());
-    for (spec, range) in layout.tensors().take_while(|(_, range)| range.end <= layout.model_len()) {
-        files.read(spec, &mut model[range])?;
+    let model_len = layout.model_len();
+    for (spec, range) in layout.tensors().take_while(|(_, range)| range.end <= model_len) {
+        files.read(spec, &mut trainer.weights[range])?;
     }
-    let moments = split(layout.tensors(), &mut optimizer.m).chain(split(layout.tensors(), &mut optimizer.v));
-    let places = moments.chain(split(layout.own_heads(), own_heads));
-    read_tensors(&folder.join(OPTIMIZER), &beside_the_model(&layout), places)
-}
-
-/// A buffer of tensors, one by one.
-fn split<'a, 't>(
-    tensors: impl Iterator<Item = (&'t TensorSpec, Range<usize>)>,
-    mut values: &'a mut [f32],
-) -> impl Iterator<Item = &'a mut [f32]> {
-    tensors.map(move |(_, range)| {
-        values.split_off_mut(..range.len()).expect("the layout is as long as its buffers")
-    })
+    let specs = beside_the_model(&layout);
+    let beside = Weights::open_file(&folder.join(OPTIMIZER), &specs)?;
+    let places = trainer.moment_places();
+    let (moments, own_heads) = specs.split_at(places.len());
+    for (spec, (_, range)) in own_heads.iter().zip(layout.own_heads()) {
+        beside.read(spec, &mut trainer.weights[range])?;
+    }
+    ranks.broadcast(&mut trainer.weights);
+    for (spec, (moment, range)) in moments.iter().zip(places) {
+        match (moment, ranks.size() == 1) {
+            (Moment::First, true) => beside.read(spec, &mut trainer.optimizer.m[range])?,
+            (Moment::Second, true) => beside.read(spec, &mut trainer.optimizer.v[range])?,
+            (_, false) => {
+                let mut values = vec![0.0; range.len()];
+                beside.read(spec, &mut values)?;
+                trainer.set_moments(moment, range, &mut values, ranks);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Names and shapes of the tensors beside the model's: all first moments, all second ones, the exits' own

@@ -4,6 +4,7 @@ use super::checkpoint::{check_space, model_size, read_values, size, write_all, w
 use super::data::Data;
 use super::job::{Event, Job};
 use super::state::{Best, SavedState};
+use super::together;
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
 use crate::recipe::{Difference, Recipe};
@@ -13,6 +14,7 @@ use offramp_model::Config;
 use offramp_model::checkpoint::{remove_folder, remove_leftovers, replace_folder, write_atomically};
 use offramp_model::journal::{self, CheckpointRecord, Journal, Record, ValidationRecord};
 use offramp_model::run_folder::{JOURNAL, MODEL, RECIPE, START, step_folder, steps};
+use offramp_ranks::Ranks;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -96,7 +98,8 @@ impl RunFolder {
     }
 
     /// Saves a checkpoint, whole or not at all.
-    pub(super) fn save(&mut self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
+    /// The other ranks give their moments at the same time ([`Trainer::give_moments`]).
+    pub(super) fn save(&mut self, trainer: &Trainer, data: &Data, ranks: &mut Ranks) -> Result<PathBuf> {
         self.check_space(trainer, data)?;
         let target = self.step_folder(trainer.state.step);
         // Even where the power fails, no checkpoint may be ahead of its journal.
@@ -104,7 +107,7 @@ impl RunFolder {
             let _ = journal.sync_all();
         }
         replace_folder(&target, |folder| {
-            let files = write_all(folder, trainer, data)?;
+            let files = write_all(folder, trainer, data, ranks)?;
             SavedState::new(&trainer.state, self.best.clone(), data.identity.clone(), files).write(folder)
         })?;
         Ok(target)
@@ -249,17 +252,27 @@ impl Found {
         (steps > before).then_some(Event::Longer { before, steps, learning_rates })
     }
 
-    /// A trainer as the checkpoint left it.
-    pub(super) fn load(&self, recipe: &Recipe, config: Config) -> Result<Trainer> {
-        let weights = vec![0.0; start::layout(recipe, &config).len()];
-        let mut trainer = Trainer::with(recipe, config, weights, self.saved.state())?;
-        self.usable(|found| read_values(&found.folder, &mut trainer))?;
-        Ok(trainer)
-    }
-
     /// Turns an error of `work` into one that says that the checkpoint cannot be used.
-    fn usable(&self, mut work: impl FnMut(&Self) -> offramp_model::Result<()>) -> Result<()> {
+    fn usable(&self, work: impl FnOnce(&Self) -> offramp_model::Result<()>) -> Result<()> {
         let (path, before) = (self.folder.clone(), self.before);
         work(self).map_err(|error| Error::Checkpoint { path, source: Box::new(error), before })
     }
+}
+
+/// A trainer as a checkpoint left it, which the first rank has found. The others get their values from it.
+pub(super) fn load(
+    found: Option<&Found>,
+    recipe: &Recipe,
+    config: Config,
+    ranks: &mut Ranks,
+) -> Result<Trainer> {
+    let weights = vec![0.0; start::layout(recipe, &config).len()];
+    let mut trainer = Trainer::new(recipe, config, weights, ranks)?;
+    let state = found.map(|found| found.saved.state()).unwrap_or_default();
+    trainer.state = together::state_of_first(ranks, state);
+    match found {
+        Some(found) => found.usable(|found| read_values(&found.folder, &mut trainer, ranks))?,
+        None => trainer.take_values(ranks),
+    }
+    Ok(trainer)
 }

@@ -2,6 +2,7 @@
 
 mod best;
 mod damage;
+mod ranks;
 mod resume;
 mod start;
 mod stop;

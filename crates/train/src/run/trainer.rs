@@ -1,22 +1,21 @@
-//! One step, and one validation: everything of a run but its files.
+//! One step of a run, together with the other ranks.
 
 use crate::dropout::{LayerDropout, MicroBatch};
 use crate::early_exit::EarlyExitLoss;
 use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
 use crate::ops::values;
-use crate::optimizer::{Optimizer, Update};
+use crate::optimizer::{Optimizer, Update, shares};
 use crate::parameters::Layout;
 use crate::profile::{Clock, Op, Pass, Profile};
 use crate::recipe::{Precision, Recipe, Trained, TrainingKeys};
 use crate::schedule::Schedule;
-use crate::start;
-use crate::step_weights::{Rounding, StepWeights};
+use crate::step_weights::Rounding;
 use offramp_kernels::gemm::Factors;
 use offramp_model::Config;
-use offramp_model::journal::{ExitLoss, StepRecord, ValidationRecord};
-use offramp_text::{Batches, TokenStream, Tokenizer, Windows};
-use std::f64::consts::LN_2;
+use offramp_model::journal::{ExitLoss, StepRecord};
+use offramp_ranks::{Fold, Ranks, Share, tree};
+use offramp_text::Batches;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -27,15 +26,17 @@ pub(super) struct Trainer {
     pub(super) weights: Vec<f32>,
     pub(super) optimizer: Optimizer,
     gradients: Vec<f32>,
-    network: Network,
-    rounding: Rounding,
+    pub(super) network: Network,
+    pub(super) rounding: Rounding,
     schedule: Schedule,
     dropout: LayerDropout,
     loss: EarlyExitLoss,
-    training: TrainingKeys,
+    pub(super) training: TrainingKeys,
     plan: Plan,
-    inputs: Vec<u32>, // [batch_size, sequence_length]
-    labels: Vec<u32>, // as `inputs`
+    pub(super) inputs: Vec<u32>,   // [batch_size, sequence_length]
+    pub(super) labels: Vec<u32>,   // as `inputs`
+    fold: Fold,                    // of the gradients of micro-batches
+    pub(super) shares: Vec<Share>, // of the weights, one for each rank
     timed: Timed,
     warm: bool, // the first step was made
 }
@@ -45,17 +46,6 @@ pub(super) struct Trainer {
 struct Timed {
     steps: u64,
     seconds: f64,
-}
-
-/// How a validation measures.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Validation<'a> {
-    /// Exit layers, the full model last.
-    pub(super) exits: &'a [usize],
-    /// Tokens to measure at most; 0 is the whole split.
-    pub(super) max_tokens: u64,
-    pub(super) stream: &'a TokenStream,
-    pub(super) tokenizer: &'a Tokenizer,
 }
 
 /// Where a run stands.
@@ -72,14 +62,8 @@ pub(super) struct State {
 }
 
 impl Trainer {
-    /// A model with its first weights.
-    pub(super) fn new(recipe: &Recipe, config: Config) -> Result<Self> {
-        let weights = start::weights(recipe, &config, &start::layout(recipe, &config))?;
-        Self::with(recipe, config, weights, State::default())
-    }
-
     /// A model with given weights; the optimizer's moments are zero.
-    pub(super) fn with(recipe: &Recipe, config: Config, weights: Vec<f32>, state: State) -> Result<Self> {
+    pub(super) fn new(recipe: &Recipe, config: Config, weights: Vec<f32>, ranks: &Ranks) -> Result<Self> {
         let training = recipe.training.clone();
         let tokens = training.batch_size * training.sequence_length;
         let factors = match training.precision {
@@ -91,7 +75,9 @@ impl Trainer {
         if recipe.early_exit.own_heads {
             network = network.with_own_heads();
         }
-        let mut optimizer = Optimizer::new(&recipe.optimizer, network.layout());
+        let shares = shares(network.layout(), &recipe.optimizer, ranks.size());
+        let share = shares[ranks.rank()].clone();
+        let mut optimizer = Optimizer::of_share(&recipe.optimizer, network.layout(), share);
         let head_only = recipe.start.train == Trained::ExitHead;
         if head_only {
             optimizer.freeze_before(network.layout().norm().start);
@@ -99,8 +85,10 @@ impl Trainer {
         let layers = config.num_hidden_layers;
         let plan = Plan::full(layers, training.batch_size, training.sequence_length, Vec::new());
         Ok(Self {
-            state,
+            state: State::default(),
             optimizer,
+            fold: Fold::default(),
+            shares,
             gradients: vec![0.0; weights.len()],
             weights,
             rounding: Rounding::new(&config, network.layout()),
@@ -141,11 +129,12 @@ impl Trainer {
         [&self.weights, &self.optimizer.m, &self.optimizer.v].into_iter().all(|all| values::are_finite(all))
     }
 
-    /// Makes the next step. If `stop` becomes true before its last micro-batch begins, it returns none and
-    /// nothing has changed.
+    /// Makes the next step, together with the other ranks. If `stop` becomes true on one of them before its
+    /// last micro-batch begins, all return none, and nothing has changed.
     pub(super) fn step(
         &mut self,
         batches: &mut Batches<'_>,
+        ranks: &mut Ranks,
         stop: &AtomicBool,
     ) -> Result<Option<StepRecord>> {
         if self.timed.steps == 1 && !self.warm {
@@ -154,7 +143,7 @@ impl Trainer {
             self.network.reset_clock(Clock::new());
         }
         let (began, clock) = (Instant::now(), self.network.clock().clone());
-        let Some(mut record) = self.untimed(batches, stop)? else {
+        let Some(mut record) = self.untimed(batches, ranks, stop)? else {
             self.network.reset_clock(clock);
             return Ok(None);
         };
@@ -164,16 +153,22 @@ impl Trainer {
         Ok(Some(record))
     }
 
-    fn untimed(&mut self, batches: &mut Batches<'_>, stop: &AtomicBool) -> Result<Option<StepRecord>> {
+    fn untimed(
+        &mut self,
+        batches: &mut Batches<'_>,
+        ranks: &mut Ranks,
+        stop: &AtomicBool,
+    ) -> Result<Option<StepRecord>> {
         let step = self.state.step;
         let exits = self.loss.exits(step);
         if let Some(activations) = self.schedule.activations(step) {
             self.network.set_activations(activations);
         }
-        let Some(losses) = self.accumulate(batches, &exits, stop)? else { return Ok(None) };
+        let Some(losses) = self.accumulate(batches, &exits, ranks, stop)? else { return Ok(None) };
         let loss: f64 = losses.iter().zip(&exits).map(|(loss, (_, weight))| loss * weight).sum();
         let Self { optimizer, gradients, network, .. } = &mut *self;
-        let norm = network.clock().time(Op::AdamW, Pass::Forward, 0.0, || optimizer.norm(gradients));
+        let norm =
+            network.clock().time(Op::AdamW, Pass::Forward, 0.0, || optimizer.norm_over(gradients, ranks));
         let learning_rate = self.schedule.learning_rate(step);
         self.optimizer.set_weight_decay(self.schedule.weight_decay(step));
         self.state.step += 1;
@@ -185,6 +180,9 @@ impl Trainer {
             network.clock().time(Op::AdamW, Pass::Forward, 0.0, || {
                 optimizer.step(network.layout(), weights, gradients, update);
             });
+            let shares = &self.shares;
+            let gather = || ranks.all_gather(&mut self.weights, shares);
+            self.network.clock().time(Op::Ranks, Pass::Forward, 0.0, gather);
         } else {
             self.state.skipped += 1;
             self.state.skipped_in_a_row += 1;
@@ -206,12 +204,16 @@ impl Trainer {
         }))
     }
 
-    /// Leaves the gradient of the mean over the step's micro-batches, and returns each exit's mean loss.
-    /// Returns none if `stop` becomes true: a large step takes longer than a stop may wait.
+    /// Leaves in this rank's share the gradient of the mean over the step's micro-batches, and returns each
+    /// exit's mean loss. Returns none if `stop` becomes true on any rank: a large step takes longer than a stop
+    /// may wait.
+    ///
+    /// A step's micro-batches are the recipe's, whoever computes them: each rank has a run of neighbours.
     fn accumulate(
         &mut self,
         batches: &mut Batches<'_>,
         exits: &[(usize, f64)],
+        ranks: &mut Ranks,
         stop: &AtomicBool,
     ) -> Result<Option<Vec<f64>>> {
         let (step, accumulation) = (self.state.step, self.training.accumulation);
@@ -219,121 +221,70 @@ impl Trainer {
         self.plan.exits.clear();
         self.plan.exits.extend(exits.iter().map(|&(exit, weight)| (exit, (weight * share) as f32)));
         self.plan.scored.resize_with(exits.len(), Vec::new);
-        let gradients = &mut self.gradients;
-        self.network.clock().time(Op::AdamW, Pass::Forward, 0.0, || values::zero(gradients));
         let (rounding, weights) = (&mut self.rounding, &self.weights);
-        let clock = self.network.clock();
-        let weights = clock.time(Op::Quantize, Pass::Forward, 0.0, || rounding.round(weights));
-        let mut losses = vec![0.0; exits.len()];
-        for micro_batch in 0..accumulation as u64 {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let index = step * accumulation as u64 + micro_batch;
-            let (inputs, labels) = (&mut self.inputs, &mut self.labels);
-            let fill = || batches.fill(index, inputs, labels);
-            self.network.clock().time(Op::Batch, Pass::Forward, 0.0, fill)?;
-            for (layer, (kept, scale)) in self.plan.kept.iter_mut().zip(&mut self.plan.scale).enumerate() {
-                let samples = self.training.batch_size;
-                self.dropout.keep(MicroBatch { step, index }, layer, samples, kept);
-                *scale = self.dropout.scale(step, layer) as f32;
-            }
-            for ((exit_layer, _), scored) in self.plan.exits.iter().zip(&mut self.plan.scored) {
-                self.loss.positions(index, *exit_layer, self.inputs.len(), scored);
-            }
-            let batch = Batch { inputs: &self.inputs, labels: &self.labels };
-            let found = self.network.loss_and_gradients(weights, batch, &self.plan, &mut self.gradients);
-            losses.iter_mut().zip(found).for_each(|(loss, found)| *loss += share * found);
-        }
-        Ok(Some(losses))
-    }
-
-    /// Measures the validation split in windows of the training's sequence length, as `eval` does. Returns
-    /// none if `stop` becomes true before it is done.
-    pub(super) fn validate(
-        &mut self,
-        validation: Validation<'_>,
-        stop: &AtomicBool,
-    ) -> Result<Option<ValidationRecord>> {
-        let Validation { exits, max_tokens, stream, .. } = validation;
-        let length = self.training.sequence_length;
-        let windows = Windows::new(stream, length)?;
-        let wanted = match max_tokens {
-            0 => windows.len(),
-            tokens => windows.len().min(tokens.div_ceil(length as u64)),
-        };
-        let clock = self.network.clock().clone(); // the time of a validation belongs to no step
-        let mut score = Score::new(validation);
-        let Self { network, rounding, weights, inputs, labels, training, .. } = &mut *self;
-        let weights = rounding.round(weights);
-        inputs.clear();
-        labels.clear();
+        self.network.clock().time(Op::Quantize, Pass::Forward, 0.0, || rounding.round(weights));
+        let mine = accumulation / ranks.size();
+        let first = step * accumulation as u64 + (ranks.rank() * mine) as u64;
+        let mut losses = Vec::with_capacity(exits.len() * mine); // [micro-batches, exits]
         let mut stopped = false;
-        for index in 0..wanted {
+        for index in first..first + mine as u64 {
             stopped = stop.load(Ordering::Relaxed);
             if stopped {
                 break;
             }
-            let window = windows.get(index)?;
-            if window.labels().len() < length {
-                score.add(network, weights, inputs, labels); // the shorter window goes alone
-            }
-            inputs.extend_from_slice(window.inputs());
-            labels.extend_from_slice(window.labels());
-            if inputs.len() == training.batch_size * length || index + 1 == wanted {
-                score.add(network, weights, inputs, labels);
+            let found = self.micro_batch(index, batches, index == first)?;
+            losses.extend(found.into_iter().map(|loss| share * loss));
+            if self.folds(mine) {
+                let Self { fold, gradients, network, .. } = &mut *self;
+                network.clock().time(Op::Ranks, Pass::Forward, 0.0, || fold.push(gradients, values::add));
             }
         }
-        self.network.reset_clock(clock);
-        let tokens = self.training.batch_size * length;
-        self.inputs.resize(tokens, 0);
-        self.labels.resize(tokens, 0);
-        if stopped {
+        losses.resize(exits.len() * mine, 0.0);
+        tree(&mut losses, exits.len());
+        losses.truncate(exits.len());
+        losses.push(f64::from(u8::from(stopped)));
+        ranks.sum(&mut losses);
+        if losses.pop() != Some(0.0) {
+            self.fold.clear();
             return Ok(None);
         }
-        let full = score.nats.last().copied().unwrap_or(f64::NAN);
-        let mean =
-            |(&exit_layer, nats): (&usize, &f64)| ExitLoss { exit_layer, loss: nats / score.tokens as f64 };
-        Ok(Some(ValidationRecord {
-            step: self.state.step,
-            exits: exits.iter().zip(&score.nats).map(mean).collect(),
-            bits_per_byte: full / LN_2 / score.bytes as f64,
-        }))
-    }
-}
-
-/// What a validation adds up.
-struct Score<'a> {
-    validation: Validation<'a>,
-    nats: Vec<f64>, // one for each exit
-    tokens: u64,
-    bytes: u64,
-}
-
-impl<'a> Score<'a> {
-    fn new(validation: Validation<'a>) -> Self {
-        Self { validation, nats: vec![0.0; validation.exits.len()], tokens: 0, bytes: 0 }
+        let folds = self.folds(mine);
+        let Self { fold, gradients, network, shares, .. } = &mut *self;
+        network.clock().time(Op::Ranks, Pass::Forward, 0.0, || {
+            if folds {
+                fold.finish(gradients, values::add);
+            }
+            ranks.reduce_scatter(gradients, shares);
+        });
+        Ok(Some(losses))
     }
 
-    /// Measures the gathered windows, if there are any, and clears them.
-    fn add(
-        &mut self,
-        network: &mut Network,
-        weights: StepWeights<'_>,
-        inputs: &mut Vec<u32>,
-        labels: &mut Vec<u32>,
-    ) {
-        if inputs.is_empty() {
-            return;
+    /// Whether the gradients of micro-batches are folded by a tree, and not added where they are made.
+    fn folds(&self, mine: usize) -> bool {
+        self.training.exact_ranks && mine > 1
+    }
+
+    /// Adds the gradient of a micro-batch, or leaves it alone in the buffer if gradients are folded, and
+    /// returns the loss of each exit.
+    fn micro_batch(&mut self, index: u64, batches: &mut Batches<'_>, is_first: bool) -> Result<Vec<f64>> {
+        let step = self.state.step;
+        if is_first || self.training.exact_ranks {
+            let gradients = &mut self.gradients;
+            self.network.clock().time(Op::AdamW, Pass::Forward, 0.0, || values::zero(gradients));
         }
-        let found = network.nats(weights, Batch { inputs, labels }, self.validation.exits);
-        self.nats.iter_mut().zip(found).for_each(|(nats, found)| *nats += found);
-        self.tokens += labels.len() as u64;
-        let pairs = inputs.iter().zip(&*labels);
-        let tokenizer = self.validation.tokenizer;
-        let bytes = |(&input, &label)| tokenizer.token_bytes_after(input, label).unwrap_or(0) as u64;
-        self.bytes += pairs.map(bytes).sum::<u64>();
-        inputs.clear();
-        labels.clear();
+        let (inputs, labels) = (&mut self.inputs, &mut self.labels);
+        let fill = || batches.fill(index, inputs, labels);
+        self.network.clock().time(Op::Batch, Pass::Forward, 0.0, fill)?;
+        for (layer, (kept, scale)) in self.plan.kept.iter_mut().zip(&mut self.plan.scale).enumerate() {
+            let samples = self.training.batch_size;
+            self.dropout.keep(MicroBatch { step, index }, layer, samples, kept);
+            *scale = self.dropout.scale(step, layer) as f32;
+        }
+        for ((exit_layer, _), scored) in self.plan.exits.iter().zip(&mut self.plan.scored) {
+            self.loss.positions(index, *exit_layer, self.inputs.len(), scored);
+        }
+        let batch = Batch { inputs: &self.inputs, labels: &self.labels };
+        let weights = self.rounding.rounded(&self.weights);
+        Ok(self.network.loss_and_gradients(weights, batch, &self.plan, &mut self.gradients))
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 /// Validated after every second step, saved after every one, and learning ever faster until it unlearns: the
 /// best is neither the first nor the last.
 pub(super) fn recipe_with_a_best() -> Recipe {
-    let text = recipe("").text().replace("learning_rate = 1e-2", "learning_rate = 2.0");
+    let text = recipe("").text().replace("learning_rate = 1e-2", "learning_rate = 3.0");
     let text = text.replace("warmup_steps = 3", "warmup_steps = 20");
     let text = text.replace("every = 8", "every = 2").replace("every = 5\nkeep = 2", "every = 1\nkeep = 1");
     Recipe::from_toml(&text, Path::new("r.toml")).unwrap()

@@ -153,11 +153,12 @@ fn what_is_not_finite_is_never_saved() {
     let batches = Batches::new(&data.train, 3, 24, 9).unwrap();
     let config = recipe.config(data.vocab_size(), None).unwrap();
     let (folder, _) = RunFolder::begin(&job, &data).unwrap();
-    let trainer = Trainer::new(&recipe, config).unwrap();
+    let ranks = &mut Ranks::alone();
+    let trainer = together::first_weights(&recipe, config, ranks).unwrap();
     let observe = &mut |_: Event<'_>| ();
     let (began, validation) = (Instant::now(), None);
-    let mut run =
-        Run { job: &job, data: &data, batches, folder, trainer, observe, began, saved: 0, validation };
+    let (job, data, folder, saved) = (&job, &data, Some(folder), 0);
+    let mut run = Run { job, data, batches, folder, trainer, ranks, observe, began, saved, validation };
     let last = run.trainer.weights.len() - 1;
     for spoil in
         [|t: &mut Trainer, i| t.weights[i] = f32::INFINITY, |t: &mut Trainer, i| t.optimizer.v[i] = f32::NAN]
@@ -178,11 +179,12 @@ fn what_is_not_finite_is_never_saved() {
 fn the_room_of_a_checkpoint_is_known_before_it_is_written() {
     let (place, recipe) = (Place::new(), recipe(""));
     let data = Data::open(&place.path("corpus")).unwrap();
-    let trainer = Trainer::new(&recipe, recipe.config(data.vocab_size(), None).unwrap()).unwrap();
+    let (config, ranks) = (recipe.config(data.vocab_size(), None).unwrap(), &mut Ranks::alone());
+    let trainer = together::first_weights(&recipe, config, ranks).unwrap();
     let folder = place.path("run/step-000000");
     let planned = checkpoint::size(&folder, &trainer, &data).unwrap();
     let (mut run, _) = RunFolder::begin(&place.job(&recipe, "run", &GO), &data).unwrap();
-    run.save(&trainer, &data).unwrap();
+    run.save(&trainer, &data, ranks).unwrap();
     let written: u64 =
         fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(written <= planned && planned <= written + (1 << 20), "{planned} planned, {written} written");

@@ -303,7 +303,7 @@ fn a_validation_split_that_is_too_short_is_noticed_before_training() {
 fn the_finished_model_may_be_the_best() {
     let place = Place::new();
     // It learns ever faster until it unlearns: the best is not the last.
-    let text = recipe("").text().replace("learning_rate = 1e-2", "learning_rate = 2.0");
+    let text = recipe("").text().replace("learning_rate = 1e-2", "learning_rate = 3.0");
     let text = text.replace("warmup_steps = 3", "warmup_steps = 20");
     let text = text.replace("every = 8", "every = 2").replace("every = 5\nkeep = 2", "every = 1\nkeep = 1");
     let recipe = Recipe::from_toml(&text, Path::new("r.toml")).unwrap();

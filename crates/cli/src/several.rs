@@ -1,0 +1,40 @@
+//! Several processes of one command, started by `mpirun` or `srun`: an error of one ends all.
+
+use crate::failure;
+use crate::output::note;
+use anyhow::Result;
+use offramp_ranks::Ranks;
+use std::fs;
+use std::panic::{self, AssertUnwindSafe};
+
+/// Runs `work` on this rank. Where there are others, its error or panic is told with the rank and the host,
+/// and ends them too: they would wait for it.
+pub(crate) fn together<T>(ranks: &mut Ranks, work: impl FnOnce(&mut Ranks) -> Result<T>) -> Result<T> {
+    if ranks.size() == 1 {
+        return work(ranks);
+    }
+    let done = panic::catch_unwind(AssertUnwindSafe(|| work(ranks)));
+    let error = match done {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(error)) => error,
+        Err(_) => anyhow::anyhow!("a fault in offramp itself, please report it: {}", failure::last_panic()),
+    };
+    // All ranks see that they differ; one says it.
+    if ranks.is_first() || !is_everybodys(&error) {
+        let (rank, size) = (ranks.rank(), ranks.size());
+        note(&format!("error: rank {rank} of {size}{}: {}", host(), failure::one_line(&error)));
+    }
+    ranks.abort(failure::exit_code(&error).into())
+}
+
+/// Whether all ranks find this error together.
+fn is_everybodys(error: &anyhow::Error) -> bool {
+    use offramp_train::Error::{Diverged, RanksDiffer, RanksDoNotDivide};
+    matches!(error.downcast_ref(), Some(RanksDiffer { .. } | RanksDoNotDivide { .. } | Diverged { .. }))
+}
+
+/// ` on HOST`, where the system says it.
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { String::new() } else { format!(" on {}", name.trim()) }
+}
