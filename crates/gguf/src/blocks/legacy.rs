@@ -62,9 +62,9 @@ fn fifth_bits(bytes: &[u8]) -> impl Fn(usize) -> u8 {
 
 fn halves<V>(codes: &[u8], out: &mut [V], value: impl Fn(u8, usize) -> V) {
     let (low, high) = out.split_at_mut(16);
-    for (k, &byte) in codes[..16].iter().enumerate() {
-        low[k] = value(byte & 15, k);
-        high[k] = value(byte >> 4, k + 16);
+    for (k, ((&byte, low), high)) in codes[..16].iter().zip(low).zip(high).enumerate() {
+        *low = value(byte & 15, k);
+        *high = value(byte >> 4, k + 16);
     }
 }
 
