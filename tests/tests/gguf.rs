@@ -100,7 +100,7 @@ fn a_file_of_codes_runs_in_them() {
         let exact = floats(logits(Llama::from_gguf(&file, &Formats::all(Format::F32)).unwrap(), &tokens));
         let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
         let off = found.iter().zip(&exact).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(off < 0.02 * largest, "{format}: off by {off} of {largest}");
+        assert!(off < 0.03 * largest, "{format}: off by {off} of {largest}");
         // A folder has no such codes, and other integers would round once more: floats are asked for.
         let folder = place.path().join("folder");
         let beside = |_: &Path| Ok::<(), offramp_model::Error>(());

@@ -168,7 +168,8 @@ impl Linear {
         }
     }
 
-    /// Copies the codes and scales of some rows into a strip of the same format; false if there are no strips.
+    /// Copies the codes and scales of some rows into a strip of the same format; false if there are no
+    /// strips.
     ///
     /// # Panics
     /// If there is no such row.

@@ -8,9 +8,9 @@ use crate::dispatch::active;
 ///
 /// int8 takes the largest weight of a block to ±127. int4 tries several scales around that of its largest
 /// weight, fits each by least squares and keeps the one with the least squared error, as llama.cpp does. It
-/// is never worse than the plain scale, which takes the largest weight to −8. Q8_0 and Q4_0 are what llama.cpp
-/// makes of the weights; of a weight above 2²³ a block's scale is infinite. A weight that is not finite makes
-/// its block's scale NaN, so that no product hides it.
+/// is never worse than the plain scale, which takes the largest weight to −8. Q8_0 and Q4_0 are what
+/// llama.cpp makes of the weights; of one of 2²³ or more in Q8_0, and of 2¹⁹ in Q4_0, the scale is infinite.
+/// A weight that is not finite makes its block's scale NaN, so that no product hides it.
 ///
 /// # Panics
 /// If there are more rows, or `strip` is not [`StripFormat::strip_bytes`] long.

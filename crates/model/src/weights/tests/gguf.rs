@@ -87,7 +87,6 @@ fn opened(path: &Path, config: &Config, kind: TensorType, bytes: &dyn Fn(&Tensor
         placed.bytes(&if is_matrix(spec) { bytes(spec) } else { norm() }).unwrap();
         placed.end().unwrap();
     }
-    drop(placed);
     std::fs::write(path, file).unwrap();
     Weights::of_gguf(Gguf::open(path).unwrap(), config).unwrap()
 }
