@@ -184,6 +184,36 @@ fn keys_of_yarn_are_transformers_parameters() {
     }
 }
 
+/// Beside its decoded values only the input of each product is rounded, to int8.
+#[test]
+fn a_file_of_codes_runs_in_them() {
+    let place = tempfile::tempdir().unwrap();
+    let tokens: Vec<u32> = (1..10).collect();
+    for (kind, format) in [(TensorType::Q8_0, Format::Q8_0), (TensorType::Q4_0, Format::Q4_0)] {
+        let file = place.path().join("model.gguf");
+        export("gqa-untied", kind, &file).unwrap();
+        let model = Llama::from_gguf(&file, &Formats::default()).unwrap();
+        assert_eq!((model.formats().layers, model.formats().head), (Some(format), Some(Format::Q8_0)));
+        let floats = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>();
+        let found = floats(logits(model, &tokens));
+        let exact = floats(logits(Llama::from_gguf(&file, &Formats::all(Format::F32)).unwrap(), &tokens));
+        let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let off = found.iter().zip(&exact).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(off < 0.03 * largest, "{format}: off by {off} of {largest}");
+        // A folder has no such codes, and other integers would round once more: floats are asked for.
+        let folder = place.path().join("folder");
+        let beside = |_: &Path| Ok::<(), offramp_model::Error>(());
+        let quantize = |formats: &Formats| {
+            checkpoint::quantize_gguf(&file, &folder, formats, &beside, &mut |_, _| ()).map(drop)
+        };
+        for wanted in [Formats::default(), Formats::all(format)] {
+            let message = quantize(&wanted).unwrap_err().to_string();
+            assert!(message.contains("a folder is never in") && !folder.exists(), "{message}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
 /// A file without tensors, with these keys.
 fn keys(path: &Path, keys: &[(&str, Key)]) -> Header {
     let keys: Vec<_> = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();

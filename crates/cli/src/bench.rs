@@ -39,8 +39,8 @@ pub(crate) struct Arguments {
     /// Only measure the memory bandwidth, on all threads
     #[arg(long, conflicts_with_all = ["model", "model_folder", "config"])]
     probe: bool,
-    /// Number formats of the weights, separated by commas: f32, bf16, int8, int4, ternary [default: as the
-    /// folder holds them, or f32]
+    /// Number formats of the weights, separated by commas: f32, bf16, int8, int4, q8_0, q4_0, ternary
+    /// [default: as the folder or file holds them, or f32]
     #[arg(long, value_name = "F,…", value_delimiter = ',')]
     format: Vec<Format>,
     #[command(flatten)]

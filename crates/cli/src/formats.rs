@@ -6,7 +6,8 @@ use offramp_model::{CacheFormat, Format, Formats};
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "formats")]
 pub(crate) struct Arguments {
-    /// Number format of the weights: f32, bf16, int8, int4 or ternary [default: as the folder holds them]
+    /// Number format of the weights: f32, bf16, int8, int4, q8_0, q4_0 or ternary [default: as the folder or
+    /// file holds them]
     #[arg(long, value_name = "F")]
     format: Option<Format>,
     #[command(flatten)]

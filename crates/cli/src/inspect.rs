@@ -6,7 +6,7 @@ use crate::{output, shape, source};
 use anyhow::Result;
 use offramp_model::journal::{self, Record};
 use offramp_model::run_folder::JOURNAL;
-use offramp_model::{BitLinear, Config};
+use offramp_model::{BitLinear, Config, Kept, Runs};
 use offramp_pipeline::ModelSource;
 use offramp_train::memory::Need;
 use serde::Serialize;
@@ -51,6 +51,9 @@ struct WeightFiles {
     /// The bits of the files, divided by the number of parameters.
     bits_per_weight: f64,
     formats: BTreeMap<String, u64>,
+    /// How the matrices of a GGUF file run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<Runs>,
 }
 
 /// The state of a run, from its journal.
@@ -92,6 +95,7 @@ fn of_model(source: &ModelSource, journal: Option<&Path>) -> Result<Answer> {
             bytes: weights.bytes(),
             bits_per_weight: 8.0 * weights.bytes() as f64 / config.parameter_count() as f64,
             formats: weights.formats(),
+            runs: weights.runs(&config)?,
         }),
         tokenizer_vocab_size: tokenizer.map(|tokenizer| tokenizer.vocab_size()),
         training,
@@ -146,6 +150,17 @@ fn training(journal: &Path) -> Result<Option<Training>> {
     }))
 }
 
+/// How the matrices of one format run, in a line.
+fn how(runs: &Runs) -> String {
+    let Runs { stored, format, kept, .. } = runs;
+    match kept {
+        Kept::Values if stored.to_lowercase() == format.name() => format!("{stored} runs as it is"),
+        Kept::Values => format!("{stored} runs as {format}, every value as it is"),
+        Kept::Codes => format!("{stored} runs in the file's codes, as {format}"),
+        Kept::Rounded => format!("{stored} is converted to {format} (rounded once more)"),
+    }
+}
+
 fn describe(answer: &Answer) -> String {
     let key = |key: &str| answer.config[key].to_string();
     let layers = key("num_hidden_layers");
@@ -177,6 +192,8 @@ fn describe(answer: &Answer) -> String {
             weights.formats.iter().map(|(name, values)| format!("{} in {name}", grouped(*values))).collect();
         let (size, bits) = (bytes(weights.bytes), weights.bits_per_weight);
         lines.push(("weights", format!("{size}, {bits:.2} bits a weight: {}", formats.join(", "))));
+        let names = ["matrices"].into_iter().chain(std::iter::repeat(""));
+        lines.extend(names.zip(weights.runs.iter().map(how)));
     }
     if let Some(needed) = answer.training_memory {
         lines.push(("training", format!("needs about {} of memory", bytes(needed))));
@@ -198,4 +215,23 @@ fn describe(answer: &Answer) -> String {
         }
     }
     lines.iter().map(|(name, value)| format!("{name:12}{value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use offramp_model::Format;
+
+    #[test]
+    fn what_is_rounded_once_more_is_said() {
+        for (stored, format, kept, said) in [
+            ("Q6_K", Format::Int8, Kept::Rounded, "Q6_K is converted to int8 (rounded once more)"),
+            ("Q8_0", Format::Q8_0, Kept::Codes, "Q8_0 runs in the file's codes, as q8_0"),
+            ("TQ2_0", Format::Ternary, Kept::Codes, "TQ2_0 runs in the file's codes, as ternary"),
+            ("F16", Format::F32, Kept::Values, "F16 runs as f32, every value as it is"),
+            ("F32", Format::F32, Kept::Values, "F32 runs as it is"),
+        ] {
+            assert_eq!(how(&Runs { stored: stored.to_owned(), format, kept, values: 1 }), said);
+        }
+    }
 }

@@ -15,8 +15,8 @@ const COUNTED: u64 = 10_000_000;
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "draft_head_arguments")]
 pub(crate) struct DraftHeadArguments {
-    /// Number format of the draft head: own (the model's head), f32, bf16, int8 or int4 [default: int4, if
-    /// the model's head has more bits]
+    /// Number format of the draft head: own (the model's head), f32, bf16, int8, int4, q8_0 or q4_0
+    /// [default: int4, if the model's head has more bits]
     #[arg(long, value_name = "F")]
     draft_head: Option<DraftFormat>,
     /// Draft only the N most frequent tokens of a text

@@ -154,6 +154,40 @@ impl TensorType {
         }
     }
 
+    /// Bits of a code, if a value is a code, a whole number, times the one scale of its block.
+    pub const fn code_bits(self) -> Option<usize> {
+        match self {
+            Self::Q8_0 => Some(8),
+            Self::Q5_0 => Some(5),
+            Self::Q4_0 => Some(4),
+            Self::TQ1_0 | Self::TQ2_0 => Some(2),
+            _ => None,
+        }
+    }
+
+    /// The codes of whole blocks, and for each block the bits of its scale, an IEEE half.
+    ///
+    /// # Panics
+    /// If [`code_bits`](Self::code_bits) has none, `bytes` are not whole blocks, or there is no room for
+    /// exactly their codes and scales.
+    pub fn codes(self, bytes: &[u8], codes: &mut [i8], scales: &mut [u16]) {
+        assert!(bytes.len().is_multiple_of(self.block_bytes()), "whole blocks");
+        assert_eq!(bytes.len() / self.block_bytes(), scales.len(), "a scale for each block");
+        assert_eq!(scales.len() * self.block(), codes.len(), "a place for each code");
+        let one = match self {
+            Self::Q8_0 => blocks::legacy::codes_q8_0,
+            Self::Q5_0 => blocks::legacy::codes_q5_0,
+            Self::Q4_0 => blocks::legacy::codes_q4_0,
+            Self::TQ1_0 => blocks::ternary::codes_tq1_0,
+            Self::TQ2_0 => blocks::ternary::codes_tq2_0,
+            _ => panic!("{} has more than codes and scales", self.name()),
+        };
+        let each = bytes.chunks_exact(self.block_bytes()).zip(codes.chunks_exact_mut(self.block()));
+        for ((bytes, codes), scale) in each.zip(scales) {
+            *scale = one(bytes, codes);
+        }
+    }
+
     /// Encodes whole rows as `gguf`'s Python package does, where it can.
     ///
     /// # Panics

@@ -36,6 +36,24 @@ fn every_format_is_decoded_as_ggufs_python_does() {
 }
 
 #[test]
+fn codes_times_their_scale_are_the_values() {
+    let (file, header) = fixture();
+    let kinds: Vec<_> = TensorType::ALL.into_iter().filter(|kind| kind.code_bits().is_some()).collect();
+    assert_eq!(kinds.len(), 5);
+    for kind in kinds {
+        let stored = find(&header, &format!("{}.stored", kind.name()));
+        let values = floats(&file, stored);
+        let (mut codes, mut scales) = (vec![0; values.len()], vec![0; values.len() / kind.block()]);
+        kind.codes(&file[stored.bytes.clone()], &mut codes, &mut scales);
+        for (at, (&code, value)) in codes.iter().zip(&values).enumerate() {
+            let mut scale = [0.0];
+            TensorType::F16.decode(&scales[at / kind.block()].to_le_bytes(), &mut scale);
+            assert_eq!((f32::from(code) * scale[0]).to_bits(), value.to_bits(), "{} at {at}", kind.name());
+        }
+    }
+}
+
+#[test]
 fn what_is_written_is_what_ggufs_python_writes() {
     let (file, header) = fixture();
     let values = floats(&file, find(&header, "values"));

@@ -61,11 +61,17 @@ pub(crate) struct Answer {
 /// Why there is no answer.
 enum Fault {
     /// It would be the same the next time.
-    Final(Error),
+    Final(Box<Error>),
     /// Nobody is there. Once something came, this may pass.
     Nobody { host: String, reason: String },
     /// It may pass.
-    Passing { error: Error, wait: Option<Duration> },
+    Passing { error: Box<Error>, wait: Option<Duration> },
+}
+
+impl Fault {
+    fn of(error: Error) -> Self {
+        Self::Final(Box::new(error))
+    }
 }
 
 impl Hub {
@@ -109,17 +115,17 @@ impl Hub {
         for tried in 1.. {
             let (error, wait) = match self.once(asked, &call) {
                 Ok(answer) => return Ok(answer),
-                Err(Fault::Final(error)) => return Err(error),
+                Err(Fault::Final(error)) => return Err(*error),
                 Err(Fault::Nobody { host, reason }) if call.from == 0 => {
                     return Err(Error::Unreachable { host, reason, kept: false });
                 }
                 Err(Fault::Nobody { host, reason }) => {
-                    (Error::Unreachable { host, reason, kept: true }, None)
+                    (Box::new(Error::Unreachable { host, reason, kept: true }), None)
                 }
                 Err(Fault::Passing { error, wait }) => (error, wait),
             };
             if tried == TRIES || wait.is_some_and(|wait| wait > LONGEST_WAIT) {
-                return Err(error);
+                return Err(*error);
             }
             self.pause(tried, wait, &error, observer);
         }
@@ -156,7 +162,7 @@ impl Hub {
             let Some(location) = location else {
                 return self.answered(asked, Answer::new(response, etag, size, address));
             };
-            let next = redirected(&address, &location).map_err(Fault::Final)?;
+            let next = redirected(&address, &location).map_err(Fault::of)?;
             if call.method == Method::HEAD && origin(&next) != home {
                 return Ok(Answer::new(response, etag, size, address)); // the hub's own headers are wanted
             }
@@ -164,7 +170,7 @@ impl Hub {
         }
         let place = offramp_files::legible(host(&address));
         let reason = "it has done so too often";
-        Err(Fault::Final(Error::Redirect { host: host(&call.address).to_owned(), place, reason }))
+        Err(Fault::of(Error::Redirect { host: host(&call.address).to_owned(), place, reason }))
     }
 
     fn send(&self, call: &Call, address: &str, at_home: bool) -> std::result::Result<Response<Body>, Fault> {
@@ -177,7 +183,7 @@ impl Hub {
         }
         let place = || host(address).to_owned();
         let request = request.body(()).map_err(|error| {
-            Fault::Final(Error::NotTheHub { host: place(), reason: one_line(&error.to_string()) })
+            Fault::of(Error::NotTheHub { host: place(), reason: one_line(&error.to_string()) })
         })?;
         self.agent.run(request).map_err(|error| self.unanswered(place(), &error, call.from > 0))
     }
@@ -191,7 +197,7 @@ impl Hub {
             _ => false,
         };
         match passes {
-            true => Fault::Passing { error: Error::Unreachable { host, reason, kept }, wait: None },
+            true => Fault::Passing { error: Box::new(Error::Unreachable { host, reason, kept }), wait: None },
             false => Fault::Nobody { host, reason },
         }
     }
@@ -229,14 +235,14 @@ impl Hub {
         // An address that the hub signed may have expired: the next try gets another.
         if matches!(status, 408 | 429 | 500..) || !at_home {
             let wait = number(&answer.headers, "retry-after").map(Duration::from_secs);
-            return Err(Fault::Passing { error: other, wait });
+            return Err(Fault::Passing { error: Box::new(other), wait });
         }
         let (id, token) = (asked.id.repository(), self.settings.token.is_some());
         let (endpoint, file) = (&self.settings.endpoint, asked.file.map(str::to_owned));
         let settings = format!("{endpoint}/settings/tokens");
         let nothing =
             || Error::NoRepository { id: id.clone(), host: place.clone(), alike: Vec::new(), token };
-        Err(Fault::Final(match (status, &*code, file) {
+        Err(Fault::of(match (status, &*code, file) {
             (_, "GatedRepo", _) => Error::Gated { page: format!("{endpoint}/{id}"), id, settings, token },
             (_, "RevisionNotFound", _) => {
                 Error::NoRevision { id, revision: asked.id.revision().to_owned(), known: Vec::new() }

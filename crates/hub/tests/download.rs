@@ -259,9 +259,10 @@ fn a_silent_connection_is_given_up_and_tried_again() {
         false => reply,
     });
     let notes = Mutex::new(Vec::new());
-    let observer = |event: Event<'_>| match event {
-        Event::Note(line) => notes.lock().unwrap().push(line.to_owned()),
-        _ => {}
+    let observer = |event: Event<'_>| {
+        if let Event::Note(line) = event {
+            notes.lock().unwrap().push(line.to_owned());
+        }
     };
     pull(&place.client(), &place.id, &observer).unwrap();
     let notes = notes.into_inner().unwrap();

@@ -37,7 +37,7 @@ fn main() {
     let bf16s = narrow.repeat(repeat(size_of_val(&narrow[..])));
     rate("bf16", &bf16s.chunks(narrow.len()).map(Weight::Bf16).collect::<Vec<_>>(), rows);
     drop(bf16s);
-    for (name, format) in [("int8", StripFormat::Int8), ("int4", StripFormat::Int4)] {
+    for (name, format) in ["int8", "int4", "q8_0", "q4_0"].into_iter().zip(StripFormat::ALL) {
         let one = strips(format);
         let all = one.repeat(repeat(one.len()));
         let weights: Vec<_> = all.chunks(one.len()).map(|strips| Weight::Strips(format, strips)).collect();

@@ -29,7 +29,7 @@ impl<V> RowFactors<'_, V> {
     }
 }
 
-/// The factors of a product: quantized tokens, and strips of int8 or int4 codes.
+/// The factors of a product: quantized tokens, and strips of 8-bit or 4-bit codes.
 #[derive(Clone, Copy, Debug)]
 pub struct StripFactors<'a> {
     /// The number format of the strips.

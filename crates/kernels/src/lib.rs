@@ -10,7 +10,8 @@
 //!    bit for bit. The orders are:
 //!    - `f32` and `bf16`: lane `j` of one vector sums the terms `k ≡ j` in increasing `k`. Then the lanes are
 //!      added in a fixed tree.
-//!    - int8 and int4: the sum of a block is an exact whole number. Blocks are added in increasing `k`.
+//!    - int8, int4, Q8_0 and Q4_0: the sum of a block is an exact whole number. Blocks are added in
+//!      increasing `k`.
 //!    - ternary: the sum of the whole row is an exact whole number.
 //!
 //!    `tests/invariance.rs` and `tests/attention.rs` check it.

@@ -4,6 +4,7 @@ use crate::aligned::Aligned;
 use crate::columns::{Claims, ColumnsMut};
 use crate::dispatch::active;
 use crate::factors::{RowFactors, StripFactors, TernaryFactors};
+use crate::strips::layout::INPUTS;
 use crate::strips::{BlockQuantizer, STRIP, StripFormat};
 use crate::table::{TILE_TOKENS, Table};
 use crate::ternary::{self, InputQuantization, RowQuantizer};
@@ -53,7 +54,7 @@ impl Weight<'_> {
     fn shares_input(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::F32(_), Self::F32(_)) | (Self::Bf16(_), Self::Bf16(_)) => true,
-            (Self::Strips(format, _), Self::Strips(other, _)) => format == other,
+            (Self::Strips(format, _), Self::Strips(other, _)) => format.input() == other.input(),
             (Self::Ternary(weight), Self::Ternary(other)) => weight.input == other.input,
             _ => false,
         }
@@ -84,8 +85,7 @@ pub struct Job<'a> {
 pub struct Operand {
     f32: Aligned<f32>, // a copy of many tokens, which are read again and again
     bf16: Aligned<bf16>,
-    int8: BlockQuantizer,
-    int4: BlockQuantizer,
+    strips: [BlockQuantizer; INPUTS],
     ternary: [RowQuantizer; InputQuantization::ALL.len()],
 }
 
@@ -108,11 +108,8 @@ impl Operand {
                     (table.operand_bf16)(x, in_features, tokens, out);
                 });
             }
-            Weight::Strips(StripFormat::Int8, _) => {
-                self.int8.quantize_on(threads, table, StripFormat::Int8, x, in_features)
-            }
-            Weight::Strips(StripFormat::Int4, _) => {
-                self.int4.quantize_on(threads, table, StripFormat::Int4, x, in_features)
+            Weight::Strips(format, _) => {
+                self.strips[format.input()].quantize_on(threads, table, format, x, in_features)
             }
             Weight::Ternary(TernaryWeight { input, .. }) => {
                 self.ternary[input.index()].quantize_on(threads, table, input, x, in_features);
@@ -215,8 +212,8 @@ impl PreparedInput<'_> {
             Weight::Strips(format, weight) => {
                 let strip = format.strip_bytes(in_features);
                 let weight = &weight[first / STRIP * strip..][..out.columns().div_ceil(STRIP) * strip];
-                let x = if format == StripFormat::Int8 { &operand.int8 } else { &operand.int4 };
-                (table.product_strips)(StripFactors { format, x: x.tokens(), weight }, out);
+                let x = operand.strips[format.input()].tokens();
+                (table.product_strips)(StripFactors { format, x, weight }, out);
             }
             Weight::Ternary(TernaryWeight { strips, step, input }) => {
                 let strip = ternary::strip_bytes(in_features);

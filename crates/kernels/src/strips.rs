@@ -6,7 +6,8 @@
 //! sum across lanes. `docs/kernels.md` draws the layout.
 //!
 //! A weight is `(code − zero) · scale`. Each block of a row has a scale in `bf16`, which has the range of
-//! `f32`; codes are chosen after the scale was rounded. The input is quantized to int8 with one scale for
+//! `f32`; codes are chosen after the scale was rounded. Q8_0 and Q4_0 have the codes of a GGUF file and its
+//! scales, which are IEEE halves. The input is quantized to int8 with one scale for
 //! each block of a token, so that a token's result depends on that token alone. A block is summed in `i32`,
 //! which is exact in any order. Blocks are added in `f32`, in increasing k.
 
@@ -14,6 +15,7 @@ pub(crate) mod block_quantized;
 mod block_quantizer;
 pub(crate) mod layout;
 mod pack;
+mod pack_codes;
 pub(crate) mod pack_strip;
 pub(crate) mod portable_strips;
 #[cfg(test)]
@@ -24,3 +26,4 @@ pub use block_quantized::BlockQuantized;
 pub use block_quantizer::BlockQuantizer;
 pub use layout::{STRIP, StripFormat};
 pub use pack::{pack, unpack};
+pub use pack_codes::{copy_rows, pack_codes};

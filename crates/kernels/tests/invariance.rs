@@ -26,8 +26,7 @@ struct Product {
     x: Vec<f32>,
     f32: Vec<f32>,
     bf16: Vec<bf16>,
-    int8: Vec<u8>,
-    int4: Vec<u8>,
+    strips: [Vec<u8>; StripFormat::ALL.len()],
     ternary: Vec<u8>,
 }
 
@@ -35,15 +34,23 @@ struct Product {
 enum Format {
     F32,
     Bf16,
-    Int8,
-    Int4,
+    /// With its place in `StripFormat::ALL`.
+    Strips(usize),
     /// With the input's place in `InputQuantization::ALL`.
     Ternary(usize),
 }
 
 /// Rotated inputs are of other widths: see `rotated_inputs_too`.
-const FORMATS: [Format; 6] =
-    [Format::F32, Format::Bf16, Format::Int8, Format::Int4, Format::Ternary(0), Format::Ternary(2)];
+const FORMATS: [Format; 8] = [
+    Format::F32,
+    Format::Bf16,
+    Format::Strips(0),
+    Format::Strips(1),
+    Format::Ternary(0),
+    Format::Ternary(2),
+    Format::Strips(2),
+    Format::Strips(3),
+];
 
 impl Product {
     fn new(tokens: usize, rows: usize, k: usize) -> Self {
@@ -56,20 +63,19 @@ impl Product {
             each.for_each(|(strip, rows)| pack(format, rows, k, strip));
             strips
         };
-        let (int8, int4) = (strips(StripFormat::Int8), strips(StripFormat::Int4));
+        let strips = StripFormat::ALL.map(strips);
         let codes: Vec<i8> = weight.iter().map(|w| (w.to_bits() % 3) as i8 - 1).collect();
         let mut ternary = vec![0; ternary::bytes(rows, k).expect("it fits")];
         let each = ternary.chunks_mut(ternary::strip_bytes(k)).zip(codes.chunks(STRIP * k));
         each.for_each(|(strip, rows)| ternary::pack(rows, k, strip));
-        Self { rows, k, bf16: narrow(&weight), x, f32: weight, int8, int4, ternary }
+        Self { rows, k, bf16: narrow(&weight), x, f32: weight, strips, ternary }
     }
 
     fn weight(&self, format: Format) -> Weight<'_> {
         match format {
             Format::F32 => Weight::F32(&self.f32),
             Format::Bf16 => Weight::Bf16(&self.bf16),
-            Format::Int8 => Weight::Strips(StripFormat::Int8, &self.int8),
-            Format::Int4 => Weight::Strips(StripFormat::Int4, &self.int4),
+            Format::Strips(place) => Weight::Strips(StripFormat::ALL[place], &self.strips[place]),
             Format::Ternary(input) => Weight::Ternary(TernaryWeight {
                 strips: &self.ternary,
                 step: 0.3,
@@ -174,8 +180,9 @@ fn threads_do_not_change_a_bit() {
         sizes.iter().flat_map(|&size| available().into_iter().map(move |t| (size, t)))
     {
         let product = Product::new(tokens, rows, k);
+        let shared = [1, 3, 2, 1].map(Format::Strips); // int4, Q4_0 and int4 share their input
         for formats in
-            [&FORMATS[..4], &FORMATS[2..], &[Format::Int4, Format::F32, Format::Int4], &[Format::Bf16], &[]]
+            [&FORMATS[..4], &FORMATS[2..6], &FORMATS[4..], &shared, &[Format::F32], &[Format::Bf16], &[]]
         {
             let mut outs = vec![vec![f32::NAN; tokens * rows]; formats.len()];
             let jobs = formats.iter().zip(&mut outs);

@@ -2,10 +2,10 @@
 //! extremes.
 
 use offramp_kernels::strips::{BlockQuantizer, STRIP, StripFactors, StripFormat, pack, unpack};
-use offramp_kernels::{ColumnsMut, RowFactors, Table, available, bf16};
+use offramp_kernels::{ColumnsMut, RowFactors, Table, available, bf16, f16};
 use proptest::prelude::*;
 
-const CODES: [StripFormat; 2] = [StripFormat::Int8, StripFormat::Int4];
+const CODES: [StripFormat; 4] = StripFormat::ALL;
 
 /// Widths around every lane count, block and tile edge.
 fn width() -> impl Strategy<Value = usize> {
@@ -147,9 +147,28 @@ proptest! {
 fn with_scales(format: StripFormat, mut strips: Vec<u8>, scale: f32) -> Vec<u8> {
     for block in strips.chunks_mut(format.strip_bytes(format.block())) {
         let scales = block.len() - 2 * STRIP;
-        block[scales..].copy_from_slice(&bf16::from_f32(scale).to_le_bytes().repeat(STRIP));
+        let scale = match format.has_halves() {
+            true => f16::from_f32(scale).to_le_bytes(),
+            false => bf16::from_f32(scale).to_le_bytes(),
+        };
+        block[scales..].copy_from_slice(&scale.repeat(STRIP));
     }
     strips
+}
+
+/// A half below 2⁻¹⁴ is no zero, the largest is finite, and a scale may be negative.
+#[test]
+fn halves_of_every_kind_are_multiplied_exactly() {
+    let (rows, k) = (37, 130);
+    let x = numbers(3 * k, 4);
+    for format in CODES.into_iter().filter(|format| format.has_halves()) {
+        let bytes = numbers(format.bytes(rows, k).expect("it fits"), 5);
+        let bytes: Vec<u8> = bytes.iter().map(|n| n.to_bits() as u8).collect();
+        for bits in [0x0001, 0x8001, 0x03ff, 0x0400, 0x3555, 0xbc01, 0x7bff, 0xfbff, 0x0000, 0x8000] {
+            let strips = with_scales(format, bytes.clone(), f16::from_bits(bits).to_f32());
+            check_strips(format, &x, &strips, rows, k);
+        }
+    }
 }
 
 /// 64 products of 127 by 127 do not fit 16 bits, nor do two of 255 by 127.
@@ -239,9 +258,12 @@ fn factors_that_do_not_fit_are_refused() {
             call(format, bytes, 2);
             says("strips for 2 rows", &|| call(format, bytes - 1, 2));
             says("strips for 33 rows", &|| call(format, bytes, 33));
-            let other = if format == StripFormat::Int8 { StripFormat::Int4 } else { StripFormat::Int8 };
-            let blocks = format.blocks(100) * other.strip_bytes(other.block());
-            says("tokens in blocks of", &|| call(other, blocks, 2));
+            // Formats of other blocks, or of another zero.
+            let input = |format: StripFormat| (format.block(), format.zero());
+            for other in CODES.into_iter().filter(|&other| input(other) != input(format)) {
+                let blocks = format.blocks(100) * other.strip_bytes(other.block());
+                says("tokens in blocks of", &|| call(other, blocks, 2));
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::llama::{Llama, new_id};
 use crate::scratch::Scratch;
 use crate::source::Source;
 use crate::tensor::TensorSpec;
+use offramp_kernels::rayon::prelude::*;
+use offramp_kernels::strips::{STRIP, StripFormat};
 use offramp_kernels::ternary::InputQuantization;
 use std::ops::Range;
 
@@ -60,7 +62,8 @@ impl Llama {
     /// The format that a draft head has if nobody names one: int4, which is read fastest. `None` where the
     /// model's own head has no more bits.
     pub fn usual_draft_format(&self) -> Option<Format> {
-        (self.formats().head.unwrap_or(Format::F32) < Format::Int4).then_some(Format::Int4)
+        let strips = self.lm_head().format().strips();
+        strips.is_none_or(|strips| strips.bits() > StripFormat::Int4.bits()).then_some(Format::Int4)
     }
 
     /// The LM head's rows of the tokens in `shortlist` (none: all) in `format` (none: its own).
@@ -140,6 +143,19 @@ struct Rows<'a> {
 impl Source for Rows<'_> {
     fn format(&self, _spec: &TensorSpec) -> Result<Format> {
         Ok(self.head.format())
+    }
+
+    fn recode(&self, spec: &TensorSpec, format: StripFormat, out: &mut [u8]) -> Result<bool> {
+        if self.head.format().strips() != Some(format) {
+            return Ok(false);
+        }
+        let (rows, strip) = (spec.shape[0], format.strip_bytes(self.head.in_features()));
+        Ok(out.par_chunks_exact_mut(strip).enumerate().all(|(index, out)| {
+            let rows: Vec<usize> = (index * STRIP..rows.min((index + 1) * STRIP))
+                .map(|row| self.tokens.map_or(row, |tokens| tokens[row] as usize))
+                .collect();
+            self.head.copy_rows(&rows, out)
+        }))
     }
 
     fn values(&self, _spec: &TensorSpec) -> Result<Box<Values<'_>>> {

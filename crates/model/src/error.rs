@@ -1,6 +1,7 @@
 //! Everything that can go wrong in this room, each in one line that says what to do about it.
 
 use crate::format::Format;
+use crate::quoted::quoted;
 use crate::tensor::TensorSpec;
 use offramp_files::legible;
 use std::fs::{self, File};
@@ -70,6 +71,14 @@ pub enum Error {
     NotTernary {
         /// The folder.
         path: PathBuf,
+    },
+    /// A folder was to be written in a format that only GGUF files have.
+    #[error("a folder is never in {wanted}: `offramp export {path} --gguf model.gguf --type {wanted}` writes a file that is", path = quoted(&path.to_string_lossy()))]
+    OnlyInFiles {
+        /// The model.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: Format,
     },
     /// A format of the head that a folder of ternary layers cannot hold.
     #[error("{path}: the folder of a {name} has a head in f32 or bf16, not {wanted}: narrow it when the model is loaded, with --head-format", path = path.display())]

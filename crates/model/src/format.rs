@@ -17,6 +17,10 @@ pub enum Format {
     Int8,
     /// 4-bit codes in strips, a scale for each 32 of a row.
     Int4,
+    /// 8-bit codes in strips, those of a GGUF file with its scales; no folder has them.
+    Q8_0,
+    /// 4-bit codes in strips, those of a GGUF file with its scales; no folder has them.
+    Q4_0,
     /// −1, 0 or 1 in two bits, with one step for the whole matrix; only layers have it.
     Ternary,
 }
@@ -53,8 +57,9 @@ pub struct Formats {
 }
 
 impl Format {
-    /// Every format, widest first.
-    pub const ALL: [Self; 5] = [Self::F32, Self::Bf16, Self::Int8, Self::Int4, Self::Ternary];
+    /// Every format: floats, our codes, those of GGUF files, ternary ones.
+    pub const ALL: [Self; 7] =
+        [Self::F32, Self::Bf16, Self::Int8, Self::Int4, Self::Q8_0, Self::Q4_0, Self::Ternary];
 
     /// What `--format` calls it.
     pub const fn name(self) -> &'static str {
@@ -63,6 +68,8 @@ impl Format {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
             Self::Ternary => "ternary",
         }
     }
@@ -72,12 +79,19 @@ impl Format {
         matches!(self, Self::F32 | Self::Bf16)
     }
 
+    /// Whether a model folder may be in it.
+    pub(crate) const fn in_folders(self) -> bool {
+        !matches!(self, Self::Q8_0 | Self::Q4_0)
+    }
+
     /// The strips of a format that has strips with scales.
     pub(crate) const fn strips(self) -> Option<StripFormat> {
         match self {
             Self::F32 | Self::Bf16 | Self::Ternary => None,
             Self::Int8 => Some(StripFormat::Int8),
             Self::Int4 => Some(StripFormat::Int4),
+            Self::Q8_0 => Some(StripFormat::Q8_0),
+            Self::Q4_0 => Some(StripFormat::Q4_0),
         }
     }
 }
@@ -171,7 +185,7 @@ mod tests {
         let message = |name: &str| name.parse::<Format>().unwrap_err().to_string();
         assert_eq!(
             message("q4"),
-            "\"q4\" is no format of weights: choose one of f32, bf16, int8, int4, ternary"
+            "\"q4\" is no format of weights: choose one of f32, bf16, int8, int4, q8_0, q4_0, ternary"
         );
         assert!(!message("a\nb").contains('\n'));
         let message = "bf16".parse::<CacheFormat>().unwrap_err().to_string();

@@ -94,7 +94,7 @@ impl Layout {
         match self.format {
             Format::F32 => Dtype::F32,
             Format::Bf16 => Dtype::BF16,
-            Format::Int8 | Format::Int4 | Format::Ternary => Dtype::U8,
+            Format::Int8 | Format::Int4 | Format::Q8_0 | Format::Q4_0 | Format::Ternary => Dtype::U8,
         }
     }
 

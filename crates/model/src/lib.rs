@@ -66,5 +66,5 @@ pub use source::Damped;
 pub use storage::Storage;
 pub use tensor::{TensorKind, TensorSpec};
 pub use text_file::read_text;
-pub use weights::Weights;
+pub use weights::{Kept, Runs, Weights};
 pub use work::Work;

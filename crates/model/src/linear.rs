@@ -7,7 +7,7 @@ use crate::storage::Storage;
 use crate::tensor::TensorSpec;
 use crate::ternary::TernaryMatrix;
 use bytemuck::Pod;
-use offramp_kernels::strips::{STRIP, StripFormat, unpack};
+use offramp_kernels::strips::{STRIP, StripFormat, copy_rows, unpack};
 use offramp_kernels::ternary::InputQuantization;
 use offramp_kernels::{Job, Operand, Weight, bf16, linear, rows};
 
@@ -31,6 +31,10 @@ enum Matrix {
     Int8(Values<u8>),
     /// Strips of 4-bit codes.
     Int4(Values<u8>),
+    /// Strips of 8-bit codes, as GGUF files have them.
+    Q8_0(Values<u8>),
+    /// Strips of 4-bit codes, as GGUF files have them.
+    Q4_0(Values<u8>),
     /// Strips of ternary codes, and how the input is rounded.
     Ternary(TernaryMatrix),
 }
@@ -65,6 +69,8 @@ impl Linear {
             Format::Bf16 => Matrix::Bf16(Values::take(source, spec, format)?),
             Format::Int8 => Matrix::Int8(Values::take(source, spec, format)?),
             Format::Int4 => Matrix::Int4(Values::take(source, spec, format)?),
+            Format::Q8_0 => Matrix::Q8_0(Values::take(source, spec, format)?),
+            Format::Q4_0 => Matrix::Q4_0(Values::take(source, spec, format)?),
             Format::Ternary => Matrix::Ternary(TernaryMatrix::pack(&source.ternary(spec)?, spec, input)?),
         };
         Ok(Self { matrix, bias: None })
@@ -86,6 +92,8 @@ impl Linear {
             Matrix::Bf16(_) => Format::Bf16,
             Matrix::Int8(_) => Format::Int8,
             Matrix::Int4(_) => Format::Int4,
+            Matrix::Q8_0(_) => Format::Q8_0,
+            Matrix::Q4_0(_) => Format::Q4_0,
             Matrix::Ternary(_) => Format::Ternary,
         }
     }
@@ -104,7 +112,9 @@ impl Linear {
         match &self.matrix {
             Matrix::F32(matrix) => (matrix.out_features, matrix.in_features),
             Matrix::Bf16(matrix) => (matrix.out_features, matrix.in_features),
-            Matrix::Int8(matrix) | Matrix::Int4(matrix) => (matrix.out_features, matrix.in_features),
+            Matrix::Int8(matrix) | Matrix::Int4(matrix) | Matrix::Q8_0(matrix) | Matrix::Q4_0(matrix) => {
+                (matrix.out_features, matrix.in_features)
+            }
             Matrix::Ternary(matrix) => (matrix.out_features, matrix.in_features),
         }
     }
@@ -122,6 +132,8 @@ impl Linear {
             Matrix::Bf16(matrix) => Weight::Bf16(matrix.weight.as_slice()),
             Matrix::Int8(matrix) => Weight::Strips(StripFormat::Int8, matrix.weight.as_slice()),
             Matrix::Int4(matrix) => Weight::Strips(StripFormat::Int4, matrix.weight.as_slice()),
+            Matrix::Q8_0(matrix) => Weight::Strips(StripFormat::Q8_0, matrix.weight.as_slice()),
+            Matrix::Q4_0(matrix) => Weight::Strips(StripFormat::Q4_0, matrix.weight.as_slice()),
             Matrix::Ternary(matrix) => Weight::Ternary(matrix.weight()),
         }
     }
@@ -154,6 +166,17 @@ impl Linear {
             }
             Weight::Ternary(_) => unreachable!("neither embedding nor head is ternary"),
         }
+    }
+
+    /// Copies the codes and scales of some rows into a strip of the same format; false if there are no
+    /// strips.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(crate) fn copy_rows(&self, rows: &[usize], strip: &mut [u8]) -> bool {
+        let Weight::Strips(format, strips) = self.weight() else { return false };
+        copy_rows(format, strips, rows, strip);
+        true
     }
 
     /// Applies the layer to every row of `x`; `out` is resized.

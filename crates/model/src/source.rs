@@ -8,7 +8,7 @@ use crate::storage::{Mapped, Pages, Storage};
 use crate::tensor::{TensorKind, TensorSpec};
 use crate::ternary::Codes;
 use bytemuck::Pod;
-use offramp_kernels::strips::STRIP;
+use offramp_kernels::strips::{STRIP, StripFormat};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 use std::cell::RefCell;
@@ -23,7 +23,7 @@ pub(crate) trait Source {
     fn format(&self, spec: &TensorSpec) -> Result<Format>;
 
     /// Whether a tensor in its own format is read from a mapped file and takes no memory.
-    fn is_mapped(&self) -> bool {
+    fn is_mapped(&self, _spec: &TensorSpec) -> bool {
         false
     }
 
@@ -33,6 +33,15 @@ pub(crate) trait Source {
     /// If it is not what `spec` says, or a value is not finite.
     fn mapped(&self, _spec: &TensorSpec) -> Result<Option<Mapped>> {
         Ok(None)
+    }
+
+    /// Writes a matrix into strips, with the very codes and scales that the source has; false if it has none
+    /// that the format can have, and nothing is written.
+    ///
+    /// # Errors
+    /// If the tensor is not what `spec` says, or a scale is not finite.
+    fn recode(&self, _spec: &TensorSpec, _format: StripFormat, _out: &mut [u8]) -> Result<bool> {
+        Ok(false)
     }
 
     /// A function that writes a tensor's values, a few rows at a time, on any thread.
@@ -63,7 +72,10 @@ pub(crate) fn storage<V: Pod>(source: &dyn Source, spec: &TensorSpec, format: Fo
     let layout = Layout::new(spec, format);
     let bytes = layout.checked_bytes(spec)?;
     let mut pages = Pages::new(bytes).map_err(|_| Error::memory(spec, bytes as u64))?;
-    layout.encode(&*source.values(spec)?, 0, pages.bytes_mut())?;
+    let recoded = format.strips().map(|strips| source.recode(spec, strips, pages.bytes_mut())).transpose()?;
+    if recoded != Some(true) {
+        layout.encode(&*source.values(spec)?, 0, pages.bytes_mut())?;
+    }
     Ok(pages.into())
 }
 

@@ -57,6 +57,11 @@ impl TensorSpec {
         self.shape.contains(&0)
     }
 
+    /// Whether it is one of a layer's.
+    pub(crate) fn is_in_layer(&self) -> bool {
+        self.name.starts_with("model.layers.")
+    }
+
     /// Whether it is the token embedding.
     pub(crate) fn is_embedding(&self) -> bool {
         self.name == EMBEDDING

@@ -3,9 +3,11 @@
 pub(crate) mod bitnet;
 mod file;
 mod finite;
+mod gguf_rows;
 mod header;
 mod index;
 mod names;
+mod runs;
 mod ternary;
 #[cfg(test)]
 mod tests;
@@ -26,8 +28,11 @@ use file::TensorFile;
 use names::Names;
 use offramp_files::legible;
 use offramp_kernels::rayon::prelude::*;
+use offramp_kernels::strips::StripFormat;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+pub use runs::{Kept, Runs};
 
 /// Values that a thread reads at a time.
 const PIECE: usize = 1 << 16;
@@ -179,6 +184,11 @@ impl Weights {
         failed.find_map_first(Result::err).map_or(Ok(()), Err)
     }
 
+    /// The file, or the folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes of the files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(TensorFile::bytes).sum()
@@ -319,16 +329,24 @@ impl Weights {
 impl Source for Weights {
     fn format(&self, spec: &TensorSpec) -> Result<Format> {
         let file = self.file_of(spec)?;
-        // Beside ternary layers embedding and head are floats, also those that GGUF has in codes.
-        let of_floats = |format: Format| match self.weight_scale {
-            Some(_) if !format.is_float() => Format::Bf16,
+        // Beside ternary layers embedding and head are floats, unless they run in the file's codes.
+        let of_floats = |format: Format| match (self.weight_scale, format) {
+            (Some(_), Format::Int8 | Format::Int4 | Format::Ternary) => Format::Bf16,
             _ => format,
         };
-        Ok(self.strips(spec).unwrap_or_else(|| of_floats(file.float_format(spec))))
+        Ok(self.strips(spec).unwrap_or_else(|| of_floats(file.own_format(spec))))
     }
 
-    fn is_mapped(&self) -> bool {
-        true
+    fn is_mapped(&self, spec: &TensorSpec) -> bool {
+        self.file_of(spec).is_ok_and(|file| file.is_mapped(spec))
+    }
+
+    fn recode(&self, spec: &TensorSpec, format: StripFormat, out: &mut [u8]) -> Result<bool> {
+        let file = self.file_of(spec)?;
+        match file.coded(spec).filter(|coded| coded.fits(format)) {
+            Some(coded) => coded.pack(file, spec, format, out).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn mapped(&self, spec: &TensorSpec) -> Result<Option<Mapped>> {
@@ -360,7 +378,13 @@ impl Source for Weights {
                 let step = self.file_of(&scale)?.step(&scale, meaning)?;
                 Ok(Codes { codes: self.file_of(spec)?.codes(spec)?, step })
             }
-            _ => Codes::of(&*self.file_of(spec)?.values(spec)?, spec),
+            _ => {
+                let file = self.file_of(spec)?;
+                match (file.coded(spec), file.step_of_all(spec)) {
+                    (Some(coded), Some(step)) => coded.ternary(file, spec, step),
+                    _ => Codes::of(&*file.values(spec)?, spec),
+                }
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ fn logits(model: &Llama) -> Vec<f32> {
 
 #[test]
 fn it_computes_what_the_folder_does_in_every_format() {
-    for to in Format::ALL.into_iter().filter(|&format| format != Format::Ternary) {
+    for to in [Format::F32, Format::Bf16, Format::Int8, Format::Int4] {
         let (config, weights, place) = carried(Some(to));
         let given =
             [None, Some(Format::Bf16)].map(|layers| Formats { layers, head: layers, ..Formats::default() });

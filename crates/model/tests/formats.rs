@@ -87,6 +87,14 @@ fn difference(found: &[f32], expected: &[f32]) -> f32 {
     (differences / square(&mut expected.iter().copied())).sqrt()
 }
 
+/// What no folder holds.
+const OF_FILES: [(Format, Format); 4] = [
+    (Format::Q8_0, Format::Q8_0),
+    (Format::Q4_0, Format::Q8_0),
+    (Format::Q4_0, Format::Bf16),
+    (Format::Int8, Format::Q4_0),
+];
+
 const PAIRS: [(Format, Format); 9] = [
     (Format::F32, Format::F32),
     (Format::Bf16, Format::Bf16),
@@ -105,15 +113,15 @@ fn every_format_computes_nearly_the_same() {
     for tied in [false, true] {
         let place = Place::new(tied);
         let exact = logits(&place.load("f32", Formats::default()));
-        for (layers, head) in PAIRS {
+        for (layers, head) in PAIRS.into_iter().chain(OF_FILES) {
             let model = place.load("f32", formats(layers, head));
             assert_eq!(model.formats(), formats(layers, head));
             let bound = |format| -> f32 {
                 match format {
                     Format::F32 => 0.0,
                     Format::Bf16 => 0.015,
-                    Format::Int8 => 0.04,
-                    Format::Int4 => 0.35,
+                    Format::Int8 | Format::Q8_0 => 0.04,
+                    Format::Int4 | Format::Q4_0 => 0.35,
                     Format::Ternary => unreachable!("see tests/ternary.rs"),
                 }
             };

@@ -109,10 +109,53 @@ fn formats_that_cannot_be() {
         (&["quantize", "run", "--to", "int4", "--out", "int8"], &["int8", "already"]),
         (&["quantize", "int8", "--to", "int4", "--out", "other"], &["int8"]),
         (&["generate", "int8", "--format", "int4"], &["int8"]),
+        (
+            &["quantize", "run", "--to", "q8_0", "--out", "other"],
+            &["never in q8_0", "`offramp export", "q8_0`"],
+        ),
+        (&["quantize", "run", "--to", "bf16", "--head-format", "q4_0", "--out", "other"], &["never in q4_0"]),
     ] {
         place.run(arguments).assert_error(MISTAKE, expected);
     }
     assert!(!place.path("other").exists());
+}
+
+/// What `inspect` says of a file, and that it is what runs.
+#[test]
+fn a_files_codes_run_as_they_are() {
+    let place = Place::new();
+    for (kind, layers) in [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("bf16", "bf16")] {
+        let file = format!("{kind}.gguf");
+        place.good(&["export", "--gguf", &file, "--type", kind]);
+        let said = place.good(&["inspect", &file]);
+        let runs = match kind {
+            "bf16" => "BF16 runs as it is".to_owned(),
+            codes => format!("{} runs in the file's codes, as {codes}\n", codes.to_uppercase()),
+        };
+        assert!(said.contains(&runs), "{said}");
+        let answer = place.json(&["inspect", &file]);
+        let of_layers = answer["weights"]["runs"].as_array().unwrap();
+        let of_layers = of_layers.iter().find(|runs| runs["stored"] == kind.to_uppercase().as_str()).unwrap();
+        let kept = if kind == "bf16" { "values" } else { "codes" };
+        assert_eq!((&of_layers["format"], &of_layers["as"]), (&layers.into(), &kept.into()), "{answer}");
+        // As it is, and as the file says.
+        let told = |more: &[&str]| {
+            let words = [
+                "generate",
+                &file,
+                "--prompt",
+                "Once upon a time",
+                "--max-new-tokens",
+                "12",
+                "--temperature",
+                "0",
+            ];
+            place.json(&[&words[..], more].concat())["text"].clone()
+        };
+        assert_eq!(told(&[]), told(&["--format", layers]), "{kind}");
+        assert_eq!(told(&[]), told(&["--speculate", "auto"]), "{kind}");
+    }
+    assert!(!place.good(&["inspect"]).contains("runs"), "a folder's weights are what they are");
 }
 
 /// Twice as many threads as processors keep them busy.

@@ -34,16 +34,37 @@ pub(crate) fn q5_1(bytes: &[u8], out: &mut [f32]) {
     halves(&bytes[8..], out, |code, k| d * f32::from(code | fifth(k)) + m);
 }
 
+/// The codes and the bits of the scale of [`q8_0`].
+pub(crate) fn codes_q8_0(bytes: &[u8], codes: &mut [i8]) -> u16 {
+    for (code, &byte) in codes.iter_mut().zip(&bytes[2..]) {
+        *code = byte as i8;
+    }
+    u16::from_le_bytes([bytes[0], bytes[1]])
+}
+
+/// As [`codes_q8_0`], of [`q4_0`].
+pub(crate) fn codes_q4_0(bytes: &[u8], codes: &mut [i8]) -> u16 {
+    halves(&bytes[2..], codes, |code, _| code as i8 - 8);
+    u16::from_le_bytes([bytes[0], bytes[1]])
+}
+
+/// As [`codes_q8_0`], of [`q5_0`].
+pub(crate) fn codes_q5_0(bytes: &[u8], codes: &mut [i8]) -> u16 {
+    let fifth = fifth_bits(&bytes[2..]);
+    halves(&bytes[6..], codes, |code, k| (code | fifth(k)) as i8 - 16);
+    u16::from_le_bytes([bytes[0], bytes[1]])
+}
+
 fn fifth_bits(bytes: &[u8]) -> impl Fn(usize) -> u8 {
     let bits = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     move |k| ((bits >> k & 1) as u8) << 4
 }
 
-fn halves(codes: &[u8], out: &mut [f32], value: impl Fn(u8, usize) -> f32) {
+fn halves<V>(codes: &[u8], out: &mut [V], value: impl Fn(u8, usize) -> V) {
     let (low, high) = out.split_at_mut(16);
-    for (k, &byte) in codes[..16].iter().enumerate() {
-        low[k] = value(byte & 15, k);
-        high[k] = value(byte >> 4, k + 16);
+    for (k, ((&byte, low), high)) in codes[..16].iter().zip(low).zip(high).enumerate() {
+        *low = value(byte & 15, k);
+        *high = value(byte >> 4, k + 16);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Products of int8 and int4 strips.
+//! Products of strips of 8-bit and 4-bit codes.
 //!
 //! A block is summed exactly, in whole numbers; the sums of blocks are scaled and added in increasing k.
 #![allow(unsafe_code, reason = "SIMD: vector loads through pointers, functions for one instruction set")]
@@ -9,7 +9,6 @@ use crate::columns::ColumnsMut;
 use crate::factors::StripFactors;
 use crate::strips::block_quantized::BlockQuantized;
 use crate::strips::layout::{QUAD, SCALES, STRIP, StripFormat};
-use half::bf16;
 
 /// Bytes of a strip's rows at four k.
 const CODES: usize = STRIP * QUAD;
@@ -41,8 +40,10 @@ pub(crate) unsafe fn product<S: Dot, const VECTORS: usize>(
             // SAFETY: `check` says that tokens and strip have their blocks; the output has these elements.
             unsafe {
                 match format {
-                    StripFormat::Int8 => with_tokens::<S, Int8, VECTORS>(tokens, strip, out),
-                    StripFormat::Int4 => with_tokens::<S, Int4, VECTORS>(tokens, strip, out),
+                    StripFormat::Int8 => with_tokens::<S, Bytes<false>, VECTORS>(tokens, strip, out),
+                    StripFormat::Int4 => with_tokens::<S, Nibbles<false>, VECTORS>(tokens, strip, out),
+                    StripFormat::Q8_0 => with_tokens::<S, Bytes<true>, VECTORS>(tokens, strip, out),
+                    StripFormat::Q4_0 => with_tokens::<S, Nibbles<true>, VECTORS>(tokens, strip, out),
                 }
             }
         }
@@ -115,11 +116,13 @@ trait StripArithmetic<S: Dot> {
     unsafe fn finish(sum: Self::Sum, offset: i32) -> S::I32;
 }
 
-struct Int8;
-struct Int4;
+/// A byte each; with scales in `bf16`, or IEEE halves.
+struct Bytes<const HALVES: bool>;
+/// Two in a byte.
+struct Nibbles<const HALVES: bool>;
 
-impl<S: Dot> StripArithmetic<S> for Int8 {
-    const CODES: StripFormat = StripFormat::Int8;
+impl<S: Dot, const HALVES: bool> StripArithmetic<S> for Bytes<HALVES> {
+    const CODES: StripFormat = if HALVES { StripFormat::Q8_0 } else { StripFormat::Int8 };
     const QUADS: usize = 1;
     type Ready = S::Bytes;
     type Sum = S::I32;
@@ -150,9 +153,10 @@ impl<S: Dot> StripArithmetic<S> for Int8 {
 
 // A block's quads are few enough for one sum of small codes.
 const _: () = assert!(StripFormat::Int4.block() / QUAD <= FOUR_BIT_STEPS);
+const _: () = assert!(StripFormat::Q4_0.block() / QUAD <= FOUR_BIT_STEPS);
 
-impl<S: Dot> StripArithmetic<S> for Int4 {
-    const CODES: StripFormat = StripFormat::Int4;
+impl<S: Dot, const HALVES: bool> StripArithmetic<S> for Nibbles<HALVES> {
+    const CODES: StripFormat = if HALVES { StripFormat::Q4_0 } else { StripFormat::Int4 };
     const QUADS: usize = 2;
     type Ready = S::Stored;
     type Sum = S::Small;
@@ -231,11 +235,11 @@ unsafe fn multiply<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T:
                 stored: strip.as_ptr().add(b * bytes),
             };
             let scales = &x.scales(b, tokens.first)[..T];
-            let of_rows = block.stored.add(bytes - SCALES).cast::<bf16>();
+            let of_rows = block.stored.add(bytes - SCALES);
             for first in (0..VECTORS).step_by(at_once) {
                 let whole = block.sums::<S, F, VECTORS, T>(first, at_once);
                 for v in 0..at_once {
-                    let of_row = S::load_widened(of_rows.add((first + v) * S::LANES));
+                    let of_row = scales_of::<S, F>(of_rows, first + v);
                     for t in 0..T {
                         let scale = S::mul(of_row, S::splat(scales[t]));
                         let total = S::to_f32(F::finish(whole[t][v], block.offsets[t]));
@@ -248,6 +252,17 @@ unsafe fn multiply<S: Dot, F: StripArithmetic<S>, const VECTORS: usize, const T:
             out.put::<S, VECTORS>(t, sums[t]);
         }
     }
+}
+
+/// The scales of a vector of rows.
+///
+/// # Safety
+/// There must be so many of them, two bytes each; the processor must have the instructions of `S`.
+#[inline(always)]
+unsafe fn scales_of<S: Dot, F: StripArithmetic<S>>(of_rows: *const u8, vector: usize) -> S::F32 {
+    let from = of_rows.wrapping_add(2 * vector * S::LANES);
+    // SAFETY: the caller's promise.
+    unsafe { if F::CODES.has_halves() { S::load_halves(from.cast()) } else { S::load_widened(from.cast()) } }
 }
 
 /// A block of a strip, and of the tokens of a tile.

@@ -10,7 +10,7 @@ use crate::dispatch::available;
 use crate::factors::{RowFactors, StripFactors, TernaryFactors};
 use crate::strips::{self, BlockQuantizer, STRIP, StripFormat};
 use crate::ternary::{InputQuantization, RowQuantizer};
-use half::bf16;
+use half::{bf16, f16};
 
 /// `LANES` lanes. With `WIDE` its sums of small codes have 32 bits and it has 32 registers, as AVX-512 and
 /// NEON have.
@@ -97,6 +97,10 @@ impl<const LANES: usize, const WIDE: bool> Simd for Plain<LANES, WIDE> {
         from.cast::<[bf16; LANES]>().read_unaligned().map(bf16::to_f32)
     }
 
+    unsafe fn load_halves(from: *const f16) -> [f32; LANES] {
+        from.cast::<[f16; LANES]>().read_unaligned().map(f16::to_f32)
+    }
+
     unsafe fn prefetch_l1(_: *const u8) {}
 
     unsafe fn prefetch_l2(_: *const u8) {}
@@ -181,7 +185,7 @@ const SIZES: [(usize, usize); 5] = [(1, 1), (31, 33), (33, 64), (70, 130), (40, 
 fn strips_are_those_of_the_reference_at_every_shape_of_vectors() {
     let table = available()[0];
     for ((rows, k), format) in
-        SIZES.into_iter().flat_map(|size| [(size, StripFormat::Int8), (size, StripFormat::Int4)])
+        SIZES.into_iter().flat_map(|size| StripFormat::ALL.map(|format| (size, format)))
     {
         let weight = numbers(rows * k, 1);
         let mut packed = vec![0; format.bytes(rows, k).expect("it fits")];

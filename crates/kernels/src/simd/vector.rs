@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "what needs instructions is unsafe to call")]
 
-use half::bf16;
+use half::{bf16, f16};
 
 /// The vectors of one instruction set.
 ///
@@ -61,6 +61,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn odd(x: Self::Bf16) -> Self::F32;
     /// `LANES` values, widened.
     unsafe fn load_widened(from: *const bf16) -> Self::F32;
+    /// `LANES` values, widened exactly.
+    unsafe fn load_halves(from: *const f16) -> Self::F32;
 
     /// Prefetches a line into the first-level cache. The address need not exist.
     unsafe fn prefetch_l1(address: *const u8);
@@ -90,7 +92,7 @@ pub(crate) trait Dot: Simd {
     /// Sums of products of small codes.
     type Small: Copy;
 
-    /// Tokens of a tile of int8 or int4 codes.
+    /// Tokens of a tile of 8-bit or 4-bit codes.
     const STRIP_TOKENS: usize;
     /// Tokens of a tile of ternary codes.
     const TERNARY_TOKENS: usize;

@@ -16,15 +16,16 @@ pub struct BlockQuantized<'a> {
     /// Tokens that there is room for. More than [`FEW`] are padded to whole tiles.
     pub(crate) places: usize,
     pub(super) block: usize,
+    pub(super) zero: i32,
 }
 
 impl<'a> BlockQuantized<'a> {
     /// # Panics
     /// If these are not so many tokens, quantized for `codes`.
     pub(crate) fn check(&self, format: StripFormat, tokens: usize) {
-        let Self { blocks, places, block, .. } = *self;
+        let Self { blocks, places, block, zero, .. } = *self;
         assert!(
-            tokens <= places && block == format.block(),
+            tokens <= places && (block, zero) == (format.block(), format.zero()),
             "{tokens} tokens in blocks of {}",
             format.block()
         );

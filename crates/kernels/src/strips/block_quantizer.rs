@@ -18,6 +18,7 @@ pub struct BlockQuantizer {
     blocks: usize,
     places: usize,
     block: usize,
+    zero: i32,
 }
 
 impl BlockQuantizer {
@@ -41,7 +42,7 @@ impl BlockQuantizer {
         assert!(in_features > 0 && x.len().is_multiple_of(in_features), "x is [tokens, {in_features}]");
         let (tokens, blocks, block) = (x.len() / in_features, format.blocks(in_features), format.block());
         let places = if tokens > FEW { tokens.next_multiple_of(TILE_TOKENS) } else { tokens };
-        (self.blocks, self.places, self.block) = (blocks, places, block);
+        (self.blocks, self.places, self.block, self.zero) = (blocks, places, block, format.zero());
         let all = self.codes.resize(blocks * places * block);
         self.scales.resize(blocks * places, 0.0);
         self.offsets.resize(blocks * places, 0);
@@ -65,7 +66,7 @@ impl BlockQuantizer {
 
     /// The tokens of the last call.
     pub fn tokens(&self) -> BlockQuantized<'_> {
-        let Self { codes, scales, offsets, blocks, places, block } = self;
+        let Self { codes, scales, offsets, blocks, places, block, zero } = self;
         BlockQuantized {
             codes: codes.values(),
             scales,
@@ -73,6 +74,7 @@ impl BlockQuantizer {
             blocks: *blocks,
             places: *places,
             block: *block,
+            zero: *zero,
         }
     }
 }

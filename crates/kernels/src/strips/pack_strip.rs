@@ -2,7 +2,7 @@
 
 use super::layout::{QUAD, SCALES, STRIP, StripFormat};
 use crate::rounding::{nearest, nearest_i32};
-use half::bf16;
+use half::{bf16, f16};
 
 /// Sums kept side by side.
 const LANES: usize = 16;
@@ -17,9 +17,9 @@ pub(crate) fn pack_strip<const FMA: bool>(
     in_features: usize,
     strip: &mut [u8],
 ) {
-    match format {
-        StripFormat::Int8 => pack_blocks::<64>(format, rows, in_features, strip),
-        StripFormat::Int4 => pack_blocks::<32>(format, rows, in_features, strip),
+    match format.block() {
+        64 => pack_blocks::<64>(format, rows, in_features, strip),
+        _ => pack_blocks::<32>(format, rows, in_features, strip),
     }
 }
 
@@ -29,25 +29,53 @@ fn pack_blocks<const BLOCK: usize>(format: StripFormat, rows: &[f32], in_feature
         block.fill(0);
         let first = index * BLOCK;
         for row in 0..STRIP {
-            let mut weights = [0.0; BLOCK];
-            if let Some(values) = rows.get(row * in_features..(row + 1) * in_features) {
-                let values = &values[first..in_features.min(first + BLOCK)];
-                weights[..values.len()].copy_from_slice(values);
-            }
-            let scale = match format {
-                _ if weights.iter().fold(false, |odd, weight| odd | !weight.is_finite()) => bf16::NAN,
-                StripFormat::Int8 => bf16::from_f32(largest(&weights).abs() / 127.0),
-                StripFormat::Int4 => fitted_scale(&weights),
+            let Some(values) = rows.get(row * in_features..(row + 1) * in_features) else {
+                put(format, block, row, &[0; BLOCK], 0);
+                continue;
             };
-            let found = round_all(&weights, scale.to_f32(), format);
+            let values = &values[first..in_features.min(first + BLOCK)];
+            let mut weights = [0.0; BLOCK];
+            weights[..values.len()].copy_from_slice(values);
+            let (found, scale) = quantized(format, &weights);
             put(format, block, row, &found, scale);
         }
     }
 }
 
+/// The codes of a block of a row, and the bits of its scale.
+#[inline(always)]
+fn quantized<const BLOCK: usize>(format: StripFormat, weights: &[f32; BLOCK]) -> ([i32; BLOCK], u16) {
+    let odd = weights.iter().fold(false, |odd, weight| odd | !weight.is_finite());
+    let scale = match format {
+        StripFormat::Q8_0 | StripFormat::Q4_0 if odd => return ([0; BLOCK], f16::NAN.to_bits()),
+        StripFormat::Q8_0 | StripFormat::Q4_0 => return as_llama_cpp(format, weights),
+        _ if odd => bf16::NAN,
+        StripFormat::Int8 => bf16::from_f32(largest(weights).abs() / 127.0),
+        StripFormat::Int4 => fitted_scale(weights),
+    };
+    (round_all(weights, scale.to_f32(), format), scale.to_bits())
+}
+
+/// As `quantize_row_q8_0_ref` and `quantize_row_q4_0_ref` of llama.cpp: codes are chosen before the scale is
+/// rounded.
+#[inline(always)]
+fn as_llama_cpp<const BLOCK: usize>(format: StripFormat, weights: &[f32; BLOCK]) -> ([i32; BLOCK], u16) {
+    let of_eight_bits = format == StripFormat::Q8_0;
+    let scale = if of_eight_bits { largest(weights).abs() / 127.0 } else { first_largest(weights) / -8.0 };
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let mut codes = [0; BLOCK];
+    for (code, weight) in codes.iter_mut().zip(weights) {
+        *code = match of_eight_bits {
+            true => i32::from((weight * inverse).round() as i8),
+            false => (weight * inverse + 8.5).trunc().clamp(0.0, 15.0) as i32 - 8,
+        };
+    }
+    (codes, f16::from_f32(scale).to_bits())
+}
+
 /// Writes a row's share of a block.
 #[inline(always)]
-fn put(format: StripFormat, block: &mut [u8], row: usize, found: &[i32], scale: bf16) {
+fn put(format: StripFormat, block: &mut [u8], row: usize, found: &[i32], scale: u16) {
     for (k, &code) in found.iter().enumerate() {
         let code = (code + format.zero()) as u8;
         let (byte, shift) = place(format, row, k);
@@ -60,10 +88,10 @@ fn put(format: StripFormat, block: &mut [u8], row: usize, found: &[i32], scale: 
 /// Where a code lies in its block: the byte, and its shift within the byte.
 pub(super) fn place(format: StripFormat, row: usize, k: usize) -> (usize, usize) {
     let (quad, lane) = (k / QUAD, row * QUAD + k % QUAD);
-    match format {
-        StripFormat::Int8 => (quad * STRIP * QUAD + lane, 0),
+    match format.bits() {
+        8 => (quad * STRIP * QUAD + lane, 0),
         // The even quad in the low half, the odd one in the high half.
-        StripFormat::Int4 => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
+        _ => (quad / 2 * STRIP * QUAD + lane, quad % 2 * 4),
     }
 }
 
@@ -80,6 +108,12 @@ fn largest(weights: &[f32]) -> f32 {
     let least = ends[0].iter().fold(0f32, |least, &w| if w < least { w } else { least });
     let most = ends[1].iter().fold(0f32, |most, &w| if w > most { w } else { most });
     if -least > most { least } else { most }
+}
+
+/// The weight of the largest magnitude; of two of them, the first.
+#[inline(always)]
+fn first_largest(weights: &[f32]) -> f32 {
+    weights.iter().fold(0f32, |largest, &weight| if weight.abs() > largest.abs() { weight } else { largest })
 }
 
 /// Adds the lanes.
@@ -135,10 +169,7 @@ fn fitted_scale<const BLOCK: usize>(weights: &[f32; BLOCK]) -> bf16 {
 
 #[inline(always)]
 fn round_all<const BLOCK: usize>(weights: &[f32; BLOCK], scale: f32, format: StripFormat) -> [i32; BLOCK] {
-    let (least, most) = match format {
-        StripFormat::Int8 => (-127.0, 127.0),
-        StripFormat::Int4 => (-8.0, 7.0),
-    };
+    let (least, most) = if format.bits() == 8 { (-127.0, 127.0) } else { (-8.0, 7.0) };
     if scale == 0.0 {
         return [0; BLOCK];
     }

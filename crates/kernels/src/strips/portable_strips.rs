@@ -4,12 +4,11 @@ use super::layout::{QUAD, SCALES, STRIP, StripFormat};
 use crate::columns::ColumnsMut;
 use crate::elementwise::fma;
 use crate::factors::StripFactors;
-use half::bf16;
 
 /// Rows whose sums stay in registers together, and their codes at four k.
 const ROWS: usize = 8;
 const CODES: usize = ROWS * QUAD;
-/// Steps of a block. The sum of so many products fits `i16`.
+/// Most steps of a block. The sum of so many products fits `i16`.
 const STEPS: usize = StripFormat::Int8.block() / QUAD;
 const _: () = assert!(STEPS * 15 * 128 < 1 << 15);
 /// Four inputs twice: what 8 codes are multiplied by.
@@ -36,12 +35,12 @@ fn strip_sums<const FMA: bool>(factors: &StripFactors<'_>, strip: &[u8], token: 
         let inputs = &x.codes(index, token)[..format.block()];
         let (scale, offset) = (x.scales(index, token)[0], x.offsets(index, token)[0]);
         let (stored, scales) = block.split_at(block.len() - SCALES);
-        let whole = match format {
-            StripFormat::Int8 => int8(stored, inputs, offset),
-            StripFormat::Int4 => int4(stored, inputs, offset),
+        let whole = match format.bits() {
+            8 => bytes(stored, inputs, offset),
+            _ => nibbles(stored, inputs, offset),
         };
-        for (r, bytes) in scales.as_chunks::<2>().0.iter().enumerate() {
-            let weight_scale = bf16::from_le_bytes(*bytes).to_f32();
+        for (r, &bytes) in scales.as_chunks::<2>().0.iter().enumerate() {
+            let weight_scale = format.scale(bytes);
             sums[r] = fma::<FMA>(weight_scale * scale, whole[r] as f32, sums[r]);
         }
     }
@@ -50,14 +49,14 @@ fn strip_sums<const FMA: bool>(factors: &StripFactors<'_>, strip: &[u8], token: 
 
 /// A code of 8 bits is 16 times its upper half plus its lower half.
 #[inline(always)]
-fn int8(stored: &[u8], inputs: &[i8], offset: i32) -> [i32; STRIP] {
+fn bytes(stored: &[u8], inputs: &[i8], offset: i32) -> [i32; STRIP] {
     let quads = inputs.as_chunks::<QUAD>().0;
     halves(stored, quads.iter().map(|quad| [quad; 2]), [offset, 1, 16])
 }
 
 /// The halves of a byte are codes of two quads.
 #[inline(always)]
-fn int4(stored: &[u8], inputs: &[i8], offset: i32) -> [i32; STRIP] {
+fn nibbles(stored: &[u8], inputs: &[i8], offset: i32) -> [i32; STRIP] {
     let pairs = inputs.as_chunks::<QUAD>().0.as_chunks::<2>().0;
     halves(stored, pairs.iter().map(|[low, high]| [low, high]), [offset, 1, 1])
 }

@@ -2,10 +2,10 @@
 
 use super::layout::{QUAD, SCALES};
 use super::*;
-use half::bf16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
-const CODES: [StripFormat; 2] = [StripFormat::Int8, StripFormat::Int4];
+const CODES: [StripFormat; 4] = StripFormat::ALL;
 /// What packing must overwrite.
 const DIRT: u8 = 0x5a;
 
@@ -26,9 +26,19 @@ fn coded(format: StripFormat, rows: &[f32], in_features: usize) -> Vec<f32> {
     unpacked(format, &packed(format, rows, in_features), rows.len() / in_features, in_features)
 }
 
-fn scale(strip: &[u8], format: StripFormat, block: usize, row: usize) -> bf16 {
+fn scale(strip: &[u8], format: StripFormat, block: usize, row: usize) -> f32 {
     let at = (block + 1) * format.block_bytes() - SCALES + 2 * row;
-    bf16::from_le_bytes([strip[at], strip[at + 1]])
+    format.scale([strip[at], strip[at + 1]])
+}
+
+/// As a strip of the format has it.
+fn stored(format: StripFormat, scale: f32) -> [u8; 2] {
+    if format.has_halves() { f16::from_f32(scale).to_le_bytes() } else { bf16::from_f32(scale).to_le_bytes() }
+}
+
+/// The least code that packing makes.
+fn least(format: StripFormat) -> i32 {
+    if format.bits() == 8 { -127 } else { -8 }
 }
 
 fn squares(weights: &[f32], coded: impl Iterator<Item = f64>) -> f64 {
@@ -51,7 +61,7 @@ proptest! {
         let strip = packed(StripFormat::Int8, &weights, width);
         let coded = unpacked(StripFormat::Int8, &strip, weights.len() / width, width);
         for (at, (&weight, coded)) in weights.iter().zip(coded).enumerate() {
-            let scale = f64::from(scale(&strip, StripFormat::Int8, at % width / 64, at / width).to_f32());
+            let scale = f64::from(scale(&strip, StripFormat::Int8, at % width / 64, at / width));
             // The smallest scales are whole multiples of 2⁻¹³³, which 127 of them must make up for.
             let bound = 0.500001 * scale + 127.0 * 2f64.powi(-134);
             let error = (f64::from(weight) - f64::from(coded)).abs();
@@ -65,13 +75,13 @@ proptest! {
         for (row, weights) in weights.chunks(width).enumerate() {
             for (block, weights) in weights.chunks(32).enumerate() {
                 // In `f64`: −8 scales of the largest float may be beyond it.
-                let nearest = |scale: bf16| {
-                    let scale = f64::from(scale.to_f32());
+                let nearest = |scale: f32| {
+                    let scale = f64::from(scale);
                     let code = move |w: f64| if scale == 0.0 { 0.0 } else { (w / scale).round().clamp(-8.0, 7.0) };
                     squares(weights, weights.iter().map(|&w| code(f64::from(w)) * scale))
                 };
                 let largest = weights.iter().fold(0f32, |a, &w| if w.abs() > a.abs() { w } else { a });
-                let (found, plain) = (nearest(scale(&strip, StripFormat::Int4, block, row)), nearest(bf16::from_f32(largest / -8.0)));
+                let (found, plain) = (nearest(scale(&strip, StripFormat::Int4, block, row)), nearest(bf16::from_f32(largest / -8.0).to_f32()));
                 let bound = plain + 1e-5 * f64::from(largest).powi(2);
                 prop_assert!(found <= bound, "{found:e} is more than {plain:e}, of {largest:e}");
             }
@@ -99,8 +109,11 @@ fn the_fit_is_better_than_the_plain_scale_where_it_can_be() {
 #[test]
 fn weights_on_the_grid_stay_what_they_are() {
     for scale in [1.0f32, 0.0078125, 1.515625, 2f32.powi(100), 2f32.powi(-100)] {
-        for (format, least, most) in [(StripFormat::Int8, -127, 127), (StripFormat::Int4, -8, 7)] {
-            let (span, width) = (most - least + 1, 3 * format.block() - 5);
+        // Halves have a smaller range.
+        let within = |format: &StripFormat| !format.has_halves() || (1e-4..1e4).contains(&scale);
+        for format in CODES.into_iter().filter(within) {
+            let (least, width) = (least(format), 3 * format.block() - 5);
+            let span = if format.bits() == 8 { 255 } else { 16 };
             // Each block has the code that its scale is found by.
             let code = |at: usize| {
                 if at.is_multiple_of(format.block()) { least } else { least + (at * 37) as i32 % span }
@@ -119,7 +132,7 @@ fn weights_on_the_grid_stay_what_they_are() {
 #[test]
 fn rows_of_zeros_and_rows_that_are_missing_are_zeros() {
     for format in CODES {
-        let (width, stored) = (70, [0x80, 0x88][usize::from(format == StripFormat::Int4)]);
+        let (width, stored) = (70, [0x80, 0x88][usize::from(format.bits() == 4)]);
         let mut weights = vec![-8.0; 3 * width];
         weights[width..2 * width].fill(0.0);
         weights[width + 1] = -0.0;
@@ -130,7 +143,7 @@ fn rows_of_zeros_and_rows_that_are_missing_are_zeros() {
         assert!(all[3 * width..].iter().all(|&x| x.to_bits() == 0), "{format:?}");
         for row in (1..STRIP).filter(|&row| row != 2) {
             for (b, block) in strip.chunks(format.block_bytes()).enumerate() {
-                assert_eq!(scale(&strip, format, b, row).to_bits(), 0, "{format:?} row {row}");
+                assert_eq!(scale(&strip, format, b, row), 0.0, "{format:?} row {row}");
                 assert!(
                     (0..block.len() - SCALES)
                         .all(|at| at % (STRIP * QUAD) / QUAD != row || block[at] == stored)
@@ -168,9 +181,9 @@ fn a_weight_that_is_not_finite_shows_in_its_block_alone() {
 fn every_byte_stands_where_it_is_drawn() {
     // Scale 1 in row 0, 2 in row 1, …; the code of (row, k) is unlike its neighbours'.
     let code = |format: StripFormat, row: usize, k: usize| match format {
-        _ if k.is_multiple_of(format.block()) => [-127, -8][usize::from(format == StripFormat::Int4)],
-        StripFormat::Int8 => ((row * 31 + k * 7) % 255) as i32 - 127,
-        StripFormat::Int4 => ((row * 5 + k * 3) % 16) as i32 - 8,
+        _ if k.is_multiple_of(format.block()) => least(format),
+        StripFormat::Int8 | StripFormat::Q8_0 => ((row * 31 + k * 7) % 255) as i32 - 127,
+        StripFormat::Int4 | StripFormat::Q4_0 => ((row * 5 + k * 3) % 16) as i32 - 8,
     };
     for format in CODES {
         let width = 2 * format.block();
@@ -182,22 +195,72 @@ fn every_byte_stands_where_it_is_drawn() {
             let of = |row, k| (code(format, row, block * format.block() + k) + format.zero()) as u8;
             for first in (0..format.block()).step_by(4 * 8 / format.bits()) {
                 for (row, k) in (0..STRIP).flat_map(|row| (first..first + 4).map(move |k| (row, k))) {
-                    drawn.push(match format {
-                        StripFormat::Int8 => of(row, k),
-                        StripFormat::Int4 => of(row, k) | of(row, k + 4) << 4,
+                    drawn.push(match format.bits() {
+                        8 => of(row, k),
+                        _ => of(row, k) | of(row, k + 4) << 4,
                     });
                 }
             }
-            (1..=STRIP).for_each(|row| drawn.extend(bf16::from_f32(row as f32).to_le_bytes()));
+            (1..=STRIP).for_each(|row| drawn.extend(stored(format, row as f32)));
         }
         assert_eq!(strip, drawn, "{format:?}");
         assert_eq!(strip.len() * 8, STRIP * width * format.bits() + 2 * STRIP * 16, "{format:?}");
     }
 }
 
+/// Codes and scales of somebody else, also those that packing floats would not choose: −128, halves below
+/// 2⁻¹⁴, negative ones.
+#[test]
+fn codes_that_are_given_stay_what_they_are() {
+    let scales = [0x0001u16, 0x03ff, 0x8200, 0x3c00, 0xbc01, 0x7bff, 0x8000, 0x0000].map(f16::from_bits);
+    for (format, rows, width) in
+        [StripFormat::Q8_0, StripFormat::Q4_0].iter().flat_map(|&f| [(f, 32, 32), (f, 5, 96), (f, 31, 640)])
+    {
+        let span = 1 << format.bits();
+        let codes: Vec<i8> =
+            (0..rows * width).map(|at| ((at * 37 + at / 7) as i32 % span - format.zero()) as i8).collect();
+        let scales: Vec<f16> = (0..rows * width / 32).map(|at| scales[at % scales.len()]).collect();
+        let mut strip = vec![DIRT; format.strip_bytes(width)];
+        pack_codes(format, &codes, &scales, width, &mut strip);
+        let found = unpacked(format, &strip, STRIP, width);
+        for (at, (&code, found)) in codes.iter().zip(&found).enumerate() {
+            let expected = f32::from(code) * scales[at / 32].to_f32();
+            assert_eq!(found.to_bits(), expected.to_bits(), "{format:?}, {rows} rows of {width}, {at}");
+        }
+        assert!(found[rows * width..].iter().all(|value| value.to_bits() == 0), "missing rows");
+        // Products read the same bytes that packing the values writes, where it finds these scales.
+        let plain = vec![f16::ONE; scales.len()];
+        let mut ends: Vec<i8> = codes.iter().map(|&code| code.max(least(format) as i8)).collect();
+        ends.chunks_mut(32).for_each(|block| block[0] = least(format) as i8);
+        pack_codes(format, &ends, &plain, width, &mut strip);
+        let floats: Vec<f32> = ends.iter().map(|&code| f32::from(code)).collect();
+        assert!(strip == packed(format, &floats, width), "{format:?}, {rows} rows of {width}");
+    }
+}
+
+#[test]
+fn rows_are_copied_with_every_bit() {
+    for format in CODES {
+        let (rows, width) = (70, 100);
+        let weights: Vec<f32> = (0..rows * width).map(|at| (at as f32 * 1.7).sin()).collect();
+        let strips: Vec<_> =
+            weights.chunks(STRIP * width).flat_map(|rows| packed(format, rows, width)).collect();
+        let all: Vec<f32> =
+            weights.chunks(STRIP * width).flat_map(|rows| coded(format, rows, width)).collect();
+        let wanted = [69, 0, 31, 32, 5, 5];
+        let mut strip = vec![DIRT; format.strip_bytes(width)];
+        copy_rows(format, &strips, &wanted, &mut strip);
+        let found = unpacked(format, &strip, STRIP, width);
+        for (place, row) in wanted.into_iter().enumerate() {
+            assert!(found[place * width..][..width] == all[row * width..][..width], "{format:?} row {row}");
+        }
+        assert!(found[wanted.len() * width..].iter().all(|value| value.to_bits() == 0), "{format:?}");
+    }
+}
+
 #[test]
 fn bytes_are_counted_or_are_none() {
-    for (format, strip) in [(StripFormat::Int8, 2 * 2112), (StripFormat::Int4, 3 * 576)] {
+    for (format, strip) in CODES.into_iter().zip([2 * 2112, 3 * 576, 3 * 1088, 3 * 576]) {
         assert_eq!(format.strip_bytes(65), strip);
         assert_eq!([0, 1, 32, 33].map(|rows| format.bytes(rows, 65)), [0, 1, 1, 2].map(|n| Some(n * strip)));
         assert_eq!(format.bytes(usize::MAX, usize::MAX), None);

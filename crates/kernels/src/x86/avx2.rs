@@ -9,7 +9,7 @@ use half::bf16;
 
 super::wiring::table!("avx2", "avx2,fma", super::avx2_gemm::F32, super::avx2_gemm::BF16);
 
-super::wiring::products! { "avx2,fma":
+super::wiring::products! { "avx2,fma,f16c":
     fn product(RowFactors<'_, f32>) = row_major::product::<Avx2, row_format::Floats>;
     fn product_bf16(RowFactors<'_, bf16>) = row_major::product::<Avx2, row_format::WidenedBf16>;
     fn product_strips(StripFactors<'_>) = strip::product::<Avx2, 4>;

@@ -3,10 +3,10 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "every function makes the traits' one demand of its caller")]
 
 use crate::simd::vector::{Dot, FOUR_BIT_STEPS, ROWS, Simd, TWO_BIT_STEPS};
-use half::bf16;
+use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// Features: AVX2 and FMA.
+/// Features: AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
@@ -102,6 +102,11 @@ impl Simd for Avx2 {
     unsafe fn load_widened(from: *const bf16) -> __m256 {
         let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const f16) -> __m256 {
+        _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 
 use crate::simd::row_format::RowFormat;
 use crate::simd::vector::{Dot, ROWS, Simd};
-use half::bf16;
+use half::{bf16, f16};
 use std::arch::x86_64::*;
 
 /// Features: AVX-512 F and BW.
@@ -116,6 +116,11 @@ impl Simd for Avx512 {
     unsafe fn load_widened(from: *const bf16) -> __m512 {
         let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const f16) -> __m512 {
+        _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
     }
 
     #[inline(always)]

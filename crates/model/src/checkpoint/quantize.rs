@@ -121,6 +121,8 @@ fn write_folder<E: From<Error>>(
         return Err(Error::Exists { path: to.to_owned() }.into());
     }
     let (layers, head) = held(&config, &weights, formats)?;
+    let held = Formats { layers: Some(layers), head: Some(head), ..*formats };
+    config.check_folder_formats(&held, weights.path())?;
     let parts = parts(&config, layers, head, &weights)?;
     let config = Config { quantization: Quantization::of(layers, head), ..config };
     if let Some(parent) = to.parent() {

@@ -83,6 +83,9 @@ impl Config {
     /// floats, and only a model that was trained to be ternary may be packed.
     pub(crate) fn check_folder_formats(&self, formats: &Formats, folder: &Path) -> Result<()> {
         let path = folder.to_owned();
+        if let Some(wanted) = [formats.layers, formats.head].into_iter().flatten().find(|f| !f.in_folders()) {
+            return Err(Error::OnlyInFiles { path, wanted });
+        }
         match (self.bit_linear, formats.layers, formats.head) {
             (_, _, Some(Format::Ternary)) => Err(Error::TernaryHead),
             (None, Some(Format::Ternary), _) => Err(Error::NotTernary { path }),

@@ -119,8 +119,8 @@ pub(crate) fn llama_cpp(name: &str) -> Option<String> {
     Some(format!("blk.{layer}.{module}.{kind}"))
 }
 
-/// The format in which a tensor is computed with unless another is asked for: the one whose codes have about
-/// as many bits.
+/// The format in which a tensor is computed with unless another is asked for: one that can have its codes and
+/// scales, else one whose codes have about as many bits.
 pub(crate) fn nearest_format(kind: TensorType, spec: &TensorSpec) -> Format {
     use TensorType::{BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0};
     if spec.kind() != TensorKind::Matrix {
@@ -129,10 +129,10 @@ pub(crate) fn nearest_format(kind: TensorType, spec: &TensorSpec) -> Format {
     match kind {
         F32 | F16 => Format::F32,
         BF16 => Format::Bf16,
-        Q8_0 | Q6_K | Q5_K | Q5_0 | Q5_1 => Format::Int8,
-        Q4_0 | Q4_1 | Q4_K => Format::Int4,
-        // Codes of three values are no bitnet: its activations are rounded, too.
-        TQ1_0 | TQ2_0 => Format::Int4,
+        Q8_0 | Q5_0 => Format::Q8_0,
+        Q4_0 | TQ1_0 | TQ2_0 => Format::Q4_0,
+        Q6_K | Q5_K | Q5_1 => Format::Int8,
+        Q4_1 | Q4_K => Format::Int4,
     }
 }
 

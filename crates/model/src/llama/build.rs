@@ -31,7 +31,8 @@ impl Llama {
         Self::build(config, &weights, formats)
     }
 
-    /// As [`Llama::load`], of a GGUF file, whose codes become those of the format with about as many bits.
+    /// As [`Llama::load`], of a GGUF file. Codes that our kernels have stay what they are, with their scales;
+    /// others become those of the format with about as many bits. [`Weights::runs`] says which.
     ///
     /// # Errors
     /// As [`Llama::load`].
@@ -126,7 +127,7 @@ fn check_memory(config: &Config, source: &dyn Source, formats: &Formats) -> Resu
     let mut add = |spec: &TensorSpec, wanted: Option<Format>| {
         let held = source.format(spec)?;
         let format = wanted.unwrap_or(held);
-        if !source.is_mapped() || format != held {
+        if !source.is_mapped(spec) || format != held {
             let bytes = Layout::new(spec, format).bytes().map_or(u64::MAX, |bytes| bytes as u64);
             needed = needed.saturating_add(bytes);
         }

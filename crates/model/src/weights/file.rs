@@ -1,5 +1,6 @@
 //! One safetensors file, mapped.
 
+use super::gguf_rows::{Coded, Rows};
 use super::{bitnet, finite, header};
 use crate::error::{Error, Result, open_regular};
 use crate::format::Format;
@@ -17,7 +18,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A file and the tensors in it.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ struct Entry {
     shape: Vec<usize>,
     bytes: Range<usize>, // in the file; as many as dtype and shape ask for
     checked: Option<Checked>,
+    step: OnceLock<Option<f32>>,
 }
 
 /// The number format of a tensor in a file.
@@ -101,6 +103,7 @@ impl TensorFile {
             shape: info.shape.clone(),
             bytes: start + info.data_offsets.0..start + info.data_offsets.1,
             checked: None,
+            step: OnceLock::new(),
         };
         let entries = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
         Ok(Self { path: path.to_owned(), file, map: Arc::new(map), entries })
@@ -116,7 +119,8 @@ impl TensorFile {
         let mut entries = BTreeMap::new();
         for TensorInfo { name, shape, kind, bytes } in header.tensors {
             let Some((tensor, order)) = place(&name) else { continue };
-            let entry = Entry { dtype: Stored::Gguf(kind, order), shape, bytes, checked: None };
+            let (dtype, step) = (Stored::Gguf(kind, order), OnceLock::new());
+            let entry = Entry { dtype, shape, bytes, checked: None, step };
             if entries.insert(tensor.clone(), entry).is_some() {
                 return Err(Error::DuplicateTensor { path, tensor });
             }
@@ -227,13 +231,46 @@ impl TensorFile {
         Ok((*dtype == Stored::Dtype(Dtype::U8)).then(|| &self.map.bytes()[bytes.clone()]))
     }
 
-    /// The format in which a float tensor is computed with unless another is asked for.
-    pub(super) fn float_format(&self, spec: &TensorSpec) -> Format {
-        match self.entries[&spec.name].dtype {
+    /// The format in which a tensor without strips is computed with unless another is asked for.
+    pub(super) fn own_format(&self, spec: &TensorSpec) -> Format {
+        let entry = &self.entries[&spec.name];
+        match entry.dtype {
             Stored::Dtype(Dtype::BF16) => Format::Bf16,
             Stored::Dtype(_) => Format::F32, // F16 is widened
+            Stored::Gguf(..) if spec.is_in_layer() && self.step_of_all(spec).is_some() => Format::Ternary,
             Stored::Gguf(kind, _) => nearest_format(kind, spec),
         }
+    }
+
+    /// A matrix of codes of a GGUF file that are whole numbers times the scale of their block.
+    pub(super) fn coded(&self, spec: &TensorSpec) -> Option<Coded> {
+        let Entry { dtype: Stored::Gguf(kind, order), bytes, shape, .. } = &self.entries[&spec.name] else {
+            return None;
+        };
+        let (&[rows, in_features], Some(bits)) = (&shape[..], kind.code_bits()) else { return None };
+        Some(Coded { kind: *kind, bits, order: *order, start: bytes.start, rows, in_features })
+    }
+
+    /// The one step of a ternary matrix of a GGUF file, if it has one. It is looked for once.
+    pub(super) fn step_of_all(&self, spec: &TensorSpec) -> Option<f32> {
+        let Entry { bytes, step, .. } = &self.entries[&spec.name];
+        *step.get_or_init(|| self.coded(spec)?.step_of_all(&self.map.bytes()[bytes.clone()]))
+    }
+
+    /// The format of a tensor of a GGUF file.
+    pub(super) fn gguf_type(&self, spec: &TensorSpec) -> Option<TensorType> {
+        match self.entries[&spec.name].dtype {
+            Stored::Gguf(kind, _) => Some(kind),
+            Stored::Dtype(_) => None,
+        }
+    }
+
+    /// Whether a checked tensor runs from the mapped file, in its own format.
+    pub(super) fn is_mapped(&self, spec: &TensorSpec) -> bool {
+        let Entry { dtype, checked, .. } = &self.entries[&spec.name];
+        checked.as_ref().is_some_and(|checked| checked.strips.is_some())
+            || dtype.is(Dtype::F32, TensorType::F32)
+            || dtype.is(Dtype::BF16, TensorType::BF16)
     }
 
     /// A checked tensor as it lies in the file, if it can be computed with in that form. All its values, or
@@ -306,7 +343,7 @@ impl TensorFile {
     }
 
     /// Reads bytes of the file. The range was checked to lie within it.
-    fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
+    pub(super) fn read_at(&self, bytes: &mut [u8], start: usize) -> Result<()> {
         #[cfg(unix)]
         if let Some(file) = &self.file {
             let read = std::os::unix::fs::FileExt::read_exact_at(file, bytes, start as u64);
@@ -316,39 +353,9 @@ impl TensorFile {
         Ok(())
     }
 
-    fn finite(&self, spec: &TensorSpec, fault: Option<(usize, f32)>) -> Result<()> {
+    pub(super) fn finite(&self, spec: &TensorSpec, fault: Option<(usize, f32)>) -> Result<()> {
         let Some((index, found)) = fault else { return Ok(()) };
         Err(Error::NotFinite { path: self.path.clone(), tensor: spec.name.clone(), index, found })
-    }
-}
-
-/// Rows of a tensor in a GGUF file.
-struct Rows {
-    kind: TensorType,
-    order: RowOrder,
-    in_features: usize,
-    start: usize, // the byte at which they begin
-}
-
-impl Rows {
-    /// Reads the model's values from `first` on, row by row: each may lie elsewhere in the file.
-    fn read(&self, file: &TensorFile, first: usize, out: &mut [f32]) -> Result<()> {
-        let (block, bytes) = (self.kind.block(), self.kind.block_bytes());
-        let (mut stored, mut values, mut done) = (Vec::new(), Vec::new(), 0);
-        while done < out.len() {
-            let (row, column) = ((first + done) / self.in_features, (first + done) % self.in_features);
-            let count = (self.in_features - column).min(out.len() - done);
-            // Whole blocks around what is wanted.
-            let (from, to) = (column / block, (column + count).div_ceil(block));
-            stored.resize((to - from) * bytes, 0);
-            values.resize((to - from) * block, 0.0);
-            let place = self.order.place(row) * (self.in_features / block) + from;
-            file.read_at(&mut stored, self.start + place * bytes)?;
-            self.kind.decode(&stored, &mut values);
-            out[done..done + count].copy_from_slice(&values[column - from * block..][..count]);
-            done += count;
-        }
-        Ok(())
     }
 }
 

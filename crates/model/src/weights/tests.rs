@@ -1,4 +1,5 @@
 mod bf16;
+mod gguf;
 mod names;
 
 use super::*;

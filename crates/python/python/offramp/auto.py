@@ -33,8 +33,8 @@ class AutoModelForCausalLM:
 
         Args:
             path: The folder or the file; without one, the model that comes with offramp.
-            dtype: The number format of the weights: `"f32"`, `"bf16"`, `"int8"`, `"int4"` or `"ternary"`, or
-                `torch.float32` and `torch.bfloat16`. By default as the folder holds them.
+            dtype: The number format of the weights: `"f32"`, `"bf16"`, `"int8"`, `"int4"`, `"q8_0"`, `"q4_0"` or
+                `"ternary"`, or `torch.float32` and `torch.bfloat16`. By default as the folder or file holds them.
             head_dtype: That of the LM head, if it differs.
             kv_cache: That of keys and values: `"f32"` or `"f16"`.
             threads: How many threads compute. It can be set once in a process.

@@ -4,7 +4,7 @@ use super::*;
 use crate::dispatch::available;
 use proptest::prelude::*;
 
-const CODES: [StripFormat; 2] = [StripFormat::Int8, StripFormat::Int4];
+const CODES: [StripFormat; 4] = StripFormat::ALL;
 
 #[derive(Debug)]
 struct Token {

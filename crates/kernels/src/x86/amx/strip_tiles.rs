@@ -39,9 +39,9 @@ pub(super) fn product(factors: StripFactors<'_>, mut out: ColumnsMut<'_>) {
     let (start, stride) = (out.as_mut_ptr(), out.stride());
     WIDENED.with_borrow_mut(|widened| {
         for (first, strip) in (0..rows).step_by(STRIP).zip(weight.chunks_exact(bytes)) {
-            let right = match format {
-                StripFormat::Int8 => StripCodes { strip, codes: strip, step: format.block_bytes() },
-                StripFormat::Int4 => {
+            let right = match format.bits() {
+                8 => StripCodes { strip, codes: strip, step: format.block_bytes() },
+                _ => {
                     let out = widened.resize(x.blocks * block / QUAD * CODES);
                     // SAFETY: this table has the instructions.
                     unsafe { widen(strip, out) };
@@ -87,7 +87,7 @@ struct OneTile {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn widen(strip: &[u8], out: &mut [u8]) {
     let low = _mm512_set1_epi8(15);
-    let block = StripFormat::Int4.block_bytes();
+    let block = StripFormat::Int4.block_bytes(); // and Q4_0's
     for (block, out) in
         strip.chunks_exact(block).zip(out.chunks_exact_mut(StripFormat::Int4.block() / QUAD * CODES))
     {
@@ -133,8 +133,11 @@ unsafe fn multiply(format: StripFormat, x: BlockQuantized<'_>, right: StripCodes
         let (of_tokens, offsets) = (&x.scales(block, token)[..SIDE], &x.offsets(block, token)[..SIDE]);
         // SAFETY: 16 scales of 2 bytes; `whole` has 16 vectors.
         unsafe {
-            let of_rows = _mm512_cvtepu16_epi32(_mm256_loadu_si256(of_rows.cast()));
-            let of_rows = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(of_rows));
+            let of_rows = _mm256_loadu_si256(of_rows.cast());
+            let of_rows = match format.has_halves() {
+                true => _mm512_cvtph_ps(of_rows),
+                false => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(of_rows))),
+            };
             for (t, sum) in sums.iter_mut().enumerate() {
                 let whole = _mm512_load_si512(whole[block % 2].0.as_ptr().add(t * SIDE).cast());
                 let whole = _mm512_cvtepi32_ps(_mm512_add_epi32(whole, _mm512_set1_epi32(offsets[t])));

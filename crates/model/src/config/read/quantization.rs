@@ -78,7 +78,7 @@ impl Block<'_> {
         }
         let format = |key| {
             let format = block.get(key).and_then(|part| part["format"].as_str()?.parse::<Format>().ok());
-            let format = format.filter(|&format| format != Format::Ternary);
+            let format = format.filter(|&format| format != Format::Ternary && format.in_folders());
             let expected = || "a block whose format is f32, bf16, int8 or int4";
             format.ok_or_else(|| block.fault(key, expected()))
         };
