@@ -14,12 +14,13 @@ const RUN: [&str; 6] =
     ["recipe.toml", "journal.jsonl", "curves.svg", "optimizer.safetensors", "state.json", "step-"];
 
 /// Where `unsafe_code` may be lifted: files, or folders with everything in them.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "crates/kernels/src/simd/",
     "crates/kernels/src/x86/",
     "crates/kernels/src/columns.rs",
     "crates/kernels/src/team.rs",
     "crates/model/src/storage/",
+    "crates/ranks/src/abi.rs",
     "fuzz/src/memory.rs",
     "tests/tests/allocations.rs",
 ];
@@ -277,6 +278,9 @@ fn only_the_command_prints() {
     assert!(!prints("// println!(\n#[cfg(test)]\nmod tests { fn f() { println!(); } }"));
 }
 
+/// What keeps a download half, so that the next goes on from there.
+const HALF: [&str; 2] = ["crates/hub/src/blob.rs", "crates/hub/src/cache.rs"];
+
 /// Whether a file that is not a test makes or renames files by itself; `crates/files` alone does, whole or
 /// not at all.
 fn writes_by_itself(text: &str) -> bool {
@@ -291,6 +295,7 @@ fn one_room_writes_files() {
     let is_test = |path: &str| path.contains("/tests/") || path.contains("/tests.rs");
     let rooms = rust_files().into_iter().filter(|path| path.starts_with("crates/") && path.contains("/src/"));
     let others = rooms.filter(|path| !path.starts_with("crates/files/") && !is_test(path));
+    let others = others.filter(|path| !HALF.contains(&&**path));
     assert_none(others.filter(|path| writes_by_itself(&read(path))).collect());
     assert!(writes_by_itself("fn f() {\n    std::fs::write(path, bytes);\n}"));
     assert!(!writes_by_itself(

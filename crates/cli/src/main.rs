@@ -24,6 +24,7 @@ mod list;
 mod live;
 mod output;
 mod pace;
+mod plan;
 mod prepare;
 mod profile;
 mod progress;
@@ -69,8 +70,8 @@ struct Global {
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Number of threads [default: one per physical core; of several processes that mpirun starts on a machine,
-    /// each takes its part]
+    /// Number of threads [default: one per physical core; of several processes that mpirun starts on a
+    /// machine, each takes its part]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }

@@ -6,7 +6,7 @@ use crate::number::{bytes, duration, fixed, grouped, rate};
 use crate::output::note;
 use crate::progress::ProgressBar;
 use crate::signals::{self, EndsGently};
-use crate::{download, eval, output, prepare, profile, several};
+use crate::{download, eval, output, plan, prepare, profile, several};
 use anyhow::{Context, Result};
 use offramp_engine::Speculation;
 use offramp_eval::{ExitScore, GradNorm, PerplexityOptions, Spread, TrainingReport, peak_memory};
@@ -30,9 +30,10 @@ const OPENING: &str = "Once upon a time";
 /// The run folder gets the recipe, journal.jsonl (a line per step), the newest checkpoints, and at the end
 /// model/, a Hugging Face folder. Ctrl-C and SIGTERM save a checkpoint and stop. --resume continues from the
 /// newest checkpoint, also with other keys in the sections `validation` and `checkpoint`, or for more steps.
+/// Started by `mpirun`, the processes share each step, and the run is the same.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile"
+    after_help = "Example:\n  offramp train recipes/first-light.toml\n  offramp train recipes/first-light.toml --resume\n  offramp train recipes/first-light.toml --plot\n  offramp train recipes/first-minute.toml --out runs/timed --profile\n  mpirun -n 4 offramp train recipes/llama3-earlyexit.toml\n  offramp train recipes/llama3-earlyexit.toml --plan --tokens-per-second 300"
 )]
 pub(crate) struct Arguments {
     /// The recipe, a TOML file
@@ -53,6 +54,15 @@ pub(crate) struct Arguments {
     /// Print the time of every op: seconds and GFLOP/s
     #[arg(long, conflicts_with = "plot")]
     profile: bool,
+    /// Train nothing: print what each of several processes needs and sends, and how many pay
+    #[arg(long, conflicts_with_all = ["resume", "best", "plot", "profile"])]
+    plan: bool,
+    /// With --plan: gigabytes in a second that a process can send, and receive at the same time
+    #[arg(long, value_name = "GB/S", default_value_t = 1.25, requires = "plan")]
+    bandwidth: f64,
+    /// With --plan: tokens in a second of one process [default: those of the journal in the run folder]
+    #[arg(long, value_name = "N", requires = "plan")]
+    tokens_per_second: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -88,6 +98,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     };
     if arguments.plot {
         return replot(&folder, json).map(|()| ExitCode::SUCCESS);
+    }
+    if arguments.plan {
+        let speed = (arguments.bandwidth, arguments.tokens_per_second);
+        return plan::run(&arguments.recipe, &folder, speed, json).map(|()| ExitCode::SUCCESS);
     }
     let mut ranks = Ranks::of_launcher()?;
     let Trained { recipe, corpus, summary } =

@@ -24,7 +24,7 @@ mod killed;
 mod memory;
 #[path = "command/mistakes.rs"]
 mod mistakes;
-#[path = "../../hub/tests/mock/mod.rs"]
+#[path = "../../hub/tests/hub/mock.rs"]
 mod mock_hub;
 #[cfg(target_os = "linux")]
 #[path = "command/patience.rs"]
@@ -33,6 +33,8 @@ mod patience;
 mod place;
 #[path = "command/prompts.rs"]
 mod prompts;
+#[path = "command/ranks.rs"]
+mod ranks;
 #[path = "command/resumed.rs"]
 mod resumed;
 #[cfg(target_os = "linux")]

@@ -79,7 +79,8 @@ impl Hub {
         Ok(folder)
     }
 
-    /// Ends a download: the revision means this commit from now on, and `absent` files are known to be absent.
+    /// Ends a download: the revision means this commit from now on, and `absent` files are known to be
+    /// absent.
     ///
     /// # Errors
     /// If the cache cannot be written.

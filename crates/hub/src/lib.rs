@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! CACHE/models--ORG--NAME/blobs/ETAG                a file, named by its digest
-//!                        /blobs/ETAG.incomplete     the beginning of one; the next download goes on from there
+//!                        /blobs/ETAG.incomplete     the beginning of one, from where a download goes on
 //!                        /snapshots/COMMIT/PATH     a link to a blob; without links, the file itself
 //!                        /refs/REVISION             the commit that a branch or tag meant last
 //!                        /.no_exist/COMMIT/PATH     a file that this commit does not have

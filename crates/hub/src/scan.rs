@@ -93,8 +93,8 @@ impl Cache {
         Ok(Repository { id, bytes, unfinished, revisions })
     }
 
-    /// Removes a model, or one revision of it, or one revision's `files`. Blobs that nothing needs any more go
-    /// with it. Returns the bytes that became free.
+    /// Removes a model, or one revision of it, or one revision's `files`. Blobs that nothing needs any more
+    /// go with it. Returns the bytes that became free.
     ///
     /// # Errors
     /// If something cannot be removed.

@@ -52,9 +52,7 @@ pub enum Error {
         expected: String,
     },
     /// Ternary weights were asked for the head.
-    #[error(
-        "a ternary head says nothing worth hearing: give the head a format of its own, int8, int4, bf16 or f32"
-    )]
+    #[error("a ternary head says nothing worth hearing: give the head a format of its own, int8 or bf16")]
     TernaryHead,
     /// A format was asked for that ternary layers cannot have.
     #[error("{path}: the layers of a {name} are ternary, not {wanted}: leave the format out, or choose the head's alone", path = path.display())]

@@ -329,9 +329,9 @@ impl Weights {
 impl Source for Weights {
     fn format(&self, spec: &TensorSpec) -> Result<Format> {
         let file = self.file_of(spec)?;
-        // Beside ternary layers embedding and head are floats, unless they run in the file's codes.
-        let of_floats = |format: Format| match (self.weight_scale, format) {
-            (Some(_), Format::Int8 | Format::Int4 | Format::Ternary) => Format::Bf16,
+        // Beside ternary layers embedding and head are floats, as in a folder, also where GGUF has codes.
+        let of_floats = |format: Format| match self.weight_scale {
+            Some(_) if !format.is_float() => Format::Bf16,
             _ => format,
         };
         Ok(self.strips(spec).unwrap_or_else(|| of_floats(file.own_format(spec))))

@@ -97,8 +97,9 @@ fn a_folder_without_weights_is_told_what_it_has() {
 fn a_file_is_no_folder() {
     let place =
         Place::new().with(&[("a.gguf", "x"), ("b", "GGUF\u{3}"), ("model.safetensors", "x"), ("notes", "x")]);
-    refused(&place.path("a.gguf"), &["GGUF", "offramp quantize"]);
-    refused(&place.path("b"), &["GGUF"]);
+    let file = place.path("a.gguf");
+    assert_eq!(resolve(&file).expect("the model itself"), file);
+    refused(&place.path("b"), &["GGUF", "offramp quantize"]);
     refused(&place.path("model.safetensors"), &["one file of a model", "give the folder"]);
     refused(&place.path("notes"), &["it is not a folder"]);
 }

@@ -83,8 +83,8 @@ impl Abi {
         };
         let mut tried = Vec::new();
         for name in names {
-            // SAFETY: loading an MPI library runs its constructors, which touch nothing of ours. Its own plugins
-            // look for its symbols, so that these are global.
+            // SAFETY: loading an MPI library runs its constructors, which touch nothing of ours. Its own
+            // plugins look for its symbols, so that these are global.
             match unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) } {
                 Ok(library) => return Self::of(library, name),
                 Err(error) => tried.push(error.to_string()),
@@ -153,7 +153,8 @@ impl Engine for Abi {
         assert!(to.iter().all(|range| range.end <= send.len()), "every range is inside");
         let own = to[self.rank].len();
         assert!(received.len() >= self.size * own, "room for what comes");
-        // Places are relative to the first range, and may be too far apart for an `int`: then they are packed.
+        // Places are relative to the first range, and may be too far apart for an `int`: then they are
+        // packed.
         let packed: Vec<f32>;
         let far = to.iter().any(|range| c_int::try_from(range.end - base).is_err());
         let (start, places): (*const f32, Vec<c_int>) = match far {

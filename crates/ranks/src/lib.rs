@@ -1,10 +1,10 @@
 //! Several processes of one run: who this one is, and the sums and copies that training needs of all of them.
 //!
-//! [`Ranks`] is one process of a run. Sums are made by a fixed tree, neighbours first ([`tree`]), whatever the
-//! library underneath would choose: `MPI_Allreduce` may bracket a sum as it likes, and then another number of
-//! processes gives other bits. A [`Fold`] adds by the same tree within a process. So a run whose parts are
-//! folded within processes and then across them has the bits of one process that folds all, as long as each
-//! process has a power of two of them.
+//! [`Ranks`] is one process of a run. Sums are made by a fixed tree, neighbours first ([`tree`]), whatever
+//! the library underneath would choose: `MPI_Allreduce` may bracket a sum as it likes, and then another
+//! number of processes gives other bits. A [`Fold`] adds by the same tree within a process. So a run whose
+//! parts are folded within processes and then across them has the bits of one process that folds all, as long
+//! as each process has a power of two of them.
 //!
 //! There are two engines: a process alone, and MPI by the standard ABI of MPI 5.0, which is loaded when a
 //! launcher (`mpirun`, `srun`) has started the program. Nothing is needed to build it. A third, [`threads`],

@@ -22,6 +22,7 @@ pub mod network;
 mod ops;
 pub mod optimizer;
 pub mod parameters;
+pub mod plan;
 pub mod profile;
 pub mod recipe;
 mod run;

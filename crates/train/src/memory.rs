@@ -35,8 +35,8 @@ impl Need {
         Self::of_rank(recipe, config, 1)
     }
 
-    /// The need of each of `ranks` processes: each has the moments of its share, and folds the gradients of its
-    /// own micro-batches.
+    /// The need of each of `ranks` processes: each has the moments of its share, and folds the gradients of
+    /// its own micro-batches.
     pub fn of_rank(recipe: &Recipe, config: &Config, ranks: usize) -> Self {
         let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
         Self { model: bytes(model(recipe, config, ranks)), micro_batch: bytes(micro_batch(recipe, config)) }
@@ -48,8 +48,8 @@ impl Need {
     }
 }
 
-/// Checks that the run of a recipe in so many processes fits the memory, and allocates nothing. A vocabulary that is not known yet
-/// may be counted as a small one.
+/// Checks that the run of a recipe in so many processes fits the memory, and allocates nothing. A vocabulary
+/// that is not known yet may be counted as a small one.
 ///
 /// # Errors
 /// [`Error::NoMemory`] if it needs more than this process may still take, or the sizes are impossible.
@@ -134,8 +134,8 @@ mod tests {
         Need::of(&recipe, &recipe.config(50_257, None).unwrap())
     }
 
-    /// Computed apart: four copies of the card's 1,061,591,040 parameters, and two gradients that wait for their
-    /// neighbours.
+    /// Computed apart: four copies of the card's 1,061,591,040 parameters, and two gradients that wait for
+    /// their neighbours.
     #[test]
     fn the_card_needs_four_copies_of_its_weights() {
         assert_eq!(need("[training]\nexact_ranks = false").model, 16_985_456_640);

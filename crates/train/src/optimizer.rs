@@ -92,8 +92,8 @@ impl Optimizer {
         self.sums.iter().sum::<f64>().sqrt()
     }
 
-    /// Makes one update of the share. The gradient is clipped to the norm `optimizer.clip`. Matrices decay, norms and
-    /// biases do not.
+    /// Makes one update of the share. The gradient is clipped to the norm `optimizer.clip`. Matrices decay,
+    /// norms and biases do not.
     ///
     /// # Panics
     /// If `weights` or `gradients` are not of this optimizer's length.

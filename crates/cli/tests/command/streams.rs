@@ -55,6 +55,10 @@ const WORK: &[&str] = &[
     "verify run --data valid.txt --prompts 2 --prompt-tokens 4 --max-new-tokens 8 --speculate 2:2",
     "card run --data valid.txt --runs 0",
     "demo --max-new-tokens 1",
+    "train recipe.toml --plan",
+    "list",
+    "pull org/name", // nothing is asked in tests: one line
+    "remove org/name",
     "--help",
     "--version",
     "help train",

@@ -15,8 +15,11 @@ const OTHERS: [&str; 2] = ["mmproj", "imatrix"];
 /// If there is none, or it could be one of several.
 pub(super) fn choose(id: &Id, names: &[String]) -> Result<Vec<String>> {
     let models = models(names);
-    let labels = || models.keys().map(|stem| label(stem).to_owned()).collect();
-    let missing = |file: &str| Error::NoFile { id: id.repository(), file: file.to_owned(), known: labels() };
+    let missing = |file: &str| {
+        let mut known: Vec<_> = models.keys().map(|stem| label(stem).to_owned()).collect();
+        known.sort();
+        Error::NoFile { id: id.repository(), file: file.to_owned(), known }
+    };
     let chosen = match &id.file {
         Some(wanted) => meant(&models, wanted),
         None if models.len() == 1 => models.keys().next(),

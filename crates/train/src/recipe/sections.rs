@@ -63,8 +63,9 @@ pub struct TrainingKeys {
     pub seed: u64,
     /// The format of the factors of products; weights, sums and the optimizer are `f32` always.
     pub precision: Precision,
-    /// Whether the gradients of micro-batches are added by a fixed tree, so that a run has the same bits on 1, 2,
-    /// 4 or 8 processes. One process then holds a further gradient for each doubling of its micro-batches.
+    /// Whether the gradients of micro-batches are added by a fixed tree, so that a run has the same bits on
+    /// 1, 2, 4 or 8 processes. One process then holds a further gradient for each doubling of its
+    /// micro-batches.
     pub exact_ranks: bool,
 }
 

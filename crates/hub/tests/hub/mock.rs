@@ -1,4 +1,5 @@
-//! A hub in the process of a test: models, a second host for large files, and whatever a test makes it do wrong.
+//! A hub in the process of a test: models, a second host for large files, and whatever a test makes it do
+//! wrong.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
