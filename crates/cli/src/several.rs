@@ -6,12 +6,23 @@ use anyhow::Result;
 use offramp_ranks::Ranks;
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
+use std::thread;
+use std::time::Duration;
 
 /// Runs `work` on this rank. Where there are others, its error or panic is told with the rank and the host,
 /// and ends them too: they would wait for it.
-pub(crate) fn together<T>(ranks: &mut Ranks, work: impl FnOnce(&mut Ranks) -> Result<T>) -> Result<T> {
+/// So is waiting for the others for longer than `limit`: a network may fall silent without an error.
+pub(crate) fn together<T>(
+    ranks: &mut Ranks,
+    limit: Option<Duration>,
+    work: impl FnOnce(&mut Ranks) -> Result<T>,
+) -> Result<T> {
     if ranks.size() == 1 {
         return work(ranks);
+    }
+    if let Some(limit) = limit {
+        watch(ranks, limit);
     }
     let done = panic::catch_unwind(AssertUnwindSafe(|| work(ranks)));
     let error = match done {
@@ -25,6 +36,24 @@ pub(crate) fn together<T>(ranks: &mut Ranks, work: impl FnOnce(&mut Ranks) -> Re
         note(&format!("error: rank {rank} of {size}{}: {}", host(), failure::one_line(&error)));
     }
     ranks.abort(failure::exit_code(&error).into())
+}
+
+/// Ends this process, and by that all others, when an exchange lasts too long.
+fn watch(ranks: &Ranks, limit: Duration) {
+    let (watch, who) = (ranks.watch(), format!("rank {} of {}{}", ranks.rank(), ranks.size(), host()));
+    let look = move || loop {
+        thread::sleep(limit.min(Duration::from_secs(1)));
+        if watch.waiting().is_some_and(|waiting| waiting > limit) {
+            let limit = limit.as_secs();
+            note(&format!(
+                "error: {who}: nothing came from the other processes for {limit} s: look at their machines and the \
+                 network; --rank-timeout sets the limit, and --resume goes on from the last checkpoint"
+            ));
+            offramp_files::abandon();
+            process::exit(1);
+        }
+    };
+    let _ = thread::Builder::new().name("watch".to_owned()).spawn(look);
 }
 
 /// Whether all ranks find this error together.

@@ -54,6 +54,10 @@ pub(crate) struct Arguments {
     /// Print the time of every op: seconds and GFLOP/s
     #[arg(long, conflicts_with = "plot")]
     profile: bool,
+    /// Of several processes: seconds after which one that hears nothing from the others ends the run; 0 waits
+    /// for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    rank_timeout: u64,
     /// Train nothing: print what each of several processes needs and sends, and how many pay
     #[arg(long, conflicts_with_all = ["resume", "best", "plot", "profile"])]
     plan: bool,
@@ -104,8 +108,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         return plan::run(&arguments.recipe, &folder, speed, json).map(|()| ExitCode::SUCCESS);
     }
     let mut ranks = Ranks::of_launcher()?;
+    let limit = (arguments.rank_timeout > 0).then(|| Duration::from_secs(arguments.rank_timeout));
     let Trained { recipe, corpus, summary } =
-        several::together(&mut ranks, |ranks| train(arguments, &folder, ranks))?;
+        several::together(&mut ranks, limit, |ranks| train(arguments, &folder, ranks))?;
     let is_first = ranks.is_first();
     drop(ranks); // the others need not wait for what follows
     let told_to_end = signals::stopped();

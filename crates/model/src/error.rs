@@ -52,7 +52,9 @@ pub enum Error {
         expected: String,
     },
     /// Ternary weights were asked for the head.
-    #[error("a ternary head says nothing worth hearing: give the head a format of its own, int8 or bf16")]
+    #[error(
+        "a ternary head says nothing worth hearing: give the head a format of its own, int8, int4, bf16 or f32"
+    )]
     TernaryHead,
     /// A format was asked for that ternary layers cannot have.
     #[error("{path}: the layers of a {name} are ternary, not {wanted}: leave the format out, or choose the head's alone", path = path.display())]
@@ -121,9 +123,7 @@ pub enum Error {
     #[error("the shortlist of the draft head is empty: name at least one token")]
     EmptyShortlist,
     /// More positions than the cache has.
-    #[error(
-        "{positions} positions do not fit a cache of {capacity}: shorten the input or make a larger cache"
-    )]
+    #[error("{positions} positions do not fit a cache of {capacity}: shorten the input or enlarge the cache")]
     CacheFull {
         /// Positions that the cache would hold.
         positions: usize,

@@ -23,5 +23,5 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fold::{Add, Fold, tree};
 pub use launch::on_this_machine;
-pub use ranks::{Ranks, Share};
+pub use ranks::{Ranks, Share, Watch};
 pub use threads::threads;

@@ -6,6 +6,8 @@ use crate::error::Result;
 use crate::fold::tree;
 use crate::launch;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The part of a buffer that a rank owns. The parts of all ranks follow each other and are the whole.
 pub type Share = Range<usize>;
@@ -18,6 +20,22 @@ const PIECE: usize = 1 << 18;
 pub struct Ranks {
     engine: Box<dyn Engine>,
     received: Vec<f32>, // [size, piece]
+    watch: Watch,
+}
+
+/// Tells another thread for how long a rank has waited for the others.
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<Mutex<Option<Instant>>>);
+
+impl Watch {
+    /// How long the present exchange has lasted; none between two.
+    pub fn waiting(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|began| began.elapsed())
+    }
+
+    fn set(&self, began: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = began;
+    }
 }
 
 impl Ranks {
@@ -28,7 +46,7 @@ impl Ranks {
 
     /// A process that an engine connects to others.
     pub fn new(engine: Box<dyn Engine>) -> Self {
-        Self { engine, received: Vec::new() }
+        Self { engine, received: Vec::new(), watch: Watch(Arc::default()) }
     }
 
     /// This process: one of several where `mpirun` or `srun` started it, else alone.
@@ -59,6 +77,18 @@ impl Ranks {
         self.engine.name()
     }
 
+    /// What another thread may look at.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Makes one exchange, watched.
+    fn exchange(&mut self, work: impl FnOnce(&mut dyn Engine, &mut Vec<f32>)) {
+        self.watch.set(Some(Instant::now()));
+        work(&mut *self.engine, &mut self.received);
+        self.watch.set(None);
+    }
+
     /// Leaves in each rank's own share the sum over all ranks; the rest of `values` keeps what this rank put
     /// there.
     ///
@@ -79,7 +109,7 @@ impl Ranks {
             let to: Vec<_> = shares.iter().map(piece).collect();
             let own = to[rank].clone();
             self.received.resize(size * own.len(), 0.0);
-            self.engine.all_to_all(values, &to, &mut self.received);
+            self.exchange(|engine, received| engine.all_to_all(values, &to, received));
             tree(&mut self.received, own.len());
             let sum = &self.received[..own.len()];
             values[own].copy_from_slice(sum);
@@ -96,14 +126,14 @@ impl Ranks {
             return;
         }
         for (root, share) in shares.iter().enumerate().filter(|(_, share)| !share.is_empty()) {
-            self.engine.broadcast(root, &mut values[share.clone()]);
+            self.exchange(|engine, _| engine.broadcast(root, &mut values[share.clone()]));
         }
     }
 
     /// Gives every rank the values of the first.
     pub fn broadcast(&mut self, values: &mut [f32]) {
         if self.size() > 1 {
-            self.engine.broadcast(0, values);
+            self.exchange(|engine, _| engine.broadcast(0, values));
         }
     }
 
@@ -120,7 +150,7 @@ impl Ranks {
     /// result: `[size, values.len()]`
     pub fn gather(&mut self, values: &[f64]) -> Vec<f64> {
         let mut all = vec![0.0; self.size() * values.len()];
-        self.engine.gather(values, &mut all);
+        self.exchange(|engine, _| engine.gather(values, &mut all));
         all
     }
 

@@ -51,8 +51,8 @@ pub fn run(job: &Job<'_>, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary>
 ///
 /// # Errors
 /// If the corpus or the run folder cannot be read or written or belong to another recipe, the sizes are
-/// impossible, the ranks differ, or the loss stays infinite. Checkpoints that were written stay whole. After an
-/// error of one rank the others wait for it: [`Ranks::abort`] ends them.
+/// impossible, the ranks differ, or the loss stays infinite. Checkpoints that were written stay whole. After
+/// an error of one rank the others wait for it: [`Ranks::abort`] ends them.
 pub fn run_on(job: &Job<'_>, ranks: &mut Ranks, observe: &mut dyn FnMut(Event<'_>)) -> Result<Summary> {
     let data = Data::open(&job.corpus)?;
     let recipe = job.recipe;

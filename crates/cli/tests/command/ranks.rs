@@ -125,6 +125,29 @@ fn processes_that_differ_or_fail_end_with_one_line() {
     );
 }
 
+/// A process that stands still, as one behind a cut cable does.
+#[test]
+fn a_rank_that_falls_silent_ends_the_run_with_a_line() {
+    let (Some(mpirun), place) = (mpirun(), place()) else { return };
+    place.recipe("recipe.toml", "steps = 30", "steps = 100000");
+    let arguments = ["recipe.toml", "--out", "run", "--rank-timeout", "2"];
+    let mut child =
+        command(&place, &mpirun, 2, &arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
+    let child = child.as_mut().unwrap();
+    let journal = place.path("run").join("journal.jsonl");
+    while !std::fs::read_to_string(&journal).unwrap_or_default().contains("\"step\"") {
+        assert!(child.try_wait().unwrap().is_none(), "it trains");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let stop =
+        Command::new("pkill").args(["-STOP", "-n", "-f", "train recipe.toml --out run"]).status().unwrap();
+    assert!(stop.success());
+    let mut text = String::new();
+    let ended = child.wait().unwrap();
+    std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut text).unwrap();
+    assert!(!ended.success() && text.contains("nothing came from the other processes for 2 s"), "{text}");
+}
+
 #[test]
 fn a_process_of_several_without_a_library_says_how_to_get_one() {
     let place = place();

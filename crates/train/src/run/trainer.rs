@@ -205,8 +205,8 @@ impl Trainer {
     }
 
     /// Leaves in this rank's share the gradient of the mean over the step's micro-batches, and returns each
-    /// exit's mean loss. Returns none if `stop` becomes true on any rank: a large step takes longer than a stop
-    /// may wait.
+    /// exit's mean loss. Returns none if `stop` becomes true on any rank: a large step takes longer than a
+    /// stop may wait.
     ///
     /// A step's micro-batches are the recipe's, whoever computes them: each rank has a run of neighbours.
     fn accumulate(
