@@ -30,8 +30,10 @@ pub(crate) fn together<T>(
         Ok(Err(error)) => error,
         Err(_) => anyhow::anyhow!("a fault in offramp itself, please report it: {}", failure::last_panic()),
     };
-    // All ranks see that they differ; one says it.
-    if ranks.is_first() || !is_everybodys(&error) {
+    // All ranks see that they differ; the first says it, and ends the others.
+    if !ranks.is_first() && is_everybodys(&error) {
+        thread::sleep(Duration::from_secs(5));
+    } else {
         let (rank, size) = (ranks.rank(), ranks.size());
         note(&format!("error: rank {rank} of {size}{}: {}", host(), failure::one_line(&error)));
     }

@@ -231,6 +231,7 @@ impl Engine for Abi {
             (self.functions.version)(text.as_mut_ptr(), &raw mut length);
             CStr::from_ptr(text.as_ptr())
         };
-        text.to_string_lossy().lines().next().unwrap_or_default().trim().to_owned()
+        let line = text.to_string_lossy().lines().next().unwrap_or_default().to_owned();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }

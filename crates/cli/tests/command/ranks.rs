@@ -18,8 +18,17 @@ fn mpirun() -> Option<String> {
 /// A place whose recipe shares a step among up to four processes.
 fn place() -> Place {
     let place = Place::new();
-    place.recipe("recipe.toml", "accumulation = 1", "accumulation = 4");
+    with_steps(&place, "recipe.toml", 30);
     place
+}
+
+/// The recipe for so many steps of four micro-batches.
+fn with_steps(place: &Place, name: &str, steps: usize) {
+    place.recipe(
+        name,
+        "steps = 30\nbatch_size = 2\naccumulation = 1",
+        &format!("steps = {steps}\nbatch_size = 2\naccumulation = 4"),
+    );
 }
 
 /// `offramp train` in so many processes.
@@ -50,7 +59,7 @@ fn processes_give_the_bytes_of_one() {
     let (Some(mpirun), place) = (mpirun(), place()) else { return };
     place.good(&["train", "recipe.toml", "--out", "one"]);
     for count in [1, 2, 4] {
-        let run = format!("run-{count}");
+        let run = format!("of-{count}");
         let ran = train(&place, &mpirun, count, &["recipe.toml", "--out", &run]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         assert!(files(&place, &run) == files(&place, "one"), "{count} processes");
@@ -80,7 +89,7 @@ fn a_rank_that_dies_ends_the_others_and_the_run_goes_on_with_any_number() {
     for (index, (how, count, then)) in
         [("-n", 2, 4), ("-n", 4, 1), ("TERM", 2, 1), ("TERM", 4, 2), ("-n", 2, 2)].into_iter().enumerate()
     {
-        let run = format!("run-{index}");
+        let run = format!("died-{index}");
         let mut child = command(&place, &mpirun, count, &["recipe.toml", "--out", &run])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -100,7 +109,7 @@ fn a_rank_that_dies_ends_the_others_and_the_run_goes_on_with_any_number() {
 #[test]
 fn processes_that_differ_or_fail_end_with_one_line() {
     let (Some(mpirun), place) = (mpirun(), place()) else { return };
-    place.recipe("other.toml", "steps = 30", "steps = 31");
+    with_steps(&place, "other.toml", 31);
     let both = |other: &str| {
         let binary = env!("CARGO_BIN_EXE_offramp");
         let mut command = command(&place, &mpirun, 1, &["recipe.toml", "--out", "run"]);
@@ -129,18 +138,18 @@ fn processes_that_differ_or_fail_end_with_one_line() {
 #[test]
 fn a_rank_that_falls_silent_ends_the_run_with_a_line() {
     let (Some(mpirun), place) = (mpirun(), place()) else { return };
-    place.recipe("recipe.toml", "steps = 30", "steps = 100000");
-    let arguments = ["recipe.toml", "--out", "run", "--rank-timeout", "2"];
+    with_steps(&place, "recipe.toml", 100_000);
+    let arguments = ["recipe.toml", "--out", "silent", "--rank-timeout", "2"];
     let mut child =
         command(&place, &mpirun, 2, &arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
     let child = child.as_mut().unwrap();
-    let journal = place.path("run").join("journal.jsonl");
+    let journal = place.path("silent").join("journal.jsonl");
     while !std::fs::read_to_string(&journal).unwrap_or_default().contains("\"step\"") {
         assert!(child.try_wait().unwrap().is_none(), "it trains");
         std::thread::sleep(Duration::from_millis(2));
     }
     let stop =
-        Command::new("pkill").args(["-STOP", "-n", "-f", "train recipe.toml --out run"]).status().unwrap();
+        Command::new("pkill").args(["-STOP", "-n", "-f", "train recipe.toml --out silent"]).status().unwrap();
     assert!(stop.success());
     let mut text = String::new();
     let ended = child.wait().unwrap();
