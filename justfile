@@ -44,7 +44,7 @@ advisories:
 fuzz NAME *OPTIONS:
     @cargo fuzz --version > /dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz"; exit 1; }
     mkdir -p fuzz/target/corpus/{{ NAME }}
-    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ NAME }} fuzz/target/corpus/{{ NAME }} fuzz/seeds/{{ NAME }} -- \
+    HF_HUB_OFFLINE=1 RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ NAME }} fuzz/target/corpus/{{ NAME }} fuzz/seeds/{{ NAME }} -- \
         -dict=fuzz/dictionaries/{{ NAME }}.dict -timeout=10 -rss_limit_mb=2048 -max_len=32768 {{ OPTIONS }}
 
 # A very small model in about a minute, its exit table and a story

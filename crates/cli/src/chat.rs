@@ -67,8 +67,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         person: io::stdin().is_terminal(),
     };
     conversation.check()?;
-    conversation
-        .ask(&format!("{}: /help lists the commands, Ctrl-C stops an answer\n", source.path().display()));
+    conversation.ask(&format!("{}: /help lists the commands, Ctrl-C stops an answer\n", source.name()));
     let mut lines = Lines::new(io::stdin().lock());
     loop {
         conversation.ask("> ");

@@ -10,7 +10,7 @@ use offramp_pipeline::Pipeline;
 use offramp_serve::{Access, Calibrate, ServeOptions, Served};
 use signal_hook::consts::SIGINT;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         speculate: arguments.speculate,
         draft_head,
         calibrate: arguments.calibrate(&pipeline)?,
-        name: name(source.path()),
+        name: source.name(),
         root: source.path().display().to_string(),
         grace: Duration::from_secs(arguments.grace),
     };
@@ -150,12 +150,6 @@ impl Arguments {
         };
         Ok(Some(Arc::new(policy)))
     }
-}
-
-/// What the model is called: its folder's name.
-fn name(path: &Path) -> String {
-    let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 fn number(text: &str) -> Result<usize, String> {

@@ -77,6 +77,11 @@ pub fn remove(id: &Id) -> Result<Option<u64>> {
     Ok(Some(cache.remove(id, files.as_deref())?))
 }
 
+/// The model in whose snapshot in the cache a path lies.
+pub fn of_path(path: &Path) -> Option<Id> {
+    path.ancestors().find_map(of_snapshot)
+}
+
 /// The model whose snapshot in the cache a folder is, by its path.
 pub fn of_snapshot(folder: &Path) -> Option<Id> {
     let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;

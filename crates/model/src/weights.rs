@@ -13,6 +13,7 @@ mod ternary;
 mod tests;
 
 pub(crate) use index::shard_names;
+pub use runs::{Kept, Runs};
 
 use crate::config::{Config, WeightScale, blamed};
 use crate::error::{Error, Result};
@@ -31,8 +32,6 @@ use offramp_kernels::rayon::prelude::*;
 use offramp_kernels::strips::StripFormat;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-pub use runs::{Kept, Runs};
 
 /// Values that a thread reads at a time.
 const PIECE: usize = 1 << 16;

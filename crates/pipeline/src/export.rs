@@ -20,8 +20,7 @@ pub fn export_gguf(source: &ModelSource, kind: TensorType, out: &Path) -> Result
     if let Some(text) = template(source)? {
         keys.push(("tokenizer.chat_template".to_owned(), Value::Text(text)));
     }
-    let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(checkpoint::export_gguf(&weights, &config, kind, (&name, &keys), out)?)
+    Ok(checkpoint::export_gguf(&weights, &config, kind, (&source.name(), &keys), out)?)
 }
 
 /// A format of GGUF that is written, by its name in small letters.

@@ -3,7 +3,7 @@
 use crate::{ChatTemplate, Error, GenerationConfig, Pipeline, Result};
 use offramp_gguf::Value;
 use offramp_hub::Observer;
-use offramp_model::{Config, Formats, Gguf, Llama, Weights, checkpoint};
+use offramp_model::{Config, Formats, Gguf, Llama, Weights, checkpoint, hub};
 use offramp_text::Tokenizer;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,15 @@ impl ModelSource {
             Self::Folder(path) | Self::Gguf(path) => path,
             Self::Carried(carried) => Path::new(carried.name),
         }
+    }
+
+    /// What it is called: its name on the hub if it lies in the hub's cache, else that of its folder or file.
+    pub fn name(&self) -> String {
+        if let Some(id) = hub::of_path(self.path()) {
+            return id.repository();
+        }
+        let whole = std::fs::canonicalize(self.path()).unwrap_or_else(|_| self.path().to_owned());
+        whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
     /// Its `config.json`.

@@ -108,6 +108,8 @@ fn every_command_takes_a_name_and_downloads_what_it_needs_once() {
         world.good(arguments);
     }
     assert!(world.hub.requests().is_empty(), "what is there is used without a question");
+    let header = world.place.read("x.gguf");
+    assert!(header.windows(8).any(|word| word == b"org/name"), "the exported file is called so too");
     let offline = world.command(&["inspect", "org/name"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
     assert!(Ran::of(offline).stdout.contains(COMMIT));
 }

@@ -106,6 +106,7 @@ fn run(place: &Place, words: &str, streams: [Stream; 2]) -> Left {
     let line = format!("exec \"$0\" \"$@\" {}", redirections.collect::<Vec<_>>().join(" "));
     let mut command = Command::new("sh");
     command.args(["-c", &line]).arg(own.get_program()).args(own.get_args());
+    command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
     place.write("said.txt", "Hello\n");
     command.current_dir(place.path("")).stdin(fs::File::open(place.path("said.txt")).unwrap());
     command.env_remove("OFFRAMP_KERNELS").env_remove("RUST_BACKTRACE");
