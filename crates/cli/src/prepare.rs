@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
+    if offramp_ranks::is_spare() {
+        return Ok(()); // the first process prepares
+    }
     let tokenizer = match arguments.vocab_size {
         Some(vocab_size) => TokenizerChoice::Train { vocab_size },
         None => offramp_train::tokenizer_named(&arguments.tokenizer)?,

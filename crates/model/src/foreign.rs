@@ -8,6 +8,7 @@ pub(crate) use snapshot::{snapshot, without_snapshot};
 
 use crate::error::{Error, Result, open_regular};
 use crate::run_folder::{WEIGHTS, WEIGHTS_INDEX};
+use offramp_hub::Id;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -29,7 +30,7 @@ const ORIGINAL: &str = "download the model in Hugging Face's layout: a repositor
 /// Always: it says what is there and what to do.
 pub(crate) fn no_folder(path: &Path) -> Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else {
-        return Err(Error::NoModel { path: path.to_owned(), reason: "there is nothing there".to_owned() });
+        return Err(nothing(path));
     };
     let fault = |found, advice| Err(fault(path, found, advice));
     if found.is_symlink() && !path.exists() {
@@ -44,6 +45,19 @@ pub(crate) fn no_folder(path: &Path) -> Result<()> {
         return fault("it is one file of a model", advice);
     }
     Err(Error::NoModel { path: path.to_owned(), reason: "it is not a folder".to_owned() })
+}
+
+/// The error for a path at which nothing stands.
+fn nothing(path: &Path) -> Error {
+    let reason = match path.to_str().and_then(Id::parse) {
+        // Else the hub would have been asked.
+        Some(id) => format!(
+            "there is nothing there, and {} is a folder here (the model of the hub is hf://{id})",
+            id.organization
+        ),
+        None => "there is nothing there".to_owned(),
+    };
+    Error::NoModel { path: path.to_owned(), reason }
 }
 
 /// The error for a folder without a `config.json`.

@@ -219,7 +219,8 @@ fn what_is_not_there_has_its_line() {
     Ran::of(odd).assert_error(2, &["HF_ENDPOINT", "https://"]);
     world.run(&["pull", "name"]).assert_error(2, &["no name on the hub", "ORG/NAME"]);
     std::fs::create_dir(world.place.path("org")).unwrap();
-    world.run(&["generate", "org/name"]).assert_error(2, &["there is nothing there"]);
+    world.run(&["generate", "org/name"]).assert_error(2, &["there is nothing there", "hf://org/name"]);
+    world.good(&["inspect", "hf://org/name"]);
 }
 
 /// A process that is killed leaves a beginning, from which the next goes on.

@@ -168,6 +168,18 @@ fn a_process_of_several_without_a_library_says_how_to_get_one() {
 }
 
 #[test]
+fn the_first_process_prepares() {
+    let place = place();
+    let prepare = |rank: &str, out: &str| {
+        let words = ["prepare", "train.txt", "--valid", "valid.txt", "--vocab-size", "300", "--out", out];
+        let ran = Ran::of(place.command(&words).env("PMI_RANK", rank).output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        place.path(out).exists()
+    };
+    assert!(prepare("0", "first") && !prepare("1", "second"));
+}
+
+#[test]
 fn a_plan_says_what_each_process_needs_and_sends() {
     let place = place();
     let json =
