@@ -34,8 +34,13 @@ struct Timed {
 }
 
 /// Prints the plan of a recipe. Its speed in one process is given, or read from the journal of its run.
-pub(crate) fn run(recipe: &Path, folder: &Path, speed: (f64, Option<f64>), json: bool) -> Result<()> {
-    let (bandwidth, tokens_per_second) = speed;
+pub(crate) fn run(
+    recipe: &Path,
+    folder: &Path,
+    bandwidth: f64,
+    tokens_per_second: Option<f64>,
+    json: bool,
+) -> Result<()> {
     if !(bandwidth > 0.0 && tokens_per_second.is_none_or(|rate| rate > 0.0)) {
         bail!("--bandwidth and --tokens-per-second are numbers above 0");
     }

@@ -104,8 +104,8 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         return replot(&folder, json).map(|()| ExitCode::SUCCESS);
     }
     if arguments.plan {
-        let speed = (arguments.bandwidth, arguments.tokens_per_second);
-        return plan::run(&arguments.recipe, &folder, speed, json).map(|()| ExitCode::SUCCESS);
+        let Arguments { recipe, bandwidth, tokens_per_second, .. } = arguments;
+        return plan::run(recipe, &folder, *bandwidth, *tokens_per_second, json).map(|()| ExitCode::SUCCESS);
     }
     let mut ranks = Ranks::of_launcher()?;
     let limit = (arguments.rank_timeout > 0).then(|| Duration::from_secs(arguments.rank_timeout));

@@ -47,7 +47,8 @@ impl<'a> Blob<'a> {
         hub: &'a Hub,
         asked: Asked<'a>,
         commit: &'a str,
-        (etag, size): (String, Option<u64>),
+        etag: String,
+        size: Option<u64>,
     ) -> Result<Self> {
         if !is_digest_like(&etag) {
             let reason = format!("it names no digest of {}", legible(asked.file.unwrap_or_default()));
@@ -134,7 +135,7 @@ impl<'a> Blob<'a> {
     }
 
     fn digest(&self) -> Digest {
-        Digest::of(&self.etag, self.size.unwrap_or(0))
+        Digest::of(&self.etag, self.size)
     }
 
     /// Reads until all is there. Whenever the connection breaks, it goes on from where it was.

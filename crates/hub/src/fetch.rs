@@ -114,7 +114,7 @@ impl Hub {
                 (answer.etag.unwrap_or_default(), size)
             }
         };
-        Blob::new(self, asked, commit, (etag, size))
+        Blob::new(self, asked, commit, etag, size)
     }
 
     /// Refuses before anything is written what the disk cannot hold.
