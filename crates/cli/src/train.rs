@@ -58,6 +58,9 @@ pub(crate) struct Arguments {
     /// for ever
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     rank_timeout: u64,
+    /// Of several processes: megabytes of gradients that go out together while the backward goes on
+    #[arg(long, value_name = "MB", default_value_t = 25.0, value_parser = bucket)]
+    bucket_cap_mb: f64,
     /// Train nothing: print what each of several processes needs and sends, and how many pay
     #[arg(long, conflicts_with_all = ["resume", "best", "plot", "profile"])]
     plan: bool,
@@ -67,6 +70,14 @@ pub(crate) struct Arguments {
     /// With --plan: tokens in a second of one process [default: those of the journal in the run folder]
     #[arg(long, value_name = "N", requires = "plan")]
     tokens_per_second: Option<f64>,
+}
+
+/// Megabytes of a bucket.
+fn bucket(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(megabytes) if megabytes > 0.0 => Ok(megabytes),
+        _ => Err("a number of megabytes above 0, for example 25".to_owned()),
+    }
 }
 
 #[derive(Serialize)]
@@ -107,7 +118,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         let Arguments { recipe, bandwidth, tokens_per_second, .. } = arguments;
         return plan::run(recipe, &folder, *bandwidth, *tokens_per_second, json).map(|()| ExitCode::SUCCESS);
     }
-    let mut ranks = Ranks::of_launcher()?;
+    let mut ranks = Ranks::of_launcher()?.with_bucket((arguments.bucket_cap_mb * (1 << 20) as f64) as usize);
     let limit = (arguments.rank_timeout > 0).then(|| Duration::from_secs(arguments.rank_timeout));
     let Trained { recipe, corpus, summary } =
         several::together(&mut ranks, limit, |ranks| train(arguments, &folder, ranks))?;

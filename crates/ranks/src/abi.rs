@@ -7,6 +7,8 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::patience;
+use crate::places::{Places, int};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::env;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -25,6 +27,8 @@ const WORLD: Handle = 0x101;
 const FLOAT: Handle = 0x210;
 /// `MPI_DOUBLE`
 const DOUBLE: Handle = 0x214;
+/// `MPI_STATUS_IGNORE`
+const IGNORE: *mut c_void = null_mut();
 /// `MPI_THREAD_SERIALIZED`: any thread calls, one at a time.
 const SERIALIZED: c_int = 2048;
 /// Bytes of `MPI_MAX_LIBRARY_VERSION_STRING`.
@@ -51,9 +55,11 @@ functions! {
     finalize = "MPI_Finalize": fn();
     rank = "MPI_Comm_rank": fn(Handle, *mut c_int);
     size = "MPI_Comm_size": fn(Handle, *mut c_int);
-    all_to_all = "MPI_Alltoallv": fn(*const c_void, *const c_int, *const c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle);
-    broadcast = "MPI_Bcast": fn(*mut c_void, c_int, Handle, c_int, Handle);
-    all_gather = "MPI_Allgather": fn(*const c_void, c_int, Handle, *mut c_void, c_int, Handle, Handle);
+    all_to_all = "MPI_Ialltoallv": fn(*const c_void, *const c_int, *const c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle, *mut Handle);
+    all_gather = "MPI_Iallgatherv": fn(*const c_void, c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle, *mut Handle);
+    broadcast = "MPI_Ibcast": fn(*mut c_void, c_int, Handle, c_int, Handle, *mut Handle);
+    gather = "MPI_Iallgather": fn(*const c_void, c_int, Handle, *mut c_void, c_int, Handle, Handle, *mut Handle);
+    test = "MPI_Test": fn(*mut Handle, *mut c_int, *mut c_void);
     abort = "MPI_Abort": fn(Handle, c_int);
     version = "MPI_Get_library_version": fn(*mut c_char, *mut c_int);
 }
@@ -64,6 +70,7 @@ pub(crate) struct Abi {
     functions: Functions,
     rank: usize,
     size: usize,
+    own: Vec<f32>,     // what it gives, while all is gathered
     _library: Library, // the functions are in it
 }
 
@@ -107,7 +114,7 @@ impl Abi {
             check("MPI_Comm_rank", (functions.rank)(WORLD, &raw mut rank))?;
             check("MPI_Comm_size", (functions.size)(WORLD, &raw mut size))?;
         }
-        Ok(Self { functions, rank: unsigned(rank), size: unsigned(size), _library: library })
+        Ok(Self { functions, rank: unsigned(rank), size: unsigned(size), own: Vec::new(), _library: library })
     }
 
     /// Ends all processes if a call failed; by default MPI has done so itself.
@@ -116,19 +123,23 @@ impl Abi {
             self.abort(1);
         }
     }
+
+    /// Begins an exchange, and waits until it is done. Its buffers outlive the call of this function.
+    fn exchange(&self, begin: impl FnOnce(&Functions, *mut Handle) -> c_int) {
+        let mut request: Handle = 0;
+        self.check(begin(&self.functions, &raw mut request));
+        patience::wait(|| {
+            let mut done = 0;
+            // SAFETY: the exchange that was begun above, and a flag.
+            self.check(unsafe { (self.functions.test)(&raw mut request, &raw mut done, IGNORE) });
+            done != 0
+        });
+    }
 }
 
 /// A number that MPI gives as an `int`.
 fn unsigned(number: c_int) -> usize {
     usize::try_from(number).unwrap_or(0)
-}
-
-/// A number that MPI takes as an `int`.
-///
-/// # Panics
-/// If it is none; callers send pieces.
-fn int(number: usize) -> c_int {
-    c_int::try_from(number).expect("a piece is short")
 }
 
 impl Drop for Abi {
@@ -148,74 +159,78 @@ impl Engine for Abi {
     }
 
     fn all_to_all(&mut self, send: &[f32], to: &[Range<usize>], received: &mut [f32]) {
-        assert_eq!(to.len(), self.size, "a range for each rank");
-        let base = to.iter().map(|range| range.start).min().unwrap_or(0);
-        assert!(to.iter().all(|range| range.end <= send.len()), "every range is inside");
         let own = to[self.rank].len();
         assert!(received.len() >= self.size * own, "room for what comes");
-        // Places are relative to the first range, and may be too far apart for an `int`: then they are
-        // packed.
         let packed: Vec<f32>;
-        let far = to.iter().any(|range| c_int::try_from(range.end - base).is_err());
-        let (start, places): (*const f32, Vec<c_int>) = match far {
-            true => {
+        let (send, places) = match Places::of(to, self.size, send.len()) {
+            Some(places) => (&send[places.base..], places),
+            None => {
                 packed = to.iter().flat_map(|range| &send[range.clone()]).copied().collect();
-                let ends = to.iter().scan(0, |end, range| Some(std::mem::replace(end, *end + range.len())));
-                (packed.as_ptr(), ends.map(int).collect())
+                (&packed[..], Places::one_after_another(to))
             }
-            false => (send[base..].as_ptr(), to.iter().map(|range| int(range.start - base)).collect()),
         };
-        let counts: Vec<c_int> = to.iter().map(|range| int(range.len())).collect();
-        let (come, at): (Vec<_>, Vec<_>) = (0..self.size).map(|rank| (int(own), int(rank * own))).unzip();
-        // SAFETY: every range was checked, and the vectors have a number for each rank.
-        let code = unsafe {
-            (self.functions.all_to_all)(
-                start.cast(),
-                counts.as_ptr(),
-                places.as_ptr(),
+        let come = Places::one_after_another(&vec![0..own; self.size]);
+        // SAFETY: every range was checked, and there is a number for each rank.
+        self.exchange(|functions, request| unsafe {
+            (functions.all_to_all)(
+                send.as_ptr().cast(),
+                places.counts.as_ptr(),
+                places.at.as_ptr(),
                 FLOAT,
                 received.as_mut_ptr().cast(),
-                come.as_ptr(),
-                at.as_ptr(),
+                come.counts.as_ptr(),
+                come.at.as_ptr(),
                 FLOAT,
                 WORLD,
+                request,
             )
+        });
+    }
+
+    fn all_gather(&mut self, values: &mut [f32], from: &[Range<usize>]) {
+        let Some(places) = Places::of(from, self.size, values.len()) else {
+            return from.iter().enumerate().for_each(|(root, range)| {
+                self.broadcast(root, &mut values[range.clone()]);
+            });
         };
-        self.check(code);
+        let mut own = std::mem::take(&mut self.own);
+        own.clear();
+        own.extend_from_slice(&values[from[self.rank].clone()]);
+        let values = &mut values[places.base..];
+        // SAFETY: every range was checked, and there is a number for each rank. What is given is a copy.
+        self.exchange(|functions, request| unsafe {
+            (functions.all_gather)(
+                own.as_ptr().cast(),
+                int(own.len()),
+                FLOAT,
+                values.as_mut_ptr().cast(),
+                places.counts.as_ptr(),
+                places.at.as_ptr(),
+                FLOAT,
+                WORLD,
+                request,
+            )
+        });
+        self.own = own;
     }
 
     fn broadcast(&mut self, root: usize, values: &mut [f32]) {
         for piece in values.chunks_mut(MAX_COUNT) {
+            let (start, len) = (piece.as_mut_ptr(), int(piece.len()));
             // SAFETY: a slice and its length.
-            let code = unsafe {
-                (self.functions.broadcast)(
-                    piece.as_mut_ptr().cast(),
-                    int(piece.len()),
-                    FLOAT,
-                    int(root),
-                    WORLD,
-                )
-            };
-            self.check(code);
+            self.exchange(|functions, request| unsafe {
+                (functions.broadcast)(start.cast(), len, FLOAT, int(root), WORLD, request)
+            });
         }
     }
 
     fn gather(&mut self, values: &[f64], all: &mut [f64]) {
         assert_eq!(all.len(), values.len() * self.size, "room for all");
-        let len = int(values.len());
+        let (here, there, len) = (values.as_ptr(), all.as_mut_ptr(), int(values.len()));
         // SAFETY: slices of these lengths.
-        let code = unsafe {
-            (self.functions.all_gather)(
-                values.as_ptr().cast(),
-                len,
-                DOUBLE,
-                all.as_mut_ptr().cast(),
-                len,
-                DOUBLE,
-                WORLD,
-            )
-        };
-        self.check(code);
+        self.exchange(|functions, request| unsafe {
+            (functions.gather)(here.cast(), len, DOUBLE, there.cast(), len, DOUBLE, WORLD, request)
+        });
     }
 
     fn abort(&self, code: i32) -> ! {

@@ -21,6 +21,8 @@ impl Engine for Alone {
         received.copy_from_slice(&send[to[0].clone()]);
     }
 
+    fn all_gather(&mut self, _values: &mut [f32], _from: &[Range<usize>]) {}
+
     fn broadcast(&mut self, _root: usize, _values: &mut [f32]) {}
 
     fn gather(&mut self, values: &[f64], all: &mut [f64]) {

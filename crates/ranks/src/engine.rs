@@ -21,6 +21,12 @@ pub trait Engine: Debug + Send {
     /// `to`: `[size]`, `received`: `[size, n]`
     fn all_to_all(&mut self, send: &[f32], to: &[Range<usize>], received: &mut [f32]);
 
+    /// Gives every rank `values[from[r]]` of each rank r, in the same place.
+    ///
+    /// # Shapes
+    /// `from`: `[size]`, none of which overlap
+    fn all_gather(&mut self, values: &mut [f32], from: &[Range<usize>]);
+
     /// Gives every rank the values of `root`.
     fn broadcast(&mut self, root: usize, values: &mut [f32]);
 

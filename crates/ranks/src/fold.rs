@@ -1,7 +1,8 @@
 //! Sums by a fixed tree: neighbours first, then neighbouring sums, and so on.
 
 /// Adds up buffers as they come, by the tree that [`tree`] makes of all of them at once. It holds one buffer
-/// for each bit that is set in the number of buffers so far, as a binary counter does.
+/// for each bit that is set in the number of buffers so far, as a binary counter does. The last buffer comes in
+/// parts, so that each part of the sum is there before the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
     waiting: Vec<Waiting>, // the largest sums first
@@ -32,16 +33,11 @@ impl Fold {
         self.waiting.push(Waiting { level, sum: std::mem::replace(buffer, next) });
     }
 
-    /// Leaves the sum of all in `buffer`.
-    ///
-    /// # Panics
-    /// If there was none.
-    pub fn finish(&mut self, buffer: &mut Vec<f32>, add: Add) {
-        let last = self.waiting.pop().expect("there was a buffer");
-        self.spare.push(std::mem::replace(buffer, last.sum));
-        while let Some(mut before) = self.waiting.pop() {
-            add(&mut before.sum, buffer);
-            self.spare.push(std::mem::replace(buffer, before.sum));
+    /// Takes a part of the last buffer, whose first value has the number `start`, and leaves the sum of all in
+    /// it. The parts may come in any order; after them, [`Fold::clear`] begins anew.
+    pub fn finish(&self, part: &mut [f32], start: usize, add: Add) {
+        for waiting in self.waiting.iter().rev() {
+            add(part, &waiting.sum[start..start + part.len()]);
         }
     }
 
@@ -50,7 +46,7 @@ impl Fold {
         if count < 2 { 0 } else { count.next_power_of_two().ilog2() as usize }
     }
 
-    /// Forgets buffers that were pushed and not finished.
+    /// Forgets the buffers that were pushed.
     pub fn clear(&mut self) {
         self.spare.extend(self.waiting.drain(..).map(|waiting| waiting.sum));
     }
@@ -91,13 +87,17 @@ mod tests {
     fn folded(buffers: &[Vec<f32>]) -> Vec<f32> {
         let (mut fold, mut held) = (Fold::default(), 0);
         let mut buffer = vec![0.0; 9];
-        for values in buffers {
+        let (last, before) = buffers.split_last().unwrap();
+        for values in before {
             buffer.copy_from_slice(values);
             fold.push(&mut buffer, add);
             held = held.max(fold.waiting.len() + fold.spare.len());
         }
-        fold.finish(&mut buffer, add);
-        assert!(held <= Fold::buffers(buffers.len()).max(1) + 1, "{held} of {}", buffers.len());
+        buffer.copy_from_slice(last);
+        let (front, back) = buffer.split_at_mut(4);
+        fold.finish(back, 4, add);
+        fold.finish(front, 0, add);
+        assert!(held <= Fold::buffers(buffers.len()), "{held} of {}", buffers.len());
         buffer
     }
 

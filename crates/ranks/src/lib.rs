@@ -16,6 +16,8 @@ mod engine;
 mod error;
 mod fold;
 mod launch;
+mod patience;
+mod places;
 mod ranks;
 mod threads;
 

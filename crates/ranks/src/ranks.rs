@@ -12,16 +12,21 @@ use std::time::{Duration, Instant};
 /// The part of a buffer that a rank owns. The parts of all ranks follow each other and are the whole.
 pub type Share = Range<usize>;
 
-/// Values of one exchange between two ranks: 1 MiB.
-const PIECE: usize = 1 << 18;
+/// Values that a rank sends at most in one exchange, to all others together: 32 MiB. One exchange waits once for
+/// the network, however long its way is.
+const EXCHANGE: usize = 1 << 23;
 
 /// One process of a run.
 #[derive(Debug)]
 pub struct Ranks {
     engine: Box<dyn Engine>,
     received: Vec<f32>, // [size, piece]
+    bucket: usize,
     watch: Watch,
 }
+
+/// Bytes of gradients that go out together: as many as PyTorch's DDP has by default.
+const BUCKET: usize = 25 << 20;
 
 /// Tells another thread for how long a rank has waited for the others.
 #[derive(Clone, Debug)]
@@ -46,7 +51,7 @@ impl Ranks {
 
     /// A process that an engine connects to others.
     pub fn new(engine: Box<dyn Engine>) -> Self {
-        Self { engine, received: Vec::new(), watch: Watch(Arc::default()) }
+        Self { engine, received: Vec::new(), bucket: BUCKET, watch: Watch(Arc::default()) }
     }
 
     /// This process: one of several where `mpirun` or `srun` started it, else alone.
@@ -55,6 +60,17 @@ impl Ranks {
     /// If it was started as one of several, and there is no MPI library.
     pub fn of_launcher() -> Result<Self> {
         launch::engine().map(Self::new)
+    }
+
+    /// The same, where gradients go out as soon as there are so many bytes of them.
+    #[must_use]
+    pub fn with_bucket(self, bytes: usize) -> Self {
+        Self { bucket: bytes, ..self }
+    }
+
+    /// Bytes of gradients that go out together.
+    pub fn bucket(&self) -> usize {
+        self.bucket
     }
 
     /// Which process this is, from 0.
@@ -100,13 +116,7 @@ impl Ranks {
         if size == 1 {
             return;
         }
-        let longest = shares.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-        for start in (0..longest).step_by(PIECE) {
-            let piece = |share: &Share| {
-                let at = |offset: usize| share.start.saturating_add(offset).min(share.end);
-                at(start)..at(start + PIECE)
-            };
-            let to: Vec<_> = shares.iter().map(piece).collect();
+        for to in pieces(shares) {
             let own = to[rank].clone();
             self.received.resize(size * own.len(), 0.0);
             self.exchange(|engine, received| engine.all_to_all(values, &to, received));
@@ -125,8 +135,8 @@ impl Ranks {
         if self.size() == 1 {
             return;
         }
-        for (root, share) in shares.iter().enumerate().filter(|(_, share)| !share.is_empty()) {
-            self.exchange(|engine, _| engine.broadcast(root, &mut values[share.clone()]));
+        for from in pieces(shares) {
+            self.exchange(|engine, _| engine.all_gather(values, &from));
         }
     }
 
@@ -158,4 +168,14 @@ impl Ranks {
     pub fn abort(&self, code: i32) -> ! {
         self.engine.abort(code)
     }
+}
+
+/// The shares in pieces, one of each share at a time: what one exchange carries.
+fn pieces(shares: &[Share]) -> impl Iterator<Item = Vec<Share>> {
+    let piece = (EXCHANGE / shares.len().max(1)).max(1);
+    let longest = shares.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+    (0..longest).step_by(piece).map(move |start| {
+        let at = |share: &Share, offset: usize| share.start.saturating_add(offset).min(share.end);
+        shares.iter().map(|share| at(share, start)..at(share, start + piece)).collect()
+    })
 }

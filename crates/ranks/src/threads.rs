@@ -94,6 +94,13 @@ impl Engine for Thread {
         }
     }
 
+    fn all_gather(&mut self, values: &mut [f32], from: &[Range<usize>]) {
+        let own = values[from[self.rank].clone()].to_vec();
+        for (range, given) in from.iter().zip(self.meet(own)) {
+            values[range.clone()].copy_from_slice(&given);
+        }
+    }
+
     fn broadcast(&mut self, root: usize, values: &mut [f32]) {
         let post = if self.rank == root { values.to_vec() } else { Vec::new() };
         values.copy_from_slice(&self.meet(post)[root]);

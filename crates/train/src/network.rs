@@ -3,9 +3,15 @@
 //! The backward begins at the deepest exit and walks down. At an active exit its head runs forward and
 //! backward in one sweep, and the gradient of the exit's hidden states is added to the residual stream's.
 
+mod parts;
+mod plan;
+
+pub(crate) use parts::{Part, Parts};
+pub use plan::{Batch, Plan};
+
 use crate::exit_head::{Chunk, Gradients, Head, Scored};
-use crate::layer::{self, Activations, Buffers, Context, Products, RotaryTable, Route, Scratch, Sizes};
-use crate::ops::{Kept, embedding, values};
+use crate::layer::{self, Activations, Buffers, Context, Products, RotaryTable, Scratch, Sizes};
+use crate::ops::{embedding, values};
 use crate::parameters::Layout;
 use crate::profile::{Clock, Op, OpTime, Pass};
 use crate::step_weights::StepWeights;
@@ -34,49 +40,6 @@ struct Model {
     sizes: Sizes,
     rotary: RotaryTable,
     products: Products,
-}
-
-/// Which samples run through which layers, and the weight of each exit's loss.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// The samples that each layer runs for, increasing; `[layers]` of them.
-    pub kept: Vec<Vec<usize>>,
-    /// The factor of what each layer adds to the residual stream, `[layers]`.
-    pub scale: Vec<f32>,
-    /// Exit layers, increasing, and the weight of each one's mean cross-entropy.
-    pub exits: Vec<(usize, f32)>,
-    /// The positions of the micro-batch over which each exit's mean is taken, increasing; `[exits]` of them.
-    pub scored: Vec<Vec<usize>>,
-    /// Whether only the final norm and the head get a gradient. Then there is no backward through the layers.
-    pub head_only: bool,
-}
-
-impl Plan {
-    /// Every layer for every one of `samples` of `length` tokens, and these exits at every position.
-    pub fn full(layers: usize, samples: usize, length: usize, exits: Vec<(usize, f32)>) -> Self {
-        let scored = vec![(0..samples * length).collect(); exits.len()];
-        Self {
-            kept: vec![(0..samples).collect(); layers],
-            scale: vec![1.0; layers],
-            exits,
-            scored,
-            head_only: false,
-        }
-    }
-
-    /// The samples that a layer runs for, of `length` tokens each, and the factor of what it adds.
-    fn route(&self, layer: usize, length: usize) -> Route<'_> {
-        Route { kept: Kept { samples: &self.kept[layer], length }, scale: self.scale[layer] }
-    }
-}
-
-/// One micro-batch: samples of the network's sequence length one after the other, or a single shorter one.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    /// Tokens, `[samples, sequence]`.
-    pub inputs: &'a [u32],
-    /// The token after each input, `[samples, sequence]`.
-    pub labels: &'a [u32],
 }
 
 impl Network {
@@ -166,6 +129,21 @@ impl Network {
         plan: &Plan,
         gradients: &mut [f32],
     ) -> Vec<f64> {
+        let whole = std::iter::once(0..gradients.len());
+        self.loss_and_parts(weights, batch, plan, Parts::new(gradients, whole, &mut |_| ()))
+    }
+
+    /// The same, with a gradient in parts. In which order they are done depends on the exits alone.
+    ///
+    /// # Panics
+    /// As [`Network::loss_and_gradients`], or if a tensor lies in two parts.
+    pub(crate) fn loss_and_parts(
+        &mut self,
+        weights: StepWeights<'_>,
+        batch: Batch<'_>,
+        plan: &Plan,
+        mut gradients: Parts<'_, '_>,
+    ) -> Vec<f64> {
         let deepest = plan.exits.last().map_or(0, |&(exit_layer, _)| exit_layer);
         let call = Call { weights, batch, plan };
         self.forward(weights, batch.inputs, plan, deepest);
@@ -173,6 +151,8 @@ impl Network {
         values::zero(&mut self.d_stream[..len]);
         let mut losses = vec![0.0; plan.exits.len()];
         assert_eq!(plan.exits.len(), plan.scored.len(), "positions for each exit");
+        let (heads, end) = (self.model.layout.norm().start, self.model.layout.len());
+        gradients.finish(&(self.model.layout.layer(deepest).start..heads)); // zero: nothing runs there
         // Exits from `waiting` on are done; those from `computed` on have their losses and gradients.
         let (mut waiting, mut computed) = (plan.exits.len(), plan.exits.len());
         for depth in (0..=deepest).rev() {
@@ -180,22 +160,27 @@ impl Network {
                 if waiting == computed {
                     let group = self.group(plan, waiting);
                     computed = group.first;
-                    self.exits_backward(call, group, gradients, &mut losses);
+                    self.exits_backward(call, group, &mut gradients, &mut losses);
                 }
                 waiting -= 1;
                 self.add_exit_gradient(plan, computed, waiting, len);
+                if waiting == 0 {
+                    gradients.finish(&(heads..end));
+                }
             }
             if depth > 0 && !plan.head_only {
-                self.layer_backward(call, depth - 1, gradients);
+                self.layer_backward(call, depth - 1, &mut gradients);
+                gradients.finish(&(self.model.layout.layer(depth - 1).start..heads));
             }
         }
         assert!(waiting == 0, "exits in increasing order: {:?}", plan.exits);
         if !plan.head_only {
-            let d_embed_tokens = &mut gradients[self.model.layout.embed_tokens()];
+            let d_embed_tokens = gradients.at(&self.model.layout.embed_tokens());
             let (d_stream, hidden) = (&self.d_stream[..len], self.model.config.hidden_size);
             let work = || embedding::backward(batch.inputs, d_stream, hidden, d_embed_tokens);
             self.clock().time(Op::Embedding, Pass::Backward, 0.0, work);
         }
+        gradients.finish(&(0..end));
         losses
     }
 
@@ -272,14 +257,20 @@ impl Network {
     /// hidden states wait in the chunk ([`Network::add_exit_gradient`]). Those of an exit that needs several
     /// chunks are added to the stream's here: such an exit is alone, and the backward has just come to its
     /// depth.
-    fn exits_backward(&mut self, call: Call<'_>, group: Group, gradients: &mut [f32], losses: &mut [f64]) {
+    fn exits_backward(
+        &mut self,
+        call: Call<'_>,
+        group: Group,
+        gradients: &mut Parts<'_, '_>,
+        losses: &mut [f64],
+    ) {
         let Call { weights, batch, plan } = call;
         let Self { model, stream, d_stream, chunk, .. } = self;
         let len = batch.inputs.len() * model.config.hidden_size;
         let deepest = plan.exits[group.end - 1].0;
         let head = model.head(weights.floats, deepest);
         let places = model.layout.exit_head(deepest);
-        let [norm, lm_head] = gradients.get_disjoint_mut(places).expect("two tensors do not overlap");
+        let [norm, lm_head] = gradients.two(&places);
         let mut gradients = Gradients { norm, lm_head };
         let scored = |index: usize| {
             let ((exit_layer, weight), positions) = (plan.exits[index], plan.scored[index].as_slice());
@@ -314,13 +305,13 @@ impl Network {
         }
     }
 
-    fn layer_backward(&mut self, call: Call<'_>, index: usize, gradients: &mut [f32]) {
+    fn layer_backward(&mut self, call: Call<'_>, index: usize, gradients: &mut Parts<'_, '_>) {
         let Call { weights, batch, plan } = call;
         let tokens = batch.inputs.len();
         let Self { model, stream, d_stream, activations, scratch, .. } = self;
         let len = tokens * model.config.hidden_size;
         let route = plan.route(index, model.length(tokens));
-        let gradients = model.layout.layer_gradients(gradients, index);
+        let gradients = model.layout.layer_gradients(gradients.at(&model.layout.layer(index)));
         let buffers = Buffers { activations: &mut activations[index], scratch };
         let (x, d) = (&stream[index][..len], &mut d_stream[..len]);
         layer::backward(model.layer(weights, index), gradients, route, x, buffers, d);

@@ -4,7 +4,7 @@
 mod muon;
 mod shares;
 
-pub(crate) use shares::shares;
+pub(crate) use shares::{Bucket, Held, Own, buckets};
 
 use crate::ops::{adamw, muon as muon_op, values};
 use crate::parameters::Layout;
@@ -12,7 +12,7 @@ use crate::recipe::{Matrices, OptimizerKeys};
 use muon::Muon;
 use offramp_kernels::AdamWStep;
 use offramp_model::TensorKind;
-use offramp_ranks::{Ranks, Share};
+use offramp_ranks::Ranks;
 use std::ops::Range;
 
 /// Decay of Muon's momentum where the recipe says nothing: the paper's.
@@ -27,11 +27,12 @@ pub struct Optimizer {
     /// Second moments of the share; zero for a matrix that Muon moves.
     pub(crate) v: Vec<f32>,
     /// The values that this process moves.
-    pub(crate) share: Share,
-    pieces: Vec<Range<usize>>, // of the norm
-    sums: Vec<f64>,            // of each piece
-    frozen: usize,             // values before this one never change
-    muon: Option<Muon>,        // for the matrices of the layers
+    pub(crate) own: Own,
+    pieces: Vec<(usize, Range<usize>)>, // of the norm, those of the share, with their numbers among all
+    sums: Vec<f64>,                     // of each piece of all
+    len: usize,                         // of the weights
+    frozen: usize,                      // values before this one never change
+    muon: Option<Muon>,                 // for the matrices of the layers
 }
 
 /// One update of all weights.
@@ -48,16 +49,17 @@ pub struct Update {
 impl Optimizer {
     /// An optimizer of the values of `layout` whose moments are zero.
     pub fn new(keys: &OptimizerKeys, layout: &Layout) -> Self {
-        Self::of_share(keys, layout, 0..layout.len())
+        Self::of_share(keys, layout, Own::of(&buckets(layout, keys, 1, usize::MAX), 0))
     }
 
-    /// An optimizer of the values of `share`, one of [`shares`].
-    pub(crate) fn of_share(keys: &OptimizerKeys, layout: &Layout, share: Share) -> Self {
-        let (m, v) = (vec![0.0; share.len()], vec![0.0; share.len()]);
+    /// An optimizer of what one rank has of the [`buckets`].
+    pub(crate) fn of_share(keys: &OptimizerKeys, layout: &Layout, own: Own) -> Self {
+        let (m, v) = (vec![0.0; own.len()], vec![0.0; own.len()]);
         let muon = (keys.matrices == Matrices::Muon).then(|| Muon::new(layout));
         let pieces = shares::pieces(layout);
         let sums = vec![0.0; pieces.len()];
-        Self { keys: keys.clone(), m, v, share, pieces, sums, frozen: 0, muon }
+        let pieces = pieces.into_iter().enumerate().filter(|(_, piece)| own.contains(piece.start)).collect();
+        Self { keys: keys.clone(), m, v, own, pieces, sums, len: layout.len(), frozen: 0, muon }
     }
 
     /// From now on, nothing changes the tensors that stand before this value, decay included.
@@ -80,12 +82,11 @@ impl Optimizer {
 
     /// The same where each rank has the gradient of its share: every rank gets the same number.
     pub(crate) fn norm_over(&mut self, gradients: &[f32], ranks: &mut Ranks) -> f64 {
-        let len = self.pieces.last().map_or(0, |piece| piece.end);
-        assert_eq!(gradients.len(), len, "one gradient for each value");
-        let first = self.pieces.partition_point(|piece| piece.start < self.share.start);
-        let end = self.pieces.partition_point(|piece| piece.start < self.share.end);
+        assert_eq!(gradients.len(), self.len, "one gradient for each value");
         self.sums.fill(0.0);
-        values::sums_of_squares(gradients, &self.pieces[first..end], &mut self.sums[first..end]);
+        for ((index, _), sum) in self.pieces.iter().zip(values::sums_of_squares(gradients, &self.pieces)) {
+            self.sums[*index] = sum;
+        }
         if ranks.size() > 1 {
             ranks.sum(&mut self.sums); // a piece is one rank's, and zero elsewhere
         }
@@ -110,12 +111,11 @@ impl Optimizer {
                 weight_decay: self.keys.weight_decay,
                 grad_scale: grad_scale as f32,
             };
-            let share = &self.share;
-            let own = muon::matrices(layout, self.frozen).filter(|place| share.contains(&place.range.start));
-            let own = own.map(|place| place.after(share.start));
-            muon.step(&update, own, &mut weights[share.clone()], &gradients[share.clone()], &mut self.m);
+            let own = muon::matrices(layout, self.frozen)
+                .filter_map(|place| Some(place.clone().with_momentum(self.own.within(&place.range)?.place)));
+            muon.step(&update, own, weights, gradients, &mut self.m);
         }
-        for (range, weight_decay) in self.groups(layout) {
+        for (held, weight_decay) in self.groups(layout) {
             let step = AdamWStep {
                 lr: learning_rate as f32,
                 beta1: beta1 as f32,
@@ -126,29 +126,27 @@ impl Optimizer {
                 bias2: bias(beta2),
                 grad_scale: grad_scale as f32,
             };
-            let moments = range.start - self.share.start..range.end - self.share.start;
-            let (m, v) = (&mut self.m[moments.clone()], &mut self.v[moments]);
-            adamw::step(&step, &mut weights[range.clone()], &gradients[range], m, v);
+            let (m, v) = (&mut self.m[held.places()], &mut self.v[held.places()]);
+            adamw::step(&step, &mut weights[held.values.clone()], &gradients[held.values], m, v);
         }
     }
 
-    /// The ranges of the share that AdamW moves, and the decay of each.
-    fn groups(&self, layout: &Layout) -> Vec<(Range<usize>, f64)> {
-        let mut groups: Vec<(Range<usize>, f64)> = Vec::new();
+    /// The values of the share that AdamW moves, and the decay of each.
+    fn groups(&self, layout: &Layout) -> Vec<(Held, f64)> {
+        let mut groups: Vec<(Held, f64)> = Vec::new();
         let learning = layout.tensors().filter(|(_, range)| range.start >= self.frozen);
         let mut others = self.muon.iter().flat_map(|_| muon::matrices(layout, self.frozen)).peekable();
         for (spec, range) in learning {
             if others.next_if(|other| other.range == range).is_some() {
                 continue;
             }
-            let range = range.start.max(self.share.start)..range.end.min(self.share.end);
-            if range.is_empty() {
-                continue;
-            }
+            let Some(held) = self.own.within(&range) else { continue };
             let decay = if spec.kind() == TensorKind::Matrix { self.keys.weight_decay } else { 0.0 };
             match groups.last_mut() {
-                Some((before, same)) if *same == decay && before.end == range.start => before.end = range.end,
-                _ => groups.push((range, decay)),
+                Some((before, same)) if *same == decay && before.values.end == held.values.start => {
+                    before.values.end = held.values.end;
+                }
+                _ => groups.push((held, decay)),
             }
         }
         groups

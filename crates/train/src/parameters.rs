@@ -112,12 +112,18 @@ impl Layout {
         if untied.is_empty() { self.embed_tokens() } else { untied }
     }
 
+    /// How many layers there are.
+    pub(crate) fn layers(&self) -> usize {
+        self.layers
+    }
+
     /// Where the layers stand, all of them.
     pub(crate) fn all_layers(&self) -> Range<usize> {
         self.layer(0).start..self.norm().start
     }
 
-    fn layer(&self, index: usize) -> Range<usize> {
+    /// Where layer `index` stands; for the number of layers, what would be the next.
+    pub(crate) fn layer(&self, index: usize) -> Range<usize> {
         let start = self.embed_tokens().end + index * self.layer.len;
         start..start + self.layer.len
     }
@@ -127,9 +133,9 @@ impl Layout {
         self.layer.weights(&values[self.layer(index)])
     }
 
-    /// The gradients of layer `index` in `values`, a buffer of this layout.
-    pub(crate) fn layer_gradients<'a>(&self, values: &'a mut [f32], index: usize) -> LayerGradients<'a> {
-        self.layer.gradients(&mut values[self.layer(index)])
+    /// The gradients of a layer in its values.
+    pub(crate) fn layer_gradients<'a>(&self, values: &'a mut [f32]) -> LayerGradients<'a> {
+        self.layer.gradients(values)
     }
 }
 
@@ -263,7 +269,7 @@ mod tests {
             assert!(found >= 2);
             let mut gradients = values.clone();
             let len: usize = layout.all_layers().len() / 3;
-            let layer = layout.layer_gradients(&mut gradients, 2);
+            let layer = layout.layer_gradients(&mut gradients[layout.layer(2)]);
             let all = [layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj];
             let linear: usize = all.iter().map(|linear| linear.weight.len() + linear.bias.len()).sum();
             let norms = layer.input_layernorm.len() + layer.post_attention_layernorm.len();

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A piece of a step that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +42,8 @@ pub enum Op {
     CrossEntropy,
     /// The gradient's norm and the update.
     AdamW,
-    /// Folding the gradients of micro-batches, and exchanging gradients and weights with other ranks.
+    /// Folding the gradients of micro-batches, and waiting for gradients and weights of other ranks. What is
+    /// exchanged while the backward goes on is not counted.
     Ranks,
 }
 
@@ -114,16 +115,20 @@ impl Clock {
     pub(crate) fn time<T>(&self, op: Op, pass: Pass, flops: f64, work: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let result = work();
-        let seconds = began.elapsed().as_secs_f64();
+        self.add(op, pass, flops, began.elapsed());
+        result
+    }
+
+    /// Counts work that was timed elsewhere.
+    pub(crate) fn add(&self, op: Op, pass: Pass, flops: f64, took: Duration) {
         let cell = &self.times[op as usize];
         let mut time = cell.get();
         match pass {
-            Pass::Forward => time.forward_seconds += seconds,
-            Pass::Backward => time.backward_seconds += seconds,
+            Pass::Forward => time.forward_seconds += took.as_secs_f64(),
+            Pass::Backward => time.backward_seconds += took.as_secs_f64(),
         }
         time.flops += flops;
         cell.set(time);
-        result
     }
 
     /// The time of each op so far.

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod data;
+mod exchange;
 mod folder;
 mod job;
 mod state;

@@ -18,14 +18,9 @@ pub(crate) fn are_finite(values: &[f32]) -> bool {
 /// Values whose squares are summed at a time.
 pub(crate) const PIECE: usize = CHUNK;
 
-/// `Σ values²` of each piece of `values`, in `f64` and in a fixed order.
-///
-/// # Shapes
-/// `sums`: a number for each of `pieces`
-pub(crate) fn sums_of_squares(values: &[f32], pieces: &[Range<usize>], sums: &mut [f64]) {
-    assert_eq!(sums.len(), pieces.len(), "a sum for each piece");
-    let pieces = pieces.par_iter().zip(sums.par_iter_mut());
-    pieces.for_each(|(piece, sum)| *sum = (active().sum_of_squares)(&values[piece.clone()]));
+/// `Σ values²` of each numbered piece of `values`, in `f64` and in a fixed order.
+pub(crate) fn sums_of_squares(values: &[f32], pieces: &[(usize, Range<usize>)]) -> Vec<f64> {
+    pieces.par_iter().map(|(_, piece)| (active().sum_of_squares)(&values[piece.clone()])).collect()
 }
 
 /// Adds `values` to `sum`.
@@ -43,9 +38,8 @@ mod tests {
     fn sums_are_those_of_all_values() {
         let values = numbers(2 * CHUNK + 5, 1);
         let expected: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
-        let (pieces, mut sums) = ([0..7, 7..CHUNK + 7, CHUNK + 7..values.len()], [f64::NAN; 3]);
-        sums_of_squares(&values, &pieces, &mut sums);
-        let found: f64 = sums.iter().sum();
+        let pieces = [(0, 0..7), (1, 7..CHUNK + 7), (2, CHUNK + 7..values.len())];
+        let found: f64 = sums_of_squares(&values, &pieces).iter().sum();
         assert!((found / expected - 1.0).abs() < 1e-12, "{found} instead of {expected}");
         let mut twice = values.clone();
         add(&mut twice, &values);

@@ -17,12 +17,13 @@ pub(super) struct Place {
     rows: usize,
     cols: usize,
     pub(super) range: Range<usize>,
+    momentum: usize, // where it begins in the buffer of moments
 }
 
 impl Place {
-    /// The same place in a buffer that begins at value `first`.
-    pub(super) fn after(self, first: usize) -> Self {
-        Self { range: self.range.start - first..self.range.end - first, ..self }
+    /// The same, whose momentum begins at `momentum`.
+    pub(super) fn with_momentum(self, momentum: usize) -> Self {
+        Self { momentum, ..self }
     }
 }
 
@@ -32,7 +33,7 @@ pub(super) fn matrices(layout: &Layout, first: usize) -> impl Iterator<Item = Pl
     let inside =
         move |range: &Range<usize>| range.start >= layers.start.max(first) && range.end <= layers.end;
     layout.tensors().filter_map(move |(spec, range)| match *spec.shape {
-        [rows, cols] if inside(&range) => Some(Place { rows, cols, range }),
+        [rows, cols] if inside(&range) => Some(Place { rows, cols, momentum: range.start, range }),
         _ => None,
     })
 }
@@ -68,7 +69,7 @@ impl Muon {
         Self { large: scratch(sizes(true)), small: Mutex::new(small), small_sizes }
     }
 
-    /// One update of some matrices. They stand at the same places in `weights`, `gradients` and `momentum`.
+    /// One update of some matrices, in order. They stand at the same places in `weights` and `gradients`.
     pub(super) fn step(
         &mut self,
         update: &Update,
@@ -77,11 +78,11 @@ impl Muon {
         gradients: &[f32],
         mut momentum: &mut [f32],
     ) {
-        let mut end = 0;
-        let parameters = places.map(|Place { rows, cols, range }| {
-            let (skipped, len) = (range.start - end, range.len());
-            end = range.end;
-            let (weights, momentum) = (cut(&mut weights, skipped, len), cut(&mut momentum, skipped, len));
+        let (mut end, mut moments_end) = (0, 0);
+        let parameters = places.map(|Place { rows, cols, range, momentum: start }| {
+            let weights = cut(&mut weights, range.start - end, range.len());
+            let momentum = cut(&mut momentum, start - moments_end, range.len());
+            (end, moments_end) = (range.end, start + range.len());
             Parameter { rows, cols, weights, gradients: &gradients[range], momentum }
         });
         let (large, small): (Vec<_>, Vec<_>) =

@@ -3,11 +3,14 @@
 use super::data::Data;
 use super::trainer::{State, Trainer};
 use crate::error::{Error, Result};
+use crate::optimizer::Bucket;
 use crate::recipe::Recipe;
 use crate::start;
 use offramp_kernels::active;
 use offramp_model::Config;
-use offramp_ranks::{Ranks, Share};
+use offramp_ranks::Ranks;
+use std::env;
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
@@ -60,10 +63,11 @@ pub(super) fn check(recipe: &Recipe, data: &Data, ranks: &mut Ranks) -> Result<(
     };
     let corpus = serde_json::to_string(&data.identity).unwrap_or_default();
     let prints = [
-        ("versions of offramp", print(&|hasher| env!("CARGO_PKG_VERSION").hash(hasher))),
+        ("versions of offramp", print(&|hasher| program().hash(hasher))),
         ("recipes", print(&|hasher| recipe.text().hash(hasher))),
         ("corpora", print(&|hasher| corpus.hash(hasher))),
         ("instruction sets (OFFRAMP_KERNELS forces one)", print(&|hasher| active().name.hash(hasher))),
+        ("sizes of buckets (--bucket-cap-mb)", ranks.bucket() as f64),
     ];
     let all = ranks.gather(&prints.map(|(_, print)| print));
     for (rank, of_rank) in all.chunks(prints.len()).enumerate() {
@@ -79,10 +83,10 @@ pub(super) fn check(recipe: &Recipe, data: &Data, ranks: &mut Ranks) -> Result<(
     Ok(())
 }
 
-/// The parts of `range` that each share holds, counted from its beginning.
-fn parts(shares: &[Share], range: &Range<usize>) -> Vec<Share> {
-    let within = |at: usize| at.clamp(range.start, range.end) - range.start;
-    shares.iter().map(|share| within(share.start)..within(share.end)).collect()
+/// The program that runs, where it can be read; its version in any case.
+fn program() -> (&'static str, Vec<u8>) {
+    let bytes = env::current_exe().and_then(fs::read).unwrap_or_default();
+    (env!("CARGO_PKG_VERSION"), bytes)
 }
 
 /// Which of the two moments.
@@ -95,19 +99,23 @@ pub(super) enum Moment {
 impl Trainer {
     /// The moments of some values, from the ranks that have them, for all ranks.
     pub(super) fn moments(&self, moment: Moment, range: Range<usize>, ranks: &mut Ranks) -> Vec<f32> {
-        let parts = parts(&self.shares, &range);
-        let own = &parts[ranks.rank()];
+        let shares = self.bucket_of(&range).within(&range);
         let mut values = vec![0.0; range.len()];
-        let first = range.start + own.start - self.optimizer.share.start.min(range.start + own.start);
         let held = match moment {
             Moment::First => &self.optimizer.m,
             Moment::Second => &self.optimizer.v,
         };
-        if !own.is_empty() {
-            values[own.clone()].copy_from_slice(&held[first..first + own.len()]);
+        if let Some(own) = self.optimizer.own.within(&range) {
+            values[shares[ranks.rank()].clone()].copy_from_slice(&held[own.places()]);
         }
-        ranks.all_gather(&mut values, &parts);
+        ranks.all_gather(&mut values, &shares);
         values
+    }
+
+    /// The bucket in which a tensor lies.
+    fn bucket_of(&self, tensor: &Range<usize>) -> &Bucket {
+        let index = self.buckets.partition_point(|bucket| bucket.range.end <= tensor.start);
+        &self.buckets[index.min(self.buckets.len() - 1)]
     }
 
     /// Takes what of the first rank's `values` belongs to this rank's share.
@@ -119,16 +127,13 @@ impl Trainer {
         ranks: &mut Ranks,
     ) {
         ranks.broadcast(values);
-        let own = parts(&self.shares, &range)[ranks.rank()].clone();
-        if own.is_empty() {
-            return;
-        }
-        let first = range.start + own.start - self.optimizer.share.start;
+        let Some(own) = self.optimizer.own.within(&range) else { return };
         let held = match moment {
             Moment::First => &mut self.optimizer.m,
             Moment::Second => &mut self.optimizer.v,
         };
-        held[first..first + own.len()].copy_from_slice(&values[own]);
+        let inside = own.values.start - range.start..own.values.end - range.start;
+        held[own.places()].copy_from_slice(&values[inside]);
     }
 
     /// Where each tensor's moments stand, in the order of a checkpoint.

@@ -1,11 +1,12 @@
 //! One step of a run, together with the other ranks.
 
+use super::together::any;
 use crate::dropout::{LayerDropout, MicroBatch};
 use crate::early_exit::EarlyExitLoss;
 use crate::error::Result;
 use crate::network::{Batch, Network, Plan};
 use crate::ops::values;
-use crate::optimizer::{Optimizer, Update, shares};
+use crate::optimizer::{Bucket, Optimizer, Own, Update, buckets};
 use crate::parameters::Layout;
 use crate::profile::{Clock, Op, Pass, Profile};
 use crate::recipe::{Precision, Recipe, Trained, TrainingKeys};
@@ -14,7 +15,7 @@ use crate::step_weights::Rounding;
 use offramp_kernels::gemm::Factors;
 use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord};
-use offramp_ranks::{Fold, Ranks, Share, tree};
+use offramp_ranks::{Fold, Ranks, tree};
 use offramp_text::Batches;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -25,18 +26,18 @@ pub(super) struct Trainer {
     pub(super) state: State,
     pub(super) weights: Vec<f32>,
     pub(super) optimizer: Optimizer,
-    gradients: Vec<f32>,
+    pub(super) gradients: Vec<f32>,
     pub(super) network: Network,
     pub(super) rounding: Rounding,
     schedule: Schedule,
     dropout: LayerDropout,
     loss: EarlyExitLoss,
     pub(super) training: TrainingKeys,
-    plan: Plan,
-    pub(super) inputs: Vec<u32>,   // [batch_size, sequence_length]
-    pub(super) labels: Vec<u32>,   // as `inputs`
-    fold: Fold,                    // of the gradients of micro-batches
-    pub(super) shares: Vec<Share>, // of the weights, one for each rank
+    pub(super) plan: Plan,
+    pub(super) inputs: Vec<u32>,     // [batch_size, sequence_length]
+    pub(super) labels: Vec<u32>,     // as `inputs`
+    pub(super) fold: Fold,           // of the gradients of micro-batches
+    pub(super) buckets: Vec<Bucket>, // of the weights
     timed: Timed,
     warm: bool, // the first step was made
 }
@@ -75,9 +76,10 @@ impl Trainer {
         if recipe.early_exit.own_heads {
             network = network.with_own_heads();
         }
-        let shares = shares(network.layout(), &recipe.optimizer, ranks.size());
-        let share = shares[ranks.rank()].clone();
-        let mut optimizer = Optimizer::of_share(&recipe.optimizer, network.layout(), share);
+        let (size, values) = (ranks.size(), ranks.bucket() / size_of::<f32>());
+        let buckets = buckets(network.layout(), &recipe.optimizer, size, values);
+        let own = Own::of(&buckets, ranks.rank());
+        let mut optimizer = Optimizer::of_share(&recipe.optimizer, network.layout(), own);
         let head_only = recipe.start.train == Trained::ExitHead;
         if head_only {
             optimizer.freeze_before(network.layout().norm().start);
@@ -88,7 +90,7 @@ impl Trainer {
             state: State::default(),
             optimizer,
             fold: Fold::default(),
-            shares,
+            buckets,
             gradients: vec![0.0; weights.len()],
             weights,
             rounding: Rounding::new(&config, network.layout()),
@@ -180,9 +182,10 @@ impl Trainer {
             network.clock().time(Op::AdamW, Pass::Forward, 0.0, || {
                 optimizer.step(network.layout(), weights, gradients, update);
             });
-            let shares = &self.shares;
-            let gather = || ranks.all_gather(&mut self.weights, shares);
-            self.network.clock().time(Op::Ranks, Pass::Forward, 0.0, gather);
+            let Self { buckets, weights, network, .. } = self;
+            network.clock().time(Op::Ranks, Pass::Forward, 0.0, || {
+                buckets.iter().for_each(|bucket| ranks.all_gather(weights, &bucket.shares));
+            });
         } else {
             self.state.skipped += 1;
             self.state.skipped_in_a_row += 1;
@@ -225,37 +228,27 @@ impl Trainer {
         self.network.clock().time(Op::Quantize, Pass::Forward, 0.0, || rounding.round(weights));
         let mine = accumulation / ranks.size();
         let first = step * accumulation as u64 + (ranks.rank() * mine) as u64;
+        let last = first + mine as u64 - 1;
         let mut losses = Vec::with_capacity(exits.len() * mine); // [micro-batches, exits]
-        let mut stopped = false;
-        for index in first..first + mine as u64 {
-            stopped = stop.load(Ordering::Relaxed);
-            if stopped {
+        for index in first..last {
+            if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let found = self.micro_batch(index, batches, index == first)?;
-            losses.extend(found.into_iter().map(|loss| share * loss));
+            losses.extend(self.micro_batch(index, batches, index == first)?);
             if self.folds(mine) {
                 let Self { fold, gradients, network, .. } = &mut *self;
                 network.clock().time(Op::Ranks, Pass::Forward, 0.0, || fold.push(gradients, values::add));
             }
         }
-        losses.resize(exits.len() * mine, 0.0);
-        tree(&mut losses, exits.len());
-        losses.truncate(exits.len());
-        losses.push(f64::from(u8::from(stopped)));
-        ranks.sum(&mut losses);
-        if losses.pop() != Some(0.0) {
+        if any(ranks, stop.load(Ordering::Relaxed)) {
             self.fold.clear();
             return Ok(None);
         }
-        let folds = self.folds(mine);
-        let Self { fold, gradients, network, shares, .. } = &mut *self;
-        network.clock().time(Op::Ranks, Pass::Forward, 0.0, || {
-            if folds {
-                fold.finish(gradients, values::add);
-            }
-            ranks.reduce_scatter(gradients, shares);
-        });
+        losses.extend(self.last_micro_batch(last, batches, last == first, ranks)?);
+        losses.iter_mut().for_each(|loss| *loss *= share);
+        tree(&mut losses, exits.len());
+        losses.truncate(exits.len());
+        ranks.sum(&mut losses);
         Ok(Some(losses))
     }
 
@@ -267,6 +260,14 @@ impl Trainer {
     /// Adds the gradient of a micro-batch, or leaves it alone in the buffer if gradients are folded, and
     /// returns the loss of each exit.
     fn micro_batch(&mut self, index: u64, batches: &mut Batches<'_>, is_first: bool) -> Result<Vec<f64>> {
+        self.begin(index, batches, is_first)?;
+        let batch = Batch { inputs: &self.inputs, labels: &self.labels };
+        let weights = self.rounding.rounded(&self.weights);
+        Ok(self.network.loss_and_gradients(weights, batch, &self.plan, &mut self.gradients))
+    }
+
+    /// Fills the batch and the plan of a micro-batch, and makes room for its gradient.
+    pub(super) fn begin(&mut self, index: u64, batches: &mut Batches<'_>, is_first: bool) -> Result<()> {
         let step = self.state.step;
         if is_first || self.training.exact_ranks {
             let gradients = &mut self.gradients;
@@ -283,8 +284,6 @@ impl Trainer {
         for ((exit_layer, _), scored) in self.plan.exits.iter().zip(&mut self.plan.scored) {
             self.loss.positions(index, *exit_layer, self.inputs.len(), scored);
         }
-        let batch = Batch { inputs: &self.inputs, labels: &self.labels };
-        let weights = self.rounding.rounded(&self.weights);
-        Ok(self.network.loss_and_gradients(weights, batch, &self.plan, &mut self.gradients))
+        Ok(())
     }
 }

@@ -10,14 +10,16 @@ fn on_ranks(job: &Job<'_>, size: usize) -> Result<Summary> {
     each_on_ranks(size, |_| job).remove(0)
 }
 
-/// Runs each rank's own job.
+/// Runs each rank's own job. Another number of ranks has other buckets: a layer each, some layers, all of them.
 fn each_on_ranks<'a>(size: usize, job: impl Fn(usize) -> &'a Job<'a>) -> Vec<Result<Summary>> {
     thread::scope(|scope| {
         let spawn = |mut ranks: Ranks| {
             let job = job(ranks.rank());
             scope.spawn(move || run_on(job, &mut ranks, &mut |_| ()))
         };
-        let spawned: Vec<_> = threads(size).into_iter().map(spawn).collect();
+        let bucket = [1, 60_000, 25 << 20][size % 3];
+        let ranks = threads(size).into_iter().map(|ranks| ranks.with_bucket(bucket));
+        let spawned: Vec<_> = ranks.map(spawn).collect();
         spawned.into_iter().map(|thread| thread.join().expect("a rank")).collect()
     })
 }
@@ -59,12 +61,15 @@ fn one_two_four_and_eight_ranks_give_the_same_bytes() {
             "[early_exit]\ncurriculum = \"gradual\"\n[layer_dropout]\ntime = \"increasing\"\nrescale = true\n",
         ),
         ("heads", "[early_exit]\nown_heads = true\n"),
+        ("tied", "[early_exit]\ncurriculum = \"rotational\"\nperiod = 2\n"),
         ("sampled", "[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.5\n"),
         ("ternary", ""),
     ] {
         let recipe = match name {
-            "ternary" => {
-                let text = shared("").text().replace("[training]", "bit_linear = \"bitskip-v1\"\n[training]");
+            "ternary" | "tied" => {
+                let key =
+                    if name == "tied" { "tie_word_embeddings = true" } else { "bit_linear = \"bitskip-v1\"" };
+                let text = shared(keys).text().replace("[training]", &format!("{key}\n[training]"));
                 Recipe::from_toml(&text, Path::new("r.toml")).unwrap()
             }
             _ => shared(keys),
