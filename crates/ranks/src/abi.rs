@@ -111,6 +111,9 @@ impl Abi {
         // SAFETY: MPI may be begun without the arguments of the program. The integers outlive the calls.
         unsafe {
             check("MPI_Init_thread", (functions.init)(null_mut(), null_mut(), SERIALIZED, &raw mut level))?;
+            if level < SERIALIZED {
+                return Err(Error::Threads { library: name.to_owned() });
+            }
             check("MPI_Comm_rank", (functions.rank)(WORLD, &raw mut rank))?;
             check("MPI_Comm_size", (functions.size)(WORLD, &raw mut size))?;
         }
@@ -163,7 +166,7 @@ impl Engine for Abi {
         assert!(received.len() >= self.size * own, "room for what comes");
         let packed: Vec<f32>;
         let (send, places) = match Places::of(to, self.size, send.len()) {
-            Some(places) => (&send[places.base..], places),
+            Some(places) => (places.slice(send), places),
             None => {
                 packed = to.iter().flat_map(|range| &send[range.clone()]).copied().collect();
                 (&packed[..], Places::one_after_another(to))
@@ -196,7 +199,7 @@ impl Engine for Abi {
         let mut own = std::mem::take(&mut self.own);
         own.clear();
         own.extend_from_slice(&values[from[self.rank].clone()]);
-        let values = &mut values[places.base..];
+        let values = places.slice_mut(values);
         // SAFETY: every range was checked, and there is a number for each rank. What is given is a copy.
         self.exchange(|functions, request| unsafe {
             (functions.all_gather)(

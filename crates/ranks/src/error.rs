@@ -10,7 +10,8 @@ pub enum Error {
     /// There is no MPI library with the standard ABI.
     #[error(
         "this process was started as one of several ({launcher}), and no MPI library with the ABI of MPI 5.0 is found \
-         ({tried}): install one (`pip install mpich`, whose mpirun is then the one to use), or name it in OFFRAMP_MPI"
+         ({tried}): install one (`pip install mpich`, whose mpirun is then the one to use), name it in OFFRAMP_MPI, or build \
+         offramp with the feature `mpi` for the library that this mpirun came with"
     )]
     NoLibrary {
         /// The variable that tells.
@@ -41,6 +42,15 @@ pub enum Error {
         /// Processes by the library.
         seen: usize,
         /// The library.
+        library: String,
+    },
+    /// The library must not be called from a thread of its own.
+    #[error(
+        "the MPI library {library} is built without threads, and gradients are exchanged by a thread of their own: use \
+         another library"
+    )]
+    Threads {
+        /// Its name.
         library: String,
     },
     /// A function of the library failed.

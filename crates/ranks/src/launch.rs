@@ -1,9 +1,12 @@
 //! Whether a launcher started this process as one of several.
 
+#[cfg(not(feature = "mpi"))]
 use crate::abi::Abi;
 use crate::alone::Alone;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+#[cfg(feature = "mpi")]
+use crate::linked::Linked;
 use std::env;
 
 /// The variables by which launchers tell a process its rank: MPICH's and Slurm's (PMI), Open MPI's (PMIx).
@@ -31,15 +34,27 @@ pub fn is_spare() -> bool {
 pub(crate) fn engine() -> Result<Box<dyn Engine>> {
     let told = |name: &&&str| env::var_os(name).is_some();
     let Some(launcher) = RANKS.iter().find(told) else { return Ok(Box::new(Alone)) };
-    let abi = Abi::start(launcher)?;
+    let engine = start(launcher)?;
     let started = SIZES.iter().find_map(|name| env::var(name).ok()?.parse::<usize>().ok());
     match started {
-        Some(started) if started != abi.size() => Err(Error::AnotherLauncher {
+        Some(started) if started != engine.size() => Err(Error::AnotherLauncher {
             launcher: (*launcher).to_owned(),
             started,
-            seen: abi.size(),
-            library: abi.name(),
+            seen: engine.size(),
+            library: engine.name(),
         }),
-        _ => Ok(Box::new(abi)),
+        _ => Ok(engine),
     }
+}
+
+/// The library that the build was linked with.
+#[cfg(feature = "mpi")]
+fn start(_launcher: &str) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(Linked::start()?))
+}
+
+/// The library with the standard ABI that is found.
+#[cfg(not(feature = "mpi"))]
+fn start(launcher: &str) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(Abi::start(launcher)?))
 }

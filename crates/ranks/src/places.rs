@@ -7,6 +7,8 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Places {
     pub(crate) base: usize,
+    /// Values from `base` to the end of the last range.
+    pub(crate) len: usize,
     pub(crate) counts: Vec<c_int>,
     pub(crate) at: Vec<c_int>,
 }
@@ -25,7 +27,18 @@ impl Places {
             Some((int(range.len()), int(range.start - base)))
         };
         let (counts, at) = ranges.iter().map(place).collect::<Option<Vec<_>>>()?.into_iter().unzip();
-        Some(Self { base, counts, at })
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(base);
+        Some(Self { base, len: end - base, counts, at })
+    }
+
+    /// What is in them.
+    pub(crate) fn slice<'a>(&self, values: &'a [f32]) -> &'a [f32] {
+        &values[self.base..self.base + self.len]
+    }
+
+    /// What is in them, to be changed.
+    pub(crate) fn slice_mut<'a>(&self, values: &'a mut [f32]) -> &'a mut [f32] {
+        &mut values[self.base..self.base + self.len]
     }
 
     /// The places of the same ranges in a buffer that holds nothing else, one after another.
@@ -37,7 +50,7 @@ impl Places {
             (int(range.len()), int(start))
         };
         let (counts, at) = ranges.iter().map(place).unzip();
-        Self { base: 0, counts, at }
+        Self { base: 0, len: end, counts, at }
     }
 }
 
@@ -56,10 +69,11 @@ mod tests {
     #[test]
     fn places_are_counted_from_the_first_range_unless_they_are_too_far_apart() {
         let near = Places::of(&[10..14, 7..9, 20..20], 3, 20).unwrap();
-        assert_eq!((near.base, near.counts, near.at), (7, vec![4, 2, 0], vec![3, 0, 13]));
+        assert_eq!((near.base, near.len), (7, 13));
+        assert_eq!((near.counts, near.at), (vec![4, 2, 0], vec![3, 0, 13]));
         let far = [0..4, 1 << 40..(1 << 40) + 2];
         assert_eq!(Places::of(&far, 2, 1 << 41), None);
         let packed = Places::one_after_another(&far);
-        assert_eq!((packed.counts, packed.at), (vec![4, 2], vec![0, 4]));
+        assert_eq!((packed.len, packed.counts, packed.at), (6, vec![4, 2], vec![0, 4]));
     }
 }

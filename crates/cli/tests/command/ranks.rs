@@ -1,18 +1,21 @@
 //! Training in several processes that MPI connects. `crates/ranks/test` installs one and runs these; without
-//! `OFFRAMP_MPIRUN` they are skipped with a line.
+//! `OFFRAMP_MPIRUN`, a launcher with its options, they are skipped with a line.
 
 use crate::place::{Place, Ran};
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The launcher, if there is one.
-fn mpirun() -> Option<String> {
-    let named = std::env::var("OFFRAMP_MPIRUN").ok().filter(|name| !name.is_empty());
-    if named.is_none() {
+/// The launcher and its options, if there is one.
+fn mpirun() -> Option<Vec<String>> {
+    let named = std::env::var("OFFRAMP_MPIRUN").unwrap_or_default();
+    let words: Vec<_> = named.split_whitespace().map(str::to_owned).collect();
+    if words.is_empty() {
         eprintln!("skipped: OFFRAMP_MPIRUN names no mpirun (crates/ranks/test installs one)");
+        return None;
     }
-    named
+    Some(words)
 }
 
 /// A place whose recipe shares a step among up to four processes.
@@ -32,23 +35,28 @@ fn with_steps(place: &Place, name: &str, steps: usize) {
 }
 
 /// `offramp train` in so many processes.
-fn command(place: &Place, mpirun: &str, count: usize, arguments: &[&str]) -> Command {
-    let mut command = Command::new(mpirun);
-    command.args(["-n", &count.to_string()]).arg(env!("CARGO_BIN_EXE_offramp")).arg("train").args(arguments);
+fn command(place: &Place, mpirun: &[String], count: usize, arguments: &[&str]) -> Command {
+    let mut command = Command::new(&mpirun[0]);
+    command
+        .args(&mpirun[1..])
+        .args(["-n", &count.to_string()])
+        .arg(env!("CARGO_BIN_EXE_offramp"))
+        .arg("train")
+        .args(arguments);
     command.current_dir(place.path("")).stdin(Stdio::null()).env_remove("OFFRAMP_KERNELS");
     command.env("HF_HUB_OFFLINE", "1");
     command
 }
 
-fn train(place: &Place, mpirun: &str, count: usize, arguments: &[&str]) -> Ran {
+fn train(place: &Place, mpirun: &[String], count: usize, arguments: &[&str]) -> Ran {
     Ran::of(command(place, mpirun, count, arguments).output().unwrap())
 }
 
-/// The files of a finished run that have no clock in them.
-fn files(place: &Place, run: &str) -> BTreeMap<String, Vec<u8>> {
-    let folders = ["model", "step-000030"];
+/// The files of a finished run of so many steps that have no clock in them.
+fn files(place: &Place, run: &str, steps: usize) -> BTreeMap<String, Vec<u8>> {
+    let folders = ["model".to_owned(), format!("step-{steps:06}")];
     let names = folders.iter().flat_map(|folder| {
-        let entries = std::fs::read_dir(place.path(run).join(folder)).unwrap();
+        let entries = fs::read_dir(place.path(run).join(folder)).unwrap();
         entries.map(move |entry| format!("{folder}/{}", entry.unwrap().file_name().display()))
     });
     names.map(|name| (name.clone(), place.read(&format!("{run}/{name}")))).collect()
@@ -60,49 +68,162 @@ fn processes_give_the_bytes_of_one() {
     place.good(&["train", "recipe.toml", "--out", "one"]);
     for count in [1, 2, 4] {
         let run = format!("of-{count}");
-        let ran = train(&place, &mpirun, count, &["recipe.toml", "--out", &run]);
+        let ran = train(&place, &mpirun, count, &["recipe.toml", "--out", &run, "--bucket-cap-mb", "0.01"]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
-        assert!(files(&place, &run) == files(&place, "one"), "{count} processes");
+        assert!(files(&place, &run, 30) == files(&place, "one", 30), "{count} processes");
         let finished = ran.stderr.lines().filter(|line| line.contains("30 steps in")).count();
         assert_eq!(finished, 1, "one of them speaks: {}", ran.stderr);
     }
 }
 
-/// Ends a run in the middle: kills its newest process, or tells all to end.
-fn interrupt(child: &mut Child, place: &Place, run: &str, how: &str) {
-    let journal = place.path(run).join("journal.jsonl");
-    let steps = || std::fs::read_to_string(&journal).unwrap_or_default().matches("\"step\"").count();
-    while steps() < 14 && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let pattern = format!("train recipe.toml --out {run}");
-    let _ = match how {
-        "TERM" => Command::new("kill").args(["-TERM", &child.id().to_string()]).status(),
-        newest_or_oldest => Command::new("pkill").args(["-KILL", newest_or_oldest, "-f", &pattern]).status(),
-    };
-}
+/// What changes the arithmetic of a step.
+const KINDS: [(&str, &str, &str); 9] = [
+    ("none", "", "[early_exit]\ncurriculum = \"none\"\n"),
+    ("rotational", "", "[early_exit]\ncurriculum = \"rotational\"\nperiod = 2\n"),
+    ("gradual", "", "[early_exit]\ncurriculum = \"gradual\"\n[layer_dropout]\ntime = \"increasing\"\n"),
+    ("sampled", "", "[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.5\n"),
+    ("dropout", "", "[layer_dropout]\nmax_rate = 0.5\nrescale = true\n"),
+    ("heads", "", "[early_exit]\nown_heads = true\n"),
+    ("muon", "", "[optimizer]\nmatrices = \"muon\"\nclip = 0.01\n"),
+    ("bf16", "precision = \"bf16\"\n", ""),
+    ("ternary", "", ""),
+];
 
 #[test]
-fn a_rank_that_dies_ends_the_others_and_the_run_goes_on_with_any_number() {
+fn every_kind_of_step_has_the_bytes_of_one_process() {
     let (Some(mpirun), place) = (mpirun(), place()) else { return };
-    place.good(&["train", "recipe.toml", "--out", "one"]);
-    for (index, (how, count, then)) in
-        [("-n", 2, 4), ("-n", 4, 1), ("TERM", 2, 1), ("TERM", 4, 2), ("-n", 2, 2)].into_iter().enumerate()
-    {
-        let run = format!("died-{index}");
-        let mut child = command(&place, &mpirun, count, &["recipe.toml", "--out", &run])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        interrupt(&mut child, &place, &run, how);
-        child.wait().unwrap();
+    for (kind, training, sections) in KINDS {
+        for (micro_batches, counts) in [(4, &[2, 4][..]), (3, &[3][..])] {
+            let steps = format!("steps = 4\nbatch_size = 2\naccumulation = {micro_batches}\n{training}");
+            place.recipe("kind.toml", "steps = 30\nbatch_size = 2\naccumulation = 1\n", &steps);
+            let mut text = fs::read_to_string(place.path("kind.toml")).unwrap();
+            if kind == "ternary" {
+                text = text.replace("[model]\n", "[model]\nbit_linear = \"bitskip-v1\"\n");
+            }
+            let names = ["early_exit", "layer_dropout", "optimizer"];
+            for name in names.into_iter().filter(|name| sections.contains(&format!("[{name}]"))) {
+                text = without_section(&text, name);
+            }
+            place.write("kind.toml", text + "\n" + sections);
+            let run = |count: usize| format!("{kind}-{micro_batches}-{count}");
+            place.good(&["train", "kind.toml", "--out", &run(1)]);
+            for &count in counts {
+                let arguments = ["kind.toml", "--out", &run(count), "--bucket-cap-mb", "0.02"];
+                let ran = train(&place, &mpirun, count, &arguments);
+                assert_eq!(ran.code, 0, "{kind}: {}", ran.stderr);
+                assert!(
+                    files(&place, &run(count), 4) == files(&place, &run(1), 4),
+                    "{kind}, {count} processes"
+                );
+            }
+        }
+    }
+}
+
+/// A recipe without one of its sections.
+fn without_section(recipe: &str, name: &str) -> String {
+    let mut inside = false;
+    let kept = recipe.lines().filter(|line| {
+        if line.starts_with('[') {
+            inside = *line == format!("[{name}]");
+        }
+        !inside
+    });
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+/// Steps in the journal of a run.
+fn steps(place: &Place, run: &str) -> usize {
+    let text = fs::read_to_string(place.path(run).join("journal.jsonl")).unwrap_or_default();
+    text.matches("\"step\"").count()
+}
+
+/// Waits until a run has made so many steps, or has ended.
+fn wait_for_steps(child: &mut Child, place: &Place, run: &str, count: usize) {
+    while steps(place, run) < count && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The process of one rank of a run, as the launcher's variables tell.
+fn process_of(run: &str, rank: usize) -> Option<String> {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut numbers = processes.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    numbers.find(|number| {
+        let read = |file: &str| fs::read(format!("/proc/{number}/{file}")).unwrap_or_default();
+        let has =
+            |bytes: &[u8], word: &str| bytes.split(|&byte| byte == 0).any(|part| part == word.as_bytes());
+        let (words, environment) = (read("cmdline"), read("environ"));
+        let is_rank = |name: &&str| has(&environment, &format!("{name}={rank}"));
+        words.starts_with(env!("CARGO_BIN_EXE_offramp").as_bytes())
+            && has(&words, run)
+            && ["PMI_RANK", "OMPI_COMM_WORLD_RANK"].iter().any(|name| is_rank(&name))
+    })
+}
+
+fn signal(name: &str, process: &str) {
+    let _ = Command::new("kill").args([&format!("-{name}"), process]).status();
+}
+
+/// A run's processes, one of which dies at a random step, again and again, each time in another number.
+#[test]
+fn any_rank_may_die_at_any_step_and_the_run_goes_on_with_any_number() {
+    let (Some(mpirun), place) = (mpirun(), place()) else { return };
+    let deaths = std::env::var("OFFRAMP_DEATHS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let all = 40 * deaths;
+    with_steps(&place, "long.toml", all);
+    place.good(&["train", "long.toml", "--out", "one"]);
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut below = |end: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % end).unwrap()
+    };
+    let resume = |place: &Place| -> &[&str] {
         // What was not yet begun begins again.
-        let begun = place.path(&run).join("recipe.toml").exists();
-        let resume: &[&str] = if begun { &["--resume"] } else { &[] };
-        let ran = train(&place, &mpirun, then, &[&["recipe.toml", "--out", &run], resume].concat());
-        assert_eq!(ran.code, 0, "{how} {count} {then}: {}", ran.stderr);
-        assert!(files(&place, &run) == files(&place, "one"), "{how}, {count} processes and then {then}");
+        if place.path("died/recipe.toml").exists() { &["--resume"] } else { &[] }
+    };
+    let mut killed = 0;
+    for death in 0..deaths {
+        let count = [2, 4, 1][death % 3];
+        let arguments = [&["long.toml", "--out", "died"], resume(&place)].concat();
+        let mut command = command(&place, &mpirun, count, &arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = steps(&place, "died");
+        wait_for_steps(&mut child, &place, "died", begun + 1 + below(30));
+        if let Some(process) = process_of("died", below(count as u64)) {
+            signal("KILL", &process);
+            killed += 1;
+        }
+        child.wait().unwrap();
+    }
+    assert!(killed * 2 > deaths, "{killed} of {deaths} died");
+    let ran = train(&place, &mpirun, 4, &[&["long.toml", "--out", "died"], resume(&place)].concat());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(files(&place, "died", all) == files(&place, "one", all), "after {killed} deaths");
+}
+
+/// SIGTERM and Ctrl-C reach the launcher. The checkpoint is written in time, or the last one stands.
+#[test]
+fn a_launcher_that_is_told_to_end_leaves_a_run_that_goes_on() {
+    let (Some(mpirun), place) = (mpirun(), place()) else { return };
+    with_steps(&place, "long.toml", 60);
+    place.good(&["train", "long.toml", "--out", "one"]);
+    for (name, count, then) in [("TERM", 2, 1), ("INT", 4, 2)] {
+        let mut command = command(&place, &mpirun, count, &["long.toml", "--out", name]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for_steps(&mut child, &place, name, 14);
+        signal(name, &child.id().to_string());
+        child.wait().unwrap();
+        assert!(!place.path(name).join("model").exists(), "it ended before its end");
+        let ran = train(&place, &mpirun, then, &["long.toml", "--out", name, "--resume"]);
+        assert_eq!(ran.code, 0, "{name}: {}", ran.stderr);
+        assert!(
+            files(&place, name, 60) == files(&place, "one", 60),
+            "{name}, {count} and then {then} processes"
+        );
     }
 }
 
@@ -134,29 +255,45 @@ fn processes_that_differ_or_fail_end_with_one_line() {
     );
 }
 
-/// A process that stands still, as one behind a cut cable does.
-#[test]
-fn a_rank_that_falls_silent_ends_the_run_with_a_line() {
-    let (Some(mpirun), place) = (mpirun(), place()) else { return };
+/// What the launcher says of a run in which something falls silent after its first step.
+fn silenced(mpirun: &[String], silence: impl FnOnce()) -> String {
+    let place = place();
     with_steps(&place, "recipe.toml", 100_000);
     let arguments = ["recipe.toml", "--out", "silent", "--rank-timeout", "2"];
-    let mut child =
-        command(&place, &mpirun, 2, &arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
-    let child = child.as_mut().unwrap();
-    let journal = place.path("silent").join("journal.jsonl");
-    while !std::fs::read_to_string(&journal).unwrap_or_default().contains("\"step\"") {
-        assert!(child.try_wait().unwrap().is_none(), "it trains");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let stop =
-        Command::new("pkill").args(["-STOP", "-n", "-f", "train recipe.toml --out silent"]).status().unwrap();
-    assert!(stop.success());
+    let mut command = command(&place, mpirun, 2, &arguments);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for_steps(&mut child, &place, "silent", 1);
+    assert!(child.try_wait().unwrap().is_none(), "it trains");
+    silence();
     let mut text = String::new();
-    let ended = child.wait().unwrap();
     std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut text).unwrap();
-    assert!(!ended.success() && text.contains("nothing came from the other processes for 2 s"), "{text}");
+    assert!(!child.wait().unwrap().success(), "{text}");
+    text
 }
 
+/// A process that stands still.
+#[test]
+fn a_rank_that_falls_silent_ends_the_run_with_a_line() {
+    let Some(mpirun) = mpirun() else { return };
+    let text = silenced(&mpirun, || signal("STOP", &process_of("silent", 1).unwrap()));
+    assert!(text.contains("nothing came from the other processes for 2 s"), "{text}");
+    if let Some(process) = process_of("silent", 1) {
+        signal("KILL", &process); // a launcher may leave what stands still
+    }
+}
+
+/// Two hosts whose cable is cut (`bench/ranks/link.py`, whose process `OFFRAMP_CABLE` names).
+#[test]
+fn a_cut_cable_ends_the_run_with_a_line() {
+    let (Some(mpirun), Ok(cable)) = (mpirun(), std::env::var("OFFRAMP_CABLE")) else {
+        return eprintln!("skipped: OFFRAMP_CABLE names no cable between two hosts");
+    };
+    let text = silenced(&mpirun, || signal("USR1", &cable));
+    signal("USR1", &cable); // mended
+    assert!(text.contains("nothing came from the other processes for 2 s"), "{text}");
+}
+
+#[cfg(not(feature = "mpi"))]
 #[test]
 fn a_process_of_several_without_a_library_says_how_to_get_one() {
     let place = place();
@@ -167,6 +304,7 @@ fn a_process_of_several_without_a_library_says_how_to_get_one() {
     assert!(!place.path("run").exists());
 }
 
+#[cfg(not(feature = "mpi"))]
 #[test]
 fn the_first_process_prepares() {
     let place = place();
