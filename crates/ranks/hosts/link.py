@@ -1,6 +1,6 @@
 """Two hosts of our own on one machine, and a cable between them with a delay, a rate and losses.
 
-    python bench/ranks/link.py --delay-ms 2 --gbit 1 &
+    python crates/ranks/hosts/link.py --delay-ms 2 --gbit 1 &
 
 Makes the network namespaces `ranks-a` and `ranks-b` (10.77.0.1 and 10.77.0.2), and carries every packet between them
 itself, as `tc netem` does where the kernel has it. Needs root and Linux. It prints `ready`. SIGUSR1 cuts the cable and
@@ -34,6 +34,7 @@ def ip(*words: str) -> None:
 
 def end_of(host: str, mtu: int) -> int:
     """The file of a network device in a host of its own."""
+    subprocess.run(["ip", "netns", "del", host], check=False, stderr=subprocess.DEVNULL)  # a killed run's
     ip("netns", "add", host)
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{host}", os.O_RDONLY)
