@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 /// Runs `work` on this rank. Where there are others, its error or panic is told with the rank and the host,
-/// and ends them too: they would wait for it.
-/// So is waiting for the others for longer than `limit`: a network may fall silent without an error.
+/// and ends them too: they would wait for it. So is waiting for the others for longer than `limit`: a network may
+/// fall silent without an error.
 pub(crate) fn together<T>(
     ranks: &mut Ranks,
     limit: Option<Duration>,
@@ -36,6 +36,8 @@ pub(crate) fn together<T>(
     } else {
         let (rank, size) = (ranks.rank(), ranks.size());
         note(&format!("error: rank {rank} of {size}{}: {}", host(), failure::one_line(&error)));
+        // The launcher carries the line, and drops what it has not yet read when it hears of the end.
+        thread::sleep(Duration::from_millis(500));
     }
     ranks.abort(failure::exit_code(&error).into())
 }
