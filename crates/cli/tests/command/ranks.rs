@@ -143,7 +143,7 @@ fn process_of(run: &str, rank: usize) -> Option<String> {
         let is_rank = |name: &&str| has(&environment, &format!("{name}={rank}"));
         words.starts_with(env!("CARGO_BIN_EXE_offramp").as_bytes())
             && has(&words, run)
-            && ["PMI_RANK", "OMPI_COMM_WORLD_RANK"].iter().any(|name| is_rank(&name))
+            && ["PMI_RANK", "OMPI_COMM_WORLD_RANK"].iter().any(is_rank)
     })
 }
 
