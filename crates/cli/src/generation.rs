@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     head: speculate::DraftHeadArguments,
     #[command(flatten)]
+    layers: speculate::DraftLayersArguments,
+    #[command(flatten)]
     reading: stories::Reading,
     #[command(flatten)]
     formats: formats::Arguments,
@@ -73,7 +75,10 @@ impl Arguments {
     pub(crate) fn speculation(&self, pipeline: &Pipeline) -> Result<Speculation> {
         match self.speculate {
             Speculate::Off => Ok(Speculation::off()),
-            how => Ok(how.speculation(self.head.make(pipeline, &self.reading)?)),
+            how => {
+                let layers = self.layers.make(pipeline.model(), how.exit_layer())?;
+                Ok(how.speculation(self.head.make(pipeline, &self.reading)?).with_layers(layers))
+            }
         }
     }
 }

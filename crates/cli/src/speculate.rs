@@ -1,8 +1,8 @@
-//! The speculation arguments: `auto`, or an exit and a length; and the draft head.
+//! The speculation arguments: `auto`, or an exit and a length; the draft head, and the layers that draft.
 
 use crate::stories::{self, Reading};
 use anyhow::Result;
-use offramp_model::{DraftHead, Format, Llama};
+use offramp_model::{DraftHead, DraftLayers, Format, Llama};
 use offramp_pipeline::Pipeline;
 use offramp_text::most_used;
 use std::path::PathBuf;
@@ -25,6 +25,34 @@ pub(crate) struct DraftHeadArguments {
     /// The text whose tokens are counted for the shortlist [default: the stories that come with offramp]
     #[arg(long, value_name = "PATH", requires = "draft_shortlist")]
     draft_corpus: Vec<PathBuf>,
+}
+
+/// The argument for the layers that draft.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(id = "draft_layers_arguments")]
+pub(crate) struct DraftLayersArguments {
+    /// Draft with a copy of the first layers in this number format, such as int4. Its exit may be the full depth,
+    /// which drafts for any model. --speculate has to name an exit and a length [default: the model's own layers]
+    #[arg(long, value_name = "F")]
+    draft_format: Option<Format>,
+}
+
+impl DraftLayersArguments {
+    /// A copy of as many layers as these exits take; `None` for the model's own layers.
+    pub(crate) fn make(
+        self,
+        model: &Llama,
+        exits: impl IntoIterator<Item = usize>,
+    ) -> offramp_model::Result<Option<DraftLayers>> {
+        let Some(format) = self.draft_format else { return Ok(None) };
+        let deepest = exits.into_iter().max().unwrap_or(model.config().num_hidden_layers);
+        model.draft_layers(deepest, format).map(Some)
+    }
+
+    /// Whether a copy drafts.
+    pub(crate) fn is_copy(self) -> bool {
+        self.draft_format.is_some()
+    }
 }
 
 /// A format, or the model's own head.

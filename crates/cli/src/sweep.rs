@@ -52,6 +52,8 @@ pub(crate) struct Arguments {
     lengths: Vec<usize>,
     #[command(flatten)]
     head: speculate::DraftHeadArguments,
+    #[command(flatten)]
+    layers: speculate::DraftLayersArguments,
     /// Stories whose openings are continued, as for `offramp eval` [default: those that come with offramp]
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
@@ -115,7 +117,11 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         depth > 1 || !arguments.exits.is_empty(),
         "a model of one layer has no exit before its last that could draft: there is nothing to sweep"
     );
-    let exits = if arguments.exits.is_empty() { Adaptive::exits(depth) } else { arguments.exits.clone() };
+    let mut exits = if arguments.exits.is_empty() { Adaptive::exits(depth) } else { arguments.exits.clone() };
+    if arguments.exits.is_empty() && arguments.layers.is_copy() {
+        exits.push(depth);
+    }
+    let layers = arguments.layers.make(&model, exits.iter().copied())?;
     let options = SweepOptions {
         exits,
         lengths: arguments.lengths.clone(),
@@ -124,6 +130,7 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         sampling: SamplingOptions { temperature: arguments.temperature, ..Default::default() },
         token_limit,
         head,
+        layers,
     };
     let mut progress = counted("decoded", "texts");
     let report = offramp_eval::sweep(&model, &prompts, &options, &mut progress)?;

@@ -85,8 +85,21 @@ pub enum Error {
     )]
     NothingAllowed,
     /// A draft head that belongs to another model than the one that decodes.
-    #[error("the draft head is of another model: make it from the one that decodes")]
+    #[error(
+        "the draft head or the layers that draft are of another model: make them from the one that decodes"
+    )]
     ForeignDraftHead,
+    /// A copy that is too short for the draft.
+    #[error("the draft takes {exit_layer} layers, and the copy that drafts has {layers}: copy more of them")]
+    TooFewDraftLayers {
+        /// Layers that the draft takes.
+        exit_layer: usize,
+        /// Layers of the copy.
+        layers: usize,
+    },
+    /// A copy beside the adaptive policy.
+    #[error("auto drafts with the model's own layers: name an exit and a length to draft with a copy")]
+    AutoWithDraftLayers,
     /// Exits at which no token can leave.
     #[error(
         "the confidence exits are {exits:?}: give at least one, in ascending order, from 1 on and below the session's \

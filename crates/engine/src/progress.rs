@@ -256,7 +256,7 @@ pub fn check(
     if options.token_limit == Some(0) {
         return Err(Error::NoChoice);
     }
-    speculation.check_head(session.model())?;
+    speculation.check_drafts(session.model())?;
     let config = session.model().config();
     prompt.iter().try_for_each(|&token| config.check_token(token))?;
     if speculation.drafts() && session.confidence_exit().is_some() {

@@ -1,5 +1,6 @@
 //! One text in the making: its tokens, its cache, and the depth at which it runs.
 
+mod apart;
 mod confident;
 mod draft;
 
@@ -7,6 +8,7 @@ use crate::climb::{Climber, climb};
 use crate::confident::Confident;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
+use apart::Apart;
 use draft::Drafting;
 use offramp_model::{BlockPool, Hidden, KvCache, Llama};
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub struct Session {
     cache: KvCache,
     flight: Flight,
     ahead: Drafting,
+    apart: Option<Box<Apart>>,
     confident: Option<Confident>,
 }
 
@@ -65,6 +68,7 @@ impl Session {
             cache,
             flight: Flight::default(),
             ahead: Drafting::default(),
+            apart: None,
             confident: None,
         }
     }
@@ -269,6 +273,9 @@ impl Session {
     fn cut(&mut self, len: usize) {
         if let Some(confident) = &mut self.confident {
             confident.cut(len, &self.cache);
+        }
+        if let Some(apart) = &mut self.apart {
+            apart.cut(len);
         }
         self.cache.truncate(len);
     }

@@ -28,7 +28,7 @@ use crate::{Error, Result};
 pub use adaptive::{Adaptive, Chosen};
 pub(crate) use lesson::Lesson;
 pub use named::{Speculate, UnknownSpeculation};
-use offramp_model::{DraftHead, Llama};
+use offramp_model::{DraftHead, DraftLayers, Llama};
 pub(crate) use plan::Plan;
 pub(crate) use together::plan_alone;
 
@@ -47,6 +47,7 @@ pub struct Draft {
 pub struct Speculation {
     pub(crate) policy: Policy,
     pub(crate) head: Option<DraftHead>,
+    pub(crate) layers: Option<DraftLayers>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -65,12 +66,12 @@ impl Speculation {
 
     /// The same draft in every round.
     pub fn fixed(draft: Draft) -> Self {
-        Self { policy: Policy::Fixed(draft), head: None }
+        Self { policy: Policy::Fixed(draft), ..Self::default() }
     }
 
     /// Exit layer and length as they turn out to pay.
     pub fn auto(adaptive: Adaptive) -> Self {
-        Self { policy: Policy::Auto(Box::new(adaptive)), head: None }
+        Self { policy: Policy::Auto(Box::new(adaptive)), ..Self::default() }
     }
 
     /// Drafts through another head than the model's, of the model that decodes.
@@ -79,13 +80,28 @@ impl Speculation {
         Self { head, ..self }
     }
 
+    /// Drafts by copies of the first layers, of the model that decodes, where the draft is fixed: the text's own
+    /// layers all verify.
+    #[must_use]
+    pub fn with_layers(self, layers: Option<DraftLayers>) -> Self {
+        Self { layers, ..self }
+    }
+
     /// Checks that what drafts for `model` was made of it.
     ///
     /// # Errors
-    /// If the draft head is another model's.
-    pub(crate) fn check_head(&self, model: &Llama) -> Result<()> {
-        match &self.head {
-            Some(head) if !head.is_of(model) => Err(Error::ForeignDraftHead),
+    /// If the draft head or the layers are another model's, or there are fewer layers than the draft takes.
+    pub(crate) fn check_drafts(&self, model: &Llama) -> Result<()> {
+        let foreign_head = self.head.as_ref().is_some_and(|head| !head.is_of(model));
+        let Some(layers) = &self.layers else {
+            return if foreign_head { Err(Error::ForeignDraftHead) } else { Ok(()) };
+        };
+        match &self.policy {
+            _ if foreign_head || !layers.is_of(model) => Err(Error::ForeignDraftHead),
+            Policy::Fixed(Draft { exit_layer, .. }) if *exit_layer > layers.layers() => {
+                Err(Error::TooFewDraftLayers { exit_layer: *exit_layer, layers: layers.layers() })
+            }
+            Policy::Auto(_) => Err(Error::AutoWithDraftLayers),
             _ => Ok(()),
         }
     }
@@ -112,6 +128,11 @@ impl Speculation {
     /// The head that drafts, where it is not the model's.
     pub(crate) fn head(&self) -> Option<&DraftHead> {
         self.head.as_ref()
+    }
+
+    /// The layers that draft, where they are not the text's own.
+    pub(crate) fn layers(&self) -> Option<&DraftLayers> {
+        self.layers.as_ref()
     }
 
     pub(crate) fn is_auto(&self) -> bool {

@@ -5,6 +5,7 @@
 //! exit looks at the head on its way up. What a text computes does not depend on the others
 //! (`offramp_model`'s first promise), so that its tokens are the same in any company.
 
+mod apart;
 mod draft;
 mod plan;
 pub(crate) mod turn;
@@ -91,6 +92,7 @@ fn begin<'t>(texts: &'t mut [Text<'_>], budget: usize, workspace: &mut Workspace
 
 fn run(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Result<()> {
     plan::plan(turns);
+    apart::draft(model, turns, workspace)?;
     draft::draft(model, turns, workspace)?;
     draft::probe(model, turns, workspace)?;
     let mut climbers: Vec<Climber<'_>> = turns.iter_mut().map(Turn::climber_to_the_end).collect();

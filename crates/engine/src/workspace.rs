@@ -27,6 +27,8 @@ pub(crate) struct CallTime {
 pub(crate) enum Call {
     /// So many layers.
     Layers(usize),
+    /// So many layers that only draft.
+    DraftLayers(usize),
     /// The model's head, and the choice of a token from each row.
     Head,
     /// The head that drafts, and the choice of a token from each row.

@@ -2,6 +2,7 @@
 
 mod speculation {
     mod adaptive;
+    mod apart;
     mod fixed;
     mod heads;
 }

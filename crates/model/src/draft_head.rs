@@ -134,10 +134,17 @@ impl Llama {
     }
 }
 
-/// Some rows of a head that is in memory.
-struct Rows<'a> {
+/// Some rows of a matrix that is in memory.
+pub(crate) struct Rows<'a> {
     head: &'a Linear,
     tokens: Option<&'a [u32]>,
+}
+
+impl<'a> Rows<'a> {
+    /// All of them.
+    pub(crate) fn all(matrix: &'a Linear) -> Self {
+        Self { head: matrix, tokens: None }
+    }
 }
 
 impl Source for Rows<'_> {

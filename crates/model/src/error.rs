@@ -52,10 +52,11 @@ pub enum Error {
         expected: String,
     },
     /// Ternary weights were asked for the head.
-    #[error(
-        "a ternary head says nothing worth hearing: give the head a format of its own, int8, int4, bf16 or f32"
-    )]
+    #[error("a ternary head says nothing worth hearing: give the head int8, int4, bf16 or f32")]
     TernaryHead,
+    /// Ternary layers were asked to draft for a model that was not trained to have any.
+    #[error("ternary copies of layers draft nothing that is accepted: let them draft in int4 or int8")]
+    TernaryDraft,
     /// A format was asked for that ternary layers cannot have.
     #[error("{path}: the layers of a {name} are ternary, not {wanted}: leave the format out, or choose the head's alone", path = path.display())]
     TernaryLayers {

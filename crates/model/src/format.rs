@@ -74,6 +74,16 @@ impl Format {
         }
     }
 
+    /// Bits of a weight's code.
+    pub(crate) fn bits(self) -> usize {
+        match self {
+            Self::F32 => 32,
+            Self::Bf16 => 16,
+            Self::Ternary => 2,
+            Self::Int8 | Self::Int4 | Self::Q8_0 | Self::Q4_0 => self.strips().map_or(0, StripFormat::bits),
+        }
+    }
+
     /// Whether its values are floats.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::Bf16)

@@ -18,6 +18,7 @@ pub mod checkpoint;
 mod config;
 mod cost;
 mod draft_head;
+mod draft_layers;
 mod error;
 mod foreign;
 mod format;
@@ -51,6 +52,7 @@ pub use config::{
     RopeParameters, RopeScaling, SlidingWindow, WeightScale, Yarn,
 };
 pub use draft_head::DraftHead;
+pub use draft_layers::DraftLayers;
 pub use error::{Error, Result};
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use gguf::Gguf;

@@ -85,6 +85,16 @@ impl Linear {
         Self { bias: Some(bias), ..self }
     }
 
+    /// The same with another layer's bias, if that has one.
+    pub(crate) fn with_bias_of(self, other: &Self) -> Self {
+        Self { bias: other.bias.clone(), ..self }
+    }
+
+    /// How many weights there are, without the bias.
+    pub(crate) fn weights(&self) -> usize {
+        self.in_features() * self.out_features()
+    }
+
     /// The number format.
     pub(crate) fn format(&self) -> Format {
         match &self.matrix {

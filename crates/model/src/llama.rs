@@ -223,6 +223,11 @@ impl Llama {
         self.norm.forward(stream, &mut scratch.normed);
     }
 
+    /// A model with these layers between the same embedding, norm and head.
+    pub(crate) fn with_layers(&self, config: Config, layers: Vec<DecoderLayer>) -> Self {
+        Self { id: new_id(), config, layers, ..self.clone() }
+    }
+
     /// The layers, in order.
     pub(crate) fn layers(&self) -> &[DecoderLayer] {
         &self.layers

@@ -110,6 +110,7 @@ pub(crate) fn sweep(
             sampling: SamplingOptions::GREEDY,
             token_limit: Some(pipeline.tokenizer().vocab_size()),
             head,
+            layers: None,
         };
         offramp_eval::sweep(pipeline.model(), &prompts, &options, &mut |_, _| stop.leave_if_stopped())
     })?;

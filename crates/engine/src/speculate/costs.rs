@@ -73,6 +73,7 @@ impl Costs {
         for &CallTime { call, rows, seconds } in times {
             match call {
                 Call::Layers(layers) => self.layer.saw(rows, seconds / layers.max(1) as f64),
+                Call::DraftLayers(_) => (), // a fixed draft's
                 Call::Head => self.head.saw(rows, seconds),
                 Call::DraftHead => self.draft_head.saw(rows, seconds),
             }

@@ -50,7 +50,12 @@ pub(super) fn plan_group(texts: &mut [(usize, &mut State)], company: Company) ->
         state.company = company;
         state.drafting = chosen.as_ref().map_or(depth, |(exit_layer, _)| *exit_layer);
         state.pace = best;
-        plans.push(Plan { exit_layer, num_speculations, probe: state.probe(&costs, exit_layer, best) });
+        plans.push(Plan {
+            exit_layer,
+            num_speculations,
+            apart: false,
+            probe: state.probe(&costs, exit_layer, best),
+        });
     }
     plans
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Drafts as planned. Texts that do not draft go along as far as the shallowest draft, so that these layers
 /// are read once less.
 pub(super) fn draft(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Result<()> {
-    for turn in turns.iter_mut().filter(|turn| turn.drafts) {
+    for turn in turns.iter_mut().filter(|turn| turn.drafts_within()) {
         // Without a draft, the token waits where it is probed.
         let depth = match turn.plan.probe {
             Some(probe) if turn.plan.num_speculations == 0 => probe,
@@ -21,11 +21,11 @@ pub(super) fn draft(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut 
         };
         turn.session.begin_draft(depth, turn.plan.probe);
     }
-    let mut active: Vec<usize> = (0..turns.len()).filter(|&index| turns[index].drafts).collect();
+    let mut active: Vec<usize> = (0..turns.len()).filter(|&index| turns[index].drafts_within()).collect();
     if active.is_empty() {
         return Ok(());
     }
-    let depths = turns.iter().filter(|turn| turn.drafts).map(|turn| turn.plan.exit_layer);
+    let depths = turns.iter().filter(|turn| turn.drafts_within()).map(|turn| turn.plan.exit_layer);
     let shallowest = depths.min().unwrap_or(0);
     extend(model, turns, &active, Some(shallowest), workspace)?;
     loop {
@@ -56,7 +56,7 @@ fn newest_state<'h>(turn: &'h mut Turn<'_>) -> (&'h Hidden, Range<usize>) {
 }
 
 /// Some of the turns.
-fn members<'m, 't>(turns: &'m mut [Turn<'t>], indices: &[usize]) -> Vec<&'m mut Turn<'t>> {
+pub(super) fn members<'m, 't>(turns: &'m mut [Turn<'t>], indices: &[usize]) -> Vec<&'m mut Turn<'t>> {
     turns.iter_mut().enumerate().filter(|(index, _)| indices.contains(index)).map(|(_, turn)| turn).collect()
 }
 
@@ -91,11 +91,11 @@ fn extend(
 }
 
 /// The states of a text that a head is to read.
-type States = for<'h> fn(&'h mut Turn<'_>) -> (&'h Hidden, Range<usize>);
+pub(super) type States = for<'h> fn(&'h mut Turn<'_>) -> (&'h Hidden, Range<usize>);
 
 /// Reads the states of some texts by the heads that draft for them, and hands each text the logits of its
 /// own, `[rows, vocab]`; texts that draft by the same head ask it together.
-fn read(
+pub(super) fn read(
     model: &Llama,
     turns: &mut [&mut Turn<'_>],
     states: States,
@@ -134,7 +134,7 @@ fn read(
 
 /// Asks the exits that are probed what they would have chosen after each token of the drafts.
 pub(super) fn probe(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Result<()> {
-    let probing = |turn: &&mut Turn<'_>| turn.drafts && turn.plan.probe.is_some();
+    let probing = |turn: &&mut Turn<'_>| turn.drafts_within() && turn.plan.probe.is_some();
     let climbers = turns.iter_mut().filter(probing).filter_map(|turn| turn.session.probe_climber());
     climb(model, &mut climbers.collect::<Vec<_>>(), workspace)?;
     let mut probing: Vec<_> = turns.iter_mut().filter(probing).collect();
@@ -148,13 +148,13 @@ pub(super) fn probe(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut 
 
 impl Turn<'_> {
     /// Whether to draft one more token, beside `drafting` texts that may.
-    fn goes_on(&mut self, drafting: usize) -> bool {
+    pub(super) fn goes_on(&mut self, drafting: usize) -> bool {
         self.draft.len() < self.plan.num_speculations
             && self.speculation.goes_on(&self.plan, self.draft.len() + 1, self.chance, drafting)
     }
 
     /// Chooses the token that follows the draft. A draft may fail where the full model does not.
-    fn choose_next(&mut self, logits: &[f32]) {
+    pub(super) fn choose_next(&mut self, logits: &[f32]) {
         self.chosen = self.progress.chooser.choose(logits, self.session.tokens()).ok();
     }
 
@@ -169,7 +169,7 @@ impl Turn<'_> {
     }
 
     /// Takes the token that was chosen, if it is worth verifying; whether something is to follow it.
-    fn takes(&mut self, drafting: usize) -> bool {
+    pub(super) fn takes(&mut self, drafting: usize) -> bool {
         let Some(choice) = self.chosen.take() else { return false };
         self.chance *= self.speculation.chance(&self.plan, choice.margin);
         if !self.speculation.keeps(&self.plan, self.draft.len() + 1, self.chance, drafting) {
@@ -221,7 +221,7 @@ mod tests {
         step(&mut texts, usize::MAX, &mut workspace).expect("memory");
         let mut turns: Vec<Turn<'_>> = begin(&mut texts, usize::MAX, &mut workspace);
         for (turn, (exit_layer, probe)) in turns.iter_mut().zip(plans) {
-            turn.plan = Plan { exit_layer, num_speculations: 3, probe };
+            turn.plan = Plan { exit_layer, num_speculations: 3, apart: false, probe };
             turn.drafts = true;
         }
         draft(&model, &mut turns, &mut workspace).expect("memory");

@@ -13,7 +13,8 @@ pub(crate) fn plan(turns: &mut [Turn<'_>]) {
             Policy::Off => (),
             Policy::Fixed(draft) => {
                 let num_speculations = draft.num_speculations.min(space);
-                turn.plan = Plan { exit_layer: draft.exit_layer, num_speculations, probe: None };
+                let (exit_layer, apart) = (draft.exit_layer, turn.speculation.layers.is_some());
+                turn.plan = Plan { exit_layer, num_speculations, apart, probe: None };
                 turn.drafts = num_speculations > 0;
             }
             Policy::Auto(adaptive) if decoding > 1 => adaptive.is_beside_others(),

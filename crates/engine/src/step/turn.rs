@@ -53,6 +53,16 @@ impl Turn<'_> {
             && self.speculation.drafts()
     }
 
+    /// Whether layers apart draft for it.
+    pub(super) fn drafts_apart(&self) -> bool {
+        self.drafts && self.plan.apart
+    }
+
+    /// Whether its own first layers draft for it.
+    pub(super) fn drafts_within(&self) -> bool {
+        self.drafts && !self.plan.apart
+    }
+
     pub(super) fn climber_to_the_end(&mut self) -> Climber<'_> {
         let depth = self.session.exit_layer();
         self.session.climber(depth)

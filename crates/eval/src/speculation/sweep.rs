@@ -14,7 +14,7 @@ pub use report::{AutoPoint, ChosenExit, SweepPoint, SweepReport, Verdict};
 use super::verify::decode;
 use crate::{Error, Result, Spread};
 use offramp_engine::{Adaptive, Draft, GenerateOptions, SamplingOptions, Speculation, Statistics};
-use offramp_model::{DraftHead, Llama};
+use offramp_model::{DraftHead, DraftLayers, Llama};
 use std::sync::Arc;
 
 /// The options of a sweep.
@@ -34,6 +34,8 @@ pub struct SweepOptions {
     pub token_limit: Option<usize>,
     /// The draft head; `None` for the model's own.
     pub head: Option<DraftHead>,
+    /// The layers that draft at every point; `None` for the model's own. The adaptive policy drafts with its own.
+    pub layers: Option<DraftLayers>,
 }
 
 /// Measures every point, plain decoding and the adaptive policy over `prompts`. `progress` gets the texts
@@ -155,6 +157,11 @@ impl Bench<'_> {
         Speculation::auto(Adaptive::default()).with_head(self.options.head.clone())
     }
 
+    fn fixed(&self, draft: Draft) -> Speculation {
+        let SweepOptions { head, layers, .. } = self.options;
+        Speculation::fixed(draft).with_head(head.clone()).with_layers(layers.clone())
+    }
+
     /// The share of the best point's speed that the policy reaches, without knowledge and with what it
     /// learnt.
     fn rematch(
@@ -167,7 +174,7 @@ impl Bench<'_> {
         let mut shares = [Vec::new(), Vec::new()];
         for run in 0..self.options.runs {
             let prompt = &prompts[run % prompts.len()];
-            let mut fixed = Speculation::fixed(best).with_head(self.options.head.clone());
+            let mut fixed = self.fixed(best);
             let mut anew = self.auto();
             let mut rates = [0.0; REMATCH];
             // Each is first, second and last in turn.
@@ -212,8 +219,7 @@ impl PointSamples {
         prompt: &[u32],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
-        let fixed = |draft| Speculation::fixed(draft).with_head(bench.options.head.clone());
-        let mut speculation = self.draft.map_or_else(|| bench.auto(), fixed);
+        let mut speculation = self.draft.map_or_else(|| bench.auto(), |draft| bench.fixed(draft));
         self.statistics.push(bench.text(prompt, &mut speculation, progress)?);
         for chosen in speculation.chosen() {
             let place = self.chosen.partition_point(|known| known.exit_layer < chosen.exit_layer);
