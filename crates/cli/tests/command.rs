@@ -9,6 +9,9 @@ mod chat;
 #[cfg(target_os = "linux")]
 #[path = "command/client.rs"]
 mod client;
+#[cfg(target_os = "linux")]
+#[path = "command/conversations.rs"]
+mod conversations;
 #[path = "command/data.rs"]
 mod data;
 #[path = "command/documents.rs"]

@@ -2,14 +2,16 @@
 //! names them and runs these; without `OFFRAMP_HAPROXY` and `OFFRAMP_NGINX` they are skipped with a line.
 
 use crate::client::{Reply, ask, begin, begin_with, finish};
+use crate::conversations::{
+    COMPLETIONS, Request, chat_with_a_system_message, chat_without, ids, prompt, response,
+    response_to_a_text, with_a_key,
+};
 use crate::fleet::{Changes, Fleet, fleets};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
-
-const COMPLETIONS: &str = "/v1/completions";
 
 /// Four texts that take a second or more.
 fn long(prompt: &str, streams: bool) -> String {
@@ -48,90 +50,52 @@ fn is_used(fleet: &Fleet, replica: usize, prompt: &str) -> bool {
     texts() > before
 }
 
-/// A request of an own kind, and how much of its prompt was in the cache.
-type Turn = (&'static str, String);
-
-/// Three requests of a conversation, each with all messages so far. Clients write them in several ways.
-fn conversation(number: usize, way: usize) -> Vec<Turn> {
-    let said = |turn: usize| {
-        format!("This is what visitor {number} asks in turn {turn}: what does the heron eat today?")
-    };
-    let system = "You are a heron. You speak of fish, of frogs and of the river, and you are always kind to the \
-                  children who come to see you. You never say no.";
-    let (mut messages, mut turns) = (Vec::new(), Vec::new());
-    for turn in 0..3 {
-        let parts = json!([{ "type": "text", "text": said(turn) }]);
-        messages.push(match way {
-            1 => json!({ "role": "user", "content": parts }).to_string(),
-            2 => format!(r#"{{ "role" : "user", "content" : "{}" }}"#, said(turn)),
-            _ => json!({ "role": "user", "content": said(turn) }).to_string(),
-        });
-        let all = messages.join(", ");
-        let with_system = json!({ "role": "system", "content": system });
-        turns.push(match way {
-            0 => ("/v1/chat/completions", format!(r#"{{"messages": [{with_system}, {all}], "max_tokens": 4}}"#)),
-            1 => ("/v1/chat/completions", format!(r#"{{"model": "model", "max_tokens": {}, "messages": [{all}]}}"#, 3 + turn)),
-            2 => ("/v1/responses", format!(r#"{{"max_output_tokens": 4, "input": [{all}], "instructions": "{system}"}}"#)),
-            _ => ("/v1/completions", json!({ "prompt": system.repeat(2) + &said(0).repeat(turn), "prompt_cache_key": number.to_string(), "max_tokens": 4 }).to_string()),
-        });
-        messages.push(json!({ "role": "assistant", "content": format!("Fish, {turn}.") }).to_string());
+/// Holds requests that begin alike to one replica, and others to both; what came of those of some beginnings.
+fn stays(fleet: &Fleet, what: &str, requests: impl Fn(usize) -> [Request; 3]) -> Vec<[Reply; 3]> {
+    let answers = |(path, body): &Request| fleet.who_answers(path, body);
+    let (mut replies, mut answered) = (Vec::new(), [0; 2]);
+    for number in 0..16 {
+        let [first, second, third] = requests(number);
+        let (replica, one) = answers(&first);
+        answered[replica] += 1;
+        if number < 4 {
+            let [(other, two), (another, three)] = [answers(&second), answers(&third)];
+            assert_eq!([other, another], [replica; 2], "{:?}: {what} {number}", fleet.balancer);
+            replies.push([one, two, three]);
+        }
     }
-    turns
+    assert!(!answered.contains(&0), "{:?} spreads no {what}: {answered:?}", fleet.balancer);
+    replies
 }
 
 #[test]
 fn a_conversation_stays_on_one_replica_and_many_are_spread() {
     for fleet in fleets(Changes::default()) {
-        for way in 0..4 {
-            let mut answered = [0; 2];
-            for number in 0..8 {
-                let turns = conversation(number, way);
-                let replies: Vec<_> =
-                    turns.iter().map(|(path, body)| fleet.who_answers(path, body)).collect();
-                let replica = replies[0].0;
-                assert!(
-                    replies.iter().all(|(other, _)| *other == replica),
-                    "{:?}: {turns:?}",
-                    fleet.balancer
-                );
-                let usage = &replies[2].1.json()["usage"];
-                let details = [&usage["prompt_tokens_details"], &usage["input_tokens_details"]];
-                let cached: u64 =
-                    details.iter().filter_map(|details| details["cached_tokens"].as_u64()).sum();
-                assert!(cached > 0, "its beginning was kept: {usage}");
-                answered[replica] += 1;
+        for (what, replies) in [
+            (
+                "chat with a system message",
+                stays(&fleet, "chat with a system message", chat_with_a_system_message),
+            ),
+            ("chat without", stays(&fleet, "chat without", chat_without)),
+            ("response", stays(&fleet, "response", response)),
+        ] {
+            for reply in replies.iter().map(|[_, _, third]| third.json()) {
+                let details =
+                    ["prompt_tokens_details", "input_tokens_details"].map(|name| &reply["usage"][name]);
+                let cached = details.iter().find_map(|details| details["cached_tokens"].as_u64());
+                assert!(cached > Some(0), "{what}: its beginning was kept: {reply}");
             }
-            assert!(
-                answered.iter().all(|count| *count > 0),
-                "{:?} spreads way {way}: {answered:?}",
-                fleet.balancer
-            );
         }
     }
 }
 
 #[test]
-fn prompts_with_one_beginning_go_to_one_replica_and_long_ones_are_answered() {
+fn what_begins_alike_goes_to_one_replica_and_what_is_long_is_answered() {
     for fleet in fleets(Changes::default()) {
-        let mut answered = [0; 2];
-        for number in 0..8 {
-            let beginning =
-                format!("Story {number}: \"The heron,\" they said, \"has caught a fish.\" ").repeat(6);
-            let ids: Vec<usize> = (0..200).map(|index| 20 + (index * (number + 1)) % 900).collect();
-            let text =
-                |rest: &str| json!({ "max_tokens": 1, "prompt": format!("{beginning}{rest}") }).to_string();
-            let of_ids = |last: usize| {
-                let ids = [&ids[..], &[last]].concat();
-                json!({ "max_tokens": 1, "prompt": ids }).to_string()
-            };
-            for bodies in [[text("a"), text("Then it slept."), text("\"")], [of_ids(7), of_ids(8), of_ids(9)]]
-            {
-                let replicas = bodies.map(|body| fleet.who_answers(COMPLETIONS, &body).0);
-                assert!(replicas.iter().all(|other| *other == replicas[0]), "{:?}: {number}", fleet.balancer);
-                answered[replicas[0]] += 1;
-            }
-        }
-        assert!(answered.iter().all(|count| *count > 0), "{:?}: {answered:?}", fleet.balancer);
+        stays(&fleet, "response to a text", response_to_a_text);
+        stays(&fleet, "prompt", prompt);
+        stays(&fleet, "prompt of ids", ids);
+        stays(&fleet, "key", with_a_key);
         // Longer than what is looked at, and than what is kept to be repeated.
         for length in [100 << 10, 200 << 10, 7 << 20] {
             let body = json!({ "max_tokens": 1, "prompt": "Once", "user": "x".repeat(length) }).to_string();
@@ -144,7 +108,7 @@ fn prompts_with_one_beginning_go_to_one_replica_and_long_ones_are_answered() {
 fn answers_are_those_of_every_replica_whatever_the_load() {
     for fleet in fleets(Changes::default()) {
         let prompts: Vec<String> =
-            (0..12).map(|number| format!("Story {number}. Once upon a time")).collect();
+            (0..16).map(|number| format!("Story {number}. Once upon a time")).collect();
         let expected: Vec<String> = prompts
             .iter()
             .map(|prompt| {
@@ -158,7 +122,7 @@ fn answers_are_those_of_every_replica_whatever_the_load() {
             for first in 0..8 {
                 let (fleet, prompts, expected) = (&fleet, &prompts, &expected);
                 scope.spawn(move || {
-                    for index in (first..first + 12).map(|index| index % 12) {
+                    for index in (first..first + 16).map(|index| index % 16) {
                         let reply = completion(fleet, &prompts[index]);
                         assert_eq!(reply.choices(), expected[index], "{:?}", fleet.balancer);
                     }
@@ -166,7 +130,7 @@ fn answers_are_those_of_every_replica_whatever_the_load() {
             }
         });
         let texts = fleet.replicas.each_ref().map(|replica| replica.metric("offramp_texts_total"));
-        assert!(texts.iter().all(|count| *count > 12.0), "both took part: {texts:?}");
+        assert!(texts.iter().all(|count| *count > 16.0), "both took part: {texts:?}");
     }
 }
 
