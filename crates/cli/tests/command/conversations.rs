@@ -12,38 +12,45 @@ const RESPONSES: &str = "/v1/responses";
 const HERON: &str = "You are a heron. You speak of fish, of frogs and of the river, and you are always kind to the \
                      children who come to see you. You never say no.";
 
-/// All messages of a conversation up to each of three turns. Every second visitor writes his text as parts.
-fn turns(number: usize) -> [String; 3] {
+/// How a client writes the text of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Content {
+    Text,
+    Parts,
+}
+
+/// All messages of a conversation up to each of three turns.
+fn turns(number: usize, content: Content) -> [String; 3] {
     let said =
         |turn: usize| format!("Visitor {number} asks in turn {turn}: \"What does the heron eat today?\"");
-    let content = |text: String| match number % 2 {
-        0 => json!(text),
-        _ => json!([{ "type": "text", "text": text }]),
+    let asks = |turn: usize| match content {
+        Content::Text => json!({ "role": "user", "content": said(turn) }),
+        Content::Parts => json!({ "role": "user", "content": [{ "type": "text", "text": said(turn) }] }),
     };
-    let asks = |turn: usize| json!({ "role": "user", "content": content(said(turn)) });
     let answered = |turn: usize| json!({ "role": "assistant", "content": format!("Fish, {turn}.") });
     let messages = [asks(0), answered(0), asks(1), answered(1), asks(2)].map(|message| message.to_string());
     [1, 3, 5].map(|count| messages[..count].join(", "))
 }
 
 /// A system message that all conversations share, and the messages first.
-pub(crate) fn chat_with_a_system_message(number: usize) -> [Request; 3] {
+pub(crate) fn chat_with_a_system_message(number: usize, content: Content) -> [Request; 3] {
     let system = json!({ "role": "system", "content": HERON });
-    turns(number).map(|turns| (CHATS, format!(r#"{{"messages": [{system}, {turns}], "max_tokens": 4}}"#)))
+    turns(number, content)
+        .map(|turns| (CHATS, format!(r#"{{"messages": [{system}, {turns}], "max_tokens": 4}}"#)))
 }
 
 /// No system message, and the messages last, after fields that differ.
-pub(crate) fn chat_without(number: usize) -> [Request; 3] {
+pub(crate) fn chat_without(number: usize, content: Content) -> [Request; 3] {
     let mut most = 3;
-    turns(number).map(|turns| {
+    turns(number, content).map(|turns| {
         most += 1;
         (CHATS, format!(r#"{{ "model" : "model" , "max_tokens" : {most} , "messages" : [ {turns} ] }}"#))
     })
 }
 
 /// Items of the newer interface, after instructions that all conversations share.
-pub(crate) fn response(number: usize) -> [Request; 3] {
-    turns(number).map(|turns| {
+pub(crate) fn response(number: usize, content: Content) -> [Request; 3] {
+    turns(number, content).map(|turns| {
         let head = format!(r#""instructions": "{HERON}", "max_output_tokens": 4"#);
         (RESPONSES, format!(r#"{{{head}, "input": [{turns}]}}"#))
     })
@@ -78,4 +85,14 @@ pub(crate) fn with_a_key(number: usize) -> [Request; 3] {
         let key = format!("visitor-{number}");
         (COMPLETIONS, json!({ "max_tokens": 1, "prompt": prompt, "prompt_cache_key": key }).to_string())
     })
+}
+
+/// A body that takes more than a system gives by itself.
+pub(crate) fn long_body(number: usize) -> [Request; 3] {
+    [40, 60, 100].map(|size| (COMPLETIONS, with_a_long_body(&format!("Story {number}."), size << 10)))
+}
+
+/// A request whose prompt is followed by so many bytes.
+pub(crate) fn with_a_long_body(prompt: &str, bytes: usize) -> String {
+    json!({ "max_tokens": 1, "prompt": prompt, "user": "x".repeat(bytes) }).to_string()
 }

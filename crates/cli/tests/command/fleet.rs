@@ -237,15 +237,15 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         // nginx ends its workers only where it is asked to.
-        signal_quietly(&self.process, "-TERM");
+        let process = self.process.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &process]).stderr(Stdio::null()).status();
         let _ = self.process.wait();
-        for replica in &mut self.replicas {
-            let _ = replica.child.kill();
-            let _ = replica.child.wait();
-        }
     }
 }
 
-fn signal_quietly(child: &Child, name: &str) {
-    let _ = Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status();
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

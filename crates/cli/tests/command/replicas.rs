@@ -3,15 +3,17 @@
 
 use crate::client::{Reply, ask, begin, begin_with, finish};
 use crate::conversations::{
-    COMPLETIONS, Request, chat_with_a_system_message, chat_without, ids, prompt, response,
-    response_to_a_text, with_a_key,
+    COMPLETIONS, Content, Request, chat_with_a_system_message, chat_without, ids, long_body, prompt,
+    response, response_to_a_text, with_a_key, with_a_long_body,
 };
-use crate::fleet::{Changes, Fleet, fleets};
+use crate::fleet::{Changes, Fleet, Replica, fleets};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
+
+const CONTENTS: [Content; 2] = [Content::Text, Content::Parts];
 
 /// Four texts that take a second or more.
 fn long(prompt: &str, streams: bool) -> String {
@@ -70,20 +72,20 @@ fn stays(fleet: &Fleet, what: &str, requests: impl Fn(usize) -> [Request; 3]) ->
 
 #[test]
 fn a_conversation_stays_on_one_replica_and_many_are_spread() {
+    let ways: [(&str, fn(usize, Content) -> [Request; 3]); 3] = [
+        ("chat with a system message", chat_with_a_system_message),
+        ("chat without one", chat_without),
+        ("response", response),
+    ];
     for fleet in fleets(Changes::default()) {
-        for (what, replies) in [
-            (
-                "chat with a system message",
-                stays(&fleet, "chat with a system message", chat_with_a_system_message),
-            ),
-            ("chat without", stays(&fleet, "chat without", chat_without)),
-            ("response", stays(&fleet, "response", response)),
-        ] {
-            for reply in replies.iter().map(|[_, _, third]| third.json()) {
-                let details =
-                    ["prompt_tokens_details", "input_tokens_details"].map(|name| &reply["usage"][name]);
+        for ((what, requests), content) in
+            ways.into_iter().flat_map(|way| CONTENTS.map(|content| (way, content)))
+        {
+            for [_, _, third] in stays(&fleet, what, |number| requests(number, content)) {
+                let usage = &third.json()["usage"];
+                let details = ["prompt_tokens_details", "input_tokens_details"].map(|name| &usage[name]);
                 let cached = details.iter().find_map(|details| details["cached_tokens"].as_u64());
-                assert!(cached > Some(0), "{what}: its beginning was kept: {reply}");
+                assert!(cached > Some(0), "{what}, {content:?}: its beginning was kept: {usage}");
             }
         }
     }
@@ -96,10 +98,10 @@ fn what_begins_alike_goes_to_one_replica_and_what_is_long_is_answered() {
         stays(&fleet, "prompt", prompt);
         stays(&fleet, "prompt of ids", ids);
         stays(&fleet, "key", with_a_key);
+        stays(&fleet, "long body", long_body);
         // Longer than what is looked at, and than what is kept to be repeated.
-        for length in [100 << 10, 200 << 10, 7 << 20] {
-            let body = json!({ "max_tokens": 1, "prompt": "Once", "user": "x".repeat(length) }).to_string();
-            fleet.who_answers(COMPLETIONS, &body);
+        for length in [200 << 10, 7 << 20] {
+            fleet.who_answers(COMPLETIONS, &with_a_long_body("Once", length));
         }
     }
 }
@@ -210,21 +212,26 @@ fn asking(address: SocketAddr, prompts: [&[String]; 2], happens: impl FnOnce()) 
 
 #[test]
 fn a_replica_that_is_told_to_end_loses_nothing() {
-    for mut fleet in fleets(Changes::default()) {
+    // More time than it needs, so that it ends when it has finished.
+    let serve = &["--grace", "200"];
+    for mut fleet in fleets(Changes { serve, ..Changes::default() }) {
         let [first, second] = prompts(&fleet);
         let address = fleet.address;
-        let streams =
-            [&first[0], &second[0]].map(|prompt| begin(address, COMPLETIONS, Some(&long(prompt, true))));
-        fleet.wait(|fleet| {
-            fleet.replicas.iter().all(|replica| replica.metric("offramp_texts_running") == 4.0)
-        });
+        let stream = |body: &str| begin(address, COMPLETIONS, Some(body));
+        let streams = [&first[0], &second[0]].map(|prompt| stream(&long(prompt, true)));
+        let running = |replica: &Replica| replica.metric("offramp_texts_running");
+        fleet.wait(|fleet| fleet.replicas.iter().all(|replica| running(replica) == 4.0));
+        // Keeps the replica from its end until everybody knows of it.
+        let leaves = stream(&endless(&first[0], true));
+        fleet.wait(|fleet| running(&fleet.replicas[0]) > 4.0);
+        let too_long_to_repeat = with_a_long_body(&first[0], 200 << 10);
         asking(address, [&first, &second], || {
             fleet.replicas[0].signal("-TERM");
-            // Its streams go on while others are refused, and so do those of the other.
-            sleep(Duration::from_millis(300));
+            fleet.wait(|fleet| ask(fleet.replicas[0].address, "/health/ready", None).status == 503);
+            fleet.wait(|_| ask(address, COMPLETIONS, Some(&too_long_to_repeat)).status == 200);
             assert!(!fleet.replicas[0].has_ended(), "its streams run");
+            drop(leaves);
             assert_eq!(fleet.replicas[0].ended(), Some(143));
-            sleep(Duration::from_millis(500));
         });
         for (stream, prompt) in streams.into_iter().zip([&first[0], &second[0]]) {
             let direct = ask(fleet.replicas[1].address, COMPLETIONS, Some(&long(prompt, false)));
@@ -245,8 +252,8 @@ fn a_replica_that_is_told_to_end_loses_nothing() {
 }
 
 /// Texts without end, for a test.
-fn endless(streams: bool) -> String {
-    json!({ "prompt": "Once", "max_tokens": 400, "n": 100, "ignore_eos": true, "stream": streams })
+fn endless(prompt: &str, streams: bool) -> String {
+    json!({ "prompt": prompt, "max_tokens": 400, "n": 100, "ignore_eos": true, "stream": streams })
         .to_string()
 }
 
@@ -259,7 +266,7 @@ fn the_key_passes_tokens_come_one_by_one_and_who_leaves_frees_his_place() {
         let (replica, reply) = fleet.who_answers(COMPLETIONS, &stream.to_string());
         assert!(reply.pieces >= 20, "{:?} holds tokens back: {} pieces", fleet.balancer, reply.pieces);
         for streams in [true, false] {
-            let leaves = begin(fleet.address, COMPLETIONS, Some(&endless(streams)));
+            let leaves = begin(fleet.address, COMPLETIONS, Some(&endless("Once", streams)));
             fleet.wait(|fleet| fleet.replicas[replica].metric("offramp_texts_waiting") > 0.0);
             drop(leaves);
             let cancelled = "offramp_texts_total{reason=\"cancelled\"}";
@@ -277,11 +284,11 @@ fn a_stream_that_waits_outlives_every_time_limit() {
         let stream =
             json!({ "prompt": "Once", "max_tokens": 400, "ignore_eos": true, "stream": true }).to_string();
         let (replica, _) = fleet.who_answers(COMPLETIONS, &stream);
-        let ahead = begin(fleet.address, COMPLETIONS, Some(&endless(true)));
+        let ahead = begin(fleet.address, COMPLETIONS, Some(&endless("Once", true)));
         fleet.wait(|fleet| fleet.replicas[replica].metric("offramp_texts_waiting") > 0.0);
         // Behind it, one hears nothing but pings, and the other nothing at all.
         let waits = begin(fleet.address, COMPLETIONS, Some(&stream));
-        let silent = ask(fleet.address, COMPLETIONS, Some(&endless(false)));
+        let silent = ask(fleet.address, COMPLETIONS, Some(&endless("Once", false)));
         assert_eq!(silent.status, 504, "{:?}: an answer that comes whole", fleet.balancer);
         sleep(Duration::from_secs(3));
         drop(ahead);
