@@ -6,10 +6,19 @@
 mod card;
 #[path = "command/chat.rs"]
 mod chat;
+#[cfg(target_os = "linux")]
+#[path = "command/client.rs"]
+mod client;
+#[cfg(target_os = "linux")]
+#[path = "command/conversations.rs"]
+mod conversations;
 #[path = "command/data.rs"]
 mod data;
 #[path = "command/documents.rs"]
 mod documents;
+#[cfg(target_os = "linux")]
+#[path = "command/fleet.rs"]
+mod fleet;
 #[path = "command/folders.rs"]
 mod folders;
 #[path = "command/formats.rs"]
@@ -35,6 +44,9 @@ mod place;
 mod prompts;
 #[path = "command/ranks.rs"]
 mod ranks;
+#[cfg(target_os = "linux")]
+#[path = "command/replicas.rs"]
+mod replicas;
 #[path = "command/resumed.rs"]
 mod resumed;
 #[cfg(target_os = "linux")]
