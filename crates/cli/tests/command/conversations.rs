@@ -9,8 +9,10 @@ pub(crate) const COMPLETIONS: &str = "/v1/completions";
 const CHATS: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
 
+/// Longer than what is looked at of a body that nobody understands.
 const HERON: &str = "You are a heron. You speak of fish, of frogs and of the river, and you are always kind to the \
-                     children who come to see you. You never say no.";
+                     children who come to see you. You never say no. You know every stone of the river, and \
+                     every fish knows you. When it rains you stand on one leg and wait. You answer in a few words.";
 
 /// How a client writes the text of a message.
 #[derive(Clone, Copy, Debug)]
