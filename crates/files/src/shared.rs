@@ -9,6 +9,8 @@ use crate::{PREFIX, SUFFIX};
 
 /// The folder's name between the prefix and the suffix: every process knows it.
 const NAME: &str = "shared";
+/// The same while it is removed.
+const GOING: &str = "shared-going";
 
 /// A folder of half-made files that several processes share. Dropping it removes it, whoever does so: the
 /// first process that fails, or is told to end, does it for all.
@@ -24,7 +26,7 @@ impl SharedFolder {
     /// # Errors
     /// If `folder` does not exist or may not be written.
     pub fn create(folder: &Path) -> io::Result<Self> {
-        let path = hidden(folder);
+        let path = hidden(folder, NAME);
         let mut paths = half_made();
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -39,7 +41,7 @@ impl SharedFolder {
     /// # Errors
     /// If there is none.
     pub fn join(folder: &Path) -> io::Result<Self> {
-        let path = hidden(folder);
+        let path = hidden(folder, NAME);
         let mut paths = half_made();
         fs::read_dir(&path)?;
         let listed = Some(Listed::new(&mut paths, &path));
@@ -64,16 +66,28 @@ impl SharedFolder {
     pub fn leave(mut self) {
         self.listed = None;
     }
+
+    /// Removes it. False if another process was first: of several that fail together, one is told so.
+    pub fn give_up(&self) -> bool {
+        let going = hidden(self.path.parent().unwrap_or(Path::new("")), GOING);
+        let _listed = Listed::new(&mut half_made(), &going);
+        // A system renames a folder once, whoever asks for it.
+        let is_first = fs::rename(&self.path, &going).is_ok();
+        if is_first {
+            let _ = fs::remove_dir_all(&going);
+        }
+        is_first
+    }
 }
 
 impl Drop for SharedFolder {
     fn drop(&mut self) {
         if self.listed.is_some() {
-            let _ = fs::remove_dir_all(&self.path);
+            self.give_up();
         }
     }
 }
 
-fn hidden(folder: &Path) -> PathBuf {
-    folder.join(format!("{PREFIX}{NAME}{SUFFIX}"))
+fn hidden(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{PREFIX}{name}{SUFFIX}"))
 }

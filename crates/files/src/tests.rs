@@ -108,8 +108,10 @@ fn a_shared_folder_goes_with_the_first_that_drops_it() {
     drop(maker);
     assert_eq!(names(folder), ["whole"]);
     let (maker, other) = (SharedFolder::create(folder).unwrap(), SharedFolder::join(folder).unwrap());
-    drop(other);
+    maker.create_file("part").unwrap();
+    assert!(other.give_up());
     assert!(maker.create_file("late").is_err());
+    assert!(!maker.give_up(), "the other was first");
     assert_eq!(names(folder), ["whole"]);
     // What a killed run leaves is empty again.
     std::mem::forget(SharedFolder::create(folder).unwrap().create_file("left").unwrap());

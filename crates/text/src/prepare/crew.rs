@@ -9,12 +9,13 @@
 //! So the shards are written by one process in the order of the stories, as if it had encoded all. What one
 //! process does alone is the tokenizer's training and the third step.
 //!
-//! An error of one process must end the others, which would wait for it; that is the caller's work. Whoever
-//! drops the hidden folder first removes it with all that is in it.
+//! An error of one process must end the others, which would wait for it; that is the caller's work. The first
+//! that fails removes the hidden folder with all that is in it, and has the error; any that fail after it
+//! say so.
 
 use std::path::PathBuf;
 
-use offramp_files::SharedFolder;
+use offramp_files::{Finished, SharedFolder};
 
 use super::encode::SplitJob;
 use super::join::{Joining, Report};
@@ -58,6 +59,9 @@ pub enum CrewError {
         /// The output folder.
         path: PathBuf,
     },
+    /// This process failed after another one, perhaps for the same reason.
+    #[error("another process has failed: it says why")]
+    NotFirst,
     /// A process sees other files of stories, or another tokenizer.
     #[error(
         "process {rank} has other {what} than the first: all must see the same files under the same paths"
@@ -114,36 +118,11 @@ fn lead(
     let corpora = Corpora::find(options)?;
     let tokenizer = begin(options, &corpora, progress)?;
     let shared = SharedFolder::create(&options.out).map_err(|e| Error::write(&options.out, e))?;
-    tokenizer.save_in(shared.path())?;
-    crew.gather(&[TOGETHER]);
-    agree(&corpora, &tokenizer, crew)?;
-    let splits = corpora.splits();
-    for (name, rank) in splits.iter().flat_map(|(name, ..)| (1..crew.size()).map(move |rank| (name, rank))) {
-        let path = shared.path().join(parts::name(name, rank));
-        if !path.exists() {
-            return Err(CrewError::NotShared { rank, path: options.out.clone() }.into());
-        }
-    }
-    let mut outputs = Vec::new();
-    let mut reports = Vec::new();
-    for &split in &splits {
-        let target = Target::of(options, shared.path(), split.0);
-        let mut output = ShardOutput::new(target, &tokenizer, split.2)?;
-        let read = job(split, &tokenizer, crew).run(&mut output, progress)?;
-        reports.push(Report::new(&read, PartSeal { bytes: 0, crc: 0 }));
-        outputs.push(output);
-    }
-    let reports = Report::gather(&reports, crew);
-    let mut joining = Joining::new(&shared, width(tokenizer.vocab_size()), &reports);
-    let (mut summaries, mut shards) = (Vec::new(), Vec::new());
-    for (index, (output, split)) in outputs.into_iter().zip(splits).enumerate() {
-        let reports: Vec<_> = reports.iter().map(|of_rank| of_rank[index]).collect();
-        let (summary, mut files) = joining.join(output, split, &reports, progress)?;
-        summaries.push(summary);
-        shards.append(&mut files);
-    }
-    let summary = PrepareSummary::of(options.tokenizer.kind(), &tokenizer, summaries);
-    publish(&options.out, &tokenizer, shards, &summary)?;
+    let done = (|| {
+        let (summary, shards) = encode_and_join(options, &corpora, &tokenizer, &shared, crew, progress)?;
+        publish(&options.out, &tokenizer, shards, &summary).map(|()| summary)
+    })();
+    let summary = done.map_err(|error| first_of_all(&shared, error))?;
     drop(shared);
     crew.gather(&[TOGETHER]);
     Ok(summary)
@@ -157,12 +136,63 @@ fn follow(options: &PrepareOptions, crew: &mut dyn Crew) -> Result<()> {
     let rank = crew.rank();
     let elsewhere = |_| CrewError::NotShared { rank, path: options.out.clone() };
     let shared = SharedFolder::join(&options.out).map_err(elsewhere)?;
+    encode_part(options, &shared, crew).map_err(|error| first_of_all(&shared, error))?;
+    crew.gather(&[0]); // the first has published
+    shared.leave();
+    Ok(())
+}
+
+/// Of several processes that fail, the first returns the reason. It removes the hidden folder.
+fn first_of_all(shared: &SharedFolder, error: Error) -> Error {
+    if shared.give_up() { error } else { CrewError::NotFirst.into() }
+}
+
+/// What the first process does between the first meeting and the publishing.
+fn encode_and_join(
+    options: &PrepareOptions,
+    corpora: &Corpora,
+    tokenizer: &Tokenizer,
+    shared: &SharedFolder,
+    crew: &mut dyn Crew,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<(PrepareSummary, Vec<Finished>)> {
+    tokenizer.save_in(shared.path())?;
+    crew.gather(&[TOGETHER]);
+    agree(corpora, tokenizer, crew)?;
+    let splits = corpora.splits();
+    let sees =
+        |rank: usize| splits.iter().all(|(name, ..)| shared.path().join(parts::name(name, rank)).exists());
+    if let Some(rank) = (1..crew.size()).find(|&rank| !sees(rank)) {
+        return Err(CrewError::NotShared { rank, path: options.out.clone() }.into());
+    }
+    let (mut outputs, mut reports) = (Vec::new(), Vec::new());
+    for &split in &splits {
+        let target = Target::of(options, shared.path(), split.0);
+        let mut output = ShardOutput::new(target, tokenizer, split.2)?;
+        let read = job(split, tokenizer, crew).run(&mut output, progress)?;
+        reports.push(Report::new(&read, PartSeal { bytes: 0, crc: 0 }));
+        outputs.push(output);
+    }
+    let reports = Report::gather(&reports, crew);
+    let mut joining = Joining::new(shared, width(tokenizer.vocab_size()), &reports);
+    let (mut summaries, mut shards) = (Vec::new(), Vec::new());
+    for (index, (output, split)) in outputs.into_iter().zip(splits).enumerate() {
+        let reports: Vec<_> = reports.iter().map(|of_rank| of_rank[index]).collect();
+        let (summary, mut files) = joining.join(output, split, &reports, progress)?;
+        summaries.push(summary);
+        shards.append(&mut files);
+    }
+    Ok((PrepareSummary::of(options.tokenizer.kind(), tokenizer, summaries), shards))
+}
+
+/// What every other process does between the first meeting and the last.
+fn encode_part(options: &PrepareOptions, shared: &SharedFolder, crew: &mut dyn Crew) -> Result<()> {
     let tokenizer = Tokenizer::from_folder(shared.path())?;
     let corpora = Corpora::find(options)?;
     let splits = corpora.splits();
-    let width = width(tokenizer.vocab_size());
-    let part = |&(name, ..): &Split<'_>| PartWriter::create(&shared, &parts::name(name, rank), width);
-    // Before anybody encodes: a process that fails later removes the folder, and nothing may come into it then.
+    let (rank, width) = (crew.rank(), width(tokenizer.vocab_size()));
+    let part = |&(name, ..): &Split<'_>| PartWriter::create(shared, &parts::name(name, rank), width);
+    // Before anybody encodes: later, the first that fails removes the folder, and nothing may come into it.
     let writers: Vec<_> = splits.iter().map(part).collect::<Result<_>>()?;
     agree(&corpora, &tokenizer, crew)?;
     let mut reports = Vec::new();
@@ -171,8 +201,6 @@ fn follow(options: &PrepareOptions, crew: &mut dyn Crew) -> Result<()> {
         reports.push(Report::new(&read, writer.finish()?));
     }
     Report::gather(&reports, crew);
-    crew.gather(&[0]); // the first has published
-    shared.leave();
     Ok(())
 }
 
