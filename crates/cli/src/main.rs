@@ -116,11 +116,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Before anything computes: kernels and threads cannot be chosen later.
     signals::listen().context("cannot listen for Ctrl-C")?;
     offramp_kernels::choose()?;
-    let threads = arguments.global.threads.map_or_else(cores, usize::from);
-    offramp_engine::set_threads(threads)?;
+    let threads = arguments.global.threads.map(usize::from);
+    offramp_engine::set_threads(threads.unwrap_or_else(cores))?;
     let json = arguments.global.json;
     match &arguments.command {
-        Command::Prepare(arguments) => prepare::run(arguments, json)?,
+        Command::Prepare(arguments) => prepare::run(arguments, threads, json)?,
         Command::Train(arguments) => return train::run(arguments, json),
         Command::Eval(arguments) => eval::run(arguments, json)?,
         Command::Bench(arguments) => bench::run(arguments, json)?,

@@ -2,8 +2,9 @@
 
 use crate::number::{bytes, grouped};
 use crate::progress::ProgressBar;
-use crate::{output, stories};
+use crate::{output, several, stories};
 use anyhow::Result;
+use offramp_ranks::Ranks;
 use offramp_text::{
     PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, SplitSummary, Stage, TokenizerChoice,
 };
@@ -15,12 +16,13 @@ use std::path::{Path, PathBuf};
 /// also packed as .gz or .zst, or .parquet. They may also be a folder of such files, a pattern in quotes, or
 /// standard input, written as a hyphen. Several are read one after the other, in the order given; those of a
 /// folder or a pattern in the order of their names. The output folder holds the tokenizer, the shards and
-/// corpus.json.
+/// corpus.json. Started by `mpirun`, the processes share the encoding, and the files are the same.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  offramp prepare train.txt --valid valid.txt --vocab-size 2048 --out data/tinystories\n  \
                   offramp prepare train-0.parquet train-1.parquet --valid valid.parquet --out data/tinystories\n  \
-                  zcat tales.jsonl.gz | offramp prepare - --text-format jsonl --text-column story --out data/tales"
+                  zcat tales.jsonl.gz | offramp prepare - --text-format jsonl --text-column story --out data/tales\n  \
+                  mpirun -n 4 offramp prepare 'tales/*.parquet' --out data/tales"
 )]
 pub(crate) struct Arguments {
     /// The training stories: files, folders, patterns, or -
@@ -42,33 +44,41 @@ pub(crate) struct Arguments {
     vocab_size: Option<usize>,
 }
 
-pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
-    if offramp_ranks::is_spare() {
-        return Ok(()); // the first process prepares
-    }
-    let tokenizer = match arguments.vocab_size {
-        Some(vocab_size) => TokenizerChoice::Train { vocab_size },
-        None => offramp_train::tokenizer_named(&arguments.tokenizer)?,
-    };
-    let (train, valid) = (arguments.train.clone(), arguments.valid.clone());
-    arguments.reading.announce(&[&train[..], &valid].concat());
-    let reading = arguments.reading.options();
-    let out = arguments.out.clone();
-    let options = PrepareOptions { train, valid, reading, out, tokenizer, shard_tokens: SHARD_TOKENS };
-    let summary = prepare(&options)?;
+pub(crate) fn run(arguments: &Arguments, threads: Option<usize>, json: bool) -> Result<()> {
+    let mut ranks = Ranks::of_launcher()?;
+    // Without a limit: some wait long for the last, and for the first, which trains the tokenizer and joins.
+    let summary = several::together(&mut ranks, None, |ranks| prepare(arguments, threads, ranks))?;
+    let Some(summary) = summary else { return Ok(()) };
+    remark(&summary);
     if json {
         return Ok(output::json(&summary)?);
     }
     Ok(output::text(&describe(&summary, &arguments.out))?)
 }
 
-/// Prepares a corpus. Shows progress and remarks on stderr.
-fn prepare(options: &PrepareOptions) -> Result<PrepareSummary> {
+/// Prepares the corpus on all ranks. The first shows progress on stderr, and has the summary.
+fn prepare(
+    arguments: &Arguments,
+    threads: Option<usize>,
+    ranks: &mut Ranks,
+) -> Result<Option<PrepareSummary>> {
+    let tokenizer = match arguments.vocab_size {
+        Some(vocab_size) => TokenizerChoice::Train { vocab_size },
+        None if ranks.is_first() => offramp_train::tokenizer_named(&arguments.tokenizer)?,
+        None => TokenizerChoice::Gpt2, // the first gives its own to the others
+    };
+    let (train, valid) = (arguments.train.clone(), arguments.valid.clone());
+    let (reading, out) = (arguments.reading.options(), arguments.out.clone());
+    let options = PrepareOptions { train, valid, reading, out, tokenizer, shard_tokens: SHARD_TOKENS };
+    if ranks.is_first() {
+        arguments.reading.announce(&[&arguments.train[..], &arguments.valid].concat());
+        if ranks.size() > 1 && options.read_a_stream() {
+            output::note("note: standard input or a pipe is read by one process: the first prepares alone");
+        }
+    }
     let mut progress = ProgressBar::new(1);
-    let summary = offramp_text::prepare(options, &mut |now| show(&mut progress, now))?;
-    drop(progress);
-    remark(&summary);
-    Ok(summary)
+    let show = &mut |now| show(&mut progress, now);
+    Ok(offramp_train::prepare(&options, ranks, threads, show)?)
 }
 
 /// Shows how far the preparation of a corpus is.
@@ -81,8 +91,13 @@ pub(crate) fn show(progress: &mut ProgressBar, now: PrepareProgress) {
             Stage::TrainTokenizer => "training the tokenizer",
             Stage::EncodeTrain => "encoding the training stories",
             Stage::EncodeValid => "encoding the validation stories",
+            Stage::Join => "joining what the other processes have encoded",
         };
-        format!("{what}: {}{of}", bytes(now.bytes_read))
+        let share = match now.processes {
+            1 => String::new(),
+            processes => format!(", as one of {processes} processes"),
+        };
+        format!("{what}{share}: {}{of}", bytes(now.bytes_read))
     });
 }
 

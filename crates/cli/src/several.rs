@@ -31,7 +31,7 @@ pub(crate) fn together<T>(
         Err(_) => anyhow::anyhow!("a fault in offramp itself, please report it: {}", failure::last_panic()),
     };
     // All ranks see that they differ; the first says it, and ends the others.
-    if !ranks.is_first() && is_everybodys(&error) {
+    if !ranks.is_first() && is_everybodys(&error) || is_after_another(&error) {
         thread::sleep(Duration::from_secs(5));
     } else {
         let (rank, size) = (ranks.rank(), ranks.size());
@@ -64,6 +64,16 @@ fn watch(ranks: &Ranks, limit: Duration) {
 fn is_everybodys(error: &anyhow::Error) -> bool {
     use offramp_train::Error::{Diverged, RanksDiffer, RanksDoNotDivide};
     matches!(error.downcast_ref(), Some(RanksDiffer { .. } | RanksDoNotDivide { .. } | Diverged { .. }))
+}
+
+/// Whether another rank has failed before, and says why.
+fn is_after_another(error: &anyhow::Error) -> bool {
+    use offramp_text::{CrewError::NotFirst, Error::Crew};
+    let text = match error.downcast_ref() {
+        Some(offramp_train::Error::Text(error)) => Some(error), // a transparent error does not stand in the chain
+        _ => error.downcast_ref(),
+    };
+    matches!(text, Some(Crew(NotFirst)))
 }
 
 /// ` on HOST`, where the system says it.

@@ -120,8 +120,10 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     }
     let mut ranks = Ranks::of_launcher()?.with_bucket((arguments.bucket_cap_mb * (1 << 20) as f64) as usize);
     let limit = (arguments.rank_timeout > 0).then(|| Duration::from_secs(arguments.rank_timeout));
-    let Trained { recipe, corpus, summary } =
-        several::together(&mut ranks, limit, |ranks| train(arguments, &folder, ranks))?;
+    // Without a limit: a corpus may take hours, and then the others wait for the last.
+    let (recipe, corpus) = several::together(&mut ranks, None, |ranks| begin(arguments, &folder, ranks))?;
+    let place = Place { recipe: &recipe, corpus: &corpus, folder: &folder };
+    let summary = several::together(&mut ranks, limit, |ranks| train(arguments, &place, ranks))?;
     let is_first = ranks.is_first();
     drop(ranks); // the others need not wait for what follows
     let told_to_end = signals::stopped();
@@ -149,20 +151,12 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
     }
     // The finished model is saved too. The rest is skipped after a signal.
     let told_to_end = told_to_end.or_else(signals::stopped);
-    let job = Finished { recipe: &recipe, corpus: &corpus, folder: &folder };
-    finish(&job, &summary, report, peak_memory, json)?;
+    finish(&place, &summary, report, peak_memory, json)?;
     Ok(told_to_end.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// What a run leaves in this process.
-struct Trained {
-    recipe: Recipe,
-    corpus: PathBuf,
-    summary: Summary,
-}
-
-/// Trains on this rank. The first owns the run folder, prepares the corpus and shows what happens.
-fn train(arguments: &Arguments, folder: &Path, ranks: &mut Ranks) -> Result<Trained> {
+/// Reads the recipe and finds or prepares the corpus. All ranks do that; the first shows it.
+fn begin(arguments: &Arguments, folder: &Path, ranks: &mut Ranks) -> Result<(Recipe, PathBuf)> {
     let recipe = match arguments.resume {
         true => Recipe::read_for_run(&arguments.recipe, folder)?,
         false => {
@@ -170,23 +164,20 @@ fn train(arguments: &Arguments, folder: &Path, ranks: &mut Ranks) -> Result<Trai
             download::shown(&name, |observer| Recipe::read_observed(&arguments.recipe, observer))?
         }
     };
-    let mut corpus_folder = None;
-    if ranks.is_first() {
-        if !arguments.resume {
-            // Checked now: preparing a corpus would write into the folder of another run.
-            offramp_train::check_new(folder)?;
-        }
-        corpus_folder = Some(corpus(&recipe, folder, arguments.resume)?);
-        if ranks.size() > 1 {
-            note(&format!("{} processes, {}", ranks.size(), ranks.name()));
-        }
+    if ranks.is_first() && !arguments.resume {
+        // Checked now: preparing a corpus would write into the folder of another run.
+        offramp_train::check_new(folder)?;
     }
-    ranks.gather(&[0.0]); // the corpus is there
-    let corpus = match corpus_folder {
-        Some(corpus) => corpus,
-        None => offramp_train::corpus(&recipe, folder, true, &mut |_| ())?.folder,
-    };
-    let mut live = Live::new(folder);
+    let corpus = corpus(&recipe, folder, arguments.resume, ranks)?;
+    if ranks.is_first() && ranks.size() > 1 {
+        note(&format!("{} processes, {}", ranks.size(), ranks.name()));
+    }
+    Ok((recipe, corpus))
+}
+
+/// Trains on this rank. The first owns the run folder and shows what happens.
+fn train(arguments: &Arguments, place: &Place<'_>, ranks: &mut Ranks) -> Result<Summary> {
+    let mut live = Live::new(place.folder);
     let (screen, is_first) = (live.screen(), ranks.is_first());
     let saves_first = EndsGently::begin(move |signal| {
         if is_first {
@@ -194,12 +185,12 @@ fn train(arguments: &Arguments, folder: &Path, ranks: &mut Ranks) -> Result<Trai
         }
     });
     let (resume, best, stop) = (arguments.resume, arguments.best, saves_first.flag());
-    let (folder, corpus_of_job) = (folder.to_owned(), corpus.clone());
-    let job = Job { recipe: &recipe, corpus: corpus_of_job, folder, resume, best, stop };
+    let (corpus, folder) = (place.corpus.to_owned(), place.folder.to_owned());
+    let job = Job { recipe: place.recipe, corpus, folder, resume, best, stop };
     let summary = offramp_train::run_on(&job, ranks, &mut |event| live.show(event))?;
     drop(live);
     drop(saves_first); // everything is saved
-    Ok(Trained { recipe, corpus, summary })
+    Ok(summary)
 }
 
 /// Draws the curves of an existing run.
@@ -252,13 +243,14 @@ fn which_model(arguments: &Arguments, folder: &Path, summary: &Summary) -> Optio
 }
 
 /// The folder of the corpus, which is prepared if the recipe names the stories themselves.
-fn corpus(recipe: &Recipe, folder: &Path, resume: bool) -> Result<PathBuf> {
+fn corpus(recipe: &Recipe, folder: &Path, resume: bool, ranks: &mut Ranks) -> Result<PathBuf> {
     let mut progress = ProgressBar::new(1);
     let show = &mut |now| prepare::show(&mut progress, now);
-    let RunCorpus { folder, moved_from, prepared } = offramp_train::corpus(recipe, folder, resume, show)?;
+    let found = offramp_train::corpus_on(recipe, folder, resume, ranks, show)?;
+    let RunCorpus { folder, moved_from, prepared } = found;
     drop(progress);
     prepared.iter().for_each(prepare::remark);
-    if let Some(named) = moved_from {
+    if let Some(named) = moved_from.filter(|_| ranks.is_first()) {
         note(&format!("the corpus is not at {}: reading {}", named.display(), folder.display()));
     }
     Ok(folder)
@@ -287,7 +279,7 @@ fn generate_story(pipeline: &Pipeline, printing: Printing) -> Result<String> {
 }
 
 /// A run, and where it lies.
-struct Finished<'a> {
+struct Place<'a> {
     recipe: &'a Recipe,
     corpus: &'a Path,
     folder: &'a Path,
@@ -295,7 +287,7 @@ struct Finished<'a> {
 
 /// Prints a finished model's exits and a story.
 fn finish(
-    job: &Finished<'_>,
+    place: &Place<'_>,
     summary: &Summary,
     training: Option<TrainingReport>,
     peak_memory: Option<u64>,
@@ -304,10 +296,10 @@ fn finish(
     let (mut exits, mut story) = (Vec::new(), None);
     if signals::stopped().is_none() {
         let pipeline = ModelSource::Folder(summary.model.clone()).open(&Formats::default())?;
-        let has_valid = PrepareSummary::read(job.corpus)?.valid.is_some();
-        let stream = has_valid.then(|| TokenStream::open(job.corpus, "valid")).transpose()?;
+        let has_valid = PrepareSummary::read(place.corpus)?.valid.is_some();
+        let stream = has_valid.then(|| TokenStream::open(place.corpus, "valid")).transpose()?;
         if let Some(stream) = stream.filter(|stream| stream.len() >= 2) {
-            let wanted = job.recipe.validation_exits();
+            let wanted = place.recipe.validation_exits();
             let options = PerplexityOptions { exits: wanted, ..Default::default() };
             exits = eval::score(&pipeline, &stream, &options)?;
         }
@@ -319,7 +311,7 @@ fn finish(
     if json {
         let &Summary { step, stopped, seconds, ref model, .. } = summary;
         output::json(&Answer {
-            folder: job.folder,
+            folder: place.folder,
             model,
             step,
             stopped,
@@ -327,7 +319,7 @@ fn finish(
             best: summary.best.as_ref().map(|best| BestCheckpoint {
                 step: best.step,
                 loss: best.loss,
-                folder: run_folder::step_folder(job.folder, best.step),
+                folder: run_folder::step_folder(place.folder, best.step),
             }),
             training,
             peak_memory,

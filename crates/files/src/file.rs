@@ -32,11 +32,19 @@ impl Unfinished {
     /// # Errors
     /// If the folder does not exist or may not be written.
     pub fn create(target: &Path) -> io::Result<Self> {
+        Self::create_in(parent(target), target)
+    }
+
+    /// Creates a temporary file that will become `target`, in another folder on the same disk.
+    ///
+    /// # Errors
+    /// If that folder does not exist or may not be written.
+    pub fn create_in(folder: &Path, target: &Path) -> io::Result<Self> {
         // `create_new`, not tempfile's own function: others read the result, so it gets the permissions of
         // any new file (0666 less the umask), and not those of a secret.
         let open = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
         let mut paths = half_made();
-        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(parent(target), open)?;
+        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(folder, open)?;
         // tempfile's own writer would add the hidden name to every error.
         let (file, name) = file.into_parts();
         let listed = Listed::new(&mut paths, &name);

@@ -13,6 +13,7 @@ mod folder;
 mod half_made;
 mod legible;
 mod open_files;
+mod shared;
 
 pub use disk::free_space;
 pub use file::{Finished, Unfinished, write_whole};
@@ -20,6 +21,7 @@ pub use folder::{remove_folder, remove_leftovers, replace_folder};
 pub use half_made::abandon;
 pub use legible::{legible, one_line};
 pub use open_files::allow_many_open_files;
+pub use shared::SharedFolder;
 
 use std::fs::File;
 use std::path::Path;

@@ -90,3 +90,31 @@ fn the_disk_is_asked_for_its_room() {
     assert!(free_space(folder.path()).unwrap() > 0, "the other tests write there");
     assert_eq!(free_space(&folder.path().join("absent")), None);
 }
+
+/// Of several processes, the first that gives up removes what all have begun; after a good end the maker does.
+#[test]
+fn a_shared_folder_goes_with_the_first_that_drops_it() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    assert_eq!(SharedFolder::join(folder).unwrap_err().kind(), io::ErrorKind::NotFound);
+    let (maker, other) = (SharedFolder::create(folder).unwrap(), SharedFolder::join(folder).unwrap());
+    other.create_file("part").unwrap().write_all(b"half").unwrap();
+    assert!(other.create_file("part").is_err(), "no process writes over another's");
+    let unfinished = Unfinished::create_in(maker.path(), &folder.join("whole")).unwrap();
+    assert_eq!(names(maker.path()).len(), 2);
+    unfinished.publish().unwrap();
+    other.leave();
+    assert_eq!(names(maker.path()), ["part"]);
+    drop(maker);
+    assert_eq!(names(folder), ["whole"]);
+    let (maker, other) = (SharedFolder::create(folder).unwrap(), SharedFolder::join(folder).unwrap());
+    maker.create_file("part").unwrap();
+    assert!(other.give_up());
+    assert!(maker.create_file("late").is_err());
+    assert!(!maker.give_up(), "the other was first");
+    assert_eq!(names(folder), ["whole"]);
+    // What a killed run leaves is empty again.
+    std::mem::forget(SharedFolder::create(folder).unwrap().create_file("left").unwrap());
+    let maker = SharedFolder::create(folder).unwrap();
+    assert_eq!(names(maker.path()), [""; 0]);
+}

@@ -24,12 +24,6 @@ pub fn on_this_machine() -> usize {
     said.unwrap_or(1).max(1)
 }
 
-/// Whether a launcher started this process as another than the first. Nothing is loaded to know it: work that
-/// one process does alone is not for this one.
-pub fn is_spare() -> bool {
-    RANKS.iter().find_map(|name| env::var(name).ok()).is_some_and(|rank| rank.trim() != "0")
-}
-
 /// The engine of this process.
 pub(crate) fn engine() -> Result<Box<dyn Engine>> {
     let told = |name: &&&str| env::var_os(name).is_some();

@@ -28,6 +28,6 @@ mod threads;
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fold::{Add, Fold, tree};
-pub use launch::{is_spare, on_this_machine};
+pub use launch::on_this_machine;
 pub use ranks::{Ranks, Share, Watch};
 pub use threads::threads;

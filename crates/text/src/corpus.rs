@@ -25,7 +25,9 @@ mod csv;
 mod find;
 mod json;
 mod marker;
+mod named;
 mod parquet;
+mod part;
 mod record;
 mod source;
 mod thrift;
@@ -33,18 +35,22 @@ mod txt;
 mod unpack;
 
 use std::collections::VecDeque;
-use std::ops::Add;
+use std::ops::{Add, Range};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use offramp_files::one_line;
+use crate::fingerprint::FingerprintHasher;
+use named::Named;
+use part::WHOLE;
 use record::CorpusRecord;
 use source::{CorpusInput, TextSource};
 
-pub(crate) use all_stories::{AllStories, Story, bytes};
+pub(crate) use all_stories::{AllStories, Story};
+pub(crate) use find::is_stream;
+pub(crate) use part::{Part, Piece};
 
 /// The marker between two stories.
 pub const SEPARATOR: &str = "<|endoftext|>";
@@ -148,6 +154,15 @@ impl Corpus {
         &self.path
     }
 
+    /// Adds what tells whether two processes read the same.
+    pub(crate) fn add_to(&self, sum: &mut FingerprintHasher) {
+        let name = self.path.file_name().unwrap_or_default();
+        for text in [&*name.to_string_lossy(), self.format.name(), &self.text_column] {
+            sum.add_text(text);
+        }
+        sum.add(self.bytes);
+    }
+
     /// The file's size; 0 for a stream, whose size is unknown.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -159,25 +174,74 @@ impl Corpus {
     /// [`Error::Read`]; [`Error::Parquet`] and [`Error::NoColumn`] if the beginning and end of a parquet file
     /// show that it cannot be read; [`Error::ComesOnce`] for a stream that was read before.
     pub fn stories(&self) -> Result<Stories> {
+        self.stories_in(&WHOLE)
+    }
+
+    /// The stories of the records that begin within `bytes` of the file; see [`part`].
+    pub(crate) fn stories_in(&self, bytes: &Range<u64>) -> Result<Stories> {
         let named = Named::new(&self.text_column);
-        let source = || TextSource::open(&self.path, &self.place);
+        let is_whole = *bytes == WHOLE;
+        let mark = if is_whole { None } else { self.mark()? };
+        let source = || match mark {
+            Some(mark) => {
+                let cut = |at| part::cut(&self.path, at, mark);
+                TextSource::within(&self.path, cut(bytes.start)?..cut(bytes.end)?)
+            }
+            None => TextSource::open(&self.path, &self.place),
+        };
         let records = match self.format {
             CorpusFormat::Txt => Records::Txt(txt::TxtStories::new(source()?)),
+            CorpusFormat::Jsonl if mark.is_some() => {
+                Records::Json(json::JsonStories::of_lines(source()?, named))
+            }
             CorpusFormat::Jsonl => Records::Json(json::JsonStories::new(source()?, true, named)),
             CorpusFormat::Json => Records::Json(json::JsonStories::new(source()?, false, named)),
             CorpusFormat::Csv => Records::Csv(Box::new(csv::CsvStories::new(source()?, named))),
             CorpusFormat::Parquet => {
-                Records::Parquet(Box::new(parquet::ParquetStories::open(&self.path, named)?))
+                Records::Parquet(Box::new(parquet::ParquetStories::open(&self.path, named, bytes.clone())?))
             }
         };
-        Ok(Stories { records, ready: VecDeque::new(), counts: CorpusCounts::default(), over: false })
+        let finds_itself = mark.is_some() || self.format == CorpusFormat::Parquet;
+        let kept = if finds_itself { WHOLE } else { bytes.clone() };
+        Ok(Stories {
+            records,
+            kept,
+            is_whole,
+            ready: VecDeque::new(),
+            counts: CorpusCounts::default(),
+            over: false,
+        })
+    }
+
+    /// What stands between two records, where a reader may begin after any of them.
+    fn mark(&self) -> Result<Option<&'static str>> {
+        let mut source = TextSource::open(&self.path, &self.place)?;
+        Ok(match self.format {
+            _ if source.is_packed()? => None,
+            CorpusFormat::Txt => Some(SEPARATOR),
+            CorpusFormat::Jsonl => {
+                let mut records = json::JsonStories::new(source, true, Named::new(&self.text_column));
+                records.is_lines()?.then_some("\n")
+            }
+            _ => None,
+        })
+    }
+
+    /// The stories of the records that begin before byte `end`: for an error, which names a story by its
+    /// number.
+    pub(crate) fn stories_before(&self, end: u64) -> u64 {
+        match end {
+            0 => 0,
+            end => self.stories_in(&(0..end)).map_or(0, |stories| stories.flatten().count() as u64),
+        }
     }
 
     /// Checks the beginning of a file. A stream is not touched, because it can be read only once.
     pub(crate) fn check(&self) -> Result<()> {
-        match self.place {
-            CorpusInput::File => self.stories().map(drop),
-            CorpusInput::Stream(_) => Ok(()),
+        match (&self.place, self.format) {
+            (CorpusInput::Stream(_), _) => Ok(()),
+            (CorpusInput::File, CorpusFormat::Parquet) => self.stories().map(drop),
+            (CorpusInput::File, _) => TextSource::open(&self.path, &self.place)?.is_packed().map(drop),
         }
     }
 
@@ -239,48 +303,12 @@ impl Add for CorpusCounts {
     }
 }
 
-/// The text column's name, and whether any record has it.
-#[derive(Debug)]
-struct Named {
-    column: String,
-    found: bool,
-    /// The columns of the first record that does not have this one.
-    others: Option<Vec<String>>,
-}
-
-impl Named {
-    fn new(column: &str) -> Self {
-        Self { column: column.to_owned(), found: false, others: None }
-    }
-
-    fn column(&self) -> &str {
-        &self.column
-    }
-
-    fn has(&mut self) {
-        self.found = true;
-    }
-
-    fn lacks(&mut self, others: impl FnOnce() -> Vec<String>) {
-        self.others.get_or_insert_with(others);
-    }
-
-    /// An error if there were records and none had the column.
-    fn check(&self, path: &Path) -> Result<()> {
-        match &self.others {
-            Some(others) if !self.found => Err(Error::NoColumn {
-                path: path.to_owned(),
-                column: self.column.clone(),
-                found: one_line(&others.join(", ")),
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// The stories of a corpus in the order of the file; none is empty. After an error the iterator ends.
 pub struct Stories {
     records: Records,
+    /// Records that begin at another byte are dropped.
+    kept: Range<u64>,
+    is_whole: bool,
     /// Stories of the last record that were not returned yet.
     ready: VecDeque<String>,
     counts: CorpusCounts,
@@ -311,11 +339,27 @@ impl Stories {
         self.counts
     }
 
-    /// Reads a record; `false` after the last one.
+    /// Reads a record, and keeps it if it belongs to the part; `false` after the last one.
     fn read(&mut self) -> Result<bool> {
+        let begins = self.bytes_read();
+        if begins >= self.kept.end {
+            return Ok(false);
+        }
+        if begins < self.kept.start {
+            let (ready, counts) = (VecDeque::new(), self.counts);
+            let more = self.read_record();
+            (self.ready, self.counts) = (ready, counts);
+            return more;
+        }
+        self.read_record()
+    }
+
+    fn read_record(&mut self) -> Result<bool> {
         let record = match &mut self.records {
             Records::Txt(text) => return text.read(&mut self.ready, &mut self.counts),
             Records::Json(records) => match records.next_record()? {
+                // Whether another part has the column is not known here.
+                None if !self.is_whole => return Ok(false),
                 None => return records.check().map(|()| false),
                 record => record,
             },

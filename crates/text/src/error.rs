@@ -357,6 +357,9 @@ pub enum Error {
         /// One window and its last label.
         needed: u64,
     },
+    /// Several processes that cannot prepare a corpus together.
+    #[error(transparent)]
+    Crew(#[from] crate::CrewError),
     /// An option with an invalid value.
     #[error("{option} = {found}: {expected}")]
     Option {

@@ -41,7 +41,7 @@ impl FingerprintHasher {
     }
 
     /// Adds the length first, so that two texts differ from their concatenation.
-    fn add_text(&mut self, text: &str) {
+    pub(crate) fn add_text(&mut self, text: &str) {
         self.add(text.len() as u64);
         text.bytes().for_each(|byte| self.add(u64::from(byte)));
     }

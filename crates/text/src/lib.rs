@@ -31,8 +31,8 @@ pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use frequency::most_used;
 pub use prepare::{
-    PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, SplitSummary, Stage, TokenizerChoice,
-    prepare,
+    Crew, CrewError, PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, SplitSummary, Stage,
+    TokenizerChoice, prepare, prepare_together,
 };
 pub use stream::TokenStream;
 pub use tokenizer::{PromptOptions, StreamDecoder, Tokenizer};

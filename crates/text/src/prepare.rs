@@ -10,21 +10,31 @@
 //! Stories stream through: while all cores encode a few mebibytes, the next ones are read and the last ones
 //! are written. All files get temporary names first, and their own names only when the last file is complete.
 //! So a failure (a damaged story at the end, a full disk) leaves an earlier corpus in `out` unchanged.
+//!
+//! Several processes make the same files together: see `crew.rs`.
 
+mod crew;
 mod encode;
+mod join;
+mod output;
+mod parts;
 mod summary;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use offramp_files::Finished;
 
-use crate::corpus::{self, AllStories, Corpus, CorpusOptions};
+use crate::corpus::{self, AllStories, Corpus, CorpusOptions, Part};
 use crate::error::{Error, Result};
 use crate::shard;
 use crate::tokenizer::{BPE_TRAINING_BYTES, Tokenizer};
+use encode::SplitJob;
+use output::{ShardOutput, Target};
 
+pub use crew::{Crew, CrewError, prepare_together};
 pub use summary::{PrepareSummary, SplitSummary};
 
 /// Tokens of a shard where nothing else is asked for: 200 MB of 16-bit ids.
@@ -82,6 +92,13 @@ pub struct PrepareOptions {
     pub shard_tokens: u64,
 }
 
+impl PrepareOptions {
+    /// Whether some of the stories come from standard input or a pipe, which one process only can read.
+    pub fn read_a_stream(&self) -> bool {
+        self.train.iter().chain(&self.valid).any(|path| corpus::is_stream(path))
+    }
+}
+
 /// The stage of [`prepare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -91,6 +108,8 @@ pub enum Stage {
     EncodeTrain,
     /// Encoding the validation corpus.
     EncodeValid,
+    /// Joining what other processes have encoded; bytes are those of their parts.
+    Join,
 }
 
 /// How far a stage has come.
@@ -104,6 +123,8 @@ pub struct PrepareProgress {
     pub bytes_total: u64,
     /// Tokens made in this stage.
     pub tokens: u64,
+    /// The processes that share this stage. Where there are several, the other numbers are of this one.
+    pub processes: usize,
 }
 
 /// Writes a prepared corpus; see the head of this file. `progress` is called a few times per second of work.
@@ -116,41 +137,74 @@ pub fn prepare(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(PrepareProgress),
 ) -> Result<PrepareSummary> {
-    if options.shard_tokens == 0 {
-        let expected = "must be at least 1";
-        return Err(Error::Option { option: "shard_tokens", found: "0".into(), expected });
-    }
-    if options.train.is_empty() {
-        let expected = "must name at least one file of stories";
-        return Err(Error::Option { option: "train", found: "[]".into(), expected });
-    }
-    let train = Corpus::find(&options.train, &options.reading)?;
-    let valid = Corpus::find(&options.valid, &options.reading)?;
-    // Checks the beginning of every file now. A later file that cannot be read should not fail only after
-    // hours.
-    train.iter().chain(&valid).try_for_each(Corpus::check)?;
-    fs::create_dir_all(&options.out).map_err(|e| Error::write(&options.out, e))?;
-    offramp_files::remove_leftovers(&options.out);
-    let tokenizer = choose_tokenizer(options, &train, progress)?;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    prepare_alone(options, threads, progress)
+}
 
+fn prepare_alone(
+    options: &PrepareOptions,
+    threads: usize,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<PrepareSummary> {
+    let corpora = Corpora::find(options)?;
+    let tokenizer = begin(options, &corpora, progress)?;
     let mut shards = Vec::new();
-    let mut split = |corpora: &[Corpus], name: &str, stage| {
-        let job = encode::SplitJob { corpora, tokenizer: &tokenizer, split: name, stage, options };
-        let (summary, mut files) = job.run(progress)?;
+    let mut split = |&(name, stage, corpora): &Split<'_>| {
+        let (tokenizer, part) = (&*tokenizer, Part::ALL);
+        let target = Target::of(options, &options.out, name);
+        let mut output = ShardOutput::new(target, tokenizer, corpora)?;
+        let read = SplitJob { corpora, part, tokenizer, stage, threads }.run(&mut output, progress)?;
+        let (summary, mut files) = output.finish(read.counts)?;
         shards.append(&mut files);
         Ok(summary)
     };
-    let summary = PrepareSummary {
-        tokenizer: options.tokenizer.kind().to_owned(),
-        vocab_size: tokenizer.vocab_size(),
-        train: split(&train, "train", Stage::EncodeTrain)?,
-        valid: match &valid[..] {
-            [] => None,
-            valid => Some(split(valid, "valid", Stage::EncodeValid)?),
-        },
-    };
+    let splits: Vec<_> = corpora.splits().iter().map(&mut split).collect::<Result<_>>()?;
+    let summary = PrepareSummary::of(options.tokenizer.kind(), &tokenizer, splits);
     publish(&options.out, &tokenizer, shards, &summary)?;
     Ok(summary)
+}
+
+/// The files of both splits.
+struct Corpora {
+    train: Vec<Corpus>,
+    valid: Vec<Corpus>,
+}
+
+/// A split's name, stage and files.
+type Split<'c> = (&'static str, Stage, &'c [Corpus]);
+
+impl Corpora {
+    fn find(options: &PrepareOptions) -> Result<Self> {
+        if options.shard_tokens == 0 {
+            let expected = "must be at least 1";
+            return Err(Error::Option { option: "shard_tokens", found: "0".into(), expected });
+        }
+        if options.train.is_empty() {
+            let expected = "must name at least one file of stories";
+            return Err(Error::Option { option: "train", found: "[]".into(), expected });
+        }
+        let find = |paths: &[PathBuf]| Corpus::find(paths, &options.reading);
+        Ok(Self { train: find(&options.train)?, valid: find(&options.valid)? })
+    }
+
+    fn splits(&self) -> Vec<Split<'_>> {
+        let valid = Some(("valid", Stage::EncodeValid, &self.valid[..])).filter(|_| !self.valid.is_empty());
+        std::iter::once(("train", Stage::EncodeTrain, &self.train[..])).chain(valid).collect()
+    }
+}
+
+/// Checks what can be checked before the long work, makes the folder, and finds or trains the tokenizer.
+fn begin(
+    options: &PrepareOptions,
+    corpora: &Corpora,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<Arc<Tokenizer>> {
+    // Checks the beginning of every file now. A later file that cannot be read should not fail only after
+    // hours.
+    corpora.train.iter().chain(&corpora.valid).try_for_each(Corpus::check)?;
+    fs::create_dir_all(&options.out).map_err(|e| Error::write(&options.out, e))?;
+    offramp_files::remove_leftovers(&options.out);
+    choose_tokenizer(options, &corpora.train, progress)
 }
 
 fn choose_tokenizer(
@@ -165,7 +219,7 @@ fn choose_tokenizer(
         TokenizerChoice::Train { vocab_size } => {
             // The streams are read again when they are encoded.
             train.iter().try_for_each(Corpus::keep)?;
-            let bytes_total = corpus::bytes(train).min(BPE_TRAINING_BYTES as u64);
+            let bytes_total = train.iter().map(Corpus::bytes).sum::<u64>().min(BPE_TRAINING_BYTES as u64);
             let mut stories = AllStories::new(train);
             let mut reported = 0;
             let observed = std::iter::from_fn(|| {
@@ -178,6 +232,7 @@ fn choose_tokenizer(
                         bytes_read,
                         bytes_total,
                         tokens: 0,
+                        processes: 1,
                     });
                 }
                 Some(story?.map(|story| story.text))

@@ -71,9 +71,8 @@ impl Header {
         if self.prints.is_some() { HEADER_BYTES } else { OLD_HEADER_BYTES }
     }
 
-    /// Bytes of an id.
     fn width(&self) -> usize {
-        if self.vocab_size <= 1 << 16 { 2 } else { 4 }
+        width(self.vocab_size as usize)
     }
 
     fn to_bytes(self) -> Vec<u8> {
@@ -140,9 +139,9 @@ pub(crate) struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// `split` is the sum of the ids of the split's shards before this one.
+    /// Begins an empty file. `split` is the sum of the ids of the split's shards before this one.
     pub(crate) fn create(
-        target: &Path,
+        unfinished: Unfinished,
         vocab_size: usize,
         tokenizer: Fingerprint,
         split: FingerprintHasher,
@@ -150,10 +149,9 @@ impl ShardWriter {
         let vocab_size = u32::try_from(vocab_size)
             .map_err(|_| Error::tokenizer(format!("a vocabulary of {vocab_size} is too large")))?;
         let header = Header { vocab_size, tokens: 0, utf8_bytes: 0, prints: None, payload_crc: 0 };
-        let unfinished = Unfinished::create(target).map_err(|e| Error::write(target, e))?;
         let mut file = BufWriter::with_capacity(BUFFER_BYTES, unfinished);
         // Space for the header, which is known last.
-        file.write_all(&[0; HEADER_BYTES]).map_err(|e| Error::write(target, e))?;
+        file.write_all(&[0; HEADER_BYTES]).map_err(|e| Error::write(file.get_ref().target(), e))?;
         Ok(Self { file, header, tokenizer, split, crc: Hasher::new(), bytes: Vec::new() })
     }
 
@@ -169,11 +167,7 @@ impl ShardWriter {
     /// Appends ids below the vocabulary's size. Their stories have `utf8_bytes`.
     pub(crate) fn write(&mut self, tokens: &[u32], utf8_bytes: u64) -> Result<()> {
         self.bytes.clear();
-        if self.header.width() == 2 {
-            self.bytes.extend(tokens.iter().flat_map(|&id| (id as u16).to_le_bytes()));
-        } else {
-            self.bytes.extend(tokens.iter().flat_map(|&id| id.to_le_bytes()));
-        }
+        pack(tokens, self.header.width(), &mut self.bytes);
         self.crc.update(&self.bytes);
         self.split.add_ids(tokens);
         self.header.tokens += tokens.len() as u64;
@@ -241,7 +235,7 @@ impl ShardReader {
                 .and_then(|_| file.read_exact(&mut bytes))
                 .map_err(|e| Error::read(&self.path, e))?;
         }
-        out.iter_mut().zip(bytes.chunks_exact(width)).for_each(|(id, bytes)| *id = id_of(bytes));
+        unpack(&bytes, width, out);
         check_ids(out, start, self.header.vocab_size as usize, || self.path.display().to_string())
     }
 }
@@ -260,6 +254,25 @@ pub(crate) fn check_ids(
             Err(Error::TokenBeyondVocabulary { origin: origin(), id, position, vocab_size })
         }
     }
+}
+
+/// Bytes of an id.
+pub(crate) fn width(vocab_size: usize) -> usize {
+    if vocab_size <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Appends ids as they stand in a shard.
+pub(crate) fn pack(ids: &[u32], width: usize, bytes: &mut Vec<u8>) {
+    if width == 2 {
+        bytes.extend(ids.iter().flat_map(|&id| (id as u16).to_le_bytes()));
+    } else {
+        bytes.extend(ids.iter().flat_map(|&id| id.to_le_bytes()));
+    }
+}
+
+/// The ids of these bytes.
+pub(crate) fn unpack(bytes: &[u8], width: usize, ids: &mut [u32]) {
+    ids.iter_mut().zip(bytes.chunks_exact(width)).for_each(|(id, bytes)| *id = id_of(bytes));
 }
 
 fn id_of(bytes: &[u8]) -> u32 {

@@ -99,7 +99,7 @@ impl TokenStream {
         let mut read = 0;
         while let Some(story) = row.next().transpose()? {
             read += 1;
-            if stream.push(&story.text, story.path, story.number)? {
+            if stream.push(&story.text, story.path(), story.number())? {
                 break;
             }
         }

@@ -2,11 +2,13 @@
 //! names.
 
 use crate::error::{Error, Result};
+use crate::prepare::prepare;
 use crate::recipe::Recipe;
-use crate::run::find_corpus;
+use crate::run::{check_recipes, find_corpus, of_first};
 use crate::start::{tokenizer_at, tokenizer_file, tokenizer_named};
 use crate::{check_tokenizer, memory};
 use offramp_model::run_folder;
+use offramp_ranks::Ranks;
 use offramp_text::{
     PrepareOptions, PrepareProgress, PrepareSummary, SHARD_TOKENS, Tokenizer, TokenizerChoice,
 };
@@ -35,33 +37,70 @@ pub fn corpus(
     resume: bool,
     progress: &mut dyn FnMut(PrepareProgress),
 ) -> Result<RunCorpus> {
-    let data = &recipe.data;
-    let of = |folder: PathBuf| RunCorpus { folder, moved_from: None, prepared: None };
-    let Some(train) = &data.train else {
-        let named = data.corpus.clone().ok_or_else(|| Error::NoData { path: recipe.path().to_owned() })?;
-        if !resume {
-            return Ok(of(named));
+    corpus_on(recipe, run, resume, &mut Ranks::alone(), progress)
+}
+
+/// The same on all ranks, which prepare it together. The first decides, returns what was prepared, and calls
+/// `progress`.
+///
+/// # Errors
+/// As [`corpus`]; if the ranks have different recipes or see different files. After an error of one rank the
+/// others wait for it: [`Ranks::abort`] ends them.
+pub fn corpus_on(
+    recipe: &Recipe,
+    run: &Path,
+    resume: bool,
+    ranks: &mut Ranks,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<RunCorpus> {
+    let mut found = None;
+    let mut tokenizer = TokenizerChoice::Gpt2; // of the others: the first gives them its own
+    if ranks.is_first() {
+        found = find(recipe, run, resume)?;
+        if found.is_none() {
+            tokenizer = choose(recipe)?;
+            check(recipe, &tokenizer, resume)?;
         }
-        let found = find_corpus(&named, recipe.path(), run)?;
-        let moved_from = (found != named).then_some(named);
-        return Ok(RunCorpus { moved_from, ..of(found) });
-    };
-    let folder = run.join(run_folder::CORPUS);
-    if resume && PrepareSummary::read(&folder).is_ok() {
-        return Ok(of(folder));
     }
-    let choice = choose(recipe)?;
-    check(recipe, &choice, resume)?;
+    check_recipes(recipe, ranks)?;
+    if !of_first(ranks, found.is_none()) {
+        return match found {
+            Some(found) => Ok(found),
+            None => find(recipe, run, resume)?.ok_or_else(|| no_corpus(recipe, run)),
+        };
+    }
+    let folder = run.join(run_folder::CORPUS);
     let options = PrepareOptions {
-        train: train.0.clone(),
-        valid: data.valid.iter().cloned().collect(),
+        train: recipe.data.train.iter().flat_map(|train| train.0.clone()).collect(),
+        valid: recipe.data.valid.iter().cloned().collect(),
         reading: Default::default(),
         out: folder.clone(),
-        tokenizer: choice,
+        tokenizer,
         shard_tokens: SHARD_TOKENS,
     };
-    let prepared = Some(offramp_text::prepare(&options, progress)?);
-    Ok(RunCorpus { prepared, ..of(folder) })
+    let prepared = prepare(&options, ranks, None, progress)?;
+    Ok(RunCorpus { folder, moved_from: None, prepared })
+}
+
+/// The corpus that is there; none if it is still to be prepared.
+fn find(recipe: &Recipe, run: &Path, resume: bool) -> Result<Option<RunCorpus>> {
+    let data = &recipe.data;
+    let of = |folder: PathBuf| RunCorpus { folder, moved_from: None, prepared: None };
+    if data.train.is_some() {
+        let folder = run.join(run_folder::CORPUS);
+        return Ok((resume && PrepareSummary::read(&folder).is_ok()).then(|| of(folder)));
+    }
+    let named = data.corpus.clone().ok_or_else(|| Error::NoData { path: recipe.path().to_owned() })?;
+    if !resume {
+        return Ok(Some(of(named)));
+    }
+    let found = find_corpus(&named, recipe.path(), run)?;
+    let moved_from = (found != named).then_some(named);
+    Ok(Some(RunCorpus { moved_from, ..of(found) }))
+}
+
+fn no_corpus(recipe: &Recipe, run: &Path) -> Error {
+    Error::NoCorpus { named: run.join(run_folder::CORPUS), recipe: recipe.path().to_owned() }
 }
 
 /// The tokenizer of the corpus. A model that the run begins from brings its own.

@@ -23,6 +23,7 @@ mod ops;
 pub mod optimizer;
 pub mod parameters;
 pub mod plan;
+mod prepare;
 pub mod profile;
 pub mod recipe;
 mod run;
@@ -30,8 +31,9 @@ pub mod schedule;
 mod start;
 pub mod step_weights;
 
-pub use corpus::{RunCorpus, corpus};
+pub use corpus::{RunCorpus, corpus, corpus_on};
 pub use error::{Error, Result};
+pub use prepare::prepare;
 pub use recipe::Recipe;
 pub use run::{Best, Event, Job, Summary, check_new, run, run_on};
 pub use start::{check_tokenizer, tokenizer_named};

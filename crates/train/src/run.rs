@@ -33,6 +33,7 @@ pub use state::Best;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
+pub(crate) use together::{check_recipes, of_first};
 use trainer::Trainer;
 use validation::Validation;
 

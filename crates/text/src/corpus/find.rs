@@ -32,6 +32,12 @@ pub(super) fn find(paths: &[PathBuf], options: &CorpusOptions) -> Result<Vec<Cor
     Ok(found)
 }
 
+/// Whether this is standard input or a pipe.
+pub(crate) fn is_stream(path: &Path) -> bool {
+    let is_pipe = |metadata: fs::Metadata| !metadata.is_file() && !metadata.is_dir();
+    path.as_os_str() == STDIN || fs::metadata(path).is_ok_and(is_pipe)
+}
+
 /// One file, or standard input.
 pub(super) fn open(path: &Path, options: &CorpusOptions) -> Result<Corpus> {
     let is_stdin = path.as_os_str() == STDIN;

@@ -43,6 +43,16 @@ impl JsonStories {
         Self { source, framing: Framing::Unknown { lines }, named, record: Vec::new(), line: 1 }
     }
 
+    /// A source that may begin after any line.
+    pub(super) fn of_lines(source: TextSource, named: Named) -> Self {
+        Self { framing: Framing::Lines, ..Self::new(source, true, named) }
+    }
+
+    /// Whether a file whose lines may be records is no array; for a source that is at its beginning.
+    pub(super) fn is_lines(&mut self) -> Result<bool> {
+        Ok(self.skip_blank()? != Some(b'['))
+    }
+
     pub(super) fn bytes_read(&self) -> u64 {
         self.source.bytes_read()
     }
@@ -185,12 +195,12 @@ impl JsonStories {
     }
 
     fn fault(&self, line: u64, reason: String) -> Error {
-        let column = self.named.column().to_owned();
+        let (column, line) = (self.named.column().to_owned(), self.source.lines_before() + line);
         Error::Json { path: self.source.path().to_owned(), line, reason, column }
     }
 
     fn too_long(&self, line: u64) -> Error {
-        let place = format!("line {line}");
+        let place = format!("line {}", self.source.lines_before() + line);
         Error::StoryTooLong { path: self.source.path().to_owned(), place, limit: MAX_STORY_BYTES }
     }
 }

@@ -9,6 +9,7 @@ mod footer;
 mod pages;
 
 use std::fs::File;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -46,10 +47,14 @@ pub(super) struct ParquetStories {
     present: i16, // the definition level of a value that is not null
     rows_total: u64,
     rows_read: u64,
+    /// The rows of the open row group, as the footer counts them.
+    group: Range<u64>,
+    /// The bytes of the file in which the rows begin that are wanted.
+    part: Range<u64>,
 }
 
 impl ParquetStories {
-    pub(super) fn open(path: &Path, mut named: Named) -> Result<Self> {
+    pub(super) fn open(path: &Path, mut named: Named, part: Range<u64>) -> Result<Self> {
         let mut file = File::open(path).map_err(|e| Error::read(path, e))?;
         let file_bytes = check_footer(path, &mut file)?;
         let copy = file.try_clone().map_err(|e| Error::read(path, e))?;
@@ -71,18 +76,32 @@ impl ParquetStories {
             present,
             rows_total,
             rows_read: 0,
+            group: 0..0,
+            part,
         })
     }
 
     pub(super) fn bytes_read(&self) -> u64 {
-        let share = self.rows_read as f64 / self.rows_total.max(1) as f64;
+        self.place(self.rows_read)
+    }
+
+    /// The byte that stands for a row: its share of the file.
+    fn place(&self, row: u64) -> u64 {
+        let share = row as f64 / self.rows_total.max(1) as f64;
         (share.min(1.0) * self.file_bytes as f64) as u64
     }
 
     pub(super) fn next_record(&mut self) -> Result<Option<CorpusRecord>> {
         loop {
             if let Some(value) = self.batch.next() {
+                let place = self.place(self.rows_read.min(last(&self.group)));
                 self.rows_read += 1;
+                if place < self.part.start {
+                    continue;
+                }
+                if place >= self.part.end {
+                    return Ok(None);
+                }
                 let record = value.map_or(Ok(CorpusRecord::of(None)), |value| self.story(&value));
                 return record.map(Some);
             }
@@ -112,6 +131,16 @@ impl ParquetStories {
             if self.values.is_none() {
                 if self.row_group == self.reader.num_row_groups() {
                     return Ok(false);
+                }
+                let rows =
+                    guard(&self.path, || Ok(self.reader.metadata().row_group(self.row_group).num_rows()))?;
+                let first = self.group.end;
+                // Where a group begins is the footer's word, so that readers which skip others agree on it.
+                self.group = first..first.saturating_add(u64::try_from(rows).unwrap_or(0));
+                self.rows_read = first;
+                if self.place(last(&self.group)) < self.part.start {
+                    self.row_group += 1;
+                    continue;
                 }
                 self.values = Some(self.open_row_group()?);
                 self.row_group += 1;
@@ -149,6 +178,11 @@ impl ParquetStories {
         let description = chunk.column_descr_ptr();
         guard(path, || Ok(ColumnReaderImpl::new(description, Box::new(pages))))
     }
+}
+
+/// The last row of a group, or the first, if there is none. Rows beyond what the footer counts stand there too.
+fn last(group: &Range<u64>) -> u64 {
+    group.end.saturating_sub(1).max(group.start)
 }
 
 /// Runs the crate's code and turns a panic into an error.

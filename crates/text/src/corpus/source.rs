@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,8 +112,18 @@ struct Counted<R> {
 }
 
 impl<R: Read> Read for Counted<R> {
+    /// Fills `out` unless the file ends, so that the count depends on the file alone and not on how much the
+    /// system gives at a time: several readers of a file agree where a record begins.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.from.read(out)?;
+        let mut count = 0;
+        while count < out.len() {
+            match self.from.read(&mut out[count..]) {
+                Ok(0) => break,
+                Ok(read) => count += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         self.taken.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
@@ -125,8 +136,10 @@ pub(super) struct TextSource {
     taken: Arc<AtomicU64>,
     path: PathBuf,
     packed: Option<&'static str>,
-    /// Bytes of text returned, with the byte order mark.
+    /// Bytes of text returned, with the byte order mark and with those before the place of the beginning.
     pub(super) offset: u64,
+    /// The place in the file where the reading began.
+    start: u64,
 }
 
 impl TextSource {
@@ -150,7 +163,40 @@ impl TextSource {
                 })
             }
         };
-        Ok(Self { reader: None, raw: Some(raw), taken, path: path.to_owned(), packed: None, offset: 0 })
+        let path = path.to_owned();
+        Ok(Self { reader: None, raw: Some(raw), taken, path, packed: None, offset: 0, start: 0 })
+    }
+
+    /// The text in `bytes` of a file that is not packed.
+    pub(super) fn within(path: &Path, bytes: Range<u64>) -> Result<Self> {
+        let start = bytes.start;
+        let open = || {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(start))?;
+            Ok(file.take(bytes.end.saturating_sub(start)))
+        };
+        let taken = Arc::new(AtomicU64::new(start));
+        let from = open().map_err(|e| Error::read(path, e))?;
+        let raw: Box<dyn Read + Send> = Box::new(Counted { from, taken: taken.clone() });
+        // Only the first bytes of a file say what it is.
+        let (raw, reader) = match start {
+            0 => (Some(raw), None),
+            _ => (None, Some(BufReader::with_capacity(BUFFER_BYTES, raw))),
+        };
+        Ok(Self { reader, raw, taken, path: path.to_owned(), packed: None, offset: start, start })
+    }
+
+    /// Whether the first bytes are those of a packed file.
+    pub(super) fn is_packed(&mut self) -> Result<bool> {
+        self.begin()?;
+        Ok(self.packed.is_some())
+    }
+
+    /// Line ends before the place where the reading began, counted again for the line of an error.
+    pub(super) fn lines_before(&self) -> u64 {
+        let Ok(file) = File::open(&self.path) else { return 0 };
+        let bytes = BufReader::with_capacity(BUFFER_BYTES, file).take(self.start).bytes();
+        bytes.map_while(io::Result::ok).filter(|&byte| byte == b'\n').count() as u64
     }
 
     pub(super) fn path(&self) -> &Path {

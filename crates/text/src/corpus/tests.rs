@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod naming;
+mod parts;
 
 fn file(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

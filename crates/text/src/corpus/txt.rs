@@ -15,8 +15,10 @@ pub(super) struct TxtStories {
 }
 
 impl TxtStories {
+    /// A source that begins within a file begins after a marker.
     pub(super) fn new(source: TextSource) -> Self {
-        Self { source, story: Vec::new(), after_marker: false }
+        let after_marker = source.offset > 0;
+        Self { source, story: Vec::new(), after_marker }
     }
 
     pub(super) fn bytes_read(&self) -> u64 {

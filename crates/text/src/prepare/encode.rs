@@ -1,4 +1,4 @@
-//! Encodes one split: reads stories and writes shards, on all cores, in order.
+//! Encodes a split, or a part of one: reads stories and encodes them, on all cores, in order.
 //!
 //! Work goes in rounds. In each round every worker encodes one chunk of stories, while this thread reads the
 //! chunks of the next round. Then the round's tokens are written in the order of the stories. Chunks are cut
@@ -8,13 +8,9 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use offramp_files::Finished;
-
-use super::{PrepareOptions, PrepareProgress, SplitSummary, Stage};
-use crate::corpus::{self, AllStories, Corpus, CorpusCounts, Story};
+use super::{PrepareProgress, Stage};
+use crate::corpus::{AllStories, Corpus, CorpusCounts, Part, Story};
 use crate::error::{Error, Result};
-use crate::fingerprint::FingerprintHasher;
-use crate::shard::{EXTENSION, ShardWriter};
 use crate::tokenizer::{Encoder, Tokenizer};
 
 /// Bytes of text in a worker's chunk (more, if a single story is longer).
@@ -22,18 +18,33 @@ pub(super) const CHUNK_BYTES: usize = 1 << 20;
 /// More workers than this would wait for the reader.
 const MAX_WORKERS: usize = 16;
 
+/// What is encoded, and how.
 pub(super) struct SplitJob<'j> {
     /// The files of the split, in order.
     pub(super) corpora: &'j [Corpus],
+    /// What this process reads of them.
+    pub(super) part: Part,
     pub(super) tokenizer: &'j Tokenizer,
-    pub(super) split: &'j str,
     pub(super) stage: Stage,
-    pub(super) options: &'j PrepareOptions,
+    pub(super) threads: usize,
+}
+
+/// What takes the tokens, in the order of the stories.
+pub(super) trait Sink {
+    /// Returns how many it has taken so far.
+    fn write(&mut self, chunk: &StoryChunk<'_>) -> Result<u64>;
+}
+
+/// What was read for a part of a split.
+pub(super) struct PartRead {
+    pub(super) counts: CorpusCounts,
+    /// As [`AllStories::shared`].
+    pub(super) shared: Vec<(usize, u64)>,
 }
 
 /// Stories, then also their tokens.
 #[derive(Default)]
-struct StoryChunk<'c> {
+pub(super) struct StoryChunk<'c> {
     stories: Vec<Story<'c>>,
     bytes: usize,
     tokens: Vec<u32>,
@@ -44,12 +55,15 @@ struct StoryChunk<'c> {
 impl SplitJob<'_> {
     pub(super) fn run(
         &self,
+        sink: &mut dyn Sink,
         progress: &mut dyn FnMut(PrepareProgress),
-    ) -> Result<(SplitSummary, Vec<Finished>)> {
-        let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_WORKERS);
+    ) -> Result<PartRead> {
+        let workers = self.threads.clamp(1, MAX_WORKERS);
         let mut encoders: Vec<Encoder> = (0..workers).map(|_| self.tokenizer.encoder()).collect();
-        let mut stories = AllStories::new(self.corpora);
-        let mut out = ShardOutput::new(self)?;
+        let pieces = self.part.pieces(self.corpora);
+        let bytes_total = pieces.iter().map(|piece| piece.len()).sum();
+        let mut stories = AllStories::of(pieces);
+        let mut tokens = 0;
         let mut round = read_round(&mut stories, workers)?;
         while !round.is_empty() {
             let (encoded, next) = thread::scope(|scope| {
@@ -66,18 +80,13 @@ impl SplitJob<'_> {
                 (encoded, next)
             });
             for chunk in encoded {
-                out.write(&chunk?)?;
+                tokens = sink.write(&chunk?)?;
             }
-            progress(PrepareProgress {
-                stage: self.stage,
-                bytes_read: stories.bytes_read(),
-                bytes_total: corpus::bytes(self.corpora),
-                tokens: out.summary.tokens,
-            });
+            let (bytes_read, processes) = (stories.bytes_read(), self.part.of);
+            progress(PrepareProgress { stage: self.stage, bytes_read, bytes_total, tokens, processes });
             round = next?;
         }
-        out.summary.counts = stories.counts();
-        out.finish()
+        Ok(PartRead { counts: stories.counts(), shared: stories.shared().to_vec() })
     }
 }
 
@@ -101,92 +110,29 @@ fn read_round<'c>(stories: &mut AllStories<'c>, chunks: usize) -> Result<Vec<Sto
 
 impl StoryChunk<'_> {
     fn encode(mut self, encoder: &mut Encoder) -> Result<Self> {
-        for Story { text, path, number } in &self.stories {
-            encoder.encode(text, &mut self.tokens).map_err(|source| Error::Story {
-                path: path.to_path_buf(),
-                story: *number,
+        for story in &self.stories {
+            encoder.encode(&story.text, &mut self.tokens).map_err(|source| Error::Story {
+                path: story.path().to_owned(),
+                story: story.number(),
                 source: Box::new(source),
             })?;
             self.ends.push(self.tokens.len());
         }
         Ok(self)
     }
-}
 
-/// The shards of a split. The last one is open.
-struct ShardOutput<'j> {
-    job: &'j SplitJob<'j>,
-    end_of_text: u32,
-    open: Option<ShardWriter>,
-    closed: Vec<Finished>,
-    /// The sum of the closed shards' ids.
-    sum: FingerprintHasher,
-    summary: SplitSummary,
-    story: Vec<u32>,
-}
-
-impl<'j> ShardOutput<'j> {
-    fn new(job: &'j SplitJob<'j>) -> Result<Self> {
-        let name = |corpus: &Corpus| {
-            corpus.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-        };
-        let summary = SplitSummary {
-            sources: job.corpora.iter().map(name).collect(),
-            counts: CorpusCounts::default(),
-            tokens: 0,
-            utf8_bytes: 0,
-            shards: Vec::new(),
-        };
-        let end_of_text = job.tokenizer.end_of_text_or_error()?;
-        let (closed, sum) = (Vec::new(), FingerprintHasher::new());
-        Ok(Self { job, end_of_text, open: None, closed, sum, summary, story: Vec::new() })
+    /// The tokens of all stories.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
-    fn write(&mut self, chunk: &StoryChunk<'_>) -> Result<()> {
+    /// The number of tokens and of UTF-8 bytes of each story.
+    pub(super) fn lengths(&self) -> impl ExactSizeIterator<Item = (usize, usize)> {
         let mut start = 0;
-        for (story, &end) in chunk.stories.iter().zip(&chunk.ends) {
-            self.write_story(&chunk.tokens[start..end], story.text.len() as u64)?;
+        self.ends.iter().zip(&self.stories).map(move |(&end, story)| {
+            let tokens = end - start;
             start = end;
-        }
-        Ok(())
-    }
-
-    fn write_story(&mut self, tokens: &[u32], utf8_bytes: u64) -> Result<()> {
-        self.story.clear();
-        if !self.summary.shards.is_empty() {
-            self.story.push(self.end_of_text);
-        }
-        self.story.extend_from_slice(tokens);
-        let shard = match &mut self.open {
-            Some(shard) => shard,
-            None => {
-                let name = format!("{}-{:05}{EXTENSION}", self.job.split, self.closed.len());
-                let target = self.job.options.out.join(&name);
-                self.summary.shards.push(name);
-                let tokenizer = self.job.tokenizer;
-                let print = tokenizer.fingerprint()?;
-                self.open.insert(ShardWriter::create(&target, tokenizer.vocab_size(), print, self.sum)?)
-            }
-        };
-        shard.write(&self.story, utf8_bytes)?;
-        self.summary.tokens += self.story.len() as u64;
-        self.summary.utf8_bytes += utf8_bytes;
-        if shard.tokens() >= self.job.options.shard_tokens {
-            self.close()?;
-        }
-        Ok(())
-    }
-
-    fn close(&mut self) -> Result<()> {
-        if let Some(shard) = self.open.take() {
-            self.sum = shard.split();
-            self.closed.push(shard.finish()?);
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(SplitSummary, Vec<Finished>)> {
-        self.close()?;
-        Ok((self.summary, self.closed))
+            (tokens, story.text.len())
+        })
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::CorpusCounts;
 use crate::error::{Error, Result};
 use crate::shard;
+use crate::tokenizer::Tokenizer;
 use offramp_files::one_line;
 
 const FORMAT: &str = "offramp-corpus";
@@ -59,6 +60,17 @@ struct Manifest<'s> {
 }
 
 impl PrepareSummary {
+    /// `splits` are the training split and, if there is one, the validation split.
+    pub(super) fn of(kind: &str, tokenizer: &Tokenizer, splits: Vec<SplitSummary>) -> Self {
+        let mut splits = splits.into_iter();
+        Self {
+            tokenizer: kind.to_owned(),
+            vocab_size: tokenizer.vocab_size(),
+            train: splits.next().expect("a training split"),
+            valid: splits.next(),
+        }
+    }
+
     /// Reads the `corpus.json` of a prepared folder.
     ///
     /// # Errors

@@ -6,7 +6,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{SEPARATOR, TokenStream};
+use several::{cut, jsonl};
 
+mod crew;
 mod several;
 
 /// Stories written for this test, of many lengths.

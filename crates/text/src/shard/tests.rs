@@ -9,7 +9,13 @@ use super::*;
 const TOKENIZER: Fingerprint = Fingerprint(7);
 
 fn write(path: &Path, tokens: &[u32], vocab_size: usize) {
-    let mut writer = ShardWriter::create(path, vocab_size, TOKENIZER, FingerprintHasher::new()).unwrap();
+    let mut writer = ShardWriter::create(
+        Unfinished::create(path).unwrap(),
+        vocab_size,
+        TOKENIZER,
+        FingerprintHasher::new(),
+    )
+    .unwrap();
     for part in tokens.chunks(7) {
         writer.write(part, part.len() as u64 * 3).unwrap();
     }
@@ -159,7 +165,7 @@ fn shards_that_do_not_follow_each_other_are_refused() {
     write(&first, &[1, 2, 3], 10);
     let mut sum = FingerprintHasher::new();
     ShardReader::open(&first, &mut sum).unwrap();
-    let mut writer = ShardWriter::create(&second, 10, TOKENIZER, sum).unwrap();
+    let mut writer = ShardWriter::create(Unfinished::create(&second).unwrap(), 10, TOKENIZER, sum).unwrap();
     writer.write(&[4, 5], 2).unwrap();
     writer.finish().unwrap().publish().unwrap();
     ShardReader::open(&second, &mut sum).unwrap();

@@ -22,7 +22,7 @@ pub(super) fn any(ranks: &mut Ranks, here: bool) -> bool {
 }
 
 /// What the first rank says.
-pub(super) fn of_first(ranks: &mut Ranks, here: bool) -> bool {
+pub(crate) fn of_first(ranks: &mut Ranks, here: bool) -> bool {
     let here = here && ranks.is_first();
     any(ranks, here)
 }
@@ -56,31 +56,46 @@ pub(super) fn check(recipe: &Recipe, data: &Data, ranks: &mut Ranks) -> Result<(
     if size == 1 {
         return Ok(());
     }
-    let print = |value: &dyn Fn(&mut DefaultHasher)| {
-        let mut hasher = DefaultHasher::new();
-        value(&mut hasher);
-        (hasher.finish() >> 11) as f64 // whole in `f64`
-    };
     let corpus = serde_json::to_string(&data.identity).unwrap_or_default();
+    let bucket = ranks.bucket() as f64;
     let prints = [
-        ("versions of offramp", print(&|hasher| program().hash(hasher))),
-        ("recipes", print(&|hasher| recipe.text().hash(hasher))),
-        ("corpora", print(&|hasher| corpus.hash(hasher))),
-        ("instruction sets (OFFRAMP_KERNELS forces one)", print(&|hasher| active().name.hash(hasher))),
-        ("sizes of buckets (--bucket-cap-mb)", ranks.bucket() as f64),
+        ("versions of offramp", print(&program())),
+        ("recipes", print(&recipe.text())),
+        ("corpora", print(&corpus)),
+        ("instruction sets (OFFRAMP_KERNELS forces one)", print(&active().name)),
+        ("sizes of buckets (--bucket-cap-mb)", bucket),
     ];
-    let all = ranks.gather(&prints.map(|(_, print)| print));
+    compare(ranks, &prints)?;
+    if !accumulation.is_multiple_of(size) {
+        let path = recipe.path().to_owned();
+        return Err(Error::RanksDoNotDivide { path, accumulation, ranks: size });
+    }
+    Ok(())
+}
+
+/// Checks that all ranks have the same recipe, before they do anything that it asks for.
+pub(crate) fn check_recipes(recipe: &Recipe, ranks: &mut Ranks) -> Result<()> {
+    compare(ranks, &[("recipes", print(&recipe.text()))])
+}
+
+/// Checks that all ranks have the same number under each name.
+fn compare(ranks: &mut Ranks, prints: &[(&'static str, f64)]) -> Result<()> {
+    let own: Vec<_> = prints.iter().map(|&(_, print)| print).collect();
+    let all = ranks.gather(&own);
     for (rank, of_rank) in all.chunks(prints.len()).enumerate() {
         let differs = of_rank.iter().zip(&all).position(|(here, first)| here != first);
         if let Some(what) = differs {
             return Err(Error::RanksDiffer { rank, what: prints[what].0 });
         }
     }
-    if !accumulation.is_multiple_of(size) {
-        let path = recipe.path().to_owned();
-        return Err(Error::RanksDoNotDivide { path, accumulation, ranks: size });
-    }
     Ok(())
+}
+
+/// A number that another value hardly has.
+fn print(value: &impl Hash) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    (hasher.finish() >> 11) as f64 // whole in `f64`
 }
 
 /// The program that runs, where it can be read; its version in any case.

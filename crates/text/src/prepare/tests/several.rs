@@ -2,13 +2,13 @@
 
 use super::*;
 
-fn jsonl(stories: &[String]) -> String {
+pub(super) fn jsonl(stories: &[String]) -> String {
     let line = |story| serde_json::json!({ "text": story }).to_string() + "\n";
     stories.iter().map(line).collect()
 }
 
 /// The training stories, cut into files at these places: the second file is `.jsonl`, the others are `.txt`.
-fn cut(bench: &mut Bench, train: &[String], at: &[usize]) {
+pub(super) fn cut(bench: &mut Bench, train: &[String], at: &[usize]) {
     let ends = at.iter().copied().chain([train.len()]);
     let mut start = 0;
     bench.options.train.clear();
