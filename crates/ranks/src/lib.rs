@@ -29,5 +29,6 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fold::{Add, Fold, tree};
 pub use launch::on_this_machine;
+pub use patience::computes_beside;
 pub use ranks::{Ranks, Share, Watch};
 pub use threads::threads;

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::network::{Batch, Part, Parts};
 use crate::ops::values;
 use crate::profile::{Op, Pass};
-use offramp_ranks::Ranks;
+use offramp_ranks::{Ranks, computes_beside};
 use offramp_text::Batches;
 use std::panic;
 use std::sync::mpsc;
@@ -38,6 +38,7 @@ impl Trainer {
                 }
             });
             let ranges = buckets.iter().map(|bucket| bucket.range.clone());
+            computes_beside(true);
             let losses = network.loss_and_parts(
                 weights,
                 batch,
@@ -49,6 +50,7 @@ impl Trainer {
                     let _ = send.send(part); // only a panic of the thread ends it before
                 }),
             );
+            computes_beside(false);
             drop(send);
             let began = Instant::now();
             exchange.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
