@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 /// Runs `work` on this rank. Where there are others, its error or panic is told with the rank and the host,
-/// and ends them too: they would wait for it. So is waiting for the others for longer than `limit`: a network may
-/// fall silent without an error.
+/// and ends them too: they would wait for it. So is waiting for the others for longer than `limit`: a network
+/// may fall silent without an error.
 pub(crate) fn together<T>(
     ranks: &mut Ranks,
     limit: Option<Duration>,

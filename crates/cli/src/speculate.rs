@@ -31,8 +31,9 @@ pub(crate) struct DraftHeadArguments {
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "draft_layers_arguments")]
 pub(crate) struct DraftLayersArguments {
-    /// Draft with a copy of the first layers in this number format, such as int4. Its exit may be the full depth,
-    /// which drafts for any model. --speculate has to name an exit and a length [default: the model's own layers]
+    /// Draft with a copy of the first layers in this number format, such as int4. Its exit may be the full
+    /// depth, which drafts for any model. --speculate has to name an exit and a length [default: the model's
+    /// own layers]
     #[arg(long, value_name = "F")]
     draft_format: Option<Format>,
 }

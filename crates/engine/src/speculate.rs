@@ -80,8 +80,8 @@ impl Speculation {
         Self { head, ..self }
     }
 
-    /// Drafts by copies of the first layers, of the model that decodes, where the draft is fixed: the text's own
-    /// layers all verify.
+    /// Drafts by copies of the first layers, of the model that decodes, where the draft is fixed: the text's
+    /// own layers all verify.
     #[must_use]
     pub fn with_layers(self, layers: Option<DraftLayers>) -> Self {
         Self { layers, ..self }

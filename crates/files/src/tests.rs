@@ -91,7 +91,8 @@ fn the_disk_is_asked_for_its_room() {
     assert_eq!(free_space(&folder.path().join("absent")), None);
 }
 
-/// Of several processes, the first that gives up removes what all have begun; after a good end the maker does.
+/// Of several processes, the first that gives up removes what all have begun; after a good end the maker
+/// does.
 #[test]
 fn a_shared_folder_goes_with_the_first_that_drops_it() {
     let place = tempfile::tempdir().unwrap();

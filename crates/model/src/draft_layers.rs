@@ -1,7 +1,7 @@
 //! The first layers of a model in a narrower format, which only draft.
 //!
-//! They have a cache of their own, and what they say is verified by the model itself, so that they may err: only
-//! speed depends on how often (Georganas et al. 2025, "ML-SpecQD", drafts with a 4-bit copy).
+//! They have a cache of their own, and what they say is verified by the model itself, so that they may err:
+//! only speed depends on how often (Georganas et al. 2025, "ML-SpecQD", drafts with a 4-bit copy).
 
 use crate::attention::Attention;
 use crate::config::Config;

@@ -1,8 +1,8 @@
 //! Sums by a fixed tree: neighbours first, then neighbouring sums, and so on.
 
 /// Adds up buffers as they come, by the tree that [`tree`] makes of all of them at once. It holds one buffer
-/// for each bit that is set in the number of buffers so far, as a binary counter does. The last buffer comes in
-/// parts, so that each part of the sum is there before the whole.
+/// for each bit that is set in the number of buffers so far, as a binary counter does. The last buffer comes
+/// in parts, so that each part of the sum is there before the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
     waiting: Vec<Waiting>, // the largest sums first
@@ -33,8 +33,8 @@ impl Fold {
         self.waiting.push(Waiting { level, sum: std::mem::replace(buffer, next) });
     }
 
-    /// Takes a part of the last buffer, whose first value has the number `start`, and leaves the sum of all in
-    /// it. The parts may come in any order; after them, [`Fold::clear`] begins anew.
+    /// Takes a part of the last buffer, whose first value has the number `start`, and leaves the sum of all
+    /// in it. The parts may come in any order; after them, [`Fold::clear`] begins anew.
     pub fn finish(&self, part: &mut [f32], start: usize, add: Add) {
         for waiting in self.waiting.iter().rev() {
             add(part, &waiting.sum[start..start + part.len()]);

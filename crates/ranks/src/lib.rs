@@ -7,9 +7,10 @@
 //! as each process has a power of two of them.
 //!
 //! There are two engines: a process alone, and MPI by the standard ABI of MPI 5.0, which is loaded when a
-//! launcher (`mpirun`, `srun`) has started the program. Nothing is needed to build it. With the feature `mpi`, which
-//! is off by default, the program is linked instead with the MPI whose `mpicc` the build finds (`MPICC` names it):
-//! for Open MPI 4 and 5 and MPICH 4, which lack that ABI. A third engine, [`threads`], is for tests.
+//! launcher (`mpirun`, `srun`) has started the program. Nothing is needed to build it. With the feature
+//! `mpi`, which is off by default, the program is linked instead with the MPI whose `mpicc` the build finds
+//! (`MPICC` names it): for Open MPI 4 and 5 and MPICH 4, which lack that ABI. A third engine, [`threads`], is
+//! for tests.
 
 #[cfg(not(feature = "mpi"))]
 mod abi;

@@ -1,5 +1,5 @@
-//! MPI by the `mpi` crate, which is linked with the library whose `mpicc` the build found: for Open MPI 4 and 5 and
-//! MPICH 4, which have no library with the standard ABI.
+//! MPI by the `mpi` crate, which is linked with the library whose `mpicc` the build found: for Open MPI 4 and
+//! 5 and MPICH 4, which have no library with the standard ABI.
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
-//! Waiting for other processes. MPI's messages go on when it is called, many times for each: every pause makes an
-//! exchange longer. So a wait only gives way, unless this process computes beside it.
+//! Waiting for other processes. MPI's messages go on when it is called, many times for each: every pause
+//! makes an exchange longer. So a wait only gives way, unless this process computes beside it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// The part of a buffer that a rank owns. The parts of all ranks follow each other and are the whole.
 pub type Share = Range<usize>;
 
-/// Values that a rank sends at most in one exchange, to all others together: 32 MiB. One exchange waits once for
-/// the network, however long its way is.
+/// Values that a rank sends at most in one exchange, to all others together: 32 MiB. One exchange waits once
+/// for the network, however long its way is.
 const EXCHANGE: usize = 1 << 23;
 
 /// One process of a run.

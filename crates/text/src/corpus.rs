@@ -21,6 +21,7 @@
 //! - Only the current record is in memory. A story has at most 64 MiB.
 
 mod all_stories;
+mod counts;
 mod csv;
 mod find;
 mod json;
@@ -35,11 +36,9 @@ mod txt;
 mod unpack;
 
 use std::collections::VecDeque;
-use std::ops::{Add, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::fingerprint::FingerprintHasher;
@@ -49,6 +48,7 @@ use record::CorpusRecord;
 use source::{CorpusInput, TextSource};
 
 pub(crate) use all_stories::{AllStories, Story};
+pub use counts::CorpusCounts;
 pub(crate) use find::is_stream;
 pub(crate) use part::{Part, Piece};
 
@@ -57,9 +57,6 @@ pub const SEPARATOR: &str = "<|endoftext|>";
 
 /// A longer story is an error: the markers are probably missing.
 pub(crate) const MAX_STORY_BYTES: usize = 64 << 20;
-
-/// A corpus that is one story of so many lines gets a remark.
-const MANY_LINES: u64 = 100;
 
 /// The format of a corpus file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,56 +250,6 @@ impl Corpus {
     }
 }
 
-/// What reading a corpus counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CorpusCounts {
-    /// Stories, none of them empty.
-    pub stories: u64,
-    /// Records without a text: null, missing or empty.
-    #[serde(default)]
-    pub skipped: u64,
-    /// Texts in which CRLF was read as LF.
-    #[serde(default)]
-    pub crlf: u64,
-    /// Lines of all stories.
-    #[serde(default)]
-    pub lines: u64,
-}
-
-impl CorpusCounts {
-    /// Remarks for the user, one line each.
-    pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
-        let Self { stories, skipped, crlf, lines } = *self;
-        if stories == 1 && lines >= MANY_LINES {
-            remarks.push(format!(
-                "its {lines} lines are one story: if they are many, put {SEPARATOR} between each two"
-            ));
-        }
-        if skipped > 0 {
-            let records = if skipped == 1 { "1 record" } else { &format!("{skipped} records") };
-            remarks.push(format!("{records} without a text (null, missing or empty) skipped"));
-        }
-        if crlf > 0 {
-            remarks.push("line ends CRLF are read as LF".to_owned());
-        }
-        remarks
-    }
-}
-
-impl Add for CorpusCounts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            stories: self.stories + other.stories,
-            skipped: self.skipped + other.skipped,
-            crlf: self.crlf + other.crlf,
-            lines: self.lines + other.lines,
-        }
-    }
-}
-
 /// The stories of a corpus in the order of the file; none is empty. After an error the iterator ends.
 pub struct Stories {
     records: Records,
@@ -346,12 +293,20 @@ impl Stories {
             return Ok(false);
         }
         if begins < self.kept.start {
-            let (ready, counts) = (VecDeque::new(), self.counts);
-            let more = self.read_record();
-            (self.ready, self.counts) = (ready, counts);
-            return more;
+            return self.pass();
         }
         self.read_record()
+    }
+
+    /// Drops a record.
+    fn pass(&mut self) -> Result<bool> {
+        if let Records::Json(records) = &mut self.records {
+            return records.pass();
+        }
+        let (ready, counts) = (VecDeque::new(), self.counts);
+        let more = self.read_record();
+        (self.ready, self.counts) = (ready, counts);
+        more
     }
 
     fn read_record(&mut self) -> Result<bool> {

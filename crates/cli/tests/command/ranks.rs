@@ -1,6 +1,9 @@
 //! Training in several processes that MPI connects. `crates/ranks/test` installs one and runs these; without
 //! `OFFRAMP_MPIRUN`, a launcher with its options, they are skipped with a line.
 
+#[path = "ranks/prepare.rs"]
+mod prepare;
+
 use crate::place::{Place, Ran};
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,13 +40,17 @@ fn with_steps(place: &Place, name: &str, steps: usize) {
 
 /// `offramp train` in so many processes.
 fn command(place: &Place, mpirun: &[String], count: usize, arguments: &[&str]) -> Command {
+    offramp(place, mpirun, count, &[&["train"], arguments].concat())
+}
+
+/// A command in so many processes.
+fn offramp(place: &Place, mpirun: &[String], count: usize, words: &[&str]) -> Command {
     let mut command = Command::new(&mpirun[0]);
     command
         .args(&mpirun[1..])
         .args(["-n", &count.to_string()])
         .arg(env!("CARGO_BIN_EXE_offramp"))
-        .arg("train")
-        .args(arguments);
+        .args(words);
     command.current_dir(place.path("")).stdin(Stdio::null()).env_remove("OFFRAMP_KERNELS");
     command.env("HF_HUB_OFFLINE", "1");
     command
@@ -265,8 +272,8 @@ fn a_rank_that_falls_silent_ends_the_run_with_a_line() {
     ends_with_a_line(&mpirun, || signal("STOP", &still().unwrap()), kill);
 }
 
-/// Two hosts whose cable is cut (`crates/ranks/hosts/link.py`, whose process `OFFRAMP_CABLE` names). The launcher
-/// cannot reach the other host either, and ends when the cable is mended.
+/// Two hosts whose cable is cut (`crates/ranks/hosts/link.py`, whose process `OFFRAMP_CABLE` names). The
+/// launcher cannot reach the other host either, and ends when the cable is mended.
 #[test]
 fn a_cut_cable_ends_the_run_with_a_line() {
     let (Some(mpirun), Ok(cable)) = (mpirun(), std::env::var("OFFRAMP_CABLE")) else {
@@ -292,24 +299,13 @@ fn a_cut_cable_ends_the_run_with_a_line() {
 #[test]
 fn a_process_of_several_without_a_library_says_how_to_get_one() {
     let place = place();
-    let mut command = place.command(&["train", "recipe.toml", "--out", "run"]);
-    command.env("PMI_RANK", "0").env("OFFRAMP_MPI", "libnothing.so").env_remove("LD_LIBRARY_PATH");
-    let ran = Ran::of(command.output().unwrap());
-    ran.assert_error(2, &["PMI_RANK", "libnothing.so", "pip install mpich", "OFFRAMP_MPI"]);
-    assert!(!place.path("run").exists());
-}
-
-#[cfg(not(feature = "mpi"))]
-#[test]
-fn the_first_process_prepares() {
-    let place = place();
-    let prepare = |rank: &str, out: &str| {
-        let words = ["prepare", "train.txt", "--valid", "valid.txt", "--vocab-size", "300", "--out", out];
-        let ran = Ran::of(place.command(&words).env("PMI_RANK", rank).output().unwrap());
-        assert_eq!(ran.code, 0, "{}", ran.stderr);
-        place.path(out).exists()
-    };
-    assert!(prepare("0", "first") && !prepare("1", "second"));
+    for words in [["train", "recipe.toml", "--out", "run"], ["prepare", "train.txt", "--out", "run"]] {
+        let mut command = place.command(&words);
+        command.env("PMI_RANK", "0").env("OFFRAMP_MPI", "libnothing.so").env_remove("LD_LIBRARY_PATH");
+        let ran = Ran::of(command.output().unwrap());
+        ran.assert_error(2, &["PMI_RANK", "libnothing.so", "pip install mpich", "OFFRAMP_MPI"]);
+        assert!(!place.path("run").exists());
+    }
 }
 
 #[test]

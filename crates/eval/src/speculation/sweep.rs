@@ -34,7 +34,8 @@ pub struct SweepOptions {
     pub token_limit: Option<usize>,
     /// The draft head; `None` for the model's own.
     pub head: Option<DraftHead>,
-    /// The layers that draft at every point; `None` for the model's own. The adaptive policy drafts with its own.
+    /// The layers that draft at every point; `None` for the model's own. The adaptive policy drafts with its
+    /// own.
     pub layers: Option<DraftLayers>,
 }
 

@@ -57,8 +57,14 @@ impl JsonStories {
         self.source.bytes_read()
     }
 
-    /// The next record.
-    pub(super) fn next_record(&mut self) -> Result<Option<CorpusRecord>> {
+    /// Passes over the next record without a look into it; `false` after the last.
+    pub(super) fn pass(&mut self) -> Result<bool> {
+        self.begin_record()?;
+        self.read()
+    }
+
+    /// Goes to where the next record begins, and returns its line.
+    fn begin_record(&mut self) -> Result<u64> {
         let first = self.skip_blank()?;
         if let Framing::Unknown { lines } = self.framing {
             self.framing = match first {
@@ -70,7 +76,12 @@ impl JsonStories {
                 _ => Framing::Values,
             };
         }
-        let line = self.line;
+        Ok(self.line)
+    }
+
+    /// The next record.
+    pub(super) fn next_record(&mut self) -> Result<Option<CorpusRecord>> {
+        let line = self.begin_record()?;
         if !self.read()? {
             return Ok(None);
         }

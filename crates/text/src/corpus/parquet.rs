@@ -180,7 +180,8 @@ impl ParquetStories {
     }
 }
 
-/// The last row of a group, or the first, if there is none. Rows beyond what the footer counts stand there too.
+/// The last row of a group, or the first, if there is none. Rows beyond what the footer counts stand there
+/// too.
 fn last(group: &Range<u64>) -> u64 {
     group.end.saturating_sub(1).max(group.start)
 }

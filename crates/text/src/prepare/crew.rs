@@ -2,7 +2,8 @@
 //!
 //! 1. The first process checks everything, finds or trains the tokenizer, and makes a hidden folder in the
 //!    output folder. The others wait, read the tokenizer there, and look at the same files.
-//! 2. Each encodes its part of every split (`corpus/part.rs`): the first into the shards, which begin with its
+//! 2. Each encodes its part of every split (`corpus/part.rs`): the first into the shards, which begin with
+//! its
 //!    part, the others into files in the hidden folder (`parts.rs`).
 //! 3. The first appends these to the shards, in the order of the processes, and publishes. The others wait.
 //!
@@ -85,8 +86,8 @@ const ALONE: u64 = 1;
 const TOGETHER: u64 = 2;
 
 /// Writes a prepared corpus as [`super::prepare`] does, in several processes that call it with the same
-/// options and see the same files. The first returns the summary, and calls `progress`; `options.tokenizer` of
-/// the others is not used. A stream can be read by one process only: then the first prepares alone.
+/// options and see the same files. The first returns the summary, and calls `progress`; `options.tokenizer`
+/// of the others is not used. A stream can be read by one process only: then the first prepares alone.
 ///
 /// # Errors
 /// As [`super::prepare`], and [`Error::Crew`]. After an error of one process the others wait for it.

@@ -123,8 +123,8 @@ impl<'f> Joining<'f> {
     }
 }
 
-/// An error if a file of which several processes have read a part has no story in any. Reading it again, alone
-/// and whole, says why.
+/// An error if a file of which several processes have read a part has no story in any. Reading it again,
+/// alone and whole, says why.
 fn check_shared(corpora: &[Corpus], reports: &[Report]) -> Result<()> {
     let shared = || reports.iter().flat_map(|report| report.shared.into_iter().flatten());
     for (file, _) in shared() {

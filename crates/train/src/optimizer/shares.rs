@@ -39,8 +39,8 @@ impl Bucket {
     }
 }
 
-/// The buckets of a layout, which follow each other, with a share for each of `ranks`. Layers are joined until a
-/// bucket has at least `len` values. No tensor lies in two.
+/// The buckets of a layout, which follow each other, with a share for each of `ranks`. Layers are joined
+/// until a bucket has at least `len` values. No tensor lies in two.
 pub(crate) fn buckets(layout: &Layout, keys: &OptimizerKeys, ranks: usize, len: usize) -> Vec<Bucket> {
     let whole: Vec<Range<usize>> = match keys.matrices {
         Matrices::Muon => muon::matrices(layout, 0).map(|place| place.range).collect(),
@@ -68,8 +68,8 @@ pub(crate) fn buckets(layout: &Layout, keys: &OptimizerKeys, ranks: usize, len: 
     joined(layout, len).into_iter().enumerate().map(shared).collect()
 }
 
-/// The embedding, layers joined from the last one down, and what stands after them: the parts of a gradient that
-/// a backward leaves one by one.
+/// The embedding, layers joined from the last one down, and what stands after them: the parts of a gradient
+/// that a backward leaves one by one.
 fn joined(layout: &Layout, len: usize) -> Vec<Range<usize>> {
     let mut layers: Vec<Range<usize>> = Vec::new();
     for layer in (0..layout.layers()).rev().map(|index| layout.layer(index)) {
@@ -116,8 +116,8 @@ impl Own {
         self.ranges.get(next).is_some_and(|range| range.start <= at)
     }
 
-    /// What it has of a range that lies in one bucket: where it stands, and its place in the buffer of the own
-    /// values.
+    /// What it has of a range that lies in one bucket: where it stands, and its place in the buffer of the
+    /// own values.
     pub(crate) fn within(&self, range: &Range<usize>) -> Option<Held> {
         let next = self.ranges.partition_point(|own| own.end <= range.start);
         let own = self.ranges.get(next).filter(|own| own.start < range.end)?;

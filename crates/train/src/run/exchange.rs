@@ -13,11 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 impl Trainer {
-    /// Computes a rank's last micro-batch, and returns the loss of each exit. Leaves in this rank's shares the
-    /// gradient of all.
+    /// Computes a rank's last micro-batch, and returns the loss of each exit. Leaves in this rank's shares
+    /// the gradient of all.
     ///
-    /// A bucket is folded and goes out as soon as the backward has left it. A thread of its own exchanges them
-    /// in the order in which they come, which is the same on all ranks.
+    /// A bucket is folded and goes out as soon as the backward has left it. A thread of its own exchanges
+    /// them in the order in which they come, which is the same on all ranks.
     pub(super) fn last_micro_batch(
         &mut self,
         index: u64,

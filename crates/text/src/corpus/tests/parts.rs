@@ -1,4 +1,5 @@
-//! The parts of a corpus, one after the other, are the corpus: every story once, in its order, under its number.
+//! The parts of a corpus, one after the other, are the corpus: every story once, in its order, under its
+//! number.
 
 use std::collections::BTreeMap;
 use std::io::Write;

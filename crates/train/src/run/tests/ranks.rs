@@ -10,7 +10,8 @@ fn on_ranks(job: &Job<'_>, size: usize) -> Result<Summary> {
     each_on_ranks(size, |_| job).remove(0)
 }
 
-/// Runs each rank's own job. Another number of ranks has other buckets: a layer each, some layers, all of them.
+/// Runs each rank's own job. Another number of ranks has other buckets: a layer each, some layers, all of
+/// them.
 fn each_on_ranks<'a>(size: usize, job: impl Fn(usize) -> &'a Job<'a>) -> Vec<Result<Summary>> {
     thread::scope(|scope| {
         let spawn = |mut ranks: Ranks| {
