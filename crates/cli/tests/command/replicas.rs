@@ -72,7 +72,8 @@ fn stays(fleet: &Fleet, what: &str, requests: impl Fn(usize) -> [Request; 3]) ->
 
 #[test]
 fn a_conversation_stays_on_one_replica_and_many_are_spread() {
-    let ways: [(&str, fn(usize, Content) -> [Request; 3]); 3] = [
+    type Asks = fn(usize, Content) -> [Request; 3];
+    let ways: [(&str, Asks); 3] = [
         ("chat with a system message", chat_with_a_system_message),
         ("chat without one", chat_without),
         ("response", response),

@@ -297,6 +297,7 @@ mod tests {
             runs: 2,
             sampling: SamplingOptions::default(),
             token_limit: None,
+            layers: None,
             head: None,
         }
     }

@@ -3,8 +3,7 @@
 //! 1. The first process checks everything, finds or trains the tokenizer, and makes a hidden folder in the
 //!    output folder. The others wait, read the tokenizer there, and look at the same files.
 //! 2. Each encodes its part of every split (`corpus/part.rs`): the first into the shards, which begin with
-//! its
-//!    part, the others into files in the hidden folder (`parts.rs`).
+//!    its part, the others into files in the hidden folder (`parts.rs`).
 //! 3. The first appends these to the shards, in the order of the processes, and publishes. The others wait.
 //!
 //! So the shards are written by one process in the order of the stories, as if it had encoded all. What one
