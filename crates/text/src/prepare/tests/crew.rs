@@ -169,7 +169,7 @@ fn write_the_files_of_one_process_of_every_format() {
         "a.csv",
         format!("text,id\n{}", "\"A story,\nof two lines.\",1\n".repeat(30)).as_bytes(),
     );
-    let names = ["zstd.parquet", "plain-0.txt.zst", "objects.json", "delta.parquet"];
+    let names = ["zstd.parquet", "plain-0.txt.zst", "strings.json", "delta.parquet"];
     bench.options.train.extend(names.iter().map(|name| fixtures.join(name)));
     bench.options.shard_tokens = 40;
     compare_crews(&bench.options, &SIZES);
