@@ -97,9 +97,6 @@ pub enum Error {
         /// Layers of the copy.
         layers: usize,
     },
-    /// A copy beside the adaptive policy.
-    #[error("auto drafts with the model's own layers: name an exit and a length to draft with a copy")]
-    AutoWithDraftLayers,
     /// Exits at which no token can leave.
     #[error(
         "the confidence exits are {exits:?}: give at least one, in ascending order, from 1 on and below the session's \

@@ -271,7 +271,10 @@ impl Scheduler {
         let Request { prompt, exit_layer, speculation, options, .. } = request;
         let session = self.session(request)?;
         let speculation = match &self.learnt {
-            Some(learnt) if speculation.is_auto() => learnt.clone().with_head(speculation.head().cloned()),
+            Some(learnt) if speculation.is_auto() => {
+                let (head, layers) = (speculation.head().cloned(), speculation.layers().cloned());
+                learnt.clone().with_head(head).with_layers(layers)
+            }
             _ => speculation.clone(),
         };
         debug_assert_eq!(session.exit_layer(), *exit_layer);

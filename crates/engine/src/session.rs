@@ -8,7 +8,6 @@ use crate::climb::{Climber, climb};
 use crate::confident::Confident;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
-use apart::Apart;
 use draft::Drafting;
 use offramp_model::{BlockPool, Hidden, KvCache, Llama};
 use std::sync::Arc;
@@ -27,7 +26,6 @@ pub struct Session {
     cache: KvCache,
     flight: Flight,
     ahead: Drafting,
-    apart: Option<Box<Apart>>,
     confident: Option<Confident>,
 }
 
@@ -68,7 +66,6 @@ impl Session {
             cache,
             flight: Flight::default(),
             ahead: Drafting::default(),
-            apart: None,
             confident: None,
         }
     }
@@ -273,9 +270,6 @@ impl Session {
     fn cut(&mut self, len: usize) {
         if let Some(confident) = &mut self.confident {
             confident.cut(len, &self.cache);
-        }
-        if let Some(apart) = &mut self.apart {
-            apart.cut(len);
         }
         self.cache.truncate(len);
     }

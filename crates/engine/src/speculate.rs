@@ -15,6 +15,7 @@ mod adaptive;
 mod budget;
 mod chances;
 mod costs;
+mod drafter;
 mod drafts;
 mod lesson;
 mod load;
@@ -26,6 +27,7 @@ mod together;
 
 use crate::{Error, Result};
 pub use adaptive::{Adaptive, Chosen};
+pub(crate) use drafter::{Copies, Drafter};
 pub(crate) use lesson::Lesson;
 pub use named::{Speculate, UnknownSpeculation};
 use offramp_model::{DraftHead, DraftLayers, Llama};
@@ -80,8 +82,8 @@ impl Speculation {
         Self { head, ..self }
     }
 
-    /// Drafts by copies of the first layers, of the model that decodes, where the draft is fixed: the text's
-    /// own layers all verify.
+    /// Drafts by copies of the first layers, of the model that decodes, and every layer verifies. A fixed draft
+    /// is theirs; the adaptive policy chooses between them and the model's own.
     #[must_use]
     pub fn with_layers(self, layers: Option<DraftLayers>) -> Self {
         Self { layers, ..self }
@@ -101,7 +103,6 @@ impl Speculation {
             Policy::Fixed(Draft { exit_layer, .. }) if *exit_layer > layers.layers() => {
                 Err(Error::TooFewDraftLayers { exit_layer: *exit_layer, layers: layers.layers() })
             }
-            Policy::Auto(_) => Err(Error::AutoWithDraftLayers),
             _ => Ok(()),
         }
     }
@@ -143,19 +144,19 @@ impl Speculation {
     /// texts that draft.
     pub(crate) fn goes_on(&mut self, plan: &Plan, rows: usize, chance: f64, drafting: usize) -> bool {
         let Policy::Auto(adaptive) = &mut self.policy else { return true };
-        adaptive.goes_on(plan.exit_layer, rows, chance, drafting)
+        adaptive.goes_on(plan.drafter, rows, chance, drafting)
     }
 
     /// The chance that a token is accepted which the draft chose by `margin`.
     pub(crate) fn chance(&mut self, plan: &Plan, margin: f32) -> f64 {
         let Policy::Auto(adaptive) = &mut self.policy else { return 1.0 };
-        adaptive.chance(plan.exit_layer, margin)
+        adaptive.chance(plan.drafter, margin)
     }
 
     /// Whether to verify a drafted token which, with all before it, is accepted with `chance`.
     pub(crate) fn keeps(&mut self, plan: &Plan, rows: usize, chance: f64, drafting: usize) -> bool {
         let Policy::Auto(adaptive) = &mut self.policy else { return true };
-        adaptive.keeps(plan.exit_layer, rows, chance, drafting)
+        adaptive.keeps(plan.drafter, rows, chance, drafting)
     }
 
     /// A step is over.

@@ -9,8 +9,8 @@ use offramp_model::Hidden;
 /// What a draft needs beside the tokens in flight, which are those that have reached the depth that drafts.
 #[derive(Debug, Default)]
 pub(super) struct Drafting {
-    newest: Hidden, // the token that has yet to reach that depth
-    depth: usize,   // where it stands
+    pub(super) newest: Hidden, // the token that has yet to reach that depth
+    pub(super) depth: usize,   // where it stands
     probe: Option<usize>,
     probed: Hidden, // the tokens in flight, as they were at the depth that is probed
 }

@@ -1,19 +1,20 @@
 //! The policy that chooses exit layer and draft length while it runs: no knobs.
 //!
-//! Before each round it asks which exit and which length give a token soonest, by what drafting and verifying
-//! took so far ([`Costs`]) and by how often each exit was right ([`Chances`]); during the round it goes on
+//! Before each round it asks which layers and which length give a token soonest, by what drafting and verifying
+//! took so far ([`Costs`]) and by how often each exit was right, or a copy of the first layers ([`Chances`]); during the round it goes on
 //! with the draft as long as the next token is expected to save more than it costs. Exits that do not draft
 //! are seen in passing: their states are computed anyway, and now and then a head is spent on them. What may
 //! come to nothing is kept within a [`Budget`]: on a text where no exit is ever right, this is plain decoding
 //! and 2 % of work.
 
 use super::costs::{Clock, Costs};
+use super::drafter::{Copies, Drafter};
 use super::lesson::Lesson;
 use super::load::Shape;
 pub use super::state::Chosen;
 use super::state::{self, State, Subject};
 use offramp_kernels::pool::threads;
-use offramp_model::{DraftHead, Llama};
+use offramp_model::{DraftHead, DraftLayers, Llama};
 
 /// Chooses exit and length, and learns from every round.
 #[derive(Clone, Debug)]
@@ -45,18 +46,19 @@ impl Adaptive {
         self.state.as_ref().map_or(&[], |state| &state.chosen)
     }
 
-    /// Prepares to plan for a model: what was learnt of another model, head or depth is forgotten, and with
+    /// Prepares to plan for a model: what was learnt of another model, copy or depth is forgotten, and with
     /// another number of threads what everything takes.
-    pub(crate) fn know(&mut self, model: &Llama, head: Option<&DraftHead>, depth: usize) {
-        let subject = Subject { model: model.id(), head: head.map(DraftHead::id), depth };
+    pub(crate) fn know(&mut self, model: &Llama, copies: Copies<'_>, depth: usize) {
+        let (head, layers) = (copies.head.map(DraftHead::id), copies.layers.map(DraftLayers::id));
+        let subject = Subject { model: model.id(), head, layers, depth };
         let clock = self.clock;
         let state = match self.state.take() {
             Some(state) if state.subject == subject => state,
-            _ => State::new(model, head, subject, clock),
+            _ => State::new(model, copies, subject, clock),
         };
         let state = self.state.insert(state);
         if state.threads != threads() {
-            (state.threads, state.costs) = (threads(), Costs::new(model, head, clock));
+            (state.threads, state.costs) = (threads(), Costs::new(model, copies, clock));
         }
     }
 
@@ -71,24 +73,27 @@ impl Adaptive {
         self.state.as_mut().expect("a step begins with a plan")
     }
 
-    /// The chance that a token is accepted which `exit_layer` chose by `margin`.
-    pub(super) fn chance(&mut self, exit_layer: usize, margin: f32) -> f64 {
-        self.known().chances.at(exit_layer, margin)
+    /// The chance that a token is accepted which was drafted by `margin`.
+    pub(super) fn chance(&mut self, drafter: Drafter, margin: f32) -> f64 {
+        self.known().chances.at(drafter, margin)
     }
 
     /// Whether to draft one more, when all `rows` so far are accepted with `chance`, beside so many texts
     /// that draft.
-    pub(super) fn goes_on(&mut self, exit_layer: usize, rows: usize, chance: f64, drafting: usize) -> bool {
+    pub(super) fn goes_on(&mut self, drafter: Drafter, rows: usize, chance: f64, drafting: usize) -> bool {
         let state = self.known();
-        let next = state.chances.of(exit_layer);
+        let next = state.chances.of(drafter);
         let head = state.costs.draft_head(drafting) / drafting as f64;
-        chance * next * state.pace > head + state.of_another(exit_layer, rows, drafting)
+        let takes = head + state.of_drafting(drafter, drafting) + state.of_verifying(drafter, rows);
+        !state.costs.are_known() || chance * next * state.pace > takes
     }
 
     /// Whether to verify a drafted token which, with all before it, is accepted with `chance`.
-    pub(super) fn keeps(&mut self, exit_layer: usize, rows: usize, chance: f64, drafting: usize) -> bool {
+    pub(super) fn keeps(&mut self, drafter: Drafter, rows: usize, chance: f64, drafting: usize) -> bool {
         let state = self.known();
-        chance * state.pace > state.of_another(exit_layer, rows, drafting)
+        // Its own layers have to take it too, to verify it.
+        let layers = if drafter.apart { 0.0 } else { state.of_drafting(drafter, drafting) };
+        !state.costs.are_known() || chance * state.pace > layers + state.of_verifying(drafter, rows)
     }
 
     /// A step is over.
@@ -102,22 +107,25 @@ impl Adaptive {
         let mut agreed = 0;
         for (choice, token) in &drafted {
             agreed += usize::from(choice.token == **token);
-            state.chances.saw(plan.exit_layer, choice.margin, choice.token == **token, None);
+            state.chances.saw(plan.drafter, choice.margin, choice.token == **token);
         }
         for (index, (choice, token)) in probed.iter().enumerate() {
             agreed += usize::from(choice.token == **token);
-            let beside = drafted.get(index).map(|(choice, token)| (plan.exit_layer, choice.token == **token));
-            let probe = plan.probe.unwrap_or(plan.exit_layer);
-            state.chances.saw(probe, choice.margin, choice.token == **token, beside);
+            // What a copy of all layers gets wrong says nothing of exits.
+            let drafted = drafted.get(index).filter(|_| plan.drafter.exit_layer < state.depth);
+            let beside = drafted.map(|(choice, token)| (plan.drafter, choice.token == **token));
+            let probe = plan.probe.unwrap_or(plan.drafter.exit_layer);
+            state.chances.saw_exit(probe, choice.margin, choice.token == **token, beside);
         }
         if !lesson.probed.is_empty() {
             state.budget.spend_on_probes(state.company.spread() * state.load.probe(rows));
         }
         let heads = lesson.draft.len() + usize::from(lesson.dropped.is_some());
-        let shape = Shape { exit_layer: plan.exit_layer, rows, heads, spread: state.company.spread() };
+        let shape = Shape { drafter: plan.drafter, rows, heads, spread: state.company.spread() };
         state.budget.spend_on_drafts(state.load.extra(shape, round.tokens.len()));
         state.budget.earn(round.tokens.len(), agreed);
-        state.count(if rows > 1 { plan.exit_layer } else { state.depth }, rows - 1);
+        let drafter = if rows > 1 { plan.drafter } else { Drafter::own(state.depth) };
+        state.count(drafter, rows - 1);
     }
 }
 
@@ -144,8 +152,8 @@ mod tests {
 
     fn state() -> State {
         let model = model();
-        let subject = Subject { model: model.id(), head: None, depth: 24 };
-        State::new(&model, None, subject, Clock::Bytes)
+        let subject = Subject { model: model.id(), head: None, layers: None, depth: 24 };
+        State::new(&model, Copies::default(), subject, Clock::Bytes)
     }
 
     fn plan_alone(state: &mut State, space: usize) -> Plan {
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn it_begins_without_drafts_and_looks_at_exits() {
         let plan = plan_alone(&mut state(), 100);
-        assert_eq!((plan.exit_layer, plan.num_speculations), (24, 0));
+        assert_eq!((plan.drafter, plan.num_speculations), (Drafter::own(24), 0));
         assert!(plan.probe.is_some());
         let exits: Vec<_> = state().chances.layers().collect();
         assert_eq!(exits, [2, 3, 4, 6, 8, 12]);
@@ -164,7 +172,7 @@ mod tests {
     /// The length at which exit 4 gives a token soonest, and in what part of a plain token's time.
     fn soonest(state: &State, chance: f64, company: Company) -> (usize, f64) {
         let (chances, longest) = (vec![chance; company.texts], vec![LONGEST; company.texts]);
-        let drafts = Drafts { exit_layer: 4, chances: &chances, longest: &longest };
+        let drafts = Drafts { drafter: Drafter::own(4), chances: &chances, longest: &longest };
         let (length, pace) = drafts.soonest(&state.costs.table(16 * company.rows()), 24, company);
         let rows = company.rows();
         (length, pace * rows as f64 / (state.costs.layers(24, rows) + state.costs.head(rows)))
@@ -184,7 +192,7 @@ mod tests {
         let (mut cheap, mut dear) = (state(), state());
         let (model, clock) = (model(), Clock::Machine);
         [cheap.costs, dear.costs] = [0.01, 1.0].map(|row| {
-            let mut costs = Costs::new(&model, None, clock);
+            let mut costs = Costs::new(&model, Copies::default(), clock);
             for rows in [1, 2, 4, 8, 16, 32, 64, 128] {
                 let seconds = 1.0 + row * (rows - 1) as f64;
                 let layers = CallTime { call: Call::Layers(1), rows, seconds };
@@ -200,22 +208,23 @@ mod tests {
 
     #[test]
     fn it_drafts_with_the_exit_that_pays_and_stops_when_none_does() {
-        let mut state = state();
+        let (mut state, exit_4) = (state(), Drafter::own(4));
         for _ in 0..200 {
-            state.chances.saw(4, 3.0, true, None);
-            state.chances.saw(8, 3.0, true, Some((4, true)));
-            state.chances.saw(3, 3.0, false, Some((4, true)));
-            state.chances.saw(2, 3.0, false, Some((4, true)));
+            let beside = Some((exit_4, true));
+            state.chances.saw_exit(4, 3.0, true, None);
+            state.chances.saw_exit(8, 3.0, true, beside);
+            state.chances.saw_exit(3, 3.0, false, beside);
+            state.chances.saw_exit(2, 3.0, false, beside);
             state.budget.earn(1, 1);
         }
         let plan = plan_alone(&mut state, 100);
         assert_eq!(
-            (plan.exit_layer, plan.num_speculations > 4),
-            (4, true),
+            (plan.drafter, plan.num_speculations > 4),
+            (exit_4, true),
             "as good as deeper ones: {plan:?}"
         );
         assert_eq!(plan_alone(&mut state, 2).num_speculations, 2, "no more than there is space for");
-        (0..300).for_each(|_| state.chances.saw(4, 3.0, false, None));
+        (0..300).for_each(|_| state.chances.saw(exit_4, 3.0, false));
         assert_eq!(plan_alone(&mut state, 100).num_speculations, 0);
     }
 
@@ -223,17 +232,17 @@ mod tests {
     fn with_other_threads_it_measures_anew() {
         let (model, mut adaptive) = (model(), Adaptive::default());
         let plain = |adaptive: &mut Adaptive| adaptive.known().costs.layers(24, 1);
-        adaptive.know(&model, None, 24);
+        adaptive.know(&model, Copies::default(), 24);
         let guess = plain(&mut adaptive);
         adaptive.known().costs.learn(&[CallTime { call: Call::Layers(24), rows: 1, seconds: 5.0 }]);
-        adaptive.known().chances.saw(4, 3.0, true, None);
-        let (slow, chance) = (plain(&mut adaptive), adaptive.chance(4, 3.0));
+        adaptive.known().chances.saw(Drafter::own(4), 3.0, true);
+        let (slow, chance) = (plain(&mut adaptive), adaptive.chance(Drafter::own(4), 3.0));
         assert!(slow > 4.0);
-        adaptive.know(&model, None, 24);
+        adaptive.know(&model, Copies::default(), 24);
         assert_eq!(plain(&mut adaptive), slow, "nothing has changed");
         adaptive.known().threads += 1; // as if there had been more
-        adaptive.know(&model, None, 24);
+        adaptive.know(&model, Copies::default(), 24);
         assert_eq!(plain(&mut adaptive), guess);
-        assert_eq!(adaptive.chance(4, 3.0), chance, "exits are as right as before");
+        assert_eq!(adaptive.chance(Drafter::own(4), 3.0), chance, "exits are as right as before");
     }
 }

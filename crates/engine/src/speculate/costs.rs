@@ -1,7 +1,8 @@
 //! What drafting and verifying take on this machine, learnt from the rounds themselves.
 
+use super::drafter::{Copies, Drafter};
 use crate::workspace::{Call, CallTime};
-use offramp_model::{DraftHead, Llama};
+use offramp_model::Llama;
 
 /// Rows of a call whose time is remembered; longer calls, which prompts make, say little of short ones.
 const ROWS: usize = 128;
@@ -21,10 +22,13 @@ const SURE: f64 = 8.0;
 /// Bytes per second, as long as nobody has measured: only ratios matter then.
 const BANDWIDTH: f64 = 2e10;
 
-/// Seconds of a layer, of the head with its choices, and of the head that drafts with its choices.
+/// Seconds of a layer, of a copy of one, of the head with its choices, and of the head that drafts with its
+/// choices.
 #[derive(Clone, Debug)]
 pub(crate) struct Costs {
     layer: ByRows,
+    copy: ByRows,
+    copy_bytes: f64, // of a copy, those of the layer being 1
     head: ByRows,
     draft_head: ByRows,
     clock: Clock,
@@ -55,12 +59,16 @@ struct Sample {
 }
 
 impl Costs {
-    pub(crate) fn new(model: &Llama, draft_head: Option<&DraftHead>, clock: Clock) -> Self {
+    pub(crate) fn new(model: &Llama, copies: Copies<'_>, clock: Clock) -> Self {
         let guess = |bytes: u64| ByRows { guess: bytes as f64 / BANDWIDTH, seen: Vec::new() };
+        let layer = model.layer_work().bytes;
+        let copy = copies.model().map_or(layer, |copy| copy.layer_work().bytes);
         Self {
-            layer: guess(model.layer_work().bytes),
+            layer: guess(layer),
+            copy: guess(copy),
+            copy_bytes: copy as f64 / layer.max(1) as f64,
             head: guess(model.head_work(None, 1).bytes),
-            draft_head: guess(model.head_work(draft_head, 1).bytes),
+            draft_head: guess(model.head_work(copies.head, 1).bytes),
             clock,
         }
     }
@@ -73,18 +81,41 @@ impl Costs {
         for &CallTime { call, rows, seconds } in times {
             match call {
                 Call::Layers(layers) => self.layer.saw(rows, seconds / layers.max(1) as f64),
-                Call::DraftLayers(_) => (), // a fixed draft's
+                Call::DraftLayers(layers) => {
+                    let seconds = seconds / layers.max(1) as f64;
+                    // Fewer bits do not take longer; who comes first may have to wait for the memory.
+                    let first = self.copy.seen.is_empty() && !self.layer.seen.is_empty();
+                    let most = if first { self.layer.at(rows) } else { f64::INFINITY };
+                    self.copy.saw(rows, seconds.min(most));
+                }
                 Call::Head => self.head.saw(rows, seconds),
                 Call::DraftHead => self.draft_head.saw(rows, seconds),
             }
         }
     }
 
+    /// Whether anything was measured, or is not to be.
+    pub(crate) fn are_known(&self) -> bool {
+        self.clock == Clock::Bytes || !self.layer.seen.is_empty()
+    }
+
     /// All costs of up to so many rows.
     pub(crate) fn table(&self, rows: usize) -> CostTable {
         let [layer, head, draft_head] =
             [&self.layer, &self.head, &self.draft_head].map(|costs| costs.table(rows));
-        CostTable { layer, head, draft_head }
+        let copy = (0..=rows).map(|rows| self.copy(rows)).collect();
+        CostTable { layer, copy, head, draft_head }
+    }
+
+    /// Seconds of a copy of a layer over so many rows: before one was seen, as its bytes suggest.
+    fn copy(&self, rows: usize) -> f64 {
+        if self.copy.seen.is_empty() { self.copy_bytes * self.layer.at(rows) } else { self.copy.at(rows) }
+    }
+
+    /// Seconds of the layers that draft over so many rows.
+    pub(crate) fn drafts(&self, drafter: Drafter, rows: usize) -> f64 {
+        let layer = if drafter.apart { self.copy(rows) } else { self.layer.at(rows) };
+        drafter.exit_layer as f64 * layer
     }
 
     /// Seconds of so many layers over so many rows.
@@ -107,11 +138,18 @@ impl Costs {
 #[derive(Clone, Debug)]
 pub(crate) struct CostTable {
     layer: Vec<f64>, // [rows + 1]
+    copy: Vec<f64>,
     head: Vec<f64>,
     draft_head: Vec<f64>,
 }
 
 impl CostTable {
+    /// Seconds of the layers that draft over so many rows.
+    pub(crate) fn drafts(&self, drafter: Drafter, rows: usize) -> f64 {
+        let layers = if drafter.apart { &self.copy } else { &self.layer };
+        drafter.exit_layer as f64 * layers[rows.min(layers.len() - 1)]
+    }
+
     /// Seconds of so many layers over so many rows.
     pub(crate) fn layers(&self, layers: usize, rows: usize) -> f64 {
         layers as f64 * self.layer[rows.min(self.layer.len() - 1)]

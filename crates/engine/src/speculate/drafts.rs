@@ -1,6 +1,7 @@
 //! What drafts of several texts in one step are expected to give.
 
 use super::costs::CostTable;
+use super::drafter::Drafter;
 
 /// Who shares a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,9 +12,9 @@ pub(super) struct Company {
     pub(super) others: usize,
 }
 
-/// An exit that drafts in a step, and how many tokens for each of the texts.
+/// What drafts in a step, and how many tokens for each of the texts.
 pub(super) struct Drafts<'a> {
-    pub(super) exit_layer: usize,
+    pub(super) drafter: Drafter,
     pub(super) chances: &'a [f64],
     pub(super) longest: &'a [usize],
 }
@@ -40,7 +41,9 @@ impl Drafts<'_> {
         let mut best = (0, f64::INFINITY);
         let (mut accepted, mut rows) = (vec![1.0; self.chances.len()], company.rows());
         let mut tokens = rows as f64;
-        let mut seconds = costs.layers(self.exit_layer, rows);
+        let (drafter, above) = (self.drafter, self.drafter.above(depth));
+        // Of its own layers' drafts, the last token has to follow the others; copies leave it where it is.
+        let mut seconds = if drafter.apart { 0.0 } else { costs.drafts(drafter, rows) };
         for length in 1..=self.longest.iter().copied().max().unwrap_or(0) {
             let mut drafting = 0;
             for ((accepted, chance), longest) in accepted.iter_mut().zip(self.chances).zip(self.longest) {
@@ -51,8 +54,8 @@ impl Drafts<'_> {
                 }
             }
             rows += drafting;
-            seconds += costs.draft_head(drafting) + costs.layers(self.exit_layer, drafting);
-            let verify = costs.layers(depth - self.exit_layer, rows) + costs.head(rows);
+            seconds += costs.draft_head(drafting) + costs.drafts(drafter, drafting);
+            let verify = costs.layers(above, rows) + costs.head(rows);
             let pace = (seconds + verify) / tokens;
             if pace < best.1 {
                 best = (length, pace);

@@ -1,14 +1,14 @@
 //! What a text does in a step.
 
+use super::drafter::Drafter;
+
 /// What a text does in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Layers that draft.
-    pub(crate) exit_layer: usize,
+    pub(crate) drafter: Drafter,
     /// Tokens that are drafted, at most; with 0 this is plain decoding.
     pub(crate) num_speculations: usize,
-    /// Whether layers apart draft, and every layer verifies.
-    pub(crate) apart: bool,
     /// An exit that is asked what it would have said.
     pub(crate) probe: Option<usize>,
 }
@@ -16,6 +16,6 @@ pub(crate) struct Plan {
 impl Plan {
     /// Plain decoding at a depth.
     pub(crate) fn plain(depth: usize) -> Self {
-        Self { exit_layer: depth, num_speculations: 0, apart: false, probe: None }
+        Self { drafter: Drafter::own(depth), num_speculations: 0, probe: None }
     }
 }

@@ -3,10 +3,11 @@
 use super::budget::Budget;
 use super::chances::Chances;
 use super::costs::{Clock, CostTable, Costs};
+use super::drafter::{Copies, Drafter};
 use super::drafts::{Company, Drafts};
 use super::load::{Load, Shape};
 use offramp_kernels::pool::threads;
-use offramp_model::{DraftHead, Llama};
+use offramp_model::{DraftLayers, Llama};
 
 /// The longest draft.
 pub(super) const LONGEST: usize = 15;
@@ -19,19 +20,22 @@ const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
 /// How often the policy drafted with an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Layers that drafted; the full depth stands for rounds without a draft.
+    /// Layers that drafted; the full depth of the model's own stands for rounds without a draft.
     pub exit_layer: usize,
+    /// Whether they were copies in a narrower format.
+    pub copies: bool,
     /// Rounds.
     pub rounds: usize,
     /// Tokens drafted in them.
     pub drafted: usize,
 }
 
-/// Whom something was learnt of: of another model, head or depth it would be wrong.
+/// Whom something was learnt of: of another model, head, copy or depth it would be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
     pub(super) model: u64,
     pub(super) head: Option<u64>,
+    pub(super) layers: Option<u64>,
     pub(super) depth: usize,
 }
 
@@ -46,8 +50,8 @@ pub(super) struct State {
     pub(super) company: Company,
     /// Steps since other texts shared one.
     pub(super) steps_alone: usize,
-    /// The exit that drafted last.
-    pub(super) drafting: usize,
+    /// What drafted last.
+    pub(super) drafting: Drafter,
     pub(super) load: Load,
     pub(super) budget: Budget,
     /// Seconds that a token is expected to take.
@@ -65,19 +69,20 @@ pub(super) fn exits(depth: usize) -> Vec<usize> {
 }
 
 impl State {
-    pub(super) fn new(model: &Llama, head: Option<&DraftHead>, subject: Subject, clock: Clock) -> Self {
+    pub(super) fn new(model: &Llama, copies: Copies<'_>, subject: Subject, clock: Clock) -> Self {
         let depth = subject.depth;
+        let copied = copies.layers.map_or(0, DraftLayers::layers);
         Self {
             subject,
             threads: threads(),
             depth,
-            chances: Chances::new(&exits(depth), depth),
+            chances: Chances::new(&exits(depth), depth, copied),
             company: Company::ALONE,
             steps_alone: usize::MAX,
-            drafting: depth,
-            costs: Costs::new(model, head, clock),
-            load: Load::new(model, head, depth),
-            budget: Budget::default(),
+            drafting: Drafter::own(depth),
+            costs: Costs::new(model, copies, clock),
+            load: Load::new(model, copies, depth),
+            budget: Budget::new(copied > 0),
             pace: 0.0,
             chosen: Vec::new(),
         }
@@ -89,42 +94,48 @@ impl State {
         self.steps_alone <= STEPS_ALONE
     }
 
-    pub(super) fn count(&mut self, exit_layer: usize, drafted: usize) {
-        let place = self.chosen.partition_point(|chosen| chosen.exit_layer < exit_layer);
-        if self.chosen.get(place).is_none_or(|chosen| chosen.exit_layer != exit_layer) {
-            self.chosen.insert(place, Chosen { exit_layer, rounds: 0, drafted: 0 });
+    pub(super) fn count(&mut self, Drafter { exit_layer, apart: copies }: Drafter, drafted: usize) {
+        let key = |chosen: &Chosen| (chosen.exit_layer, chosen.copies);
+        let place = self.chosen.partition_point(|chosen| key(chosen) < (exit_layer, copies));
+        if self.chosen.get(place).is_none_or(|chosen| key(chosen) != (exit_layer, copies)) {
+            self.chosen.insert(place, Chosen { exit_layer, copies, rounds: 0, drafted: 0 });
         }
         self.chosen[place].rounds += 1;
         self.chosen[place].drafted += drafted;
     }
 
     /// The longest draft whose work may be lost.
-    pub(super) fn affordable(&self, exit_layer: usize, longest: usize, spread: f64) -> usize {
-        let lost = |length| self.load.extra(Shape { exit_layer, rows: length + 1, heads: length, spread }, 1);
+    pub(super) fn affordable(&self, drafter: Drafter, longest: usize, spread: f64) -> usize {
+        let lost = |length| self.load.extra(Shape { drafter, rows: length + 1, heads: length, spread }, 1);
         (1..=longest).take_while(|&length| lost(length) <= self.budget.drafts()).count()
     }
 
     /// The exit of which one would most like to know more: it might be better than what is known.
-    pub(super) fn probe(&self, costs: &CostTable, drafting: usize, pace: f64) -> Option<usize> {
+    pub(super) fn probe(&self, costs: &CostTable, drafting: Drafter, pace: f64) -> Option<usize> {
         if self.company.spread() * self.load.probe(1) > self.budget.probes() {
             return None;
         }
-        let others = self.chances.layers().filter(|exit| *exit != drafting);
-        let hope = |exit_layer| {
+        // A copy is as good as its exit, and a copy of all layers is known by its drafts.
+        let known = [drafting.exit_layer, self.depth];
+        let others = self.chances.drafters().filter(|other| !known.contains(&other.exit_layer));
+        let hope = |drafter: Drafter| {
             let texts = self.company.texts;
-            let (chances, longest) = (vec![self.chances.at_best(exit_layer); texts], vec![LONGEST; texts]);
-            let drafts = Drafts { exit_layer, chances: &chances, longest: &longest };
-            (exit_layer, drafts.soonest(costs, self.depth, self.company).1)
+            let (chances, longest) = (vec![self.chances.at_best(drafter); texts], vec![LONGEST; texts]);
+            let drafts = Drafts { drafter, chances: &chances, longest: &longest };
+            (drafter.exit_layer, drafts.soonest(costs, self.depth, self.company).1)
         };
         others.map(hope).filter(|hope| hope.1 < pace).min_by(|a, b| a.1.total_cmp(&b.1)).map(|hope| hope.0)
     }
 
-    /// Seconds of one more token of a draft, beside as many of other texts: its layers, and a row more to
-    /// verify.
-    pub(super) fn of_another(&self, exit_layer: usize, rows: usize, drafting: usize) -> f64 {
+    /// Seconds of the layers that draft for one more token, beside as many of other texts.
+    pub(super) fn of_drafting(&self, drafter: Drafter, drafting: usize) -> f64 {
+        self.costs.drafts(drafter, drafting) / drafting as f64
+    }
+
+    /// Seconds of one more row to verify, beside as many of other texts.
+    pub(super) fn of_verifying(&self, drafter: Drafter, rows: usize) -> f64 {
         let (texts, all) = (self.company.texts, self.company.others + self.company.texts * rows);
-        let verify = |rows| self.costs.layers(self.depth - exit_layer, rows) + self.costs.head(rows);
-        let row = (verify(all + texts) - verify(all)) / texts as f64;
-        self.costs.layers(exit_layer, drafting) / drafting as f64 + row.max(0.0)
+        let verify = |rows| self.costs.layers(drafter.above(self.depth), rows) + self.costs.head(rows);
+        ((verify(all + texts) - verify(all)) / texts as f64).max(0.0)
     }
 }

@@ -12,11 +12,9 @@ use std::sync::Arc;
 pub(super) fn draft(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Result<()> {
     let mut copies: Vec<DraftLayers> = Vec::new();
     for turn in turns.iter_mut().filter(|turn| turn.drafts_apart()) {
-        let Some(layers) = turn.speculation.layers().cloned() else { continue };
-        turn.session.begin_apart(&layers, turn.plan.exit_layer)?;
-        if copies.iter().all(|copy| copy.id() != layers.id()) {
-            copies.push(layers);
-        }
+        turn.session.begin_draft(turn.plan.drafter.exit_layer, turn.plan.probe);
+        let new = turn.speculation.layers().filter(|own| copies.iter().all(|copy| copy.id() != own.id()));
+        copies.extend(new.cloned());
     }
     for copy in &copies {
         let drafts_with =
@@ -39,50 +37,28 @@ fn draft_with(
     mut active: Vec<usize>,
     workspace: &mut Workspace,
 ) -> Result<()> {
-    let states: States = |turn| {
-        let states = turn.session.apart_states();
-        (states, states.tokens() - 1..states.tokens())
-    };
+    let states: States = |turn| (turn.session.apart_state(), 0..1);
     loop {
         let drafting = active.len();
         active.retain(|&index| turns[index].goes_on(drafting));
         if active.is_empty() {
             return Ok(());
         }
-        catch_up(copy, turns, &active, workspace)?;
+        let first = workspace.times.len();
+        let climbers = members(turns, &active).into_iter().map(|turn| turn.session.apart_climber());
+        climb(copy.model(), &mut climbers.collect::<Vec<_>>(), workspace)?;
+        for time in &mut workspace.times[first..] {
+            if let Call::Layers(layers) = time.call {
+                time.call = Call::DraftLayers(layers);
+            }
+        }
         let drafting = active.len();
         let mut asked = members(turns, &active);
         read(model, &mut asked, states, |turn, logits| turn.choose_next(logits), workspace);
         active.retain(|&index| turns[index].takes(drafting));
         for &index in &active {
             let Some(choice) = turns[index].draft.last().copied() else { continue };
-            turns[index].session.extend_apart(choice.token)?;
-        }
-    }
-}
-
-/// Runs what the copy has not read of the texts, a piece at a time.
-fn catch_up(
-    copy: &DraftLayers,
-    turns: &mut [Turn<'_>],
-    active: &[usize],
-    workspace: &mut Workspace,
-) -> Result<()> {
-    loop {
-        let mut fed = false;
-        for &index in active {
-            fed |= turns[index].session.feed_apart()?;
-        }
-        if !fed {
-            return Ok(());
-        }
-        let first = workspace.times.len();
-        let climbers = members(turns, active).into_iter().filter_map(|turn| turn.session.apart_climber());
-        climb(copy.model(), &mut climbers.collect::<Vec<_>>(), workspace)?;
-        for time in &mut workspace.times[first..] {
-            if let Call::Layers(layers) = time.call {
-                time.call = Call::DraftLayers(layers);
-            }
+            turns[index].session.extend_draft(choice.token)?;
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn draft(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut 
         // Without a draft, the token waits where it is probed.
         let depth = match turn.plan.probe {
             Some(probe) if turn.plan.num_speculations == 0 => probe,
-            _ => turn.plan.exit_layer,
+            _ => turn.plan.drafter.exit_layer,
         };
         turn.session.begin_draft(depth, turn.plan.probe);
     }
@@ -25,7 +25,7 @@ pub(super) fn draft(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut 
     if active.is_empty() {
         return Ok(());
     }
-    let depths = turns.iter().filter(|turn| turn.drafts_within()).map(|turn| turn.plan.exit_layer);
+    let depths = turns.iter().filter(|turn| turn.drafts_within()).map(|turn| turn.plan.drafter.exit_layer);
     let shallowest = depths.min().unwrap_or(0);
     extend(model, turns, &active, Some(shallowest), workspace)?;
     loop {
@@ -134,7 +134,7 @@ pub(super) fn read(
 
 /// Asks the exits that are probed what they would have chosen after each token of the drafts.
 pub(super) fn probe(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) -> Result<()> {
-    let probing = |turn: &&mut Turn<'_>| turn.drafts_within() && turn.plan.probe.is_some();
+    let probing = |turn: &&mut Turn<'_>| turn.drafts && turn.plan.probe.is_some();
     let climbers = turns.iter_mut().filter(probing).filter_map(|turn| turn.session.probe_climber());
     climb(model, &mut climbers.collect::<Vec<_>>(), workspace)?;
     let mut probing: Vec<_> = turns.iter_mut().filter(probing).collect();
@@ -188,7 +188,7 @@ mod tests {
     use crate::progress::Progress;
     use crate::sampler::SamplingOptions;
     use crate::session::Session;
-    use crate::speculate::{Draft, Plan, Speculation};
+    use crate::speculate::{Draft, Drafter, Plan, Speculation};
     use crate::step::turn::{Text, Turn};
     use crate::step::{begin, step};
     use offramp_model::{Config, Formats};
@@ -221,7 +221,7 @@ mod tests {
         step(&mut texts, usize::MAX, &mut workspace).expect("memory");
         let mut turns: Vec<Turn<'_>> = begin(&mut texts, usize::MAX, &mut workspace);
         for (turn, (exit_layer, probe)) in turns.iter_mut().zip(plans) {
-            turn.plan = Plan { exit_layer, num_speculations: 3, apart: false, probe };
+            turn.plan = Plan { drafter: Drafter::own(exit_layer), num_speculations: 3, probe };
             turn.drafts = true;
         }
         draft(&model, &mut turns, &mut workspace).expect("memory");

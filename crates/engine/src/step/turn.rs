@@ -55,12 +55,12 @@ impl Turn<'_> {
 
     /// Whether layers apart draft for it.
     pub(super) fn drafts_apart(&self) -> bool {
-        self.drafts && self.plan.apart
+        self.drafts && self.plan.drafter.apart
     }
 
     /// Whether its own first layers draft for it.
     pub(super) fn drafts_within(&self) -> bool {
-        self.drafts && !self.plan.apart
+        self.drafts && !self.plan.drafter.apart
     }
 
     pub(super) fn climber_to_the_end(&mut self) -> Climber<'_> {

@@ -66,6 +66,34 @@ fn all_layers_in_fewer_bits_draft_for_any_model() {
     assert!(int8 > 0.8 && int4 > own + 0.1, "{own} {int4} {int8}");
 }
 
+/// The adaptive policy finds it by itself, and its text is the plain one.
+#[test]
+fn auto_drafts_with_what_pays() {
+    for (agreement, copied) in [(0.0, LAYERS), (0.97, LAYERS), (0.97, 2), (0.0, 1)] {
+        let model = model(agreement);
+        for sampling in samplings() {
+            let options = options(sampling);
+            let (plain, _) = told(&model, &options, &mut Speculation::off(), &[5, 9, 2]);
+            for format in [Format::Int8, Format::Int4] {
+                let mut auto =
+                    Speculation::auto(Adaptive::by_bytes()).with_layers(copy(&model, copied, format));
+                let (text, found) = told(&model, &options, &mut auto, &[5, 9, 2]);
+                assert_eq!(text, plain, "{format}, {copied} of {agreement}");
+                let by_copies = auto.chosen().iter().filter(|chosen| chosen.copies);
+                assert!(by_copies.clone().all(|chosen| chosen.exit_layer <= copied));
+                let drafted: usize = by_copies.map(|chosen| chosen.drafted).sum();
+                if format == Format::Int8 && copied == LAYERS {
+                    assert!(
+                        drafted > 10 && found.statistics.accepted > 5,
+                        "{agreement}: {:?}",
+                        auto.chosen()
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn texts_in_company_are_the_same() {
     let model = model(0.97);
@@ -118,8 +146,6 @@ fn a_copy_that_does_not_fit_is_refused() {
     assert!(matches!(refused(fixed(2, 4).with_layers(two()), &alike), Error::ForeignDraftHead));
     let short = refused(fixed(3, 4).with_layers(two()), &model);
     assert!(matches!(short, Error::TooFewDraftLayers { exit_layer: 3, layers: 2 }));
-    let auto = Speculation::auto(Adaptive::by_bytes()).with_layers(two());
-    assert!(matches!(refused(auto, &model), Error::AutoWithDraftLayers));
     assert!(model.draft_layers(0, Format::Int4).is_err() && model.draft_layers(6, Format::Int4).is_err());
     assert!(
         model.draft_layers(2, Format::Ternary).expect_err("ternary").to_string().contains("int4 or int8")
