@@ -48,6 +48,7 @@ pub fn options() -> ServeOptions {
         context: None,
         speculate: Speculate::Off,
         draft_head: None,
+        draft_format: None,
         calibrate: None,
         name: "tinystories-24".to_owned(),
         root: "models/tinystories-24".to_owned(),

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// Run only the first E layers [default: all]
     #[arg(long, value_name = "E")]
     exit_layer: Option<usize>,
-    /// Draft with the first layers: auto, off, or an exit layer and a draft length, such as 6:4
+    /// Draft with the first layers, or copies of them: auto, off, or an exit layer and a draft length, such as 6:4
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off")]
     speculate: Speculate,
     #[command(flatten)]
@@ -73,13 +73,10 @@ impl Arguments {
 
     /// The speculation. Counting tokens for a shortlist may take time.
     pub(crate) fn speculation(&self, pipeline: &Pipeline) -> Result<Speculation> {
-        match self.speculate {
-            Speculate::Off => Ok(Speculation::off()),
-            how => {
-                let layers = self.layers.make(pipeline.model(), how.exit_layer())?;
-                Ok(how.speculation(self.head.make(pipeline, &self.reading)?).with_layers(layers))
-            }
+        if self.speculate == Speculate::Off {
+            return Ok(Speculation::off());
         }
+        Ok(self.layers.make(&self.head, pipeline, &self.reading)?.speculation(self.speculate)?)
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Arguments {
     speculate: Speculate,
     #[command(flatten)]
     head: speculate::DraftHeadArguments,
+    #[command(flatten)]
+    layers: speculate::DraftLayersArguments,
     /// The text on which agreements are calibrated [default: the stories that come with offramp]
     #[arg(long, value_name = "PATH")]
     calibrate_on: Vec<PathBuf>,
@@ -94,6 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         context: arguments.context,
         speculate: arguments.speculate,
         draft_head,
+        draft_format: arguments.layers.draft_format,
         calibrate: arguments.calibrate(&pipeline)?,
         name: source.name(),
         root: source.path().display().to_string(),

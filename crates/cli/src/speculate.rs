@@ -1,12 +1,11 @@
-//! The speculation arguments: `auto`, or an exit and a length; the draft head, and the layers that draft.
+//! The arguments for what drafts: the draft head, and the layers.
 
 use crate::stories::{self, Reading};
 use anyhow::Result;
-use offramp_model::{DraftHead, DraftLayers, Format, Llama};
-use offramp_pipeline::Pipeline;
+use offramp_model::{DraftHead, Format, Llama};
+use offramp_pipeline::{DraftFormat, Drafts, Pipeline};
 use offramp_text::most_used;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// The most tokens of the corpus that are counted for a shortlist.
 const COUNTED: u64 = 10_000_000;
@@ -31,40 +30,27 @@ pub(crate) struct DraftHeadArguments {
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "draft_layers_arguments")]
 pub(crate) struct DraftLayersArguments {
-    /// Draft with a copy of the first layers in this number format, such as int4. Its exit may be the full
-    /// depth, which drafts for any model. --speculate has to name an exit and a length [default: the model's
-    /// own layers]
+    /// Draft with copies of the first layers in this number format, such as int4; own: with the model's own.
+    /// An exit may be the full depth, which drafts for any model [default: auto chooses between the model's
+    /// own layers and int4; an exit that is named is the model's own]
     #[arg(long, value_name = "F")]
-    draft_format: Option<Format>,
+    pub(crate) draft_format: Option<DraftFormat>,
 }
 
 impl DraftLayersArguments {
-    /// A copy of as many layers as these exits take; `None` for the model's own layers.
+    /// What drafts for a pipeline's model. Counting tokens for a shortlist may take time.
     pub(crate) fn make(
         self,
-        model: &Llama,
-        exits: impl IntoIterator<Item = usize>,
-    ) -> offramp_model::Result<Option<DraftLayers>> {
-        let Some(format) = self.draft_format else { return Ok(None) };
-        let deepest = exits.into_iter().max().unwrap_or(model.config().num_hidden_layers);
-        model.draft_layers(deepest, format).map(Some)
+        head: &DraftHeadArguments,
+        pipeline: &Pipeline,
+        reading: &Reading,
+    ) -> Result<Drafts> {
+        Ok(Drafts::new(pipeline.model(), head.make(pipeline, reading)?, self.draft_format))
     }
 
-    /// Whether a copy drafts.
-    pub(crate) fn is_copy(self) -> bool {
-        self.draft_format.is_some()
-    }
-}
-
-/// A format, or the model's own head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DraftFormat(Option<Format>);
-
-impl FromStr for DraftFormat {
-    type Err = offramp_model::UnknownFormat;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Ok(Self(if name == "own" { None } else { Some(name.parse()?) }))
+    /// Whether copies are named to draft.
+    pub(crate) fn are_copies(self) -> bool {
+        self.draft_format.is_some_and(|format| format.named().is_some())
     }
 }
 
@@ -93,7 +79,7 @@ impl DraftHeadArguments {
     fn format(&self, model: &Llama) -> Option<Format> {
         let own = model.formats().head.unwrap_or(Format::F32);
         let format = match self.draft_head {
-            Some(DraftFormat(format)) => format,
+            Some(format) => format.named(),
             None => model.usual_draft_format(),
         };
         format.filter(|&format| format != own)

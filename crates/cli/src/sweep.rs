@@ -7,9 +7,12 @@ use crate::progress::counted;
 use crate::speculate;
 use crate::{formats, shape, source, stories};
 use anyhow::{Context, Result};
-use offramp_engine::{Adaptive, SamplingOptions};
-use offramp_eval::{Agreeing, AgreeingOptions, SweepOptions, SweepReport, Texts, agreeing, openings};
+use offramp_engine::{SamplingOptions, Speculate};
+use offramp_eval::{
+    Agreeing, AgreeingOptions, SweepOptions, SweepReport, Texts, agreeing, openings, swept_exits,
+};
 use offramp_model::{Config, Llama};
+use offramp_pipeline::Drafts;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -117,13 +120,12 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         depth > 1 || !arguments.exits.is_empty(),
         "a model of one layer has no exit before its last that could draft: there is nothing to sweep"
     );
-    let mut exits = if arguments.exits.is_empty() { Adaptive::exits(depth) } else { arguments.exits.clone() };
-    if arguments.exits.is_empty() && arguments.layers.is_copy() {
-        exits.push(depth);
-    }
-    let layers = arguments.layers.make(&model, exits.iter().copied())?;
+    let layers = Drafts::new(&model, None, arguments.layers.draft_format).layers(Speculate::Auto)?;
+    let [exits, copied_exits] =
+        swept_exits(depth, &arguments.exits, !arguments.layers.are_copies(), layers.is_some());
     let options = SweepOptions {
         exits,
+        copied_exits,
         lengths: arguments.lengths.clone(),
         new_tokens: new_tokens(arguments, model.config()),
         runs: arguments.runs,

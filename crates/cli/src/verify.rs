@@ -83,21 +83,19 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
     let stream = stories::open(&arguments.data, &arguments.reading, pipeline.tokenizer(), most)?;
     let end_of_text = pipeline.tokenizer().end_of_text();
     let prompts = openings(&stream, end_of_text, arguments.prompts, arguments.prompt_tokens)?;
-    let head = arguments.head.make(&pipeline, &arguments.reading)?;
     let hows = match arguments.speculate.is_empty() {
-        true => usual(pipeline.model().config().num_hidden_layers, arguments.layers.is_copy()),
+        true => usual(pipeline.model().config().num_hidden_layers, arguments.layers.are_copies()),
         false => arguments.speculate.clone(),
     };
-    let layers = arguments.layers.make(pipeline.model(), hows.iter().filter_map(|how| how.exit_layer()))?;
+    let drafts = arguments.layers.make(&arguments.head, &pipeline, &arguments.reading)?;
     let mut reports = Vec::new();
     for temperature in arguments.temperature.map_or(vec![0.0, 1.0], |temperature| vec![temperature]) {
         let sampling = SamplingOptions { temperature, seed: arguments.seed, ..Default::default() };
         let options = pipeline.generate_options(arguments.max_new_tokens, sampling);
-        let way = |how: &Speculate| NamedSpeculation {
-            name: how.to_string(),
-            speculation: how.speculation(head.clone()).with_layers(layers.clone()),
+        let way = |how: &Speculate| {
+            anyhow::Ok(NamedSpeculation { name: how.to_string(), speculation: drafts.speculation(*how)? })
         };
-        let mut ways: Vec<NamedSpeculation> = hows.iter().map(way).collect();
+        let mut ways = hows.iter().map(way).collect::<Result<Vec<NamedSpeculation>>>()?;
         let mut progress = counted("decoded", "texts");
         let report = offramp_eval::verify(pipeline.model(), &prompts, &options, &mut ways, &mut progress)?;
         drop(progress);
@@ -131,16 +129,14 @@ impl fmt::Display for TextsDiffer {
 
 impl std::error::Error for TextsDiffer {}
 
-/// The defaults for a model of `depth` layers; for 24 they are `auto`, `6:4` and `12:2`. A copy drafts where
-/// an exit is named, and then all layers do too: `6:4`, `12:2` and `24:4`.
-fn usual(depth: usize, copy: bool) -> Vec<Speculate> {
+/// The defaults for a model of `depth` layers; for 24 they are `auto`, `6:4` and `12:2`. Where copies are named
+/// to draft, all layers do too: `24:4`.
+fn usual(depth: usize, copies: bool) -> Vec<Speculate> {
     let drafts = [(depth / 4, 4), (depth / 2, 2)].into_iter().filter(|(exit_layer, _)| *exit_layer > 0);
     let whole = (depth, 4);
     let fixed = |(exit_layer, num_speculations)| Speculate::Fixed(Draft { exit_layer, num_speculations });
-    match copy {
-        true => drafts.chain([whole]).map(fixed).collect(),
-        false => [Speculate::Auto].into_iter().chain(drafts.map(fixed)).collect(),
-    }
+    let drafts = drafts.chain(copies.then_some(whole)).map(fixed);
+    [Speculate::Auto].into_iter().chain(drafts).collect()
 }
 
 fn describe(reported: &Reported) -> String {

@@ -24,7 +24,7 @@ pub use memory::{Memory, memory, peak_memory};
 pub use perplexity::{ExitScore, PerplexityOptions, evaluate, perplexity};
 pub use speculation::{
     Agreeing, AgreeingOptions, AutoPoint, ChosenExit, Difference, MakeHead, NamedSpeculation, SweepOptions,
-    SweepPoint, SweepReport, Texts, Verdict, VerifyReport, agreeing, openings, sweep, verify,
+    SweepPoint, SweepReport, Texts, Verdict, VerifyReport, agreeing, openings, sweep, swept_exits, verify,
 };
 pub use speed::{
     DecodeSample, ExitSpeed, MemoryProbe, MemoryUse, SpeedOptions, SpeedReport, Spread, VerifySample,

@@ -8,5 +8,5 @@ mod verify;
 
 pub use agreeing::{Agreeing, AgreeingOptions, MakeHead, Texts, agreeing};
 pub use openings::openings;
-pub use sweep::{AutoPoint, ChosenExit, SweepOptions, SweepPoint, SweepReport, Verdict, sweep};
+pub use sweep::{AutoPoint, ChosenExit, SweepOptions, SweepPoint, SweepReport, Verdict, sweep, swept_exits};
 pub use verify::{Difference, NamedSpeculation, VerifyReport, verify};

@@ -1,7 +1,7 @@
 //! The first layers of a model in a narrower format, which only draft.
 //!
-//! They have a cache of their own, and what they say is verified by the model itself, so that they may err:
-//! only speed depends on how often (Georganas et al. 2025, "ML-SpecQD", drafts with a 4-bit copy).
+//! What they say is verified by the model itself, so that they may err: only speed depends on how often
+//! (Georganas et al. 2025, "ML-SpecQD", drafts with a 4-bit copy). They read the model's own cache.
 
 use crate::attention::Attention;
 use crate::config::Config;
@@ -55,7 +55,21 @@ impl DraftLayers {
     }
 }
 
+/// Copies save reading where they have at most this share of the model's bits.
+const WORTH_IT: f64 = 0.75;
+
 impl Llama {
+    /// The format of layers that draft if nobody names one: int4, which is read fastest. `None` where the
+    /// model's own have few more bits.
+    pub fn usual_draft_layers(&self) -> Option<Format> {
+        let bits = |of: &dyn Fn(&Linear) -> usize| {
+            let linears = self.layers().iter().flat_map(DecoderLayer::linears);
+            linears.map(|linear| (linear.weights() * of(linear)) as f64).sum::<f64>()
+        };
+        let copy = bits(&|linear| linear.format().bits().min(Format::Int4.bits()));
+        (copy <= WORTH_IT * bits(&|linear| linear.format().bits())).then_some(Format::Int4)
+    }
+
     /// The first `layers` layers in `format`. A matrix that is in no more bits stays the model's own.
     ///
     /// # Errors

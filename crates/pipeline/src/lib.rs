@@ -11,6 +11,7 @@
 
 mod chat;
 mod chat_template;
+mod drafts;
 mod error;
 mod export;
 mod generation_config;
@@ -23,6 +24,7 @@ mod text_scheduler;
 
 pub use chat::Chat;
 pub use chat_template::{ChatTemplate, ChatTemplateError, Json, Message, RenderOptions, TemplateClock};
+pub use drafts::{DraftFormat, Drafts};
 pub use error::{Error, Result};
 pub use export::{export_gguf, quantize, written_type};
 pub use generation_config::GenerationConfig;

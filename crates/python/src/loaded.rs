@@ -4,16 +4,15 @@ use crate::errors::OrRaise;
 use crate::interruptible::{self, Stop};
 use offramp_engine::ConfidenceExit;
 use offramp_eval::{CalibrationOptions, calibrate};
-use offramp_model::DraftHead;
 use offramp_models::{TINYSTORIES_24, stories};
-use offramp_pipeline::{Carried, ChatTemplate, ModelSource, Pipeline};
+use offramp_pipeline::{Carried, ChatTemplate, DraftFormat, Drafts, ModelSource, Pipeline};
 use offramp_text::TokenStream;
 use pyo3::exceptions::PyValueError;
 use pyo3::{PyResult, Python};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// About this many tokens of text calibrate an agreement.
 const CALIBRATION_TOKENS: u64 = 8192;
@@ -25,7 +24,8 @@ pub(crate) struct Loaded {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) source: ModelSource,
     pub(crate) template: Option<ChatTemplate>,
-    pub(crate) draft_head: Mutex<Option<Option<DraftHead>>>,
+    pub(crate) draft_format: Option<DraftFormat>,
+    pub(crate) drafts: OnceLock<Drafts>,
     pub(crate) policies: Mutex<BTreeMap<u32, ConfidenceExit>>,
 }
 
@@ -54,17 +54,13 @@ impl Loaded {
         ends
     }
 
-    /// The head that drafts, made when the first text asks for drafts.
-    pub(crate) fn draft_head(&self) -> PyResult<Option<DraftHead>> {
-        let mut made = self.draft_head.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(head) = &*made {
-            return Ok(head.clone());
+    /// What drafts: its head is made when the first text asks for drafts.
+    pub(crate) fn drafts(&self) -> PyResult<&Drafts> {
+        if let Some(made) = self.drafts.get() {
+            return Ok(made);
         }
-        let model = self.pipeline.model();
-        let head = model.usual_draft_format().map(|format| model.draft_head(Some(format), None));
-        let head = head.transpose().or_raise()?;
-        *made = Some(head.clone());
-        Ok(head)
+        let made = Drafts::usual(self.pipeline.model(), self.draft_format).or_raise()?;
+        Ok(self.drafts.get_or_init(|| made))
     }
 
     /// The policy that leaves early with this agreement, calibrated on stories.

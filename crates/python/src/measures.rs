@@ -4,9 +4,9 @@ use crate::errors::OrRaise;
 use crate::loaded::{carried_stories, parsed, source};
 use crate::model::Model;
 use crate::{fork, interruptible};
-use offramp_engine::{Adaptive, SamplingOptions};
+use offramp_engine::{SamplingOptions, Speculate};
 use offramp_eval::card::{CardFolder, CardWords, Facts, Measured, Scores};
-use offramp_eval::{PerplexityOptions, SpeedOptions, SweepOptions, openings};
+use offramp_eval::{PerplexityOptions, SpeedOptions, SweepOptions, openings, swept_exits};
 use offramp_model::checkpoint::Quantized;
 use offramp_model::{CacheFormat, Formats};
 use offramp_pipeline::{ModelSource, Pipeline};
@@ -84,7 +84,7 @@ pub(crate) struct SweepKeys {
     runs: usize,
 }
 
-/// Speculation at exits and draft lengths. Without exits, at those from which the adaptive policy chooses.
+/// Speculation at exits and draft lengths, with copies of the layers too. Without exits, at those from which the adaptive policy chooses.
 #[pyfunction]
 pub(crate) fn sweep(
     py: Python<'_>,
@@ -98,19 +98,24 @@ pub(crate) fn sweep(
     let SweepKeys { exits, lengths, new_tokens, runs } = options;
     let pipeline = &model.loaded.pipeline;
     let config = pipeline.model().config();
-    let head = model.loaded.draft_head()?;
+    let drafts = model.loaded.drafts()?;
+    let layers = py.detach(|| drafts.layers(Speculate::Auto)).or_raise()?;
+    let only_copies = model.loaded.draft_format.is_some_and(|format| format.named().is_some());
     let found = interruptible::run(py, |stop| {
         let stream = stream(pipeline, &data, STORY.saturating_mul(runs as u64))?;
         let prompts = openings(&stream, pipeline.tokenizer().end_of_text(), runs, PROMPT)?;
+        let [exits, copied_exits] =
+            swept_exits(config.num_hidden_layers, &exits, !only_copies, layers.is_some());
         let options = SweepOptions {
-            exits: if exits.is_empty() { Adaptive::exits(config.num_hidden_layers) } else { exits },
+            exits,
+            copied_exits,
             lengths,
             new_tokens: new_tokens.unwrap_or_else(|| 128.min(config.context().saturating_sub(PROMPT)).max(2)),
             runs,
             sampling: SamplingOptions::GREEDY,
             token_limit: Some(pipeline.tokenizer().vocab_size()),
-            head,
-            layers: None,
+            head: drafts.head().cloned(),
+            layers,
         };
         offramp_eval::sweep(pipeline.model(), &prompts, &options, &mut |_, _| stop.leave_if_stopped())
     })?;

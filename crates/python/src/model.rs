@@ -10,11 +10,11 @@ use crate::{fork, interruptible};
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
 use offramp_engine::SchedulerOptions;
 use offramp_model::{CacheFormat, Config, Format, Formats};
-use offramp_pipeline::{Message, Pipeline, RenderOptions};
+use offramp_pipeline::{DraftFormat, Message, Pipeline, RenderOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::{Bound, FromPyObject, PyResult, Python, pyclass, pymethods};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What `open` is told, as a dict.
 #[derive(Debug, FromPyObject)]
@@ -23,6 +23,7 @@ struct OpenOptions {
     dtype: Option<String>,
     head_dtype: Option<String>,
     kv_cache: String,
+    draft_dtype: Option<String>,
     threads: Option<usize>,
     /// Bytes of keys and values of all texts.
     memory: u64,
@@ -78,8 +79,9 @@ impl Model {
         let pipeline = Arc::new(interruptible::run(py, |_| source.open(&formats))?.or_raise()?);
         let scheduler = options.scheduler(&pipeline)?;
         let worker = Worker::start(Arc::clone(&pipeline), scheduler)?.or_raise()?;
-        let (draft_head, policies) = (Mutex::default(), Mutex::default());
-        Ok(Self { loaded: Loaded { pipeline, source, template, draft_head, policies }, worker })
+        let draft_format = options.draft_dtype.as_deref().map(parsed::<DraftFormat>).transpose()?;
+        let (drafts, policies) = (OnceLock::new(), Mutex::default());
+        Ok(Self { loaded: Loaded { pipeline, source, template, draft_format, drafts, policies }, worker })
     }
 
     /// Begins a text.

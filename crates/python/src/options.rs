@@ -47,7 +47,7 @@ impl TextOptions {
             prompt,
             exit_layer: self.exit_layer,
             confidence: self.confidence(py, loaded)?,
-            speculation: self.speculation(loaded)?,
+            speculation: self.speculation(py, loaded)?,
             options: self.options(loaded)?,
         })
     }
@@ -79,7 +79,7 @@ impl TextOptions {
         })
     }
 
-    fn speculation(&self, loaded: &Loaded) -> PyResult<Speculation> {
+    fn speculation(&self, py: Python<'_>, loaded: &Loaded) -> PyResult<Speculation> {
         let how = self.speculate.parse::<Speculate>();
         let how = how.map_err(|error| PyValueError::new_err(format!("speculate: {error}")))?;
         if let Speculate::Fixed(Draft { exit_layer, num_speculations }) = how
@@ -92,7 +92,8 @@ impl TextOptions {
         }
         match how {
             Speculate::Off => Ok(Speculation::off()),
-            how => Ok(how.speculation(loaded.draft_head()?)),
+            // Copies are made when a text first asks for them.
+            how => py.detach(|| loaded.drafts()?.speculation(how).or_raise()),
         }
     }
 

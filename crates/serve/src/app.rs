@@ -15,8 +15,7 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
 use offramp_engine::Speculate;
-use offramp_model::DraftHead;
-use offramp_pipeline::{ChatTemplate, Pipeline};
+use offramp_pipeline::{ChatTemplate, Drafts, Pipeline};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,7 +37,7 @@ pub(crate) struct App {
     pub(crate) kv_positions: usize,
     /// What happens where a request does not say.
     pub(crate) speculate: Speculate,
-    pub(crate) draft_head: Option<DraftHead>,
+    pub(crate) drafts: Drafts,
     pub(crate) agreements: Agreements,
     pub(crate) grammars: Grammars,
     /// Texts that may run or wait.

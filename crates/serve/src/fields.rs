@@ -151,7 +151,9 @@ impl SharedFields {
             );
             return Err(ApiError::invalid("speculate", message));
         }
-        Ok(how.speculation(app.draft_head.clone()))
+        // Copies are made when a text first asks for them.
+        let speculation = tokio::task::block_in_place(|| app.drafts.speculation(how));
+        speculation.map_err(|error| ApiError::invalid("speculate", error.to_string()))
     }
 
     fn options(&self, app: &App, stop_tokens: &[u32]) -> Result<GenerateOptions> {

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use offramp_engine::{SchedulerOptions, Speculate};
 use offramp_model::{BLOCK_POSITIONS, DraftHead};
-use offramp_pipeline::{ChatTemplate, Pipeline};
+use offramp_pipeline::{ChatTemplate, DraftFormat, Drafts, Pipeline};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,8 +52,10 @@ pub struct ServeOptions {
     pub context: Option<usize>,
     /// What happens where a request does not say.
     pub speculate: Speculate,
-    /// What drafts.
+    /// The head that drafts.
     pub draft_head: Option<DraftHead>,
+    /// The format of the layers that draft.
+    pub draft_format: Option<DraftFormat>,
     /// Finds policies for agreements.
     pub calibrate: Option<Calibrate>,
     /// The model's name.
@@ -120,6 +122,8 @@ fn app(
         let (memory, block) = (options.memory, BLOCK_POSITIONS);
         return Err(Error::TooLittleMemory { memory, positions: 0, block, least: position * block as u64 });
     }
+    let drafts = Drafts::new(pipeline.model(), options.draft_head, options.draft_format);
+    drafts.layers(options.speculate)?; // made now, so that no request waits for them
     let (shared, metrics) = (Arc::new(Shared::new(PATIENCE)), Arc::new(Metrics::default()));
     let pipeline = Arc::new(pipeline);
     let scheduling =
@@ -134,7 +138,7 @@ fn app(
         context: context.min(kv_positions),
         kv_positions,
         speculate: options.speculate,
-        draft_head: options.draft_head,
+        drafts,
         agreements: Agreements::new(options.calibrate),
         grammars: Default::default(),
         most_places,

@@ -27,11 +27,17 @@ fn look(origin: Origin) -> (Style, [&'static str; 2]) {
 /// The meaning of the colors, and the exits that drafted.
 pub(super) fn legend(speculation: &Speculation, depth: usize) -> String {
     let word = |origin, name| paint(name, origin);
-    let chosen = speculation.chosen().iter().map(|chosen| match chosen.exit_layer == depth {
-        true => format!("{} tokens without a draft", chosen.rounds),
-        false => {
-            let length = chosen.drafted as f64 / chosen.rounds as f64;
-            format!("exit {} in {} rounds, {length:.1} tokens each", chosen.exit_layer, chosen.rounds)
+    let chosen = speculation.chosen().iter().map(|chosen| {
+        let length = chosen.drafted as f64 / chosen.rounds as f64;
+        match (chosen.copies, chosen.exit_layer == depth) {
+            (false, true) => format!("{} tokens without a draft", chosen.rounds),
+            (false, false) => {
+                format!("exit {} in {} rounds, {length:.1} tokens each", chosen.exit_layer, chosen.rounds)
+            }
+            (true, _) => {
+                let layers = chosen.exit_layer;
+                format!("copies of {layers} layers in {} rounds, {length:.1} tokens each", chosen.rounds)
+            }
         }
     });
     let chosen: Vec<_> = chosen.collect();

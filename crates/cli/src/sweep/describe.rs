@@ -4,7 +4,7 @@ use super::MadeUp;
 use crate::number::{fixed, percent, rate, times};
 use crate::output::TextTable;
 use offramp_eval::{Spread, SweepReport, Verdict};
-use offramp_model::DraftHead;
+use offramp_model::{DraftHead, Format};
 
 /// A row for each exit and length.
 pub(super) fn table(report: &SweepReport) -> String {
@@ -12,7 +12,7 @@ pub(super) fn table(report: &SweepReport) -> String {
         TextTable::new(["exit", "length", "accepted of drafted", "of next", "tokens/s", "speed-up", ""]);
     for (index, point) in report.points.iter().enumerate() {
         table.row([
-            point.exit_layer.to_string(),
+            drafter(point.exit_layer, point.draft_format),
             point.num_speculations.to_string(),
             percent(point.acceptance_rate, 1),
             percent(point.acceptance_of_next, 1),
@@ -34,6 +34,11 @@ pub(super) fn table(report: &SweepReport) -> String {
     table.render()
 }
 
+/// An exit, and the format of the copies that draft there.
+fn drafter(exit_layer: usize, format: Option<Format>) -> String {
+    format.map_or_else(|| exit_layer.to_string(), |format| format!("{exit_layer} in {format}"))
+}
+
 fn speed_up(spread: &Spread) -> String {
     format!("{} ({}–{})", times(spread.median), fixed(spread.min, 2), fixed(spread.max, 2))
 }
@@ -47,8 +52,9 @@ pub(super) fn verdict(report: &SweepReport, made_up: bool) -> String {
         Verdict::Unsure => "speculation pays in some texts only; more --runs tell more",
         Verdict::Loses => "leave speculation off",
     };
+    let format = best.draft_format.map_or_else(String::new, |format| format!(" --draft-format {format}"));
     let advice = format!(
-        "best {gain} (--speculate {}:{}), auto {auto}: {advice}",
+        "best {gain} (--speculate {}:{}{format}), auto {auto}: {advice}",
         best.exit_layer, best.num_speculations
     );
     match (made_up, report.trained_for_exits) {
@@ -76,7 +82,8 @@ pub(super) fn notes(report: &SweepReport, head: Option<&DraftHead>, made_up: Opt
         0 => format!("{} tokens without a draft", chosen.rounds),
         drafted => {
             let length = drafted as f64 / chosen.rounds as f64;
-            format!("exit {} in {} rounds of {length:.1} tokens", chosen.exit_layer, chosen.rounds)
+            let drafter = drafter(chosen.exit_layer, chosen.draft_format);
+            format!("exit {drafter}: {} rounds of {length:.1} tokens", chosen.rounds)
         }
     });
     notes += &format!("auto chose: {}\n", chosen.collect::<Vec<_>>().join(", "));

@@ -3,6 +3,7 @@
 use super::{Area, DARK, DrawResult, MARGIN, PALE};
 use crate::number::{percent, times};
 use crate::{Error, Result, SweepPoint, SweepReport};
+use offramp_model::Format;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -55,10 +56,10 @@ fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> DrawResult {
             &DARK,
         )?;
     }
-    for (row, exit) in exits.iter().enumerate() {
+    for (row, (exit, layer)) in exits.iter().enumerate() {
         write(
             area,
-            &format!("exit {exit}"),
+            &exit.map_or_else(|| format!("exit {layer}"), |format| format!("{layer}, {format}")),
             (LEFT - 10, top(row) + CELL.1 / 2),
             Font { side: HPos::Right, ..LABEL },
             &DARK,
@@ -66,7 +67,7 @@ fn draw(report: &SweepReport, title: &str, area: &Area<'_>) -> DrawResult {
     }
     for (index, point) in report.points.iter().enumerate() {
         let column = lengths.iter().position(|length| *length == point.num_speculations).unwrap_or(0);
-        let row = exits.iter().position(|exit| *exit == point.exit_layer).unwrap_or(0);
+        let row = exits.iter().position(|exit| *exit == (point.draft_format, point.exit_layer)).unwrap_or(0);
         let corner = (LEFT + column as i32 * CELL.0, top(row));
         cell(area, point, corner, index == report.best)?;
     }
@@ -130,8 +131,13 @@ fn lengths(report: &SweepReport) -> Vec<usize> {
     sorted(report.points.iter().map(|point| point.num_speculations))
 }
 
-fn exits(report: &SweepReport) -> Vec<usize> {
-    sorted(report.points.iter().map(|point| point.exit_layer))
+/// The model's own exits first, then those of copies.
+fn exits(report: &SweepReport) -> Vec<(Option<Format>, usize)> {
+    let mut exits: Vec<_> =
+        report.points.iter().map(|point| (point.draft_format, point.exit_layer)).collect();
+    exits.sort_by_key(|(format, exit)| (format.is_some(), *exit));
+    exits.dedup();
+    exits
 }
 
 fn sorted(values: impl Iterator<Item = usize>) -> Vec<usize> {

@@ -13,15 +13,17 @@ pub use report::{AutoPoint, ChosenExit, SweepPoint, SweepReport, Verdict};
 
 use super::verify::decode;
 use crate::{Error, Result, Spread};
-use offramp_engine::{Adaptive, Draft, GenerateOptions, SamplingOptions, Speculation, Statistics};
-use offramp_model::{DraftHead, DraftLayers, Llama};
+use offramp_engine::{Adaptive, Chosen, Draft, GenerateOptions, SamplingOptions, Speculation, Statistics};
+use offramp_model::{DraftHead, DraftLayers, Format, Llama};
 use std::sync::Arc;
 
 /// The options of a sweep.
 #[derive(Clone, Debug)]
 pub struct SweepOptions {
-    /// Exits that draft.
+    /// Exits of the model's own that draft.
     pub exits: Vec<usize>,
+    /// Exits at which copies draft.
+    pub copied_exits: Vec<usize>,
     /// The most tokens drafted in a round.
     pub lengths: Vec<usize>,
     /// New tokens of each text.
@@ -34,8 +36,7 @@ pub struct SweepOptions {
     pub token_limit: Option<usize>,
     /// The draft head; `None` for the model's own.
     pub head: Option<DraftHead>,
-    /// The layers that draft at every point; `None` for the model's own. The adaptive policy drafts with its
-    /// own.
+    /// The copies. Where there are some, the adaptive policy chooses between them and the model's own layers.
     pub layers: Option<DraftLayers>,
 }
 
@@ -52,12 +53,16 @@ pub fn sweep(
 ) -> Result<SweepReport> {
     check(model, prompts, options)?;
     let mut points: Vec<PointSamples> = Vec::new();
-    for &exit_layer in &options.exits {
+    for (exit_layer, copies) in options.drafters() {
         let drafts = options.lengths.iter().map(|&num_speculations| Draft { exit_layer, num_speculations });
-        points.extend(drafts.map(|draft| PointSamples { draft: Some(draft), ..PointSamples::default() }));
+        points.extend(drafts.map(|draft| PointSamples {
+            draft: Some(draft),
+            copies,
+            ..PointSamples::default()
+        }));
     }
     points.push(PointSamples::default()); // the adaptive policy
-    let texts = points.len() + options.exits.len() + 2 + REMATCH;
+    let texts = points.len() + options.drafters().count() + 2 + REMATCH;
     let mut bench = Bench { model, options, done: 0, all: options.runs * texts };
     let mut plain = Vec::new();
     bench.text(&prompts[0], &mut Speculation::off(), &mut |_, _| ())?; // a warm-up
@@ -66,7 +71,7 @@ pub fn sweep(
         let prompt = &prompts[run % prompts.len()];
         let mut before = rate(&bench.text(prompt, &mut Speculation::off(), progress)?);
         plain.push(before);
-        for row in points.chunk_by_mut(|a, b| a.exit() == b.exit()) {
+        for row in points.chunk_by_mut(|a, b| a.drafter() == b.drafter()) {
             for samples in row.iter_mut() {
                 samples.take(&mut bench, prompt, progress)?;
             }
@@ -77,12 +82,13 @@ pub fn sweep(
         }
     }
     let auto = points.pop().expect("it was put there");
-    let points: Vec<SweepPoint> = points.into_iter().map(PointSamples::point).collect();
+    let format = options.layers.as_ref().map(DraftLayers::format);
+    let points: Vec<SweepPoint> = points.into_iter().map(|samples| samples.point(format)).collect();
     let best =
         (0..points.len()).max_by(|&a, &b| points[a].speed_up.median.total_cmp(&points[b].speed_up.median));
     let best = best.expect("checked: there are points");
-    let of_best = bench.rematch(prompts, points[best].draft(), progress)?;
-    let auto = auto.auto(of_best);
+    let of_best = bench.rematch(prompts, &points[best], progress)?;
+    let auto = auto.auto(of_best, format);
     Ok(SweepReport {
         trained_for_exits: model.config().early_exit.is_some(),
         plain: Spread::of(plain),
@@ -103,9 +109,14 @@ const REMATCH: usize = 3;
 
 fn check(model: &Arc<Llama>, prompts: &[Vec<u32>], options: &SweepOptions) -> Result<()> {
     let config = model.config();
-    options.exits.iter().try_for_each(|&exit| config.check_exit_layer(exit))?;
-    let nothing =
-        options.exits.is_empty() || options.lengths.is_empty() || options.runs == 0 || prompts.is_empty();
+    options.drafters().try_for_each(|(exit, _)| config.check_exit_layer(exit))?;
+    if options.layers.is_none() && !options.copied_exits.is_empty() {
+        return Err(Error::Options("copies are to draft, and there are none: give the layers".into()));
+    }
+    let nothing = options.drafters().next().is_none()
+        || options.lengths.is_empty()
+        || options.runs == 0
+        || prompts.is_empty();
     if nothing || options.lengths.contains(&0) || options.new_tokens < 2 {
         let message = "a sweep needs an exit, a draft length of 1 or more, 2 new tokens and a run, at least";
         return Err(Error::Options(message.into()));
@@ -119,6 +130,25 @@ fn check(model: &Arc<Llama>, prompts: &[Vec<u32>], options: &SweepOptions) -> Re
         return Err(Error::Options(message));
     }
     Ok(())
+}
+
+/// The exits of a sweep: of the model's own that draft, and those at which copies do. Without any asked for,
+/// those from which the adaptive policy chooses. `own` and `copies` say which are to be swept.
+pub fn swept_exits(depth: usize, asked: &[usize], own: bool, copies: bool) -> [Vec<usize>; 2] {
+    let exits = if asked.is_empty() { Adaptive::exits(depth) } else { asked.to_vec() };
+    // All of the model's own layers are no draft, and all copies are one.
+    let whole = (asked.is_empty() && copies).then_some(depth);
+    let copied = if copies { exits.iter().copied().chain(whole).collect() } else { Vec::new() };
+    let own = exits.into_iter().filter(|&exit| own && (exit != depth || !copies)).collect();
+    [own, copied]
+}
+
+impl SweepOptions {
+    /// Exits, and whether copies draft there.
+    fn drafters(&self) -> impl Iterator<Item = (usize, bool)> {
+        let own = self.exits.iter().map(|&exit| (exit, false));
+        own.chain(self.copied_exits.iter().map(|&exit| (exit, true)))
+    }
 }
 
 fn rate(statistics: &Statistics) -> f64 {
@@ -155,12 +185,14 @@ impl Bench<'_> {
     }
 
     fn auto(&self) -> Speculation {
-        Speculation::auto(Adaptive::default()).with_head(self.options.head.clone())
+        let SweepOptions { head, layers, .. } = self.options;
+        Speculation::auto(Adaptive::default()).with_head(head.clone()).with_layers(layers.clone())
     }
 
-    fn fixed(&self, draft: Draft) -> Speculation {
+    fn fixed(&self, draft: Draft, copies: bool) -> Speculation {
         let SweepOptions { head, layers, .. } = self.options;
-        Speculation::fixed(draft).with_head(head.clone()).with_layers(layers.clone())
+        let layers = layers.clone().filter(|_| copies);
+        Speculation::fixed(draft).with_head(head.clone()).with_layers(layers)
     }
 
     /// The share of the best point's speed that the policy reaches, without knowledge and with what it
@@ -168,14 +200,14 @@ impl Bench<'_> {
     fn rematch(
         &mut self,
         prompts: &[Vec<u32>],
-        best: Draft,
+        best: &SweepPoint,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<[Spread; 2]> {
         let mut kept = self.auto();
         let mut shares = [Vec::new(), Vec::new()];
         for run in 0..self.options.runs {
             let prompt = &prompts[run % prompts.len()];
-            let mut fixed = self.fixed(best);
+            let mut fixed = self.fixed(best.draft(), best.draft_format.is_some());
             let mut anew = self.auto();
             let mut rates = [0.0; REMATCH];
             // Each is first, second and last in turn.
@@ -204,14 +236,15 @@ impl SweepPoint {
 #[derive(Default)]
 struct PointSamples {
     draft: Option<Draft>,
+    copies: bool,
     statistics: Vec<Statistics>,
     speed_ups: Vec<f64>,
-    chosen: Vec<ChosenExit>,
+    chosen: Vec<Chosen>,
 }
 
 impl PointSamples {
-    fn exit(&self) -> Option<usize> {
-        self.draft.map(|draft| draft.exit_layer)
+    fn drafter(&self) -> (Option<usize>, bool) {
+        (self.draft.map(|draft| draft.exit_layer), self.copies)
     }
 
     fn take(
@@ -220,13 +253,14 @@ impl PointSamples {
         prompt: &[u32],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
-        let mut speculation = self.draft.map_or_else(|| bench.auto(), |draft| bench.fixed(draft));
+        let mut speculation =
+            self.draft.map_or_else(|| bench.auto(), |draft| bench.fixed(draft, self.copies));
         self.statistics.push(bench.text(prompt, &mut speculation, progress)?);
         for chosen in speculation.chosen() {
-            let place = self.chosen.partition_point(|known| known.exit_layer < chosen.exit_layer);
-            if self.chosen.get(place).is_none_or(|known| known.exit_layer != chosen.exit_layer) {
-                self.chosen
-                    .insert(place, ChosenExit { exit_layer: chosen.exit_layer, rounds: 0, drafted: 0 });
+            let key = |chosen: &Chosen| (chosen.exit_layer, chosen.copies);
+            let place = self.chosen.partition_point(|known| key(known) < key(chosen));
+            if self.chosen.get(place).is_none_or(|known| key(known) != key(chosen)) {
+                self.chosen.insert(place, Chosen { rounds: 0, drafted: 0, ..*chosen });
             }
             self.chosen[place].rounds += chosen.rounds;
             self.chosen[place].drafted += chosen.drafted;
@@ -246,12 +280,13 @@ impl PointSamples {
         Spread::of(self.statistics.iter().map(rate).collect())
     }
 
-    fn point(self) -> SweepPoint {
+    fn point(self, format: Option<Format>) -> SweepPoint {
         let Draft { exit_layer, num_speculations } = self.draft.expect("a point of the grid");
         let [drafted, accepted, rejected] =
             [self.sum(|s| s.drafted), self.sum(|s| s.accepted), self.sum(|s| s.rejected)];
         SweepPoint {
             exit_layer,
+            draft_format: format.filter(|_| self.copies),
             num_speculations,
             acceptance_rate: accepted / drafted.max(1.0),
             acceptance_of_next: accepted / (accepted + rejected).max(1.0),
@@ -260,7 +295,12 @@ impl PointSamples {
         }
     }
 
-    fn auto(self, [of_best, kept_of_best]: [Spread; 2]) -> AutoPoint {
+    fn auto(self, [of_best, kept_of_best]: [Spread; 2], format: Option<Format>) -> AutoPoint {
+        let chosen = self.chosen.iter().map(|&Chosen { exit_layer, copies, rounds, drafted }| {
+            let draft_format = format.filter(|_| copies);
+            ChosenExit { exit_layer, draft_format, rounds, drafted }
+        });
+        let chosen = chosen.collect();
         let (drafted, accepted) = (self.sum(|s| s.drafted), self.sum(|s| s.accepted));
         AutoPoint {
             acceptance_rate: (drafted > 0.0).then_some(accepted / drafted),
@@ -268,7 +308,7 @@ impl PointSamples {
             speed_up: Spread::of(self.speed_ups),
             of_best,
             kept_of_best,
-            chosen: self.chosen,
+            chosen,
         }
     }
 }
@@ -292,6 +332,7 @@ mod tests {
     fn options() -> SweepOptions {
         SweepOptions {
             exits: vec![1, 2],
+            copied_exits: Vec::new(),
             lengths: vec![1, 3],
             new_tokens: 13,
             runs: 2,
@@ -331,10 +372,32 @@ mod tests {
     }
 
     #[test]
+    fn copies_are_swept_beside_the_models_own_layers() {
+        let model = model();
+        let layers = Some(model.draft_layers(4, Format::Int8).unwrap());
+        let options = SweepOptions { copied_exits: vec![2, 4], layers, lengths: vec![2], ..options() };
+        let report = sweep(&model, &[vec![1]], &options, &mut |_, _| ()).unwrap();
+        let points: Vec<_> =
+            report.points.iter().map(|point| (point.exit_layer, point.draft_format)).collect();
+        let copy = Some(Format::Int8);
+        assert_eq!(points, [(1, None), (2, None), (2, copy), (4, copy)]);
+        assert!(report.points[3].acceptance_of_next > 0.5, "all layers in eight bits");
+    }
+
+    #[test]
+    fn all_copies_are_swept_and_all_own_layers_are_not() {
+        assert_eq!(swept_exits(4, &[], true, true), [vec![1, 2], vec![1, 2, 4]]);
+        assert_eq!(swept_exits(4, &[], true, false), [vec![1, 2], vec![]]);
+        assert_eq!(swept_exits(4, &[3, 4], false, true), [vec![], vec![3, 4]]);
+        assert_eq!(swept_exits(4, &[3, 4], true, true), [vec![3], vec![3, 4]]);
+    }
+
+    #[test]
     fn what_cannot_be_swept_is_refused() {
         let refused = |options: SweepOptions| sweep(&model(), &[vec![1]], &options, &mut |_, _| ()).is_err();
         assert!(refused(SweepOptions { exits: vec![5], ..options() }));
         assert!(refused(SweepOptions { exits: vec![], ..options() }));
+        assert!(refused(SweepOptions { copied_exits: vec![2], ..options() }));
         assert!(refused(SweepOptions { lengths: vec![0], ..options() }));
         assert!(refused(SweepOptions { new_tokens: 32, ..options() }));
         assert!(refused(SweepOptions { runs: 0, ..options() }));

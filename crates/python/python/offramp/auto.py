@@ -25,6 +25,7 @@ class AutoModelForCausalLM:
         dtype: Any = None,
         head_dtype: Any = None,
         kv_cache: Any = "f32",
+        draft_dtype: Any = None,
         threads: int | None = None,
         memory: int | str = "1GiB",
         max_texts: int = 16,
@@ -37,6 +38,8 @@ class AutoModelForCausalLM:
                 `"ternary"`, or `torch.float32` and `torch.bfloat16`. By default as the folder or file holds them.
             head_dtype: That of the LM head, if it differs.
             kv_cache: That of keys and values: `"f32"` or `"f16"`.
+            draft_dtype: That of copied layers that draft where a text asks for `speculate`, or `"own"`: the model's own
+                layers draft. By default `"auto"` chooses between its own and int4, and an exit that is named is its own.
             threads: How many threads compute. It can be set once in a process.
             memory: The most that keys and values of all texts take, in bytes or as `"512MiB"`.
             max_texts: Texts that run at a time. More wait for their turn.
@@ -50,6 +53,7 @@ class AutoModelForCausalLM:
             "dtype": format_name(dtype),
             "head_dtype": format_name(head_dtype),
             "kv_cache": format_name(kv_cache) or "f32",
+            "draft_dtype": format_name(draft_dtype),
             "threads": positive("threads", threads) if threads is not None else None,
             "memory": size(memory),
             "max_texts": positive("max_texts", max_texts),

@@ -86,6 +86,8 @@ class SweepPoint:
     """Speculation with one exit and one draft length."""
 
     exit_layer: int
+    draft_format: str | None
+    """The number format of the copied layers that draft; `None` for the model's own."""
     num_speculations: int
     acceptance_rate: float
     acceptance_of_next: float
@@ -157,7 +159,7 @@ SPEEDS: tuple[Column, ...] = (
     ("speed-up", lambda row: f"{row.speed_up:.2f}×"),
 )
 POINTS: tuple[Column, ...] = (
-    ("exit", lambda row: str(row.exit_layer)),
+    ("exit", lambda row: str(row.exit_layer) + (f" in {row.draft_format}" if row.draft_format else "")),
     ("length", lambda row: str(row.num_speculations)),
     ("accepted", lambda row: f"{100 * row.acceptance_rate:.0f} %"),
     ("tokens/s", lambda row: str(row.decode)),

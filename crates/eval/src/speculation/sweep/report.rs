@@ -1,6 +1,7 @@
 //! What a sweep found.
 
 use crate::Spread;
+use offramp_model::Format;
 use serde::Serialize;
 
 /// One exit and length.
@@ -8,6 +9,8 @@ use serde::Serialize;
 pub struct SweepPoint {
     /// The exit layer that drafts.
     pub exit_layer: usize,
+    /// The format of the copied layers that draft; `None` for the model's own layers.
+    pub draft_format: Option<Format>,
     /// The most tokens drafted in a round.
     pub num_speculations: usize,
     /// Accepted tokens over drafted tokens.
@@ -42,6 +45,8 @@ pub struct AutoPoint {
 pub struct ChosenExit {
     /// The exit layer.
     pub exit_layer: usize,
+    /// The format of the copied layers that drafted; `None` for the model's own layers.
+    pub draft_format: Option<Format>,
     /// Rounds.
     pub rounds: usize,
     /// The tokens drafted in these rounds.
