@@ -10,10 +10,16 @@
 //! norm's backward left them, until the backward of the layers reaches their depth
 //! ([`Chunk::add_input_gradient`]). Adding them at once would need a gradient of the stream for each depth.
 
+mod teacher;
+
+use crate::ops::distillation::{self, Targets};
 use crate::ops::{BLOCK, Kept, cross_entropy, linear, residual, rms_norm, values};
 use crate::profile::{Clock, Op, Pass, product};
 use offramp_kernels::bf16;
 use offramp_kernels::gemm::{Factors, Values};
+pub use teacher::Distillation;
+use teacher::TeacherRows;
+pub(crate) use teacher::Teaching;
 
 /// Rows whose logits are held at once, at most.
 ///
@@ -59,6 +65,8 @@ pub(crate) struct Scored<'a> {
     pub(crate) x: &'a [f32],           // [rows, hidden]
     pub(crate) positions: &'a [usize], // increasing
     pub(crate) weight: f32,
+    /// The teacher's share of the loss.
+    pub(crate) share: f32,
 }
 
 /// The buffers of one chunk.
@@ -76,15 +84,18 @@ pub(crate) struct Chunk {
     narrow: Vec<bf16>,    // [rows, vocab], the gradient of the logits in `bf16`, or empty
     nats: Vec<f64>,       // [rows]
     partial: Vec<f32>,    // [blocks of rows, hidden]
+    teacher: Option<TeacherRows>,
 }
 
-/// Bytes of a [`Chunk`] for `tokens` rows. In `bf16` the gradient of the logits is held twice.
-pub(crate) fn chunk_bytes(tokens: u128, hidden: u128, vocab: u128, bf16: bool) -> u128 {
+/// Bytes of a [`Chunk`] for `tokens` rows. In `bf16` the gradient of the logits is held twice, and beside a
+/// teacher are its logits.
+pub(crate) fn chunk_bytes(tokens: u128, [hidden, vocab]: [u128; 2], bf16: bool, teacher: bool) -> u128 {
     let block = BLOCK as u128;
     let fitting = (CHUNK_LOGITS as u128 / vocab).max(block) / block * block;
     let rows = tokens.min(fitting).min(CHUNK as u128);
     let logits = vocab * if bf16 { 6 } else { 4 };
-    rows * (12 * hidden + logits + 28) + 4 * rows.div_ceil(block) * hidden
+    let teacher = if teacher { teacher::bytes(rows, vocab) } else { 0 };
+    rows * (12 * hidden + logits + 28) + 4 * rows.div_ceil(block) * hidden + teacher
 }
 
 impl Chunk {
@@ -105,7 +116,15 @@ impl Chunk {
             narrow: if factors == Factors::Bf16 { vec![bf16::ZERO; rows * vocab] } else { Vec::new() },
             nats: vec![0.0; rows],
             partial: vec![0.0; rows.div_ceil(BLOCK) * hidden],
+            teacher: None,
         }
+    }
+
+    /// The same, with buffers for the logits of a teacher.
+    #[must_use]
+    pub(crate) fn with_teacher(self) -> Self {
+        let vocab = self.logits.len() / self.rows.max(1);
+        Self { teacher: Some(TeacherRows::new(self.rows, vocab)), ..self }
     }
 
     /// Rows that fit.
@@ -144,8 +163,8 @@ impl Chunk {
         sum
     }
 
-    /// Forward and backward of exits whose positions fit one chunk, for the loss `Σ weight · cross-entropy`.
-    /// Adds to `gradients` and returns each exit's sum of nats. The gradients of the hidden states stay in
+    /// Forward and backward of exits whose positions fit one chunk, for the loss `Σ weight · cross-entropy`, of
+    /// which each exit's share is the distance from `teaching` instead. Adds to `gradients` and returns each exit's sum of nats. The gradients of the hidden states stay in
     /// the chunk, exit after exit, for [`Chunk::add_input_gradient`].
     ///
     /// # Shapes
@@ -155,17 +174,29 @@ impl Chunk {
         exits: &'a [Scored<'_>],
         labels: &[u32],
         head: Head<'_>,
+        teaching: Option<Teaching<'_>>,
         gradients: &mut Gradients<'_>,
     ) -> impl Iterator<Item = f64> + 'a {
         self.forward(exits, head);
         let rows = self.set_targets(exits, labels);
         let len = rows * head.vocab();
-        let Self { labels, relative, logits, narrow, nats, .. } = self;
-        let (labels, relative, nats) = (&labels[..rows], &relative[..rows], &mut nats[..rows]);
+        let taught = teaching.filter(|_| exits.iter().any(|exit| exit.share > 0.0));
+        let Self { labels, relative, logits, narrow, nats, d_normed, teacher, .. } = self;
+        let (labels, weights, nats) = (&labels[..rows], &relative[..rows], &mut nats[..rows]);
         let narrow = if narrow.is_empty() { narrow } else { &mut narrow[..len] };
-        head.clock.time(Op::CrossEntropy, Pass::Forward, 0.0, || {
-            cross_entropy::forward_backward(&mut logits[..len], labels, relative, nats, narrow);
-        });
+        match taught.zip(teacher.as_mut()) {
+            None => head.clock.time(Op::CrossEntropy, Pass::Forward, 0.0, || {
+                cross_entropy::forward_backward(&mut logits[..len], labels, weights, nats, narrow);
+            }),
+            Some((teaching, teacher)) => {
+                teacher.ask(exits, teaching, d_normed);
+                let (shares, loss) = (&teacher.shares[..rows], teaching.loss);
+                let targets = Targets { labels, weights, shares, teacher: &mut teacher.logits[..len], loss };
+                head.clock.time(Op::CrossEntropy, Pass::Forward, 0.0, || {
+                    distillation::forward_backward(&mut logits[..len], targets, nats, narrow);
+                });
+            }
+        }
         let flops = 2.0 * head.flops(rows);
         head.clock.time(Op::LmHead, Pass::Backward, flops, || self.backward(exits, head, gradients));
         let mut nats = self.nats.iter();
@@ -187,7 +218,7 @@ impl Chunk {
     fn forward_all(&mut self, x: &[f32], head: Head<'_>) {
         let all_rows = std::mem::take(&mut self.all_rows);
         let positions = &all_rows[..x.len() / head.hidden()];
-        self.forward(&[Scored { x, positions, weight: 1.0 }], head);
+        self.forward(&[Scored { x, positions, weight: 1.0, share: 0.0 }], head);
         self.all_rows = all_rows;
     }
 
@@ -285,14 +316,20 @@ mod tests {
         let (norm, lm_head) = (numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3));
         let (xs, clock) = ([numbers(ROWS * HIDDEN, 1), numbers(ROWS * HIDDEN, 4)], Clock::new());
         let positions = [vec![1, 2, 5, 7, 8, 10], vec![0, 10]];
-        let scored = |exit: usize| Scored { x: &xs[exit], positions: &positions[exit], weight: scales[exit] };
+        let scored = |exit: usize| Scored {
+            x: &xs[exit],
+            positions: &positions[exit],
+            weight: scales[exit],
+            share: 0.0,
+        };
         let [mut d_norm, mut d_lm_head] = [vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
         let mut d_xs = [vec![0.0; ROWS * HIDDEN], vec![0.0; ROWS * HIDDEN]];
         let mut chunk = Chunk::new(9, HIDDEN, VOCAB, Factors::F32);
         let mut gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head };
         let exits = [scored(0), scored(1)];
         let head_now = head(&norm, &lm_head, &clock);
-        let nats: Vec<f64> = chunk.forward_backward(&exits, &LABELS, head_now, &mut gradients).collect();
+        let nats: Vec<f64> =
+            chunk.forward_backward(&exits, &LABELS, head_now, None, &mut gradients).collect();
         chunk.add_input_gradient(0, &positions[0], &mut d_xs[0]);
         chunk.add_input_gradient(positions[0].len(), &positions[1], &mut d_xs[1]);
 

@@ -113,9 +113,10 @@ fn micro_batch(recipe: &Recipe, config: &Config) -> u128 {
     let exits = if recipe.early_exit.curriculum == Curriculum::None { 1 } else { layers };
     let positions = exits * rows * size_of::<usize>() as u128; // of each exit that is scored
     let tokens = 2 * rows * size_of::<u32>() as u128; // inputs and labels
+    let teacher = recipe.early_exit.teacher.is_some();
     let bf16 = training.precision == Precision::Bf16;
     FLOAT * floats
-        + exit_head::chunk_bytes(rows, hidden, config.vocab_size as u128, bf16)
+        + exit_head::chunk_bytes(rows, [hidden, config.vocab_size as u128], bf16, teacher)
         + positions
         + tokens
 }

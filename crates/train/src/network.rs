@@ -6,10 +6,12 @@
 mod parts;
 mod plan;
 
+pub use crate::exit_head::Distillation;
+pub use crate::ops::distillation::TeacherLoss;
 pub(crate) use parts::{Part, Parts};
 pub use plan::{Batch, Plan};
 
-use crate::exit_head::{Chunk, Gradients, Head, Scored};
+use crate::exit_head::{Chunk, Gradients, Head, Scored, Teaching};
 use crate::layer::{self, Activations, Buffers, Context, Products, RotaryTable, Scratch, Sizes};
 use crate::ops::{embedding, values};
 use crate::parameters::Layout;
@@ -78,6 +80,12 @@ impl Network {
         self
     }
 
+    /// The same, with buffers for what the exits learn from the full model.
+    #[must_use]
+    pub fn with_teacher(self) -> Self {
+        Self { chunk: self.chunk.with_teacher(), ..self }
+    }
+
     /// The same, with a norm and a head for each exit but the last ([`Layout::with_own_heads`]).
     #[must_use]
     pub fn with_own_heads(mut self) -> Self {
@@ -117,8 +125,8 @@ impl Network {
         &self.model.layout
     }
 
-    /// The forward and backward of a micro-batch. Adds the gradient of `Σ weight · CE` over the plan's exits
-    /// to `gradients`, and returns each exit's mean cross-entropy in nats, in the plan's order.
+    /// The forward and backward of a micro-batch. Adds the gradient of `Σ weight · CE` over the plan's exits,
+    /// with the teacher's share where the plan has one (and the network was made [`Network::with_teacher`]), to `gradients`, and returns each exit's mean cross-entropy in nats, in the plan's order.
     ///
     /// # Panics
     /// If the batch does not fit, an id is beyond the vocabulary, or weights or plan are of another model.
@@ -270,12 +278,20 @@ impl Network {
         let deepest = plan.exits[group.end - 1].0;
         let head = model.head(weights.floats, deepest);
         let places = model.layout.exit_head(deepest);
+        let full = plan.exits.last().map_or(deepest, |&(exit_layer, _)| exit_layer);
+        let teaching = plan.distillation.map(|Distillation { loss, .. }| Teaching {
+            x: &stream[full][..len],
+            head: model.head(weights.floats, full),
+            loss,
+        });
         let [norm, lm_head] = gradients.two(&places);
         let mut gradients = Gradients { norm, lm_head };
         let scored = |index: usize| {
             let ((exit_layer, weight), positions) = (plan.exits[index], plan.scored[index].as_slice());
             let weight = (f64::from(weight) / positions.len() as f64) as f32;
-            Scored { x: &stream[exit_layer][..len], positions, weight }
+            let taught = plan.distillation.filter(|_| exit_layer < full);
+            let share = taught.map_or(0.0, |distillation| distillation.share);
+            Scored { x: &stream[exit_layer][..len], positions, weight, share }
         };
         let exits: Vec<_> = (group.first..group.end).map(scored).collect();
         let mut add = |index: usize, nats: f64| losses[index] += nats / plan.scored[index].len() as f64;
@@ -283,13 +299,13 @@ impl Network {
             [alone] if alone.positions.len() > chunk.rows() => {
                 for positions in alone.positions.chunks(chunk.rows()) {
                     let piece = [Scored { positions, ..alone }];
-                    let nats = chunk.forward_backward(&piece, batch.labels, head, &mut gradients);
+                    let nats = chunk.forward_backward(&piece, batch.labels, head, teaching, &mut gradients);
                     add(group.first, nats.sum());
                     chunk.add_input_gradient(0, positions, &mut d_stream[..len]);
                 }
             }
             _ => {
-                let nats = chunk.forward_backward(&exits, batch.labels, head, &mut gradients);
+                let nats = chunk.forward_backward(&exits, batch.labels, head, teaching, &mut gradients);
                 nats.enumerate().for_each(|(index, nats)| add(group.first + index, nats));
             }
         }

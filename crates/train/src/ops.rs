@@ -4,7 +4,7 @@
 //! sizes and small structs. An op keeps no state and reads no clock. The caller owns every buffer.
 //!
 //! - The network: [`embedding`], [`rms_norm`], [`linear`], [`head_norm`], [`heads`], [`attention`],
-//!   [`swiglu`], [`residual`], [`cross_entropy`].
+//!   [`swiglu`], [`residual`], [`cross_entropy`], [`distillation`].
 //! - Low-bit layers: [`bit_linear`], [`hadamard`].
 //! - The update: [`adamw`], [`muon`], and [`values`] for whole buffers.
 //!
@@ -21,6 +21,7 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod bit_linear;
 pub(crate) mod cross_entropy;
+pub(crate) mod distillation;
 pub(crate) mod embedding;
 #[cfg(test)]
 pub(crate) mod finite_difference;

@@ -1,5 +1,6 @@
 //! What runs in one forward and backward.
 
+use crate::exit_head::Distillation;
 use crate::layer::Route;
 use crate::ops::Kept;
 
@@ -14,6 +15,8 @@ pub struct Plan {
     pub exits: Vec<(usize, f32)>,
     /// The positions of the micro-batch over which each exit's mean is taken, increasing; `[exits]` of them.
     pub scored: Vec<Vec<usize>>,
+    /// What the exits before the deepest learn from it.
+    pub distillation: Option<Distillation>,
     /// Whether only the final norm and the head get a gradient. Then there is no backward through the layers.
     pub head_only: bool,
 }
@@ -27,6 +30,7 @@ impl Plan {
             scale: vec![1.0; layers],
             exits,
             scored,
+            distillation: None,
             head_only: false,
         }
     }

@@ -45,13 +45,13 @@ pub(crate) fn forward_backward(
     }
 }
 
-fn width(logits: &[f32], labels: &[u32]) -> usize {
+pub(super) fn width(logits: &[f32], labels: &[u32]) -> usize {
     assert!(!labels.is_empty() && logits.len().is_multiple_of(labels.len()), "a label for each row");
     logits.len() / labels.len()
 }
 
 /// Softmax in place; returns the cross-entropy.
-fn softmax(logits: &mut [f32], label: u32) -> f64 {
+pub(super) fn softmax(logits: &mut [f32], label: u32) -> f64 {
     let logit = logits[label as usize];
     let log_sum_exp = (active().softmax)(logits);
     f64::from(log_sum_exp) - f64::from(logit)

@@ -278,9 +278,31 @@ fn early_exit(recipe: &Recipe) -> Result<()> {
         let expected = "true where early_exit.weights is \"layerskip\", which are divided by their sum";
         recipe.fault("early_exit.normalize_weights", false, expected)
     })?;
+    teacher(recipe)?;
     ensure(!keys.own_heads || recipe.start.checkpoint.is_none(), || {
         let expected = "false where start.checkpoint brings the weights: it has one head";
         recipe.fault("early_exit.own_heads", true, expected)
+    })
+}
+
+fn teacher(recipe: &Recipe) -> Result<()> {
+    let keys = &recipe.early_exit;
+    let share = keys.teacher_share.unwrap_or(1.0);
+    ensure(share > 0.0 && share <= 1.0, || {
+        recipe.fault("early_exit.teacher_share", share, "above 0 and at most 1")
+    })?;
+    let alone = [
+        ("early_exit.teacher_share", keys.teacher_share.is_some()),
+        ("early_exit.teacher_loss", keys.teacher_loss.is_some()),
+    ];
+    for (key, given) in alone {
+        ensure(!given || keys.teacher.is_some(), || {
+            recipe.fault(key, "given", "left out unless early_exit.teacher is \"final\"")
+        })?;
+    }
+    ensure(keys.teacher.is_none() || keys.curriculum != Curriculum::None, || {
+        let expected = "left out where early_exit.curriculum is \"none\": no exit learns";
+        recipe.fault("early_exit.teacher", "final", expected)
     })
 }
 

@@ -1,8 +1,11 @@
 //! `[early_exit]`: the keys of the early-exit loss, with the model card's values as defaults.
 
+use crate::network::{Distillation, TeacherLoss};
 use serde::{Deserialize, Serialize};
 
-/// `[early_exit]`: the exits' part of the loss, `L = CE_L + loss_scale · Σ w_i CE_i / Σ w_i`.
+/// `[early_exit]`: the exits' part of the loss, `L = CE_L + loss_scale · Σ w_i CE_i / Σ w_i`. With a teacher, each
+/// exit's `CE_i` is `(1 − teacher_share) CE_i + teacher_share D_i`, where `D_i` is the exit's distance from the last
+/// layer's logits of the same step, which get no gradient from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EarlyExitKeys {
@@ -21,6 +24,12 @@ pub struct EarlyExitKeys {
     pub weights: ExitWeights,
     /// Whether the weights of a step's active exits are divided by their sum.
     pub normalize_weights: bool,
+    /// From whom the exits learn beside the labels.
+    pub teacher: Option<Teacher>,
+    /// The teacher's share of each exit's loss; 0.5 if there is one.
+    pub teacher_share: Option<f64>,
+    /// How the distance from the teacher is measured; `kl` if there is one.
+    pub teacher_loss: Option<TeacherLoss>,
     /// Whether each exit but the last learns with a norm and an LM head of its own. This is an experiment:
     /// the finished model has the last layer's only, and only the run's own validation uses the others.
     pub own_heads: bool,
@@ -36,9 +45,32 @@ impl Default for EarlyExitKeys {
             unbiased: false,
             weights: ExitWeights::Linear,
             normalize_weights: true,
+            teacher: None,
+            teacher_share: None,
+            teacher_loss: None,
             own_heads: false,
         }
     }
+}
+
+/// The teacher's share where the recipe names none.
+const TEACHER_SHARE: f64 = 0.5;
+
+impl EarlyExitKeys {
+    /// What the exits learn from the full model.
+    pub fn distillation(&self) -> Option<Distillation> {
+        let Teacher::Final = self.teacher?;
+        let share = self.teacher_share.unwrap_or(TEACHER_SHARE) as f32;
+        Some(Distillation { share, loss: self.teacher_loss.unwrap_or(TeacherLoss::Kl) })
+    }
+}
+
+/// From whom exits learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Teacher {
+    /// The last layer's logits.
+    Final,
 }
 
 /// Which exits are active in which step.

@@ -76,6 +76,10 @@ impl Trainer {
         if recipe.early_exit.own_heads {
             network = network.with_own_heads();
         }
+        let distillation = recipe.early_exit.distillation();
+        if distillation.is_some() {
+            network = network.with_teacher();
+        }
         let (size, values) = (ranks.size(), ranks.bucket() / size_of::<f32>());
         let buckets = buckets(network.layout(), &recipe.optimizer, size, values);
         let own = Own::of(&buckets, ranks.rank());
@@ -98,7 +102,7 @@ impl Trainer {
             schedule: Schedule::new(recipe),
             dropout: LayerDropout::new(recipe)?,
             loss: EarlyExitLoss::new(recipe),
-            plan: Plan { head_only, ..plan },
+            plan: Plan { head_only, distillation, ..plan },
             inputs: vec![0; tokens],
             labels: vec![0; tokens],
             timed: Timed::default(),
