@@ -173,6 +173,33 @@ def gradient_tensors(model, input_ids, labels, prefix, **layer_dropout):
     return tensors, {"total": total.item(), "exit_losses": [ce.item() for ce in losses]}
 
 
+def distillation(folder):
+    """`gqa-untied`, whose exits learn from the last layer's logits beside the labels."""
+    model = load_model(FIXTURES / "gqa-untied").double()  # the gradient of a minimum jumps where two are equal
+    rows = random_ids(31, model.config.vocab_size, 3, 13)
+    input_ids, labels = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    tensors, expected = {"input_ids": input_ids, "labels": labels}, {}
+    for distance, share in (("kl", 0.5), ("lk", 0.75)):
+        model.zero_grad()
+        logits = [exit.flatten(0, 1) for exit in exit_logits(model, input_ids)]
+        full = logits[-1].detach().softmax(-1)
+        crosses = [F.cross_entropy(exit, labels.flatten()) for exit in logits]
+        if distance == "kl":
+            apart = [F.kl_div(exit.log_softmax(-1), full, reduction="batchmean") for exit in logits]
+        else:
+            apart = [-torch.minimum(exit.softmax(-1), full).sum(-1).log().mean() for exit in logits]
+        losses = [(1 - share) * ce + share * d for ce, d in zip(crosses[:-1], apart)]
+        weights = [(index + 1) / len(logits) for index in range(len(losses))]
+        early = sum(w * loss for w, loss in zip(weights, losses)) / sum(weights)
+        (crosses[-1] + EARLY_EXIT_LOSS_SCALE * early).backward()
+        expected[distance] = {"share": share, "cross_entropies": [ce.item() for ce in crosses]}
+        for name, weight in model.named_parameters():
+            tensors[f"{distance}.grad.{name}"] = weight.grad.float().clone()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "expected.safetensors")
+    write_json(folder / "expected.json", expected)
+
+
 def write_expected(model, folder, batch, tokens, seed, layer_dropout=None):
     """expected.safetensors (logits at every exit; with `layer_dropout` also gradients) and expected.json."""
     rows = random_ids(seed, model.config.vocab_size, batch, tokens + 1)
@@ -553,6 +580,7 @@ ALL = {
     "adamw": adamw,
     "muon": muon,
     "training": training,
+    "distillation": distillation,
 }
 
 if __name__ == "__main__":

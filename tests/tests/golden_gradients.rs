@@ -5,11 +5,11 @@
 
 use offramp_engine::{Session, Workspace};
 use offramp_model::{Format, Formats, Llama};
-use offramp_tests::golden::{Fixture, MODELS, Tensors, assert_close, largest, numbers};
+use offramp_tests::golden::{Fixture, MODELS, Tensors, assert_close, assert_near, largest, number, numbers};
 use offramp_tests::tables::assert_passes_with_every_table;
 use offramp_tests::training::{Trainee, assert_losses, exits, recipe};
 use offramp_train::dropout::{LayerDropout, MicroBatch};
-use offramp_train::network::{Batch, Plan};
+use offramp_train::network::{Batch, Distillation, Plan, TeacherLoss};
 use offramp_train::step_weights::StepWeights;
 use serde_json::Value;
 use std::sync::Arc;
@@ -148,6 +148,37 @@ fn losses_and_every_weights_gradient_are_pytorchs() {
             assert_losses(&what, &losses, (&block["exit_losses"], &block["total"]), LOSS_TOLERANCE);
             assert_gradients(&what, &trainee, &tensors, prefix);
         }
+    }
+}
+
+/// Exits that learn from the last layer's logits. Positions that are scored in several chunks, and exits that
+/// share one, have a test beside the head.
+#[test]
+fn exits_learn_from_the_last_layer_as_in_pytorch() {
+    let fixture = Fixture::new("distillation");
+    let (tensors, expected) = (fixture.tensors(), fixture.json());
+    let (shape, inputs) = tensors.ids("input_ids");
+    let (_, labels) = tensors.ids("labels");
+    let mut trainee = Trainee::new("gqa-untied", shape[0], shape[1]);
+    trainee.network = trainee.network.with_teacher();
+    for (name, loss) in [("kl", TeacherLoss::Kl), ("lk", TeacherLoss::Lk)] {
+        let block = &expected[name];
+        let share = number(&block["share"]) as f32;
+        let exits = exits(trainee.layers()).into_iter().map(|(exit, weight)| (exit, weight as f32)).collect();
+        let plan = Plan {
+            distillation: Some(Distillation { share, loss }),
+            ..Plan::full(trainee.layers(), shape[0], shape[1], exits)
+        };
+        let Trainee { network, weights, gradients } = &mut trainee;
+        gradients.fill(0.0);
+        let batch = Batch { inputs, labels };
+        let losses = network.loss_and_gradients(StepWeights::floats(weights), batch, &plan, gradients);
+        for (exit, (found, expected)) in
+            losses.into_iter().zip(numbers(&block["cross_entropies"])).enumerate()
+        {
+            assert_near(&format!("{name}, exit {exit}"), found, expected, LOSS_TOLERANCE);
+        }
+        assert_gradients(&format!("{name}, grad"), &trainee, &tensors, &format!("{name}."));
     }
 }
 

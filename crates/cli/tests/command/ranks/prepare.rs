@@ -93,7 +93,7 @@ fn a_launcher_that_is_told_to_end_leaves_nothing() {
             thread::sleep(Duration::from_millis(2));
         }
         signal(name, &child.id().to_string());
-        assert!(!child.wait().unwrap().success());
+        child.wait().unwrap(); // by which code differs: MPICH 4's launcher ends with 0
         assert!(files(&place, "corpus") == before, "{name}");
     }
 }
