@@ -12,7 +12,7 @@ use offramp_eval::{
     Agreeing, AgreeingOptions, SweepOptions, SweepReport, Texts, agreeing, openings, swept_exits,
 };
 use offramp_model::{Config, Llama};
-use offramp_pipeline::Drafts;
+use offramp_pipeline::{DraftFormat, Drafts};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// The chance that a token drafted by made-up weights is accepted if all before it were, such as 0.8
     #[arg(long, value_name = "SHARE", requires = "config")]
     acceptance: Option<f64>,
-    /// The exit of made-up weights that agrees
+    /// The exit of made-up weights that agrees; with --draft-format, that of the copies
     #[arg(long, value_name = "E", requires = "config")]
     agree_at: Option<usize>,
     /// Exits that draft, separated by commas [default: a few up to half of the depth]
@@ -186,7 +186,14 @@ fn make_up(file: &std::path::Path, arguments: &Arguments) -> Result<Material> {
     let prompts: Vec<Vec<u32>> = (0..arguments.runs).map(prompt).collect();
     let texts = Texts { prompts: &prompts, new_tokens };
     let formats = &arguments.formats.formats();
-    let options = AgreeingOptions { config: &config, seed: SEED, formats, exit_layer, acceptance: wanted };
+    let options = AgreeingOptions {
+        config: &config,
+        seed: SEED,
+        formats,
+        exit_layer,
+        draft_format: arguments.layers.draft_format.and_then(DraftFormat::named),
+        acceptance: wanted,
+    };
     let make_head = |model: &Llama| arguments.head.make_whole(model);
     let mut progress = counted("made up", "models");
     let Agreeing { model, scale, acceptance } = agreeing(&options, texts, &make_head, &mut progress)?;

@@ -84,28 +84,44 @@ impl Llama {
         let weights: usize =
             own.iter().flat_map(DecoderLayer::linears).filter(narrower).map(|linear| linear.weights()).sum();
         memory::check("the layers that draft", (weights * format.bits() / 8) as u64)?;
-        let copies = own.iter().map(|layer| layer.recoded(format)).collect::<Result<_>>()?;
+        let narrow = |linear: &Linear| match narrower(&linear) {
+            true => linear.recoded(format),
+            false => Ok(linear.clone()),
+        };
+        let copies = own.iter().map(|layer| layer.with_linears(&narrow)).collect::<Result<_>>()?;
         let config = Config { num_hidden_layers: layers, ..self.config().clone() };
         Ok(DraftLayers { model: self.id(), copy: Arc::new(self.with_layers(config, copies)) })
+    }
+
+    /// The same model with layers in `format`, whose numbers are those that they have now, rounded.
+    ///
+    /// # Errors
+    /// If the format is ternary, or there is no memory.
+    pub fn with_layers_in(&self, format: Format) -> Result<Self> {
+        if format == Format::Ternary {
+            return Err(Error::TernaryDraft);
+        }
+        let layers = self.layers().iter().map(|layer| layer.with_linears(&|linear| linear.recoded(format)));
+        Ok(self.with_layers(self.config().clone(), layers.collect::<Result<_>>()?))
     }
 }
 
 impl DecoderLayer {
-    /// The same layer, whose matrices have `format` where that is narrower.
-    fn recoded(&self, format: Format) -> Result<Self> {
+    /// The same layer, with what `make` gives for its matrices.
+    fn with_linears(&self, make: &dyn Fn(&Linear) -> Result<Linear>) -> Result<Self> {
         let Attention { q_proj, k_proj, v_proj, o_proj, .. } = &self.self_attn;
         let Mlp { gate_proj, up_proj, down_proj, .. } = &self.mlp;
         let self_attn = Attention {
-            q_proj: q_proj.recoded(format)?,
-            k_proj: k_proj.recoded(format)?,
-            v_proj: v_proj.recoded(format)?,
-            o_proj: o_proj.recoded(format)?,
+            q_proj: make(q_proj)?,
+            k_proj: make(k_proj)?,
+            v_proj: make(v_proj)?,
+            o_proj: make(o_proj)?,
             ..self.self_attn.clone()
         };
         let mlp = Mlp {
-            gate_proj: gate_proj.recoded(format)?,
-            up_proj: up_proj.recoded(format)?,
-            down_proj: down_proj.recoded(format)?,
+            gate_proj: make(gate_proj)?,
+            up_proj: make(up_proj)?,
+            down_proj: make(down_proj)?,
             ..self.mlp.clone()
         };
         Ok(Self { self_attn, mlp, ..self.clone() })
@@ -113,12 +129,9 @@ impl DecoderLayer {
 }
 
 impl Linear {
-    /// The same layer in `format`, if that is narrower.
+    /// The same matrix in `format`.
     fn recoded(&self, format: Format) -> Result<Self> {
-        if self.format().bits() <= format.bits() {
-            return Ok(self.clone());
-        }
-        let spec = TensorSpec::new("a layer that drafts", &[self.out_features(), self.in_features()]);
+        let spec = TensorSpec::new("a copied layer", &[self.out_features(), self.in_features()]);
         let copy = Self::take(&Rows::all(self), &spec, Some(format), InputQuantization::ALL[0])?;
         Ok(copy.with_bias_of(self))
     }

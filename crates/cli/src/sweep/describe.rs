@@ -98,8 +98,8 @@ pub(super) fn notes(report: &SweepReport, head: Option<&DraftHead>, made_up: Opt
     );
     if let Some(MadeUp { exit_layer, scale, acceptance }) = made_up {
         notes += &format!(
-            "the weights are made up: what layers after exit {exit_layer} add is scaled by {scale:.3}, so that the next \
-             of its tokens is accepted at {:.1} %\n",
+            "the weights are made up: what layers add is scaled by {scale:.3}, so that the next token that exit \
+             {exit_layer} drafts is accepted at {:.1} %\n",
             100.0 * acceptance
         );
     }

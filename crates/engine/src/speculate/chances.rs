@@ -119,11 +119,13 @@ impl Chances {
         self.exits.iter().filter(|exit| exit.layer <= layer).map(chance).fold(0.0, f64::max)
     }
 
-    /// The same, where its exit is as good as it may well be.
-    pub(crate) fn at_best(&self, drafter: Drafter) -> f64 {
+    /// The same, where its exit is as good as it may well be, or, if exits have not been looked at of late, the
+    /// text as easy.
+    pub(crate) fn at_best(&self, drafter: Drafter, looked_at: bool) -> f64 {
         let exit = self.exits.iter().find(|exit| exit.layer == drafter.exit_layer);
         let hope = |exit: &Exit| {
-            let variance = exit.beside.variance;
+            let ease = if looked_at { 0.0 } else { self.ease.variance };
+            let variance = exit.beside.variance + ease;
             logistic(self.ease.mean + exit.beside.mean + variance.sqrt())
         };
         let hope = exit.map_or(0.0, hope);
@@ -161,6 +163,10 @@ impl Chances {
         let Self { ease, exits, copies: Some(copies), .. } = self else { return };
         if let Some((_, margins)) = copies.margins.iter_mut().find(|known| known.0 == layer) {
             margins.saw(margin, equal);
+        }
+        if whole {
+            // It says nothing of exits, whose chances may have changed meanwhile.
+            ease.variance = (ease.variance + EASE_DRIFTS).min(EASE);
         }
         let mut parts = vec![(&mut copies.exact, chance * (1.0 - exact), COPY_DRIFTS)];
         if let Some(exit) = exits.iter_mut().find(|exit| exit.layer == layer && !whole) {
@@ -217,7 +223,7 @@ mod tests {
         let chances = Chances::new(&[2, 4, 6, 12], 24, 0);
         let all: Vec<f64> = [2, 4, 6, 12].map(|layer| chances.of_exit(layer)).into();
         assert!(all.is_sorted() && all[0] > 0.3 && all[3] < 0.9, "{all:?}");
-        assert!(chances.at_best(Drafter::own(4)) > chances.of_exit(4));
+        assert!(chances.at_best(Drafter::own(4), true) > chances.of_exit(4));
     }
 
     #[test]

@@ -120,7 +120,8 @@ impl State {
         let others = self.chances.drafters().filter(|other| !known.contains(&other.exit_layer));
         let hope = |drafter: Drafter| {
             let texts = self.company.texts;
-            let (chances, longest) = (vec![self.chances.at_best(drafter); texts], vec![LONGEST; texts]);
+            let chance = self.chances.at_best(drafter, drafting != Drafter::copy(self.depth));
+            let (chances, longest) = (vec![chance; texts], vec![LONGEST; texts]);
             let drafts = Drafts { drafter, chances: &chances, longest: &longest };
             (drafter.exit_layer, drafts.soonest(costs, self.depth, self.company).1)
         };
