@@ -78,6 +78,9 @@ pub struct Completion {
     pub statistics: Statistics,
 }
 
+/// Tokens of a draft that are counted one by one.
+pub const DRAFT_POSITIONS: usize = 16;
+
 /// What a generation took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
@@ -97,6 +100,10 @@ pub struct Statistics {
     pub accepted: usize,
     /// Rounds in which it chose otherwise, and the rest of the draft was lost.
     pub rejected: usize,
+    /// Rounds with a draft.
+    pub drafts: usize,
+    /// Those whose first token, first two, … were accepted.
+    pub accepted_at: [u32; DRAFT_POSITIONS],
     /// Layers that a token took in the mean, where a confidence exit is set; `None` if none was decoded so.
     pub mean_depth: Option<f64>,
     /// Bytes and operations of everything, the prompt among it; where texts shared calls, by their rows.

@@ -25,7 +25,9 @@ mod speculate;
 mod step;
 mod workspace;
 
-pub use completion::{Completion, GenerateOptions, NewToken, Origin, Statistics, StopReason};
+pub use completion::{
+    Completion, DRAFT_POSITIONS, GenerateOptions, NewToken, Origin, Statistics, StopReason,
+};
 pub use confidence::{ConfidenceExit, Depths};
 pub use constraint::Constraint;
 pub use depth_reader::{hidden_states, logits_at_exits};

@@ -163,6 +163,8 @@ impl Progress {
             self.statistics.drafted += round.drafted;
             self.statistics.accepted += round.accepted;
             self.statistics.rejected += usize::from(round.accepted < round.drafted);
+            self.statistics.drafts += usize::from(round.drafted > 0);
+            self.statistics.accepted_at.iter_mut().take(round.accepted).for_each(|rounds| *rounds += 1);
         }
         let depth = session.left_at();
         for (index, &id) in round.tokens.iter().enumerate() {

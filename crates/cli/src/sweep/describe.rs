@@ -9,12 +9,12 @@ use offramp_model::{DraftHead, Format};
 /// A row for each exit and length.
 pub(super) fn table(report: &SweepReport) -> String {
     let mut table =
-        TextTable::new(["exit", "length", "accepted of drafted", "of next", "tokens/s", "speed-up", ""]);
+        TextTable::new(["exit", "length", "accepted by position", "of next", "tokens/s", "speed-up", ""]);
     for (index, point) in report.points.iter().enumerate() {
         table.row([
             drafter(point.exit_layer, point.draft_format),
             point.num_speculations.to_string(),
-            percent(point.acceptance_rate, 1),
+            by_position(&point.acceptance_by_position),
             percent(point.acceptance_of_next, 1),
             rate(point.decode.median),
             speed_up(&point.speed_up),
@@ -25,13 +25,18 @@ pub(super) fn table(report: &SweepReport) -> String {
     table.row([
         "auto".to_owned(),
         String::new(),
-        auto.acceptance_rate.map_or("–".to_owned(), |share| percent(share, 1)),
+        auto.acceptance_rate.map_or("–".to_owned(), |share| percent(share, 0) + " of drafted"),
         String::new(),
         rate(auto.decode.median),
         speed_up(&auto.speed_up),
         percent(auto.of_best.median, 0) + " of the best",
     ]);
     table.render()
+}
+
+/// The share of drafts that were accepted up to each token.
+fn by_position(shares: &[f64]) -> String {
+    shares.iter().map(|share| fixed(100.0 * share, 0)).collect::<Vec<_>>().join(" ") + " %"
 }
 
 /// An exit, and the format of the copies that draft there.

@@ -16,9 +16,12 @@ struct Grant {
 /// For probes, and for drafts that are rejected, where exits are first seen in passing.
 const PROBES: Grant = Grant { at_once: 0.9, each: 0.01 };
 const DRAFTS: Grant = Grant { at_once: 0.38, each: 0.005 };
-/// A copy of all layers is mostly right, and has to be tried to be known: two tokens may be lost on it.
+/// A copy of all layers is mostly right, and has to be tried to be known. A draft of one token that is wrong is
+/// twice a token's operations, and two may be.
 const PROBES_BESIDE_COPIES: Grant = Grant { at_once: 0.4, each: 0.0025 };
-const DRAFTS_BY_COPIES: Grant = Grant { at_once: 4.0, each: 0.0003 };
+const DRAFTS_BY_COPIES: Grant = Grant { at_once: 4.07, each: 0.0 };
+/// No more is risked at a time before anything has agreed.
+const TRIAL: f64 = 2.03;
 /// What a token that agreed earns: with one in four of them accepted, drafts of one token still just pay on
 /// machines whose limit is the memory, and so many are let through.
 const EARNED: (f64, f64) = (0.1, 4.0);
@@ -30,6 +33,7 @@ const MOST: (f64, f64) = (1.0, 32.0);
 pub(crate) struct Budget {
     probes: f64,
     drafts: f64,
+    agreed: bool,
     granted: [Grant; 2], // for probes and drafts
 }
 
@@ -37,7 +41,7 @@ impl Budget {
     /// What there is at the start, where copies of the layers may draft or not.
     pub(crate) fn new(copies: bool) -> Self {
         let granted = if copies { [PROBES_BESIDE_COPIES, DRAFTS_BY_COPIES] } else { [PROBES, DRAFTS] };
-        Self { probes: granted[0].at_once, drafts: granted[1].at_once, granted }
+        Self { probes: granted[0].at_once, drafts: granted[1].at_once, agreed: false, granted }
     }
 
     /// For probes.
@@ -47,7 +51,7 @@ impl Budget {
 
     /// For drafts of which nothing may be accepted.
     pub(crate) fn drafts(&self) -> f64 {
-        self.drafts
+        if self.agreed { self.drafts } else { self.drafts.min(TRIAL) }
     }
 
     pub(crate) fn spend_on_probes(&mut self, work: f64) {
@@ -65,6 +69,7 @@ impl Budget {
             let granted = held + tokens as f64 * each;
             if agreed == 0 { granted } else { (granted + agreed as f64 * earned).min(most) }
         };
+        self.agreed |= agreed > 0;
         let [probes, drafts] = self.granted;
         self.probes = grow(self.probes, probes.each, EARNED.0, MOST.0);
         self.drafts = grow(self.drafts, drafts.each, EARNED.1, MOST.1);
@@ -80,7 +85,7 @@ mod tests {
         for copies in [false, true] {
             let mut budget = Budget::new(copies);
             (0..256).for_each(|_| budget.earn(1, 0));
-            let granted = budget.probes() + budget.drafts();
+            let granted = budget.probes + budget.drafts;
             assert!(granted <= 0.02 * 256.0 + 1e-9 && granted > 0.0199 * 256.0, "{granted}");
         }
     }

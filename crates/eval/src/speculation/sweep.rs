@@ -13,7 +13,9 @@ pub use report::{AutoPoint, ChosenExit, SweepPoint, SweepReport, Verdict};
 
 use super::verify::decode;
 use crate::{Error, Result, Spread};
-use offramp_engine::{Adaptive, Chosen, Draft, GenerateOptions, SamplingOptions, Speculation, Statistics};
+use offramp_engine::{
+    Adaptive, Chosen, DRAFT_POSITIONS, Draft, GenerateOptions, SamplingOptions, Speculation, Statistics,
+};
 use offramp_model::{DraftHead, DraftLayers, Format, Llama};
 use std::sync::Arc;
 
@@ -284,7 +286,11 @@ impl PointSamples {
         let Draft { exit_layer, num_speculations } = self.draft.expect("a point of the grid");
         let [drafted, accepted, rejected] =
             [self.sum(|s| s.drafted), self.sum(|s| s.accepted), self.sum(|s| s.rejected)];
+        let drafts = self.sum(|s| s.drafts).max(1.0);
+        let at = |position: usize| self.sum(|s| s.accepted_at[position] as usize) / drafts;
         SweepPoint {
+            acceptance_by_position: (0..num_speculations.min(DRAFT_POSITIONS)).map(at).collect(),
+            accepted_length: accepted / drafts,
             exit_layer,
             draft_format: format.filter(|_| self.copies),
             num_speculations,
@@ -358,6 +364,9 @@ mod tests {
             (1.0, 1.0),
             "nothing comes after exit 2"
         );
+        assert_eq!((exit_2.accepted_length, exit_2.acceptance_by_position.len()), (3.0, 3));
+        let falling = |point: &SweepPoint| point.acceptance_by_position.is_sorted_by(|a, b| a >= b);
+        assert!(report.points.iter().all(falling));
         assert!(report.points[1].acceptance_rate <= report.points[1].acceptance_of_next);
         assert!(report.points.iter().all(|point| point.speed_up.median > 0.0 && point.decode.min > 0.0));
         let best = report.points[report.best].speed_up.median;

@@ -91,6 +91,10 @@ class SweepPoint:
     num_speculations: int
     acceptance_rate: float
     acceptance_of_next: float
+    acceptance_by_position: list[float]
+    """The share of drafts whose first token, first two, … were accepted."""
+    accepted_length: float
+    """Tokens accepted of a draft, in the mean."""
     decode: Spread
     speed_up: Spread
     """Over plain decoding beside it."""

@@ -31,6 +31,15 @@ pub(crate) struct Targets<'a> {
     pub(crate) loss: TeacherLoss,
 }
 
+/// One row of them.
+struct Row<'a> {
+    label: u32,
+    weight: f32,
+    share: f32,
+    teacher: &'a mut [f32], // [vocab]
+    nats: &'a mut f64,
+}
+
 /// Leaves each row's cross-entropy in `nats`, and replaces `logits` by the gradient of
 /// `Σ weight · ((1 − share) · cross-entropy + share · teacher loss)`. Where there is a `narrow`, the gradient is
 /// written there in `bf16` too.
@@ -46,9 +55,15 @@ pub(crate) fn forward_backward(
     let Targets { labels, weights, shares, teacher, loss } = targets;
     let vocab = width(logits, labels);
     let of_rows = labels.par_iter().zip(weights).zip(shares).zip(teacher.par_chunks_mut(vocab)).zip(nats);
+    let of_rows = of_rows.map(|((((&label, &weight), &share), teacher), nats)| Row {
+        label,
+        weight,
+        share,
+        teacher,
+        nats,
+    });
     let rows = logits.par_chunks_mut(vocab).zip(of_rows);
-    let row = |logits: &mut [f32], of_row: ((((&u32, &f32), &f32), &mut [f32]), &mut f64)| {
-        let ((((&label, &weight), &share), teacher), nats) = of_row;
+    let row = |logits: &mut [f32], Row { label, weight, share, teacher, nats }: Row<'_>| {
         *nats = softmax(logits, label);
         if share > 0.0 {
             (active().softmax)(teacher);

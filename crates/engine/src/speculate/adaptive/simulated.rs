@@ -1,6 +1,8 @@
 //! The policy on machines and models that are made up: how near it comes to the best exit and length, from
 //! the first token on.
 
+mod further;
+
 use super::*;
 use crate::chooser::Choice;
 use crate::round::Round;

@@ -17,6 +17,10 @@ pub struct SweepPoint {
     pub acceptance_rate: f64,
     /// The chance that a token is accepted if all before it in the draft were.
     pub acceptance_of_next: f64,
+    /// The share of drafts whose first token, first two, … were accepted.
+    pub acceptance_by_position: Vec<f64>,
+    /// Tokens accepted of a draft, in the mean.
+    pub accepted_length: f64,
     /// Tokens per second.
     pub decode: Spread,
     /// Over plain decoding beside it.
