@@ -13,7 +13,8 @@ pub(crate) struct Arguments {
     /// Run only the first E layers [default: all]
     #[arg(long, value_name = "E")]
     exit_layer: Option<usize>,
-    /// Draft with the first layers, or copies of them: auto, off, or an exit layer and a draft length, such as 6:4
+    /// Draft with the first layers, or copies of them: auto, off, or an exit layer and a draft length, such
+    /// as 6:4
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off")]
     speculate: Speculate,
     #[command(flatten)]

@@ -129,8 +129,8 @@ impl fmt::Display for TextsDiffer {
 
 impl std::error::Error for TextsDiffer {}
 
-/// The defaults for a model of `depth` layers; for 24 they are `auto`, `6:4` and `12:2`. Where copies are named
-/// to draft, all layers do too: `24:4`.
+/// The defaults for a model of `depth` layers; for 24 they are `auto`, `6:4` and `12:2`. Where copies are
+/// named to draft, all layers do too: `24:4`.
 fn usual(depth: usize, copies: bool) -> Vec<Speculate> {
     let drafts = [(depth / 4, 4), (depth / 2, 2)].into_iter().filter(|(exit_layer, _)| *exit_layer > 0);
     let whole = (depth, 4);

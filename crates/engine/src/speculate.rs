@@ -82,8 +82,8 @@ impl Speculation {
         Self { head, ..self }
     }
 
-    /// Drafts by copies of the first layers, of the model that decodes, and every layer verifies. A fixed draft
-    /// is theirs; the adaptive policy chooses between them and the model's own.
+    /// Drafts by copies of the first layers, of the model that decodes, and every layer verifies. A fixed
+    /// draft is theirs; the adaptive policy chooses between them and the model's own.
     #[must_use]
     pub fn with_layers(self, layers: Option<DraftLayers>) -> Self {
         Self { layers, ..self }

@@ -84,7 +84,8 @@ pub(crate) struct SweepKeys {
     runs: usize,
 }
 
-/// Speculation at exits and draft lengths, with copies of the layers too. Without exits, at those from which the adaptive policy chooses.
+/// Speculation at exits and draft lengths, with copies of the layers too. Without exits, at those from which
+/// the adaptive policy chooses.
 #[pyfunction]
 pub(crate) fn sweep(
     py: Python<'_>,

@@ -59,7 +59,7 @@ impl Stream {
                 end: None,
             },
             Event::Ended(ended, text) => {
-                let end = Some(End::new(py, ended, text)?);
+                let end = Some(End::new(py, *ended, text)?);
                 Step { tokens: Vec::new(), prompt_logprobs: Vec::new(), end }
             }
         };

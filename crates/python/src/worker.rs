@@ -19,7 +19,7 @@ pub(crate) enum Event {
     /// More of it: for each token, the text that is certain after it.
     More { tokens: Vec<(NewToken, String)>, prompt_logprobs: Vec<Logprobs> },
     /// Its end, and the text that was held back.
-    Ended(Ended, String),
+    Ended(Box<Ended>, String),
     /// Why it cannot go on.
     Failed(Box<offramp_pipeline::Error>),
 }
@@ -154,7 +154,7 @@ impl Texts<'_> {
         let _ = events.send(Event::More { tokens, prompt_logprobs });
         if let Some(ended) = ended {
             let _ = events.send(match ended {
-                Ok(ended) => Event::Ended(ended, tail),
+                Ok(ended) => Event::Ended(Box::new(ended), tail),
                 Err(error) => Event::Failed(Box::new(error)),
             });
             self.listening.remove(&id);

@@ -163,9 +163,10 @@ impl Chunk {
         sum
     }
 
-    /// Forward and backward of exits whose positions fit one chunk, for the loss `Σ weight · cross-entropy`, of
-    /// which each exit's share is the distance from `teaching` instead. Adds to `gradients` and returns each exit's sum of nats. The gradients of the hidden states stay in
-    /// the chunk, exit after exit, for [`Chunk::add_input_gradient`].
+    /// Forward and backward of exits whose positions fit one chunk, for the loss `Σ weight · cross-entropy`,
+    /// of which each exit's share is the distance from `teaching` instead. Adds to `gradients` and returns
+    /// each exit's sum of nats. The gradients of the hidden states stay in the chunk, exit after exit, for
+    /// [`Chunk::add_input_gradient`].
     ///
     /// # Shapes
     /// `labels`: `[rows]`, of all positions that an exit could score

@@ -126,7 +126,8 @@ impl Network {
     }
 
     /// The forward and backward of a micro-batch. Adds the gradient of `Σ weight · CE` over the plan's exits,
-    /// with the teacher's share where the plan has one (and the network was made [`Network::with_teacher`]), to `gradients`, and returns each exit's mean cross-entropy in nats, in the plan's order.
+    /// with the teacher's share where the plan has one (and the network was made [`Network::with_teacher`]),
+    /// to `gradients`, and returns each exit's mean cross-entropy in nats, in the plan's order.
     ///
     /// # Panics
     /// If the batch does not fit, an id is beyond the vocabulary, or weights or plan are of another model.

@@ -1,11 +1,11 @@
 //! The policy that chooses exit layer and draft length while it runs: no knobs.
 //!
-//! Before each round it asks which layers and which length give a token soonest, by what drafting and verifying
-//! took so far ([`Costs`]) and by how often each exit was right, or a copy of the first layers ([`Chances`]); during the round it goes on
-//! with the draft as long as the next token is expected to save more than it costs. Exits that do not draft
-//! are seen in passing: their states are computed anyway, and now and then a head is spent on them. What may
-//! come to nothing is kept within a [`Budget`]: on a text where no exit is ever right, this is plain decoding
-//! and 2 % of work.
+//! Before each round it asks which layers and which length give a token soonest, by what drafting and
+//! verifying took so far ([`Costs`]) and by how often each exit was right, or a copy of the first layers
+//! ([`Chances`]); during the round it goes on with the draft as long as the next token is expected to save
+//! more than it costs. Exits that do not draft are seen in passing: their states are computed anyway, and now
+//! and then a head is spent on them. What may come to nothing is kept within a [`Budget`]: on a text where no
+//! exit is ever right, this is plain decoding and 2 % of work.
 
 use super::costs::{Clock, Costs};
 use super::drafter::{Copies, Drafter};

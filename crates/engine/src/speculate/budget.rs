@@ -16,8 +16,8 @@ struct Grant {
 /// For probes, and for drafts that are rejected, where exits are first seen in passing.
 const PROBES: Grant = Grant { at_once: 0.9, each: 0.01 };
 const DRAFTS: Grant = Grant { at_once: 0.38, each: 0.005 };
-/// A copy of all layers is mostly right, and has to be tried to be known. A draft of one token that is wrong is
-/// twice a token's operations, and two may be.
+/// A copy of all layers is mostly right, and has to be tried to be known. A draft of one token that is wrong
+/// is twice a token's operations, and two may be.
 const PROBES_BESIDE_COPIES: Grant = Grant { at_once: 0.4, each: 0.0025 };
 const DRAFTS_BY_COPIES: Grant = Grant { at_once: 4.07, each: 0.0 };
 /// No more is risked at a time before anything has agreed.

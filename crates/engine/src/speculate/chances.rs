@@ -119,8 +119,8 @@ impl Chances {
         self.exits.iter().filter(|exit| exit.layer <= layer).map(chance).fold(0.0, f64::max)
     }
 
-    /// The same, where its exit is as good as it may well be, or, if exits have not been looked at of late, the
-    /// text as easy.
+    /// The same, where its exit is as good as it may well be, or, if exits have not been looked at of late,
+    /// the text as easy.
     pub(crate) fn at_best(&self, drafter: Drafter, looked_at: bool) -> f64 {
         let exit = self.exits.iter().find(|exit| exit.layer == drafter.exit_layer);
         let hope = |exit: &Exit| {

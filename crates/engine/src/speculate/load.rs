@@ -3,8 +3,8 @@
 use super::drafter::{Copies, Drafter};
 use offramp_model::{Llama, Work};
 
-/// The work of one layer, a copy of one, the head, and the head that drafts, for one token; attention is as much for every
-/// token of either way, and left out.
+/// The work of one layer, a copy of one, the head, and the head that drafts, for one token; attention is as
+/// much for every token of either way, and left out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     layer: Work,

@@ -62,10 +62,10 @@ pub struct AgreeingOptions<'a> {
     pub acceptance: f64,
 }
 
-/// Makes random weights, which are those that copies can hold where copies draft, and scales the layers after the exit down (all but the first, where the exit is the full
-/// depth) until a token that the exit drafts, through
-/// the head of `make_head`, is accepted with the requested chance over `texts`. `progress` gets the steps
-/// done and the total.
+/// Makes random weights, which are those that copies can hold where copies draft, and scales the layers after
+/// the exit down (all but the first, where the exit is the full depth) until a token that the exit drafts,
+/// through the head of `make_head`, is accepted with the requested chance over `texts`. `progress` gets the
+/// steps done and the total.
 ///
 /// # Errors
 /// If there can be no such model, the texts do not fit its context, or the acceptance is not between 0 and 1.

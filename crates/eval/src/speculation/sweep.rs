@@ -7,8 +7,10 @@
 //! are measured once more, in turn over the same prompts. The share that `auto` reaches is the median of
 //! these pairs.
 
+mod exits;
 mod report;
 
+pub use exits::swept_exits;
 pub use report::{AutoPoint, ChosenExit, SweepPoint, SweepReport, Verdict};
 
 use super::verify::decode;
@@ -132,17 +134,6 @@ fn check(model: &Arc<Llama>, prompts: &[Vec<u32>], options: &SweepOptions) -> Re
         return Err(Error::Options(message));
     }
     Ok(())
-}
-
-/// The exits of a sweep: of the model's own that draft, and those at which copies do. Without any asked for,
-/// those from which the adaptive policy chooses. `own` and `copies` say which are to be swept.
-pub fn swept_exits(depth: usize, asked: &[usize], own: bool, copies: bool) -> [Vec<usize>; 2] {
-    let exits = if asked.is_empty() { Adaptive::exits(depth) } else { asked.to_vec() };
-    // All of the model's own layers are no draft, and all copies are one.
-    let whole = (asked.is_empty() && copies).then_some(depth);
-    let copied = if copies { exits.iter().copied().chain(whole).collect() } else { Vec::new() };
-    let own = exits.into_iter().filter(|&exit| own && (exit != depth || !copies)).collect();
-    [own, copied]
 }
 
 impl SweepOptions {
@@ -391,14 +382,6 @@ mod tests {
         let copy = Some(Format::Int8);
         assert_eq!(points, [(1, None), (2, None), (2, copy), (4, copy)]);
         assert!(report.points[3].acceptance_of_next > 0.5, "all layers in eight bits");
-    }
-
-    #[test]
-    fn all_copies_are_swept_and_all_own_layers_are_not() {
-        assert_eq!(swept_exits(4, &[], true, true), [vec![1, 2], vec![1, 2, 4]]);
-        assert_eq!(swept_exits(4, &[], true, false), [vec![1, 2], vec![]]);
-        assert_eq!(swept_exits(4, &[3, 4], false, true), [vec![], vec![3, 4]]);
-        assert_eq!(swept_exits(4, &[3, 4], true, true), [vec![3], vec![3, 4]]);
     }
 
     #[test]

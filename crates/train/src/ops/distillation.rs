@@ -1,7 +1,7 @@
 //! What an exit learns from the full model's logits, beside the labels.
 //!
-//! With p the exit's distribution, q the full model's, which gets no gradient, and α = Σ min(p, q), the chance
-//! that a token sampled from p is accepted for q (Leviathan et al. 2023):
+//! With p the exit's distribution, q the full model's, which gets no gradient, and α = Σ min(p, q), the
+//! chance that a token sampled from p is accepted for q (Leviathan et al. 2023):
 //!
 //! - `kl`: KL(q ‖ p), as in knowledge distillation (Hinton et al. 2015);
 //! - `lk`: −ln α (Samarin et al. 2026, "LK losses"). The gradient of α alone, total variation, is nearly zero
@@ -41,8 +41,8 @@ struct Row<'a> {
 }
 
 /// Leaves each row's cross-entropy in `nats`, and replaces `logits` by the gradient of
-/// `Σ weight · ((1 − share) · cross-entropy + share · teacher loss)`. Where there is a `narrow`, the gradient is
-/// written there in `bf16` too.
+/// `Σ weight · ((1 − share) · cross-entropy + share · teacher loss)`. Where there is a `narrow`, the gradient
+/// is written there in `bf16` too.
 ///
 /// # Shapes
 /// `logits`: `[rows, vocab]`, `nats`: `[rows]`, `narrow`: as `logits`, or empty
@@ -92,8 +92,8 @@ fn kl(p: &mut [f32], q: &[f32], share: f32) {
     p.iter_mut().zip(q).for_each(|(p, &q)| *p -= share * q);
 }
 
-/// Replaces `p` by `(1 − share) p + share · d(−ln α)`, where `dα / dz_j = p_j (m_j − Σ m p)` and m is 1 where p
-/// is the smaller one.
+/// Replaces `p` by `(1 − share) p + share · d(−ln α)`, where `dα / dz_j = p_j (m_j − Σ m p)` and m is 1 where
+/// p is the smaller one.
 fn lk(p: &mut [f32], q: &[f32], share: f32) {
     let (mut accepted, mut below) = (0.0f64, 0.0f64);
     for (&p, &q) in p.iter().zip(q) {

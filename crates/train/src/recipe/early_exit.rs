@@ -3,9 +3,9 @@
 use crate::network::{Distillation, TeacherLoss};
 use serde::{Deserialize, Serialize};
 
-/// `[early_exit]`: the exits' part of the loss, `L = CE_L + loss_scale · Σ w_i CE_i / Σ w_i`. With a teacher, each
-/// exit's `CE_i` is `(1 − teacher_share) CE_i + teacher_share D_i`, where `D_i` is the exit's distance from the last
-/// layer's logits of the same step, which get no gradient from it.
+/// `[early_exit]`: the exits' part of the loss, `L = CE_L + loss_scale · Σ w_i CE_i / Σ w_i`. With a teacher,
+/// each exit's `CE_i` is `(1 − teacher_share) CE_i + teacher_share D_i`, where `D_i` is the exit's distance
+/// from the last layer's logits of the same step, which get no gradient from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EarlyExitKeys {

@@ -13,8 +13,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use std::path::Path;
 
-/// Seconds of a copied layer, the head and a drafted token's head, where a layer takes one; and how much longer
-/// a call takes for each further row.
+/// Seconds of a copied layer, the head and a drafted token's head, where a layer takes one; and how much
+/// longer a call takes for each further row.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
     copy: f64,

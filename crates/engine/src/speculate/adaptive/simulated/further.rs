@@ -26,8 +26,8 @@ impl World {
         (first + second) * self.machine.plain() / (self.machine.round(drafter, length) + rows)
     }
 
-    /// Copies of `draft` layers draft `length` tokens. The model's first `middle` layers filter them, which are
-    /// part of the verification. After so many `turns`, the rest verifies what is left.
+    /// Copies of `draft` layers draft `length` tokens. The model's first `middle` layers filter them, which
+    /// are part of the verification. After so many `turns`, the rest verifies what is left.
     fn filtered(&self, [draft, middle]: [usize; 2], length: usize, turns: usize) -> f64 {
         let Machine { copy, head, draft_head, .. } = self.machine;
         let mut random = ChaCha8Rng::seed_from_u64(1);
