@@ -106,11 +106,20 @@ fn a_sweep_measures_every_point_and_draws_it() {
         [&sweep[..], &["--exits", "1,3", "--lengths", "1,2,4", "--runs", "2", "--out", "map.svg"]].concat();
     let answer = place.json(&sweep);
     let points = answer["report"]["points"].as_array().unwrap();
-    assert_eq!(points.len(), 6);
+    assert_eq!(points.len(), 12, "the model's own layers and copies");
+    assert_eq!(points.iter().filter(|point| point["draft_format"] == "int4").count(), 6);
+    assert!(points.iter().all(|point| {
+        let positions = point["acceptance_by_position"].as_array().unwrap().len();
+        positions == point["num_speculations"].as_u64().unwrap() as usize
+    }));
     assert!(points.iter().all(|point| point["speed_up"]["median"].as_f64().unwrap() > 0.0));
     assert!(answer["report"]["auto"]["of_best"]["median"].as_f64().unwrap() > 0.0);
     let map = String::from_utf8(place.read("map.svg")).unwrap();
-    assert!(map.starts_with("<svg") && map.contains("exit 3") && map.contains("auto:"));
+    assert!(
+        map.starts_with("<svg") && map.contains("exit 3") && map.contains("3, int4") && map.contains("auto:")
+    );
+    let own = place.json(&[&sweep[..], &["--draft-format", "own"]].concat());
+    assert_eq!(own["report"]["points"].as_array().unwrap().len(), 6);
     let table = place.good(&sweep);
     assert!(table.contains("best") && table.contains("plain decoding"), "{table}");
     assert!(table.contains("trained for exits: yes; best"), "{table}");
