@@ -89,7 +89,7 @@ pub(crate) struct Chunk {
 
 /// Bytes of a [`Chunk`] for `tokens` rows. In `bf16` the gradient of the logits is held twice, and beside a
 /// teacher are its logits.
-pub(crate) fn chunk_bytes(tokens: u128, [hidden, vocab]: [u128; 2], bf16: bool, teacher: bool) -> u128 {
+pub(crate) fn chunk_bytes(tokens: u128, hidden: u128, vocab: u128, bf16: bool, teacher: bool) -> u128 {
     let block = BLOCK as u128;
     let fitting = (CHUNK_LOGITS as u128 / vocab).max(block) / block * block;
     let rows = tokens.min(fitting).min(CHUNK as u128);

@@ -116,7 +116,7 @@ fn micro_batch(recipe: &Recipe, config: &Config) -> u128 {
     let teacher = recipe.early_exit.teacher.is_some();
     let bf16 = training.precision == Precision::Bf16;
     FLOAT * floats
-        + exit_head::chunk_bytes(rows, [hidden, config.vocab_size as u128], bf16, teacher)
+        + exit_head::chunk_bytes(rows, hidden, config.vocab_size as u128, bf16, teacher)
         + positions
         + tokens
 }

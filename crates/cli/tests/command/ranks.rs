@@ -197,11 +197,13 @@ fn any_rank_may_die_at_any_step_and_the_run_goes_on_with_any_number() {
     assert!(files(&place, "died", all) == files(&place, "one", all), "after {killed} deaths");
 }
 
-/// SIGTERM and Ctrl-C reach the launcher. The checkpoint is written in time, or the last one stands.
+/// SIGTERM and Ctrl-C reach the launcher. The checkpoint is written in time, or the last one stands. What is
+/// left to do takes longer than a launcher needs to pass a signal on.
 #[test]
 fn a_launcher_that_is_told_to_end_leaves_a_run_that_goes_on() {
     let (Some(mpirun), place) = (mpirun(), place()) else { return };
-    with_steps(&place, "long.toml", 60);
+    let all = 400;
+    with_steps(&place, "long.toml", all);
     place.good(&["train", "long.toml", "--out", "one"]);
     for (name, count, then) in [("TERM", 2, 1), ("INT", 4, 2)] {
         let mut command = command(&place, &mpirun, count, &["long.toml", "--out", name]);
@@ -213,7 +215,7 @@ fn a_launcher_that_is_told_to_end_leaves_a_run_that_goes_on() {
         let ran = train(&place, &mpirun, then, &["long.toml", "--out", name, "--resume"]);
         assert_eq!(ran.code, 0, "{name}: {}", ran.stderr);
         assert!(
-            files(&place, name, 60) == files(&place, "one", 60),
+            files(&place, name, all) == files(&place, "one", all),
             "{name}, {count} and then {then} processes"
         );
     }

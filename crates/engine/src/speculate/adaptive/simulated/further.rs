@@ -28,7 +28,7 @@ impl World {
 
     /// Copies of `draft` layers draft `length` tokens. The model's first `middle` layers filter them, which
     /// are part of the verification. After so many `turns`, the rest verifies what is left.
-    fn filtered(&self, [draft, middle]: [usize; 2], length: usize, turns: usize) -> f64 {
+    fn filtered(&self, draft: usize, middle: usize, length: usize, turns: usize) -> f64 {
         let Machine { copy, head, draft_head, .. } = self.machine;
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let world: Vec<[f64; 2]> = (0..TEXT + 200).map(|_| [random.random(), random.random()]).collect();
@@ -88,7 +88,9 @@ fn a_middle_check_promises_less_than_a_twentieth_in_most_models() {
         let points = pairs.filter(|[draft, middle]| draft < middle).flat_map(|pair| {
             [2, 3, 4, 6].into_iter().flat_map(move |length| [1, 2, 3].map(|turns| (pair, length, turns)))
         });
-        points.map(|(pair, length, turns)| world.filtered(pair, length, turns)).fold(0.0, f64::max)
+        points
+            .map(|([draft, middle], length, turns)| world.filtered(draft, middle, length, turns))
+            .fold(0.0, f64::max)
     };
     let gains = gains(best);
     let mean = gains.iter().sum::<f64>() / gains.len() as f64;
