@@ -60,7 +60,10 @@ def test_benchmark_measures_each_exit(model):
 
 def test_sweep_finds_the_best_draft(model):
     report = offramp.sweep(model, exits=[6], lengths=[2, 3], new_tokens=16, runs=1)
-    assert [(point.exit_layer, point.num_speculations) for point in report.points] == [(6, 2), (6, 3)]
+    points = [(point.exit_layer, point.draft_format, point.num_speculations) for point in report.points]
+    assert points == [(6, None, 2), (6, None, 3), (6, "int4", 2), (6, "int4", 3)]
+    assert [len(point.acceptance_by_position) for point in report.points] == [2, 3, 2, 3]
+    assert "6 in int4" in str(report)
     assert report.best in list(report.points) and report.plain.median > 0
     assert 0 <= report.points[0].acceptance_rate <= 1
     assert report.trained_for_exits and report.verdict in ("pays", "unsure", "loses")
