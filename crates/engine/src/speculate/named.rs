@@ -55,11 +55,6 @@ impl fmt::Display for Speculate {
 }
 
 impl Speculate {
-    /// The exit that drafts, where one is named.
-    pub fn exit_layer(self) -> Option<usize> {
-        if let Self::Fixed(draft) = self { Some(draft.exit_layer) } else { None }
-    }
-
     /// The policy, which drafts through `head` where that is given.
     pub fn speculation(self, head: Option<DraftHead>) -> Speculation {
         let speculation = match self {
