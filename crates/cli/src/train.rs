@@ -139,6 +139,9 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<ExitCode> {
         if let Some(line) = which_model(arguments, &folder, &summary) {
             note(&line);
         }
+        for average in &summary.averages {
+            note(&format!("an average of the weights over the steps: {}", average.display()));
+        }
     }
     let peak_memory = peak_memory();
     let report = offramp_eval::plot::write(&folder)?;

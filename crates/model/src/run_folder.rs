@@ -8,6 +8,8 @@
 //! curves.svg       the journal, drawn
 //! step-000120/     a checkpoint; the newest few and the best
 //! model/           the finished model
+//! model-ema/       an exponential moving average of the weights, where the recipe asks for it
+//! model-swa/       a plain mean of the weights of some steps, where the recipe asks for it
 //! ```
 //!
 //! A checkpoint is a model folder (`config.json`, `model.safetensors`, `tokenizer.json`, …) with what the run

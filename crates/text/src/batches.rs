@@ -5,6 +5,9 @@
 //! with the key (seed, epoch). An epoch has `⌊(n − T) / T⌋` windows (at least 1), the number that fits for
 //! every offset.
 //!
+//! In every epoch, the stories may also stand in a new order, drawn from another stream of the same key
+//! ([`Batches::shuffling_stories`]). A window then begins and ends in other stories than before.
+//!
 //! Micro-batch `i` holds the windows `i·B … i·B + B − 1`, counted from the start of the run. So the index
 //! alone is enough to resume a run. A batch may cross the end of an epoch. One epoch's order stays in memory:
 //! 4 bytes per window.
@@ -14,6 +17,9 @@ use rand::{Rng, SeedableRng};
 
 use crate::error::{Error, Result};
 use crate::stream::TokenStream;
+use stories::Stories;
+
+mod stories;
 
 /// Deterministic micro-batches; see the head of this file.
 pub struct Batches<'s> {
@@ -22,6 +28,7 @@ pub struct Batches<'s> {
     sequence_length: usize,
     seed: u64,
     windows: u32,
+    stories: Option<Stories>, // where their order changes
     epoch: Epoch,
     window: Vec<u32>, // [sequence_length + 1]
 }
@@ -65,11 +72,31 @@ impl<'s> Batches<'s> {
             sequence_length,
             seed,
             windows,
+            stories: None,
             epoch: Epoch { number: 0, offset: 0, order: Vec::new() },
             window: vec![0; sequence_length + 1],
         };
         batches.begin(0);
         Ok(batches)
+    }
+
+    /// The same, with the stories in a new order in each epoch. Reads the stream once, to find them.
+    ///
+    /// # Errors
+    /// As [`TokenStream::read`]; [`Error::Option`] if there are more than 2³² stories.
+    pub fn shuffling_stories(mut self, end_of_text: u32) -> Result<Self> {
+        let stories = Stories::find(self.stream, end_of_text)?;
+        if u32::try_from(stories.len()).is_err() {
+            let (option, found) = ("shuffle", "stories".to_owned());
+            return Err(Error::Option {
+                option,
+                found,
+                expected: "must be windows: there are more than 2^32 stories",
+            });
+        }
+        self.stories = Some(stories);
+        self.begin(0);
+        Ok(self)
     }
 
     /// Fills micro-batch `index`, counted from the start of the run: `labels[i]` is the token after
@@ -92,7 +119,10 @@ impl<'s> Batches<'s> {
             // After 2^64 windows the count wraps to 0.
             let sample = index.wrapping_mul(self.batch_size as u64).wrapping_add(row as u64);
             let start = self.window_start(sample);
-            self.stream.read(start, &mut self.window)?;
+            match &self.stories {
+                Some(stories) => stories.read(self.stream, start, &mut self.window)?,
+                None => self.stream.read(start, &mut self.window)?,
+            }
             inputs.copy_from_slice(&self.window[..self.sequence_length]);
             labels.copy_from_slice(&self.window[1..]);
         }
@@ -109,11 +139,10 @@ impl<'s> Batches<'s> {
     }
 
     fn begin(&mut self, number: u64) {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&self.seed.to_le_bytes());
-        key[8..16].copy_from_slice(&number.to_le_bytes());
-        key[16..].copy_from_slice(b"offramp batches\0");
-        let mut random = ChaCha8Rng::from_seed(key);
+        let mut random = generator(self.seed, number, b"offramp batches\0");
+        if let Some(stories) = &mut self.stories {
+            stories.shuffle(self.seed, number);
+        }
         let length = self.sequence_length as u64;
         // The windows of an epoch, and the label of the last, must fit for every offset.
         let slack = self.stream.len() - 1 - u64::from(self.windows) * length;
@@ -126,6 +155,15 @@ impl<'s> Batches<'s> {
         }
         self.epoch = Epoch { number, offset, order };
     }
+}
+
+/// What an epoch's draws of one kind come from.
+fn generator(seed: u64, epoch: u64, kind: &[u8; 16]) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    key[16..].copy_from_slice(kind);
+    ChaCha8Rng::from_seed(key)
 }
 
 /// A uniform number below `bound`. It is written out here so that no new version of a library can change a

@@ -343,7 +343,11 @@ impl Tokenizer {
         self.encode("a").is_ok_and(|ids| bytes(ids) == " a".len())
     }
 
-    pub(crate) fn end_of_text_or_error(&self) -> Result<u32> {
+    /// The token that ends a text.
+    ///
+    /// # Errors
+    /// [`Error::NoEndOfText`] if there is none.
+    pub fn end_of_text_or_error(&self) -> Result<u32> {
         self.end_of_text.ok_or_else(|| Error::NoEndOfText { expected: END_OF_TEXT_NAMES.join(", ") })
     }
 }

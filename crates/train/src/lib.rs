@@ -11,6 +11,7 @@
 //! 5. [`Optimizer`](optimizer::Optimizer) and [`Schedule`](schedule::Schedule): from gradients to weights.
 //! 6. [`run`](run()): the loop around it all, its journal and its checkpoints.
 
+mod averages;
 mod corpus;
 pub mod dropout;
 pub mod early_exit;

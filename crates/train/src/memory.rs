@@ -4,6 +4,7 @@
 //! once. A run holds them from its first step to its last. `crates/cli/tests/command/memory.rs` compares them
 //! with a real process.
 
+use crate::averages;
 use crate::error::{Error, Result};
 use crate::exit_head;
 use crate::layer::{self, Sizes};
@@ -89,7 +90,10 @@ fn model(recipe: &Recipe, config: &Config, ranks: usize) -> u128 {
         0
     };
     let muon = if recipe.optimizer.matrices == Matrices::Muon { largest_matrix(config) } else { 0 };
-    FLOAT * ((COPIES + folded) * values + MOMENTS * values.div_ceil(ranks as u128) + ternary + muon)
+    // The first rank has the averages, of the model's own values.
+    let averages = averages::count(&recipe.averages) as u128 * u128::from(config.parameter_count());
+    FLOAT
+        * ((COPIES + folded) * values + MOMENTS * values.div_ceil(ranks as u128) + ternary + muon + averages)
 }
 
 /// Muon's scratch for one matrix at a time: two of its size, and two squares of its shorter side.
@@ -141,6 +145,8 @@ mod tests {
     fn the_card_needs_four_copies_of_its_weights() {
         assert_eq!(need("[training]\nexact_ranks = false").model, 16_985_456_640);
         assert_eq!(need("").model, 16_985_456_640 + 2 * 4_246_364_160);
+        let averages = "[averages]\nema_decay = 0.999\nswa_start = 1";
+        assert_eq!(need(averages).model, need("").model + 2 * 4_246_364_160);
         let recipe = recipe("");
         let config = recipe.config(50_257, None).unwrap();
         assert_eq!(Need::of_rank(&recipe, &config, 4).model, 2 * 4_246_364_160 + 2 * 1_061_591_040);

@@ -26,5 +26,8 @@ pub use model_keys::{LowBit, ModelKeys, ModelTypeKey};
 pub(crate) use optimizer::LAST_INT4_FROM;
 pub use optimizer::{Matrices, OptimizerKeys, ScheduleKeys};
 pub use paths::Paths;
-pub use sections::{CheckpointKeys, DataKeys, Precision, StartKeys, Trained, TrainingKeys, ValidationKeys};
+pub use sections::{
+    AverageKeys, CheckpointKeys, DataKeys, Precision, Shuffle, StartKeys, Trained, TrainingKeys,
+    ValidationKeys,
+};
 pub use whole::Recipe;

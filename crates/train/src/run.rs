@@ -19,6 +19,7 @@ mod validation;
 
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::recipe::Shuffle;
 use crate::start;
 use data::Data;
 pub(crate) use data::find_corpus;
@@ -75,6 +76,13 @@ pub fn run_on(job: &Job<'_>, ranks: &mut Ranks, observe: &mut dyn FnMut(Event<'_
     let (folder, checkpoint) = match ranks.is_first() {
         true => RunFolder::begin(job, &data).map(|(folder, found)| (Some(folder), found))?,
         false => (None, None),
+    };
+    let batches = match training.shuffle {
+        Shuffle::Windows => batches,
+        Shuffle::Stories => {
+            let end = data.tokenizer.end_of_text_or_error().map_err(Error::from)?;
+            batches.shuffling_stories(end).map_err(Error::from)?
+        }
     };
     let longer = checkpoint.as_ref().and_then(|found| found.longer(recipe));
     let mut rounded = Vec::new();
@@ -183,12 +191,16 @@ impl Run<'_> {
             Some(folder) if self.job.best => folder.export_best()?,
             Some(folder) => folder.export(&self.trainer, self.data)?,
         };
+        let averages = match &self.folder {
+            Some(folder) if goes_on => folder.export_averages(&self.trainer, self.data)?,
+            _ => Vec::new(),
+        };
         let seconds = self.began.elapsed().as_secs_f64();
         self.journal(&Record::Finish(FinishRecord { step, complete: goes_on, seconds }))?;
         let skipped = self.trainer.state.skipped;
         let (profile, validation) = (self.trainer.profile(), self.validation);
         let (stopped, best) = (!goes_on, self.folder.as_ref().and_then(|folder| folder.best().cloned()));
-        Ok(Summary { step, stopped, skipped, model, best, last_step, validation, seconds, profile })
+        Ok(Summary { step, stopped, skipped, model, averages, best, last_step, validation, seconds, profile })
     }
 
     /// Makes a step; none if the run is to stop before the step is whole.

@@ -122,3 +122,72 @@ fn what_has_no_batch_says_so() {
     let empty = TokenStream::from_tokens(vec![], 1).unwrap();
     assert!(matches!(Batches::new(&empty, 1, 1, 1), Err(Error::TooShort { .. })));
 }
+
+/// Stories of counting tokens, each of another length, with the token 0 between two.
+fn stories(lengths: &[usize]) -> (TokenStream, Vec<Vec<u32>>) {
+    let mut next = 1u32;
+    let mut count = |&length: &usize| {
+        let story: Vec<u32> = (next..next + length as u32).collect();
+        next += length as u32;
+        story
+    };
+    let stories: Vec<_> = lengths.iter().map(&mut count).collect();
+    let tokens = stories.join(&0);
+    (TokenStream::from_tokens(tokens, next as usize).unwrap(), stories)
+}
+
+proptest! {
+    /// An epoch is a stream of the same stories, each whole and once, in another order than the last epoch's.
+    #[test]
+    fn an_epoch_may_have_its_stories_in_an_order_of_its_own(
+        lengths in proptest::collection::vec(0usize..40, 8..60), seed in any::<u64>(), epoch in 0u64..20,
+    ) {
+        let (stream, mut expected) = stories(&lengths);
+        prop_assume!(stream.len() > 8);
+        let mut order = Stories::find(&stream, 0).unwrap();
+        let mut whole = |epoch| {
+            let mut tokens = vec![0; stream.len() as usize];
+            order.shuffle(seed, epoch);
+            order.read(&stream, 0, &mut tokens).unwrap();
+            for start in [1, 5, stream.len() / 2] {
+                let mut part = vec![0; 3];
+                order.read(&stream, start, &mut part).unwrap();
+                assert_eq!(part, tokens[start as usize..start as usize + 3]);
+            }
+            tokens
+        };
+        let (tokens, next) = (whole(epoch), whole(epoch + 1));
+        let mut found: Vec<_> = tokens.split(|&token| token == 0).map(<[u32]>::to_vec).collect();
+        prop_assert!(found != expected || tokens != next, "an order stays once in 8! at the most");
+        found.sort();
+        expected.sort();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn windows_of_shuffled_stories_resume_by_their_index(seed in any::<u64>(), from in 0u64..30) {
+        let (stream, _) = stories(&[7, 11, 3, 19, 2, 5]);
+        let new = || Batches::new(&stream, 2, 6, seed).unwrap().shuffling_stories(0).unwrap();
+        let mut straight = new();
+        let all: Vec<_> = (0..30).map(|index| batch(&mut straight, index)).collect();
+        let mut resumed = new();
+        for index in from..30 {
+            let (inputs, labels) = batch(&mut resumed, index);
+            for (row, labels) in inputs.chunks(6).zip(labels.chunks(6)) {
+                prop_assert_eq!(&row[1..], &labels[..5]);
+            }
+            prop_assert_eq!(&(inputs, labels), &all[index as usize]);
+        }
+    }
+}
+
+/// As the order of windows, this must never change.
+#[test]
+fn the_order_of_stories_is_the_one_it_has_always_been() {
+    let (stream, _) = stories(&[1; 12]);
+    let mut batches = Batches::new(&stream, 1, 22, 43).unwrap().shuffling_stories(0).unwrap();
+    let first: Vec<u32> = batch(&mut batches, 0).0.into_iter().filter(|&token| token > 0).collect();
+    assert_eq!(first, FIRST_STORIES);
+}
+
+const FIRST_STORIES: [u32; 11] = [4, 11, 3, 10, 5, 12, 2, 9, 6, 1, 8];

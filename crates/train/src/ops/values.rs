@@ -29,6 +29,17 @@ pub(crate) fn add(sum: &mut [f32], values: &[f32]) {
     chunks.for_each(|(sum, values)| sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value));
 }
 
+/// `values + share · (target − values)`, in place. A share of 1 gives the target itself.
+pub(crate) fn move_towards(values: &mut [f32], target: &[f32], share: f32) {
+    let chunks = values.par_chunks_mut(CHUNK).zip(target.par_chunks(CHUNK));
+    chunks.for_each(|(values, target)| match share == 1.0 {
+        true => values.copy_from_slice(target),
+        false => {
+            values.iter_mut().zip(target).for_each(|(value, target)| *value += share * (target - *value))
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::finite_difference::numbers;

@@ -21,6 +21,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     optimizer(recipe)?;
     stages(recipe)?;
     early_exit(recipe)?;
+    averages(recipe)?;
     saving(recipe)?;
     start(recipe)?;
     // Before layer dropout, whose message would be about itself.
@@ -216,6 +217,16 @@ fn stages(recipe: &Recipe) -> Result<()> {
     share("schedule.second_stage", schedule.second_stage, 0.0..=1.0, "a share of the steps, 0 to 1")?;
     share("schedule.second_fraction", schedule.second_fraction, 0.0..=1.0, "0 to 1")?;
     share("optimizer.second_weight_decay", optimizer.second_weight_decay, 0.0..=10.0, "0 to 10")?;
+    share("optimizer.final_weight_decay", optimizer.final_weight_decay, 0.0..=10.0, "0 to 10")?;
+    ensure(optimizer.final_weight_decay.is_none() || optimizer.second_weight_decay.is_none(), || {
+        let expected =
+            "left out where optimizer.second_weight_decay is given: the decay changes once or bit by bit";
+        recipe.fault(
+            "optimizer.final_weight_decay",
+            optimizer.final_weight_decay.unwrap_or_default(),
+            expected,
+        )
+    })?;
     let expected = "0 to 0.9: activations have 4 bits in at least the last 10 % of the steps";
     share("schedule.int4_from", schedule.int4_from, 0.0..=LAST_INT4_FROM, expected)?;
     for (key, found) in [
@@ -303,6 +314,36 @@ fn teacher(recipe: &Recipe) -> Result<()> {
     ensure(keys.teacher.is_none() || keys.curriculum != Curriculum::None, || {
         let expected = "left out where early_exit.curriculum is \"none\": no exit learns";
         recipe.fault("early_exit.teacher", "final", expected)
+    })
+}
+
+fn averages(recipe: &Recipe) -> Result<()> {
+    let (keys, steps) = (&recipe.averages, recipe.training.steps);
+    if let Some(decay) = keys.ema_decay {
+        ensure((0.0..1.0).contains(&decay), || {
+            recipe.fault("averages.ema_decay", decay, "0 or more and below 1, such as 0.999")
+        })?;
+    }
+    if let Some(start) = keys.swa_start {
+        ensure((1..=steps).contains(&start), || {
+            recipe.fault("averages.swa_start", start, format!("a step of the run, 1 to {steps}"))
+        })?;
+    }
+    if let Some(every) = keys.swa_every {
+        ensure(every >= 1, || recipe.fault("averages.swa_every", every, "1 or more"))?;
+        ensure(keys.swa_start.is_some(), || {
+            recipe.fault(
+                "averages.swa_every",
+                every,
+                "left out unless averages.swa_start says where the mean begins",
+            )
+        })?;
+    }
+    // Weights between two ternary codes round to either of them.
+    ensure(crate::averages::count(keys) == 0 || recipe.model.bit_linear.is_none(), || {
+        let expected =
+            "left out where model.bit_linear is given: a mean of ternary weights is no ternary model";
+        recipe.fault("[averages]", "given", expected)
     })
 }
 

@@ -4,7 +4,7 @@ use super::early_exit::EarlyExitKeys;
 use super::layer_dropout::LayerDropoutKeys;
 use super::model_keys::ModelKeys;
 use super::optimizer::{OptimizerKeys, ScheduleKeys};
-use super::sections::{CheckpointKeys, DataKeys, StartKeys, TrainingKeys, ValidationKeys};
+use super::sections::{AverageKeys, CheckpointKeys, DataKeys, StartKeys, TrainingKeys, ValidationKeys};
 use super::whole::Recipe;
 use crate::error::Error;
 use offramp_model::legible;
@@ -99,6 +99,7 @@ fn keys() -> Vec<Section> {
         Section { name: "schedule", keys: fields::<ScheduleKeys>() },
         Section { name: "layer_dropout", keys: fields::<LayerDropoutKeys>() },
         Section { name: "early_exit", keys: fields::<EarlyExitKeys>() },
+        Section { name: "averages", keys: fields::<AverageKeys>() },
         Section { name: "validation", keys: fields::<ValidationKeys>() },
         Section { name: "checkpoint", keys: fields::<CheckpointKeys>() },
     ]

@@ -61,12 +61,25 @@ pub struct TrainingKeys {
     pub steps: u64,
     /// The seed of every random draw.
     pub seed: u64,
+    /// What is in a new order in each epoch.
+    pub shuffle: Shuffle,
     /// The format of the factors of products; weights, sums and the optimizer are `f32` always.
     pub precision: Precision,
     /// Whether the gradients of micro-batches are added by a fixed tree, so that a run has the same bits on
     /// 1, 2, 4 or 8 processes. One process then holds a further gradient for each doubling of its
     /// micro-batches.
     pub exact_ranks: bool,
+}
+
+/// `training.shuffle`. Either way an epoch's windows begin at an offset of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shuffle {
+    /// The windows: a story has the same neighbours in every epoch.
+    #[default]
+    Windows,
+    /// The stories, and then the windows.
+    Stories,
 }
 
 /// `training.precision`.
@@ -89,9 +102,30 @@ impl Default for TrainingKeys {
             accumulation: 4,
             steps: 50_000,
             seed: 0,
+            shuffle: Shuffle::Windows,
             precision: Precision::F32,
             exact_ranks: true,
         }
+    }
+}
+
+/// `[averages]`: means of the weights over the steps, which become models of their own beside the finished
+/// one (`model-ema`, `model-swa`). None unless it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AverageKeys {
+    /// d of an exponential moving average: after each step `average ← d · average + (1 − d) · weights`.
+    pub ema_decay: Option<f64>,
+    /// The first step after which the weights are part of a plain mean (stochastic weight averaging).
+    pub swa_start: Option<u64>,
+    /// Steps from one of its parts to the next; 1 if left out.
+    pub swa_every: Option<u64>,
+}
+
+impl AverageKeys {
+    /// Steps from one part of the plain mean to the next.
+    pub(crate) fn swa_every(&self) -> u64 {
+        self.swa_every.unwrap_or(1)
     }
 }
 

@@ -4,7 +4,7 @@ use super::early_exit::EarlyExitKeys;
 use super::layer_dropout::LayerDropoutKeys;
 use super::model_keys::ModelKeys;
 use super::optimizer::{OptimizerKeys, ScheduleKeys};
-use super::sections::{CheckpointKeys, DataKeys, StartKeys, TrainingKeys, ValidationKeys};
+use super::sections::{AverageKeys, CheckpointKeys, DataKeys, StartKeys, TrainingKeys, ValidationKeys};
 use crate::error::Error;
 use offramp_model::Config;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub struct Recipe {
     pub layer_dropout: LayerDropoutKeys,
     /// `[early_exit]`: the exits' part of the loss.
     pub early_exit: EarlyExitKeys,
+    /// `[averages]`: means of the weights over the steps.
+    pub averages: AverageKeys,
     /// `[validation]`: when and where the validation split is measured.
     pub validation: ValidationKeys,
     /// `[checkpoint]`: when the run is saved, and how many are kept.

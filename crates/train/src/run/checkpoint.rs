@@ -11,18 +11,24 @@ use offramp_model::run_folder::{OPTIMIZER, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{TensorSpec, Weights};
 use offramp_ranks::Ranks;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 /// For the small files, and for what the file system itself uses.
 const SLACK: u64 = 1 << 20;
 
-/// Writes a model folder: config, weights, tokenizer.
-pub(super) fn write_model(folder: &Path, trainer: &Trainer, data: &Data) -> offramp_model::Result<Checksums> {
+/// Writes a model folder: config, weights, tokenizer. The weights are the trainer's, or an average of them.
+pub(super) fn write_model(
+    folder: &Path,
+    weights: &[f32],
+    trainer: &Trainer,
+    data: &Data,
+) -> offramp_model::Result<Checksums> {
     let places: Vec<_> = trainer.layout().tensors().collect();
     let mut places = places.into_iter();
     let mut files = checkpoint::save(folder, trainer.config(), &mut |spec| {
         let (_, range) = places.find(|(place, _)| *place == spec).expect("the layout has the config's order");
-        Cow::Borrowed(&trainer.weights[range])
+        Cow::Borrowed(&weights[range])
     })?;
     let how = data.tokenizer.transformers_json(trainer.config().max_position_embeddings);
     for (name, bytes) in [(TOKENIZER, &data.tokenizer_json[..]), (TOKENIZER_CONFIG, how.as_bytes())] {
@@ -32,7 +38,7 @@ pub(super) fn write_model(folder: &Path, trainer: &Trainer, data: &Data) -> offr
     Ok(files)
 }
 
-/// Writes a model folder, and beside it the optimizer's moments and the exits' own heads. Each rank has the
+/// Writes a model folder, and beside it the optimizer's moments, the exits' own heads and the averages. Each rank has the
 /// moments of its share.
 pub(super) fn write_all(
     folder: &Path,
@@ -40,20 +46,24 @@ pub(super) fn write_all(
     data: &Data,
     ranks: &mut Ranks,
 ) -> offramp_model::Result<Checksums> {
-    let mut files = write_model(folder, trainer, data)?;
+    let mut files = write_model(folder, &trainer.weights, trainer, data)?;
     let layout = trainer.layout();
     let mut moments = trainer.moment_places().into_iter();
     let mut own_heads = layout.own_heads();
+    let mut averages = trainer
+        .averages
+        .iter()
+        .flat_map(|average| model_tensors(layout).map(move |(_, range)| &average.values[range]));
     let alone = ranks.size() == 1;
     let written =
-        write_tensors(&folder.join(OPTIMIZER), &beside_the_model(layout), &mut |_| match moments.next() {
+        write_tensors(&folder.join(OPTIMIZER), &beside_the_model(trainer), &mut |_| match moments.next() {
             Some((Moment::First, range)) if alone => Cow::Borrowed(&trainer.optimizer.m[range]),
             Some((Moment::Second, range)) if alone => Cow::Borrowed(&trainer.optimizer.v[range]),
             Some((moment, range)) => Cow::Owned(trainer.moments(moment, range, ranks)),
-            None => {
-                let (_, range) = own_heads.next().expect("as many places as tensors");
-                Cow::Borrowed(&trainer.weights[range])
-            }
+            None => Cow::Borrowed(match own_heads.next() {
+                Some((_, range)) => &trainer.weights[range],
+                None => averages.next().expect("as many places as tensors"),
+            }),
         })?;
     files.insert(OPTIMIZER.to_owned(), written);
     Ok(files)
@@ -67,16 +77,21 @@ pub(super) fn read_values(
 ) -> offramp_model::Result<()> {
     let layout = trainer.layout().clone();
     let files = Weights::open(folder, trainer.config())?;
-    let model_len = layout.model_len();
-    for (spec, range) in layout.tensors().take_while(|(_, range)| range.end <= model_len) {
+    for (spec, range) in model_tensors(&layout) {
         files.read(spec, &mut trainer.weights[range])?;
     }
-    let specs = beside_the_model(&layout);
+    let specs = beside_the_model(trainer);
     let beside = Weights::open_file(&folder.join(OPTIMIZER), &specs)?;
     let places = trainer.moment_places();
-    let (moments, own_heads) = specs.split_at(places.len());
-    for (spec, (_, range)) in own_heads.iter().zip(layout.own_heads()) {
+    let (moments, others) = specs.split_at(places.len());
+    let mut others = others.iter();
+    for ((_, range), spec) in layout.own_heads().zip(&mut others) {
         beside.read(spec, &mut trainer.weights[range])?;
+    }
+    for average in &mut trainer.averages {
+        for ((_, range), spec) in model_tensors(&layout).zip(&mut others) {
+            beside.read(spec, &mut average.values[range])?;
+        }
     }
     ranks.broadcast(&mut trainer.weights);
     for (spec, (moment, range)) in moments.iter().zip(places) {
@@ -94,13 +109,24 @@ pub(super) fn read_values(
 }
 
 /// Names and shapes of the tensors beside the model's: all first moments, all second ones, the exits' own
-/// heads.
-fn beside_the_model(layout: &Layout) -> Vec<TensorSpec> {
+/// heads, the averages.
+fn beside_the_model(trainer: &Trainer) -> Vec<TensorSpec> {
+    let layout = trainer.layout();
     let named = |moment: &'static str| {
         layout.tensors().map(move |(spec, _)| TensorSpec::new(format!("{moment}.{}", spec.name), &spec.shape))
     };
     let own_heads = layout.own_heads().map(|(spec, _)| spec.clone());
-    named("m").chain(named("v")).chain(own_heads).collect()
+    let of_average = |name: &'static str| {
+        model_tensors(layout)
+            .map(move |(spec, _)| TensorSpec::new(format!("{name}.{}", spec.name), &spec.shape))
+    };
+    let averages = trainer.averages.iter().flat_map(|average| of_average(average.name()));
+    named("m").chain(named("v")).chain(own_heads).chain(averages).collect()
+}
+
+/// The tensors of the model itself, without the exits' own heads.
+fn model_tensors(layout: &Layout) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
+    layout.tensors().take_while(|(_, range)| range.end <= layout.model_len())
 }
 
 /// Bytes that [`write_model`] will write at most.
@@ -111,7 +137,7 @@ pub(super) fn model_size(folder: &Path, trainer: &Trainer, data: &Data) -> Resul
 
 /// Bytes that [`write_all`] will write at most, `state.json` beside it.
 pub(super) fn size(folder: &Path, trainer: &Trainer, data: &Data) -> Result<u64> {
-    Ok(model_size(folder, trainer, data)? + tensors_size(folder, &beside_the_model(trainer.layout()))?)
+    Ok(model_size(folder, trainer, data)? + tensors_size(folder, &beside_the_model(trainer))?)
 }
 
 /// Checks that the disk of `run` has room for the folder `target`, before anything of it is written.

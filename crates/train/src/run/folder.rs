@@ -6,6 +6,7 @@ use super::job::{Event, Job};
 use super::state::{Best, SavedState};
 use super::together;
 use super::trainer::Trainer;
+use crate::averages::Average;
 use crate::error::{Error, Result};
 use crate::recipe::{Difference, Recipe};
 use crate::schedule::Schedule;
@@ -125,9 +126,19 @@ impl RunFolder {
 
     /// Writes the finished model, and returns its folder.
     pub(super) fn export(&self, trainer: &Trainer, data: &Data) -> Result<PathBuf> {
-        let target = self.path.join(MODEL);
+        self.export_as(self.path.join(MODEL), &trainer.weights, trainer, data)
+    }
+
+    /// Writes each average as a finished model of its own, and returns their folders.
+    pub(super) fn export_averages(&self, trainer: &Trainer, data: &Data) -> Result<Vec<PathBuf>> {
+        let begun = trainer.averages.iter().filter(|average| average.has_begun(trainer.state.step));
+        let target = |average: &Average| self.path.join(format!("{MODEL}-{}", average.name()));
+        begun.map(|average| self.export_as(target(average), &average.values, trainer, data)).collect()
+    }
+
+    fn export_as(&self, target: PathBuf, weights: &[f32], trainer: &Trainer, data: &Data) -> Result<PathBuf> {
         check_space(&self.path, &target, model_size(&target, trainer, data)?)?;
-        replace_folder(&target, |folder| write_model(folder, trainer, data).map(drop))?;
+        replace_folder(&target, |folder| write_model(folder, weights, trainer, data).map(drop))?;
         Ok(target)
     }
 

@@ -92,6 +92,8 @@ pub struct Summary {
     /// The finished model's folder; the newest checkpoint's if the run was stopped, which before the first
     /// step is not there.
     pub model: PathBuf,
+    /// The folders of the averages of its weights, once it is finished.
+    pub averages: Vec<PathBuf>,
     /// The checkpoint with the lowest validation loss, if one was validated.
     pub best: Option<Best>,
     /// The last step made by this process.

@@ -1,5 +1,6 @@
 //! Runs on a tiny corpus: whole, stopped, resumed, refused.
 
+mod averages;
 mod best;
 mod damage;
 mod ranks;
@@ -156,7 +157,10 @@ fn ten_steps_and_ten_more_are_twenty() {
     let place = Place::new();
     let dropout = "[layer_dropout]\nnormalize = \"none\"\ntime = \"increasing\"\nrescale = true";
     let own_heads = "[early_exit]\nown_heads = true";
-    for (matrices, keys) in [("adamw", ""), ("adamw", dropout), ("muon", ""), ("adamw", own_heads)] {
+    let averages = "[averages]\nema_decay = 0.9\nswa_start = 7\nswa_every = 4";
+    for (matrices, keys) in
+        [("adamw", ""), ("adamw", dropout), ("muon", ""), ("adamw", own_heads), ("adamw", averages)]
+    {
         let recipe = moved_by(matrices, recipe(keys).text());
         let [whole, halves] = ["whole", "halves"].map(|name| format!("{name}-{matrices}-{}", keys.len()));
         quietly(&place.job(&recipe, &whole, &GO)).unwrap();

@@ -1,6 +1,7 @@
 //! One step of a run, together with the other ranks.
 
 use super::together::any;
+use crate::averages::{Average, averages};
 use crate::dropout::{LayerDropout, MicroBatch};
 use crate::early_exit::EarlyExitLoss;
 use crate::error::Result;
@@ -29,6 +30,7 @@ pub(super) struct Trainer {
     pub(super) gradients: Vec<f32>,
     pub(super) network: Network,
     pub(super) rounding: Rounding,
+    pub(super) averages: Vec<Average>, // the first rank's
     schedule: Schedule,
     dropout: LayerDropout,
     loss: EarlyExitLoss,
@@ -88,6 +90,8 @@ impl Trainer {
         if head_only {
             optimizer.freeze_before(network.layout().norm().start);
         }
+        let averaged = network.layout().model_len();
+        let averages = if ranks.is_first() { averages(recipe, averaged) } else { Vec::new() };
         let layers = config.num_hidden_layers;
         let plan = Plan::full(layers, training.batch_size, training.sequence_length, Vec::new());
         Ok(Self {
@@ -98,6 +102,7 @@ impl Trainer {
             gradients: vec![0.0; weights.len()],
             weights,
             rounding: Rounding::new(&config, network.layout()),
+            averages,
             network,
             schedule: Schedule::new(recipe),
             dropout: LayerDropout::new(recipe)?,
@@ -194,6 +199,10 @@ impl Trainer {
             self.state.skipped += 1;
             self.state.skipped_in_a_row += 1;
         }
+        let Self { averages, weights, network, state, .. } = &mut *self;
+        network.clock().time(Op::AdamW, Pass::Forward, 0.0, || {
+            averages.iter_mut().for_each(|average| average.take(state.step, weights));
+        });
         let each = exits.iter().zip(&losses);
         let mut exit_losses: Vec<_> =
             each.map(|(&(exit_layer, _), &loss)| ExitLoss { exit_layer, loss }).collect();

@@ -61,6 +61,7 @@ fn one_two_four_and_eight_ranks_give_the_same_bytes() {
             "gradual",
             "[early_exit]\ncurriculum = \"gradual\"\n[layer_dropout]\ntime = \"increasing\"\nrescale = true\n",
         ),
+        ("averages", "[averages]\nema_decay = 0.5\nswa_start = 3\n"),
         ("heads", "[early_exit]\nown_heads = true\n"),
         ("tied", "[early_exit]\ncurriculum = \"rotational\"\nperiod = 2\n"),
         ("sampled", "[early_exit]\ncurriculum = \"sampled\"\nsample_fraction = 0.5\n"),
