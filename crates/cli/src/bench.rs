@@ -6,6 +6,7 @@ mod many_texts;
 use crate::formats::Parts;
 use crate::number::rate;
 use crate::progress::counted;
+use crate::speculate::DraftLayersArguments;
 use crate::{output, shape, source};
 use anyhow::Result;
 use offramp_engine::Speculate;
@@ -65,6 +66,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto", default_value = "off",
         requires = "texts")]
     speculate: Speculate,
+    #[command(flatten)]
+    layers: DraftLayersArguments,
     /// Also time a call for N tokens after the prompt, compared with one token; 0 for none
     #[arg(long, value_name = "N", default_value_t = 6)]
     verify: usize,

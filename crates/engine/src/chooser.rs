@@ -3,14 +3,19 @@
 use crate::completion::GenerateOptions;
 use crate::constraint::Constraint;
 use crate::sampler::Sampler;
+use crate::speculate::Sureness;
 use crate::{Error, Result};
+use offramp_kernels::active;
 
-/// A token, and by how much it came before the second ([`Sampler::next_with_margin`]).
+/// A token, and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Choice {
     pub(crate) token: u32,
-    pub(crate) margin: f32,
+    pub(crate) sure: Sureness,
 }
+
+/// Logits are at least this where their entropy is asked for.
+const LEAST: f32 = -1e4;
 
 /// A sampler, and what it may choose.
 #[derive(Debug)]
@@ -24,6 +29,7 @@ pub(crate) struct Chooser {
     /// Tokens before the new ones.
     prompt_tokens: usize,
     logits: Vec<f32>,  // [vocab]
+    chances: Vec<f32>, // [vocab]
     allowed: Vec<u32>, // a bit per id
 }
 
@@ -41,6 +47,7 @@ impl Chooser {
             constraint: options.constraint.clone(),
             prompt_tokens,
             logits: Vec::new(),
+            chances: Vec::new(),
             allowed: Vec::new(),
         })
     }
@@ -51,7 +58,7 @@ impl Chooser {
         let logits = &logits[..choices];
         if self.logit_bias.is_empty() && self.constraint.is_none() {
             let (token, margin) = self.sampler.next_with_margin(logits, tokens)?;
-            return Ok(Choice { token, margin });
+            return Ok(Choice { token, sure: Sureness { margin, entropy: 0.0 } });
         }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
@@ -62,7 +69,21 @@ impl Chooser {
         }
         self.forbid(tokens)?;
         let (token, margin) = self.sampler.next_with_margin(&self.logits, tokens)?;
-        Ok(Choice { token, margin })
+        Ok(Choice { token, sure: Sureness { margin, entropy: 0.0 } })
+    }
+
+    /// As [`Chooser::choose`], and with the entropy of the logits: for a draft, which may be wrong.
+    pub(crate) fn choose_draft(&mut self, logits: &[f32], tokens: &[u32]) -> Result<Choice> {
+        let mut choice = self.choose(logits, tokens)?;
+        self.logits.clear();
+        // What a shortlist leaves out has −∞, and 0 · −∞ is no number.
+        self.logits.extend(logits.iter().map(|logit| logit.max(LEAST)));
+        self.chances.clear();
+        self.chances.extend_from_slice(&self.logits);
+        let table = active();
+        let all = (table.softmax)(&mut self.chances); // ln Σ e^logit
+        choice.sure.entropy = (all - (table.dot)(&self.chances, &self.logits)).max(0.0);
+        Ok(choice)
     }
 
     /// Takes away what the constraint does not allow.

@@ -169,6 +169,11 @@ impl Scheduler {
         completion
     }
 
+    /// What the adaptive policy learnt in the text that ended last.
+    pub fn learnt(&self) -> Option<&Speculation> {
+        self.learnt.as_ref()
+    }
+
     /// Texts that take part in steps, and texts that wait for blocks.
     pub fn texts(&self) -> (usize, usize) {
         (self.running.len(), self.waiting.len())

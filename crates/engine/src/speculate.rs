@@ -19,10 +19,11 @@ mod drafter;
 mod drafts;
 mod lesson;
 mod load;
-mod margins;
 mod named;
+mod paces;
 mod plan;
 mod state;
+mod sureness;
 mod together;
 
 use crate::{Error, Result};
@@ -32,7 +33,9 @@ pub(crate) use lesson::Lesson;
 pub use named::{Speculate, UnknownSpeculation};
 use offramp_model::{DraftHead, DraftLayers, Llama};
 pub(crate) use plan::Plan;
-pub(crate) use together::plan_alone;
+pub(crate) use state::Subject;
+pub(crate) use sureness::Sureness;
+pub(crate) use together::plan_together;
 
 /// How a text is drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,10 +150,10 @@ impl Speculation {
         adaptive.goes_on(plan.drafter, rows, chance, drafting)
     }
 
-    /// The chance that a token is accepted which the draft chose by `margin`.
-    pub(crate) fn chance(&mut self, plan: &Plan, margin: f32) -> f64 {
+    /// The chance that a token is accepted which the draft chose so surely.
+    pub(crate) fn chance(&mut self, plan: &Plan, sure: Sureness) -> f64 {
         let Policy::Auto(adaptive) = &mut self.policy else { return 1.0 };
-        adaptive.chance(plan.drafter, margin)
+        adaptive.chance(plan.drafter, sure)
     }
 
     /// Whether to verify a drafted token which, with all before it, is accepted with `chance`.

@@ -13,6 +13,7 @@ mod verify;
 
 use crate::Result;
 use crate::climb::{Climber, climb};
+use crate::round::Round;
 use crate::speculate::Plan;
 use crate::workspace::Workspace;
 use offramp_model::{Llama, Work};
@@ -99,9 +100,14 @@ fn run(model: &Arc<Llama>, turns: &mut [Turn<'_>], workspace: &mut Workspace) ->
     climb(model, &mut climbers, workspace)?;
     drop(climbers);
     let rounds = verify::verify(model, turns, workspace);
+    let tokens = |(turn, round): (&Turn<'_>, &Result<Round>)| match round {
+        Ok(round) if turn.adaptive => round.tokens.len(),
+        _ => 0,
+    };
+    let came = turns.iter().zip(&rounds).map(tokens).sum();
     for (turn, round) in turns.iter_mut().zip(rounds) {
         match round {
-            Ok(round) => turn.settle(&round, workspace),
+            Ok(round) => turn.settle(&round, came, workspace),
             Err(error) => {
                 turn.session.abort();
                 turn.progress.fail(turn.session, error);

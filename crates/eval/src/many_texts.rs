@@ -108,7 +108,7 @@ pub fn many_texts(
     }
     for run in 0..options.runs {
         for (index, &texts) in options.texts.iter().enumerate() {
-            samples[index].push(sample(model, options, texts, &speculation[index])?);
+            samples[index].push(sample(model, options, texts, &mut speculation[index])?);
             progress(run * options.texts.len() + index + 1, all);
         }
     }
@@ -134,7 +134,7 @@ fn sample(
     model: &Arc<Llama>,
     options: &ManyTextsOptions,
     texts: usize,
-    speculation: &Speculation,
+    speculation: &mut Speculation,
 ) -> Result<Sample> {
     let positions = (options.prompt_tokens + options.new_tokens).next_multiple_of(32) * texts;
     let mut scheduler = Scheduler::new(
@@ -175,6 +175,9 @@ fn sample(
         }
     }
     let decoded = start.elapsed().as_secs_f64() - prefilled;
+    if let Some(learnt) = scheduler.learnt() {
+        *speculation = learnt.clone(); // as in a server, whose next texts know it
+    }
     found.prefill = (texts * options.prompt_tokens) as f64 / prefilled;
     found.decode = (texts * (options.new_tokens - 1)) as f64 / decoded;
     Ok(found)

@@ -9,12 +9,13 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hidden {
     pub(crate) hidden_size: usize,
-    pub(crate) stream: Vec<f32>, // [tokens, hidden]
+    pub(crate) stream: Vec<f32>,   // [tokens, hidden]
+    pub(crate) depths: Vec<usize>, // [tokens], layers that each has been through
 }
 
 impl Hidden {
     pub(crate) fn new(hidden_size: usize) -> Self {
-        Self { hidden_size, stream: Vec::new() }
+        Self { hidden_size, stream: Vec::new(), depths: Vec::new() }
     }
 
     /// How many tokens are in flight.
@@ -30,6 +31,7 @@ impl Hidden {
     /// Takes everything out of flight; the buffer stays.
     pub fn clear(&mut self) {
         self.stream.clear();
+        self.depths.clear();
     }
 
     /// Puts some tokens of another stream behind these, at the depth at which they stand.
@@ -43,6 +45,7 @@ impl Hidden {
         assert_eq!(self.hidden_size, other.hidden_size, "hidden states of the same width");
         let width = self.hidden_size;
         self.stream.extend_from_slice(&other.stream[tokens.start * width..tokens.end * width]);
+        self.depths.extend_from_slice(&other.depths[tokens]);
     }
 
     /// Replaces these tokens by some of another stream.
@@ -57,5 +60,6 @@ impl Hidden {
     /// Takes all but the first `tokens` out of flight.
     pub fn truncate(&mut self, tokens: usize) {
         self.stream.truncate(tokens * self.hidden_size);
+        self.depths.truncate(tokens);
     }
 }

@@ -20,6 +20,7 @@ mod cost;
 mod draft_head;
 mod draft_layers;
 mod error;
+mod exit_adapters;
 mod foreign;
 mod format;
 mod gguf;
@@ -54,6 +55,7 @@ pub use config::{
 pub use draft_head::DraftHead;
 pub use draft_layers::DraftLayers;
 pub use error::{Error, Result};
+pub use exit_adapters::exit_adapter_tensors;
 pub use format::{CacheFormat, Format, Formats, UnknownFormat};
 pub use gguf::Gguf;
 pub use hidden::Hidden;

@@ -6,6 +6,7 @@ use crate::batch::Batch;
 use crate::block_pool::{BlockPool, BlockShape};
 use crate::config::Config;
 use crate::error::Result;
+use crate::exit_adapters::{self, ExitAdapters};
 use crate::format::{CacheFormat, Formats};
 use crate::hidden::Hidden;
 use crate::kv_cache::KvCache;
@@ -32,6 +33,7 @@ pub struct Llama {
     lm_head: Linear, // [vocab, hidden]; shares a tied embedding's memory if it has its format
     rope: crate::rope::Rope,
     kv_cache: CacheFormat,
+    exits: Option<Arc<ExitAdapters>>,
 }
 
 impl Llama {
@@ -51,7 +53,8 @@ impl Llama {
     pub fn bytes(&self) -> u64 {
         let head = if self.lm_head.shares(&self.embed_tokens) { 0 } else { self.lm_head.bytes() };
         let layers: u64 = self.layers.iter().map(DecoderLayer::bytes).sum();
-        self.embed_tokens.bytes() + layers + self.norm.bytes() + head
+        let exits = self.exits.as_ref().map_or(0, |exits| exits.bytes());
+        self.embed_tokens.bytes() + layers + self.norm.bytes() + head + exits
     }
 
     /// What this model is.
@@ -98,7 +101,8 @@ impl Llama {
     /// If a token id is not in the vocabulary.
     pub fn embed(&self, tokens: &[u32], hidden: &mut Hidden) -> Result<()> {
         tokens.iter().try_for_each(|&token| self.config.check_token(token))?;
-        hidden.stream.clear();
+        hidden.clear();
+        hidden.depths.resize(tokens.len(), 0);
         hidden.hidden_size = self.config.hidden_size;
         for &token in tokens {
             self.embed_tokens.append_row(token as usize, &mut hidden.stream);
@@ -132,6 +136,7 @@ impl Llama {
             for index in layers.clone() {
                 self.layers[index].forward(index, hidden, batch, scratch);
             }
+            hidden.depths.fill(layers.end);
             scratch.work += self.forward_work(layers, batch);
         }
         Ok(())
@@ -193,8 +198,8 @@ impl Llama {
         scratch.missing(rows, width.into_iter().fold(0, usize::saturating_add), inner)
     }
 
-    /// Logits of some of the tokens, from whatever depth `hidden` stands at, through the one shared norm and
-    /// LM head.
+    /// Logits of some of the tokens, from whatever depth each stands at, through the one shared norm and LM
+    /// head; where the exit has a norm and an adapter of its own, through these and the shared LM head.
     ///
     /// # Shapes
     /// `logits`: resized to `[rows, vocab]`
@@ -207,7 +212,7 @@ impl Llama {
         self.lm_head.forward(&scratch.normed, &mut scratch.operand, logits);
     }
 
-    /// The final norm of some of the tokens, which the LM head reads: `[rows, hidden]`.
+    /// The final norm of some of the tokens, or that of their exit, which the LM head reads: `[rows, hidden]`.
     ///
     /// # Panics
     /// If `rows` leaves the tokens in flight.
@@ -220,7 +225,25 @@ impl Llama {
     pub(crate) fn norm_rows(&self, hidden: &Hidden, rows: Range<usize>, scratch: &mut Scratch) {
         let width = self.config.hidden_size;
         let stream = &hidden.stream[rows.start * width..rows.end * width];
-        self.norm.forward(stream, &mut scratch.normed);
+        let Some(adapters) = &self.exits else { return self.norm.forward(stream, &mut scratch.normed) };
+        let Scratch { normed, residual, adapter, work, .. } = scratch;
+        normed.clear();
+        for (depth, rows) in exit_adapters::runs(&hidden.depths[rows]) {
+            let stream = &stream[rows.start * width..rows.end * width];
+            match adapters.append(depth, stream, adapter, normed) {
+                Some(more) => *work += more,
+                None => {
+                    self.norm.forward(stream, residual);
+                    normed.extend_from_slice(residual);
+                }
+            }
+        }
+    }
+
+    /// The exits that have a norm and an adapter of their own, shallow first; none of a model whose exits all
+    /// share the final norm.
+    pub fn adapter_exits(&self) -> Vec<usize> {
+        self.exits.iter().flat_map(|exits| exits.exits()).collect()
     }
 
     /// A model with these layers between the same embedding, norm and head.

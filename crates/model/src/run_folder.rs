@@ -48,6 +48,8 @@ pub const GENERATION: &str = "generation_config.json";
 pub const WEIGHTS: &str = "model.safetensors";
 /// Which shard holds which tensor, beside weights in several files.
 pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+/// The norms and adapters of exits over a model that stays as it is, beside its weights.
+pub const EXITS: &str = "exits.safetensors";
 /// The tokenizer of a model folder.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// How `transformers` takes the tokenizer.

@@ -1,6 +1,7 @@
 //! What a call needs beside the tokens in flight: room for a layer's results, kept by the caller from call to
 //! call.
 
+use crate::exit_adapters::AdapterBuffers;
 use crate::work::Work;
 use offramp_kernels::Operand;
 
@@ -19,6 +20,7 @@ pub struct Scratch {
     pub(crate) gated: Vec<f32>,       // [rows, intermediate]
     pub(crate) residual: Vec<f32>,    // [rows, hidden]
     pub(crate) shortlisted: Vec<f32>, // [rows, shortlist]
+    pub(crate) adapter: AdapterBuffers,
     pub(crate) angles: Angles,
     pub(crate) work: Work,
 }

@@ -183,6 +183,11 @@ impl Weights {
         failed.find_map_first(Result::err).map_or(Ok(()), Err)
     }
 
+    /// Each tensor's name and shape.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.places.iter().map(|(name, &file)| (name.as_str(), self.files[file].shape(name)))
+    }
+
     /// The file, or the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -235,7 +240,7 @@ impl Weights {
         Self { path: path.to_owned(), files: Vec::new(), places, quantized, weight_scale: None, gguf: false }
     }
 
-    fn single(path: &Path) -> Result<Self> {
+    pub(crate) fn single(path: &Path) -> Result<Self> {
         let mut weights = Self::nothing(path);
         weights.add(TensorFile::open(path)?)?;
         Ok(weights)

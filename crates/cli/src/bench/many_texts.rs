@@ -8,6 +8,7 @@ use crate::progress::counted;
 use anyhow::Result;
 use offramp_eval::{ManyTextsOptions, ManyTextsReport, SpeedOptions, many_texts};
 use offramp_model::{Formats, Llama};
+use offramp_pipeline::Drafts;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,13 +31,14 @@ pub(super) fn run(
     let mut reports = Vec::new();
     for formats in formats(arguments) {
         let model = Arc::new(load(&formats)?);
+        let drafts = Drafts::usual(&model, arguments.layers.draft_format)?;
         let options = ManyTextsOptions {
             texts: arguments.texts.clone(),
             prompt_tokens: options.prompt_tokens,
             new_tokens: options.new_tokens,
             runs: options.runs,
             exit_layer: options.exits.iter().copied().max().unwrap_or(model.config().num_hidden_layers),
-            speculation: arguments.speculate.speculation(None),
+            speculation: drafts.speculation(arguments.speculate)?,
         };
         reports.push(many_texts(&model, &options, &mut counted("timed", "samples"))?);
     }

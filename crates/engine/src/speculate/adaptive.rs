@@ -11,8 +11,10 @@ use super::costs::{Clock, Costs};
 use super::drafter::{Copies, Drafter};
 use super::lesson::Lesson;
 use super::load::Shape;
+use super::paces::Step;
 pub use super::state::Chosen;
 use super::state::{self, State, Subject};
+use super::sureness::Sureness;
 use offramp_kernels::pool::threads;
 use offramp_model::{DraftHead, DraftLayers, Llama};
 
@@ -62,20 +64,18 @@ impl Adaptive {
         }
     }
 
-    /// A step is shared with other texts: nothing is drafted or learnt.
-    pub(crate) fn is_beside_others(&mut self) {
-        if let Some(state) = &mut self.state {
-            state.steps_alone = 0;
-        }
+    /// What it was prepared for: texts of one subject are planned together.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        self.state.as_ref().map(|state| state.subject)
     }
 
     pub(super) fn known(&mut self) -> &mut State {
         self.state.as_mut().expect("a step begins with a plan")
     }
 
-    /// The chance that a token is accepted which was drafted by `margin`.
-    pub(super) fn chance(&mut self, drafter: Drafter, margin: f32) -> f64 {
-        self.known().chances.at(drafter, margin)
+    /// The chance that a token is accepted which was drafted so surely.
+    pub(super) fn chance(&mut self, drafter: Drafter, sure: Sureness) -> f64 {
+        self.known().chances.at(drafter, sure)
     }
 
     /// Whether to draft one more, when all `rows` so far are accepted with `chance`, beside so many texts
@@ -100,6 +100,11 @@ impl Adaptive {
     pub(super) fn learn(&mut self, lesson: &Lesson<'_>) {
         let Some(state) = &mut self.state else { return };
         state.costs.learn(lesson.times);
+        if state.company.rows() > 1 {
+            let seconds = lesson.times.iter().map(|time| time.seconds).sum();
+            let drafted = state.drafting != Drafter::own(state.depth);
+            state.paces.saw(state.company.rows(), Step { drafted, seconds, tokens: lesson.came });
+        }
         let Lesson { plan, round, rows, .. } = *lesson;
         // Only as far as both continue the same text.
         let drafted: Vec<_> = lesson.draft.iter().chain(&lesson.dropped).zip(&round.tokens).collect();
@@ -107,7 +112,7 @@ impl Adaptive {
         let mut agreed = 0;
         for (choice, token) in &drafted {
             agreed += usize::from(choice.token == **token);
-            state.chances.saw(plan.drafter, choice.margin, choice.token == **token);
+            state.chances.saw(plan.drafter, choice.sure, choice.token == **token);
         }
         for (index, (choice, token)) in probed.iter().enumerate() {
             agreed += usize::from(choice.token == **token);
@@ -115,7 +120,7 @@ impl Adaptive {
             let drafted = drafted.get(index).filter(|_| plan.drafter.exit_layer < state.depth);
             let beside = drafted.map(|(choice, token)| (plan.drafter, choice.token == **token));
             let probe = plan.probe.unwrap_or(plan.drafter.exit_layer);
-            state.chances.saw_exit(probe, choice.margin, choice.token == **token, beside);
+            state.chances.saw_exit(probe, choice.sure, choice.token == **token, beside);
         }
         if !lesson.probed.is_empty() {
             state.budget.spend_on_probes(state.company.spread() * state.load.probe(rows));
@@ -211,10 +216,10 @@ mod tests {
         let (mut state, exit_4) = (state(), Drafter::own(4));
         for _ in 0..200 {
             let beside = Some((exit_4, true));
-            state.chances.saw_exit(4, 3.0, true, None);
-            state.chances.saw_exit(8, 3.0, true, beside);
-            state.chances.saw_exit(3, 3.0, false, beside);
-            state.chances.saw_exit(2, 3.0, false, beside);
+            state.chances.saw_exit(4, Sureness::of(3.0), true, None);
+            state.chances.saw_exit(8, Sureness::of(3.0), true, beside);
+            state.chances.saw_exit(3, Sureness::of(3.0), false, beside);
+            state.chances.saw_exit(2, Sureness::of(3.0), false, beside);
             state.budget.earn(1, 1);
         }
         let plan = plan_alone(&mut state, 100);
@@ -224,7 +229,7 @@ mod tests {
             "as good as deeper ones: {plan:?}"
         );
         assert_eq!(plan_alone(&mut state, 2).num_speculations, 2, "no more than there is space for");
-        (0..300).for_each(|_| state.chances.saw(exit_4, 3.0, false));
+        (0..300).for_each(|_| state.chances.saw(exit_4, Sureness::of(3.0), false));
         assert_eq!(plan_alone(&mut state, 100).num_speculations, 0);
     }
 
@@ -235,14 +240,18 @@ mod tests {
         adaptive.know(&model, Copies::default(), 24);
         let guess = plain(&mut adaptive);
         adaptive.known().costs.learn(&[CallTime { call: Call::Layers(24), rows: 1, seconds: 5.0 }]);
-        adaptive.known().chances.saw(Drafter::own(4), 3.0, true);
-        let (slow, chance) = (plain(&mut adaptive), adaptive.chance(Drafter::own(4), 3.0));
+        adaptive.known().chances.saw(Drafter::own(4), Sureness::of(3.0), true);
+        let (slow, chance) = (plain(&mut adaptive), adaptive.chance(Drafter::own(4), Sureness::of(3.0)));
         assert!(slow > 4.0);
         adaptive.know(&model, Copies::default(), 24);
         assert_eq!(plain(&mut adaptive), slow, "nothing has changed");
         adaptive.known().threads += 1; // as if there had been more
         adaptive.know(&model, Copies::default(), 24);
         assert_eq!(plain(&mut adaptive), guess);
-        assert_eq!(adaptive.chance(Drafter::own(4), 3.0), chance, "exits are as right as before");
+        assert_eq!(
+            adaptive.chance(Drafter::own(4), Sureness::of(3.0)),
+            chance,
+            "exits are as right as before"
+        );
     }
 }

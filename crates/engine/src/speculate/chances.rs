@@ -10,7 +10,7 @@
 //! latter is one number for all depths, and believed in likewise; a copy of all layers has no other.
 
 use super::drafter::Drafter;
-use super::margins::Margins;
+use super::sureness::{Calibration, Sureness};
 
 /// A number that one believes in, and how little.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +48,15 @@ pub(crate) struct Chances {
 /// What is known of copies of the layers.
 #[derive(Clone, Debug)]
 struct CopyOfLayers {
-    exact: Belief,                  // that fewer bits do not matter
-    margins: Vec<(usize, Margins)>, // of copies of so many layers
+    exact: Belief,                   // that fewer bits do not matter
+    sure: Vec<(usize, Calibration)>, // of copies of so many layers
 }
 
 #[derive(Clone, Debug)]
 struct Exit {
     layer: usize,
     beside: Belief,
-    margins: Margins,
+    sure: Calibration,
 }
 
 fn logistic(logit: f64) -> f64 {
@@ -79,18 +79,18 @@ impl Chances {
         let exit = |&layer: &usize| {
             let guess = (layer as f64 / depth as f64).powf(FIRST_LAYERS);
             let beside = Belief { mean: (guess / (1.0 - guess)).ln(), variance: EXIT };
-            Exit { layer, beside, margins: Margins::default() }
+            Exit { layer, beside, sure: Calibration::default() }
         };
         let copies = exits.iter().copied().chain([depth]).filter(|&layers| layers <= copied);
-        let margins: Vec<_> = copies.map(|layers| (layers, Margins::default())).collect();
-        let copies = (!margins.is_empty()).then_some(CopyOfLayers { exact: COPY, margins });
+        let sure: Vec<_> = copies.map(|layers| (layers, Calibration::default())).collect();
+        let copies = (!sure.is_empty()).then_some(CopyOfLayers { exact: COPY, sure });
         let ease = Belief { mean: 0.0, variance: EASE };
         Self { ease, exits: exits.iter().map(exit).collect(), depth, copies }
     }
 
     /// All that may draft: exits, shallow first, then copies.
     pub(crate) fn drafters(&self) -> impl Iterator<Item = Drafter> {
-        let copies = self.copies.iter().flat_map(|copies| &copies.margins);
+        let copies = self.copies.iter().flat_map(|copies| &copies.sure);
         self.layers().map(Drafter::own).chain(copies.map(|(layers, _)| Drafter::copy(*layers)))
     }
 
@@ -133,36 +133,34 @@ impl Chances {
         if drafter.apart { own * self.exact() } else { own }
     }
 
-    /// The chance of a token that was drafted by `margin`.
-    pub(crate) fn at(&self, drafter: Drafter, margin: f32) -> f64 {
+    /// The chance of a token that was drafted so surely.
+    pub(crate) fn at(&self, drafter: Drafter, sure: Sureness) -> f64 {
         let layer = drafter.exit_layer;
-        let margins = match (&self.copies, drafter.apart) {
-            (Some(copies), true) => {
-                copies.margins.iter().find(|known| known.0 == layer).map(|known| &known.1)
-            }
-            _ => self.exits.iter().find(|exit| exit.layer == layer).map(|exit| &exit.margins),
+        let known = match (&self.copies, drafter.apart) {
+            (Some(copies), true) => copies.sure.iter().find(|known| known.0 == layer).map(|known| &known.1),
+            _ => self.exits.iter().find(|exit| exit.layer == layer).map(|exit| &exit.sure),
         };
-        margins.map_or(0.5, |margins| margins.chance(margin, self.of(drafter)))
+        known.map_or(0.5, |known| known.chance(sure, self.of(drafter)))
     }
 
-    /// A choice of `margin` was or was not the full model's.
-    pub(crate) fn saw(&mut self, drafter: Drafter, margin: f32, equal: bool) {
+    /// A choice so sure was or was not the full model's.
+    pub(crate) fn saw(&mut self, drafter: Drafter, sure: Sureness, equal: bool) {
         if drafter.apart {
-            self.saw_copy(drafter.exit_layer, margin, equal);
+            self.saw_copy(drafter.exit_layer, sure, equal);
         } else {
-            self.saw_exit(drafter.exit_layer, margin, equal, None);
+            self.saw_exit(drafter.exit_layer, sure, equal, None);
         }
     }
 
     /// A copy's choice says something of the copies, of its exit and of the text, of each by how much it
     /// would move the chance.
-    fn saw_copy(&mut self, layer: usize, margin: f32, equal: bool) {
+    fn saw_copy(&mut self, layer: usize, sure: Sureness, equal: bool) {
         let (own, exact, whole) = (self.of_exit(layer), self.exact(), layer >= self.depth);
         let chance = own * exact;
         let residual = f64::from(u8::from(equal)) - chance;
         let Self { ease, exits, copies: Some(copies), .. } = self else { return };
-        if let Some((_, margins)) = copies.margins.iter_mut().find(|known| known.0 == layer) {
-            margins.saw(margin, equal);
+        if let Some((_, known)) = copies.sure.iter_mut().find(|known| known.0 == layer) {
+            known.saw(sure, chance, equal);
         }
         if whole {
             // It says nothing of exits, whose chances may have changed meanwhile.
@@ -183,12 +181,12 @@ impl Chances {
         }
     }
 
-    /// An exit's choice of `margin` was or was not the full model's; `beside` is what was told before of the
+    /// An exit's choice so sure was or was not the full model's; `beside` is what was told before of the
     /// same token.
     pub(crate) fn saw_exit(
         &mut self,
         layer: usize,
-        margin: f32,
+        sure: Sureness,
         equal: bool,
         beside: Option<(Drafter, bool)>,
     ) {
@@ -202,7 +200,7 @@ impl Chances {
         }
         let Self { ease, exits, .. } = self;
         let Some(exit) = exits.iter_mut().find(|exit| exit.layer == layer) else { return };
-        exit.margins.saw(margin, equal);
+        exit.sure.saw(sure, chance, equal);
         exit.beside.variance += EXIT_DRIFTS;
         if beside.is_some() {
             return exit.beside.learn(residual_here, exit.beside.variance, noise);
@@ -229,10 +227,10 @@ mod tests {
     #[test]
     fn it_converges_to_what_is_seen() {
         let mut chances = Chances::new(&[2, 4, 6, 12], 24, 0);
-        (0..2000).for_each(|i| chances.saw_exit(4, 1.0, i % 5 != 0, None));
+        (0..2000).for_each(|i| chances.saw_exit(4, Sureness::of(1.0), i % 5 != 0, None));
         assert!((chances.of_exit(4) - 0.8).abs() < 0.06, "{}", chances.of_exit(4));
         assert!(chances.of_exit(6) >= chances.of_exit(4), "a deeper exit is as good");
-        (0..2000).for_each(|_| chances.saw_exit(4, 1.0, false, None));
+        (0..2000).for_each(|_| chances.saw_exit(4, Sureness::of(1.0), false, None));
         assert!(chances.of_exit(12) < 0.1, "a text that is hard is so for all: {}", chances.of_exit(12));
     }
 
@@ -244,8 +242,8 @@ mod tests {
             let hard = (i / 7) % 2 == 0 && i % 3 != 0;
             let better = !hard;
             let worse = better && i % 20 != 1;
-            chances.saw_exit(6, 1.0, better, None);
-            chances.saw_exit(4, 1.0, worse, Some((Drafter::own(6), better)));
+            chances.saw_exit(6, Sureness::of(1.0), better, None);
+            chances.saw_exit(4, Sureness::of(1.0), worse, Some((Drafter::own(6), better)));
         }
         let (worse, better) = (chances.of_exit(4), chances.of_exit(6));
         assert!(better > worse + 0.005 && better < worse + 0.12, "{worse}, {better}");
@@ -258,8 +256,8 @@ mod tests {
         let (copy_4, whole) = (Drafter::copy(4), Drafter::copy(24));
         assert!((0.85..0.95).contains(&chances.of(whole)) && chances.of(copy_4) < chances.of_exit(4));
         for i in 0..300 {
-            chances.saw(Drafter::own(4), 1.0, false);
-            chances.saw(whole, 1.0, i % 20 != 0);
+            chances.saw(Drafter::own(4), Sureness::of(1.0), false);
+            chances.saw(whole, Sureness::of(1.0), i % 20 != 0);
         }
         assert!((chances.of(whole) - 0.95).abs() < 0.03 && chances.of(copy_4) < 0.05, "{chances:?}");
         assert_eq!(chances.drafters().last(), Some(whole));
@@ -270,8 +268,8 @@ mod tests {
     fn a_copy_is_as_right_as_its_exit_but_for_its_bits() {
         let mut chances = Chances::new(&[4, 6], 24, 6);
         for i in 0..1200 {
-            chances.saw(Drafter::own(6), 1.0, i % 10 != 0);
-            chances.saw(Drafter::copy(6), 1.0, i % 5 != 0);
+            chances.saw(Drafter::own(6), Sureness::of(1.0), i % 10 != 0);
+            chances.saw(Drafter::copy(6), Sureness::of(1.0), i % 5 != 0);
         }
         let (own, copy) = (chances.of(Drafter::own(6)), chances.of(Drafter::copy(6)));
         assert!((own - 0.9).abs() < 0.05 && (copy - 0.8).abs() < 0.06, "{own}, {copy}");

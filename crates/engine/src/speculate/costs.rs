@@ -99,6 +99,11 @@ impl Costs {
         self.clock == Clock::Bytes || !self.layer.seen.is_empty()
     }
 
+    /// Whether times are those of this machine.
+    pub(crate) fn are_measured(&self) -> bool {
+        self.clock == Clock::Machine
+    }
+
     /// All costs of up to so many rows.
     pub(crate) fn table(&self, rows: usize) -> CostTable {
         let [layer, head, draft_head] =

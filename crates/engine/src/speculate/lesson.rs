@@ -17,6 +17,8 @@ pub(crate) struct Lesson<'a> {
     pub(crate) probed: &'a [Choice],
     /// What came of it.
     pub(crate) round: &'a Round,
+    /// Tokens of all texts that were planned together.
+    pub(crate) came: usize,
     /// Rows that went through all layers.
     pub(crate) rows: usize,
     /// What the step's calls took.

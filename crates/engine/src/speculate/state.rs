@@ -6,14 +6,13 @@ use super::costs::{Clock, CostTable, Costs};
 use super::drafter::{Copies, Drafter};
 use super::drafts::{Company, Drafts};
 use super::load::{Load, Shape};
+use super::paces::Paces;
+use super::plan::Plan;
 use offramp_kernels::pool::threads;
 use offramp_model::{DraftLayers, Llama};
 
 /// The longest draft.
 pub(super) const LONGEST: usize = 15;
-/// A text that was beside others drafts again after so many steps alone: where texts come and go, most of
-/// these moments are too short for a draft to pay.
-const STEPS_ALONE: usize = 16;
 /// Parts of the depth at which exits are considered.
 const PARTS: [usize; 6] = [12, 8, 6, 4, 3, 2];
 
@@ -32,7 +31,7 @@ pub struct Chosen {
 
 /// Whom something was learnt of: of another model, head, copy or depth it would be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Subject {
+pub(crate) struct Subject {
     pub(super) model: u64,
     pub(super) head: Option<u64>,
     pub(super) layers: Option<u64>,
@@ -48,8 +47,8 @@ pub(super) struct State {
     pub(super) chances: Chances,
     pub(super) costs: Costs,
     pub(super) company: Company,
-    /// Steps since other texts shared one.
-    pub(super) steps_alone: usize,
+    /// What steps took that several texts shared.
+    pub(super) paces: Paces,
     /// What drafted last.
     pub(super) drafting: Drafter,
     pub(super) load: Load,
@@ -78,7 +77,7 @@ impl State {
             depth,
             chances: Chances::new(&exits(depth), depth, copied),
             company: Company::ALONE,
-            steps_alone: usize::MAX,
+            paces: Paces::default(),
             drafting: Drafter::own(depth),
             costs: Costs::new(model, copies, clock),
             load: Load::new(model, copies, depth),
@@ -88,10 +87,15 @@ impl State {
         }
     }
 
-    /// Whether it was beside others a moment ago; one more step is counted.
-    pub(super) fn waits(&mut self) -> bool {
-        self.steps_alone = self.steps_alone.saturating_add(1);
-        self.steps_alone <= STEPS_ALONE
+    /// Whether drafts may be part of the next step: alone always, beside others where they were not slower.
+    pub(super) fn may_draft(&mut self, company: Company) -> bool {
+        company.rows() == 1 || !self.costs.are_measured() || self.paces.allow(company.rows())
+    }
+
+    /// Plain decoding in such a company, without a look at exits.
+    pub(super) fn rest(&mut self, company: Company) -> Plan {
+        (self.company, self.drafting) = (company, Drafter::own(self.depth));
+        Plan::plain(self.depth)
     }
 
     pub(super) fn count(&mut self, Drafter { exit_layer, apart: copies }: Drafter, drafted: usize) {

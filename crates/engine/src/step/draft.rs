@@ -155,7 +155,12 @@ impl Turn<'_> {
 
     /// Chooses the token that follows the draft. A draft may fail where the full model does not.
     pub(super) fn choose_next(&mut self, logits: &[f32]) {
-        self.chosen = self.progress.chooser.choose(logits, self.session.tokens()).ok();
+        let (chooser, tokens) = (&mut self.progress.chooser, self.session.tokens());
+        let choice = match self.adaptive {
+            true => chooser.choose_draft(logits, tokens),
+            false => chooser.choose(logits, tokens), // nobody asks how sure it is
+        };
+        self.chosen = choice.ok();
     }
 
     /// Chooses what the exit that is probed says after each token of the draft.
@@ -163,7 +168,7 @@ impl Turn<'_> {
         let (before, vocab) = (self.session.before(), self.session.model().config().vocab_size);
         for (row, logits) in logits.chunks_exact(vocab).enumerate() {
             let tokens = &self.session.tokens()[..=before + row];
-            let Ok(choice) = self.progress.chooser.choose(logits, tokens) else { break };
+            let Ok(choice) = self.progress.chooser.choose_draft(logits, tokens) else { break };
             self.probed.push(choice);
         }
     }
@@ -171,7 +176,7 @@ impl Turn<'_> {
     /// Takes the token that was chosen, if it is worth verifying; whether something is to follow it.
     pub(super) fn takes(&mut self, drafting: usize) -> bool {
         let Some(choice) = self.chosen.take() else { return false };
-        self.chance *= self.speculation.chance(&self.plan, choice.margin);
+        self.chance *= self.speculation.chance(&self.plan, choice.sure);
         if !self.speculation.keeps(&self.plan, self.draft.len() + 1, self.chance, drafting) {
             self.dropped = Some(choice);
             return false;

@@ -68,8 +68,8 @@ impl Turn<'_> {
         self.session.climber(depth)
     }
 
-    /// Takes over what the step brought.
-    pub(super) fn settle(&mut self, round: &Round, workspace: &Workspace) {
+    /// Takes over what the step brought, this text and, with it, all that were planned together.
+    pub(super) fn settle(&mut self, round: &Round, came: usize, workspace: &Workspace) {
         self.session.land();
         if !self.chooses {
             return; // the prompt goes on
@@ -80,6 +80,7 @@ impl Turn<'_> {
             dropped: self.dropped,
             probed: &self.probed,
             round,
+            came,
             rows: self.session.in_flight().tokens(),
             times: &workspace.times,
         };

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, open_regular};
 use crate::format::{Format, Formats};
 use crate::gguf::Gguf;
 use crate::layout::{Layout, Values};
-use crate::run_folder::{CONFIG, GENERATION, JOURNAL, WEIGHTS};
+use crate::run_folder::{CONFIG, EXITS, GENERATION, JOURNAL, WEIGHTS};
 use crate::source::Source;
 use crate::storage::Pages;
 use crate::tensor::{EMBEDDING, TensorKind, TensorSpec};
@@ -20,12 +20,13 @@ use std::path::Path;
 const PIECE: usize = 1 << 21;
 
 /// Files that are copied if they exist. A card is not: its numbers were measured with other weights.
-const COMPANIONS: [&str; 6] = [
+const COMPANIONS: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     GENERATION,
+    EXITS,
     JOURNAL,
 ];
 

@@ -3,7 +3,7 @@
 use super::gguf_files;
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::run_folder::{CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG};
+use crate::run_folder::{CONFIG, EXITS, GENERATION, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_hub::{Id, Listing, RemoteFile};
 use std::path::PathBuf;
 
@@ -16,11 +16,12 @@ pub(super) enum Choice {
     Gguf(Vec<RemoteFile>),
 }
 
-/// The files of a tokenizer, of its templates, and of the sampling defaults.
-const SMALL: [&str; 6] = [
+/// The files of a tokenizer, of its templates, of the sampling defaults, and of exits over the model.
+const SMALL: [&str; 7] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
     GENERATION,
+    EXITS,
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",

@@ -4,6 +4,7 @@ use super::{Llama, new_id};
 use crate::attention::Attention;
 use crate::config::{BitLinear, Config, LayerAttention, LayerTensor};
 use crate::error::{Error, Result};
+use crate::exit_adapters::ExitAdapters;
 use crate::format::{Format, Formats};
 use crate::gguf::Gguf;
 use crate::layer::{DecoderLayer, Mlp};
@@ -16,9 +17,11 @@ use crate::tensor::{TensorKind, TensorSpec};
 use crate::weights::Weights;
 use offramp_kernels::ternary::InputQuantization;
 use std::path::Path;
+use std::sync::Arc;
 
 impl Llama {
-    /// Reads a Hugging Face folder: `config.json` and its safetensors. A tensor that has the wanted format
+    /// Reads a Hugging Face folder: `config.json` and its safetensors, and the exits' adapters where it has
+    /// any (`exits.safetensors`). A tensor that has the wanted format
     /// already is mapped, the others are converted, a few rows at a time.
     ///
     /// # Errors
@@ -28,7 +31,8 @@ impl Llama {
         let config = Config::read(&folder.join("config.json"))?;
         config.check_formats(formats, folder)?;
         let weights = Weights::open(folder, &config)?;
-        Self::build(config, &weights, formats)
+        let exits = ExitAdapters::read(folder, &config)?.map(Arc::new);
+        Ok(Self { exits, ..Self::build(config, &weights, formats)? })
     }
 
     /// As [`Llama::load`], of a GGUF file. Codes that our kernels have stay what they are, with their scales;
@@ -116,7 +120,7 @@ impl Llama {
         let rope = crate::rope::Rope::new(&config);
         config.quantization = None; // of the folder, not of the model
         let (id, kv_cache) = (new_id(), formats.kv_cache);
-        Ok(Self { id, embed_tokens, layers, norm, lm_head, rope, config, kv_cache })
+        Ok(Self { id, embed_tokens, layers, norm, lm_head, rope, config, kv_cache, exits: None })
     }
 }
 

@@ -6,7 +6,7 @@ mod further;
 use super::*;
 use crate::chooser::Choice;
 use crate::round::Round;
-use crate::speculate::together::plan_alone;
+use crate::speculate::together::plan_together;
 use crate::workspace::{Call, CallTime};
 use offramp_model::{Config, DraftLayers, Format, Formats};
 use rand::rngs::ChaCha8Rng;
@@ -133,7 +133,7 @@ impl World {
                 || 1.0 + 0.1 * random.random::<f64>() + f64::from(u8::from(random.random::<f64>() < 0.05));
             let copies = Copies { layers: self.exact.map(|_| &models.copy), head: None };
             adaptive.know(&models.model, copies, 24);
-            let plan = plan_alone(adaptive, TOKENS);
+            let plan = plan_together(&mut [(TOKENS, &mut *adaptive)], 0)[0];
             let mut took = |what: f64, adaptive: &mut Adaptive, call: Option<Call>, rows: usize| {
                 let time = what * noise();
                 seconds += time;
@@ -157,8 +157,8 @@ impl World {
                 }
                 let (right, margin) = self.choice(drafter, world[position + rows - 1]);
                 took(machine.draft_head, adaptive, Some(Call::DraftHead), 1);
-                let choice = Choice { token: u32::from(!right), margin };
-                chance *= adaptive.chance(drafter, margin);
+                let choice = Choice { token: u32::from(!right), sure: Sureness::of(margin) };
+                chance *= adaptive.chance(drafter, Sureness::of(margin));
                 if !adaptive.keeps(drafter, rows, chance, 1) {
                     dropped = Some(choice);
                     break;
@@ -175,7 +175,7 @@ impl World {
                 took(machine.draft_head * machine.rows(rows), adaptive, None, rows);
                 probed.extend((0..rows).map(|row| {
                     let (right, margin) = self.choice(Drafter::own(probe), world[position + row]);
-                    Choice { token: u32::from(!right), margin }
+                    Choice { token: u32::from(!right), sure: Sureness::of(margin) }
                 }));
             }
             let above = drafter.above(24);
@@ -187,7 +187,16 @@ impl World {
             let tokens = vec![0; accepted + 1];
             let round = &Round { tokens, drafted: draft.len(), accepted, ..Round::default() };
             let (draft, probed) = (&draft[..], &probed[..]);
-            adaptive.learn(&Lesson { plan, draft, dropped, probed, round, rows, times: &[] });
+            adaptive.learn(&Lesson {
+                plan,
+                draft,
+                dropped,
+                probed,
+                round,
+                came: round.tokens.len(),
+                rows,
+                times: &[],
+            });
             position += accepted + 1;
         }
         position as f64 * machine.plain() * 1.1 / seconds
