@@ -200,6 +200,47 @@ def distillation(folder):
     write_json(folder / "expected.json", expected)
 
 
+def exit_adapters(folder):
+    """Exits 1 and 3 of `gqa-untied`, each with a norm and an adapter of its own; the model does not learn."""
+    model = load_model(FIXTURES / "gqa-untied").double()
+    hidden_size, rank, weights = model.config.hidden_size, 3, {1: 0.25, 3: 0.5}
+    generator = torch.Generator().manual_seed(53)
+    adapters = {}
+    for exit_layer in weights:
+        shapes = {"norm": (hidden_size,), "down_proj": (rank, hidden_size), "up_proj": (hidden_size, rank)}
+        for part, shape in shapes.items():
+            scale = 0.5 if part == "norm" else shape[-1] ** -0.5
+            values = scale * torch.randn(shape, generator=generator) + (1.0 if part == "norm" else 0.0)
+            adapters[f"exits.{exit_layer}.{part}.weight"] = values
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(adapters, folder / "exits.safetensors")
+    parameters = {name: values.double().requires_grad_() for name, values in adapters.items()}
+
+    rows = random_ids(31, model.config.vocab_size, 3, 13)
+    input_ids, labels = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    tensors, crosses, total = {"input_ids": input_ids, "labels": labels}, {}, 0.0
+    with torch.no_grad():
+        states = model.model(input_ids, output_hidden_states=True).hidden_states
+        full = model(input_ids).logits.flatten(0, 1)
+    for exit_layer, weight in weights.items():
+        norm, down, up = (
+            parameters[f"exits.{exit_layer}.{part}.weight"] for part in ("norm", "down_proj", "up_proj")
+        )
+        state = states[exit_layer]
+        z = F.rms_norm(state, (hidden_size,), norm, model.config.rms_norm_eps)
+        logits = F.linear(z + F.linear(F.silu(F.linear(z, down)), up), model.lm_head.weight.detach()).flatten(0, 1)
+        tensors[f"logits.exit_layer_{exit_layer}"] = logits.detach().float().unflatten(0, input_ids.shape).clone()
+        ce = F.cross_entropy(logits, labels.flatten())
+        apart = F.kl_div(logits.log_softmax(-1), full.softmax(-1), reduction="batchmean")
+        total = total + weight * (0.5 * ce + 0.5 * apart)
+        crosses[str(exit_layer)] = ce.item()
+    total.backward()
+    crosses[str(model.config.num_hidden_layers)] = F.cross_entropy(full, labels.flatten()).item()
+    tensors |= {f"grad.{name}": values.grad.float().clone() for name, values in parameters.items()}
+    save_file(tensors, folder / "expected.safetensors")
+    write_json(folder / "expected.json", {"rank": rank, "weights": weights, "cross_entropies": crosses})
+
+
 def write_expected(model, folder, batch, tokens, seed, layer_dropout=None):
     """expected.safetensors (logits at every exit; with `layer_dropout` also gradients) and expected.json."""
     rows = random_ids(seed, model.config.vocab_size, batch, tokens + 1)
@@ -581,6 +622,7 @@ ALL = {
     "muon": muon,
     "training": training,
     "distillation": distillation,
+    "exit-adapters": exit_adapters,
 }
 
 if __name__ == "__main__":

@@ -107,7 +107,11 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    fn read(path: &Path) -> Self {
+    /// Those of a file.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let length = u64::from_le_bytes(*bytes.first_chunk().expect("a header")) as usize;
         let header: BTreeMap<String, Value> =

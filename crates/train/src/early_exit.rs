@@ -15,13 +15,15 @@ pub struct EarlyExitLoss {
     layers: usize,
     steps: u64,
     seed: u64,
+    only: Option<Vec<usize>>, // exit layers beside the last, where others cannot learn
 }
 
 impl EarlyExitLoss {
     /// The loss that a recipe asks for.
     pub fn new(recipe: &Recipe) -> Self {
         let (layers, training) = (recipe.model.num_hidden_layers, &recipe.training);
-        Self { keys: recipe.early_exit.clone(), layers, steps: training.steps, seed: training.seed }
+        let only = recipe.adapters().map(|adapters| adapters.exits);
+        Self { keys: recipe.early_exit.clone(), layers, steps: training.steps, seed: training.seed, only }
     }
 
     /// The exits of `step`, counted from 0, and the weight of each one's mean cross-entropy. Exit layers
@@ -86,7 +88,8 @@ impl EarlyExitLoss {
                 waited * u128::from(self.steps) <= opened
             }
         };
-        (0..last).filter(is_active).collect()
+        let may = |exit: &usize| self.only.as_ref().is_none_or(|only| only.contains(&(exit + 1)));
+        (0..last).filter(is_active).filter(may).collect()
     }
 
     fn period(&self) -> u64 {
@@ -129,7 +132,7 @@ mod tests {
     use super::*;
 
     fn loss(layers: usize, keys: EarlyExitKeys) -> EarlyExitLoss {
-        EarlyExitLoss { keys, layers, steps: 48, seed: 7 }
+        EarlyExitLoss { keys, layers, steps: 48, seed: 7, only: None }
     }
 
     #[track_caller]

@@ -13,7 +13,7 @@
 mod teacher;
 
 use crate::ops::distillation::{self, Targets};
-use crate::ops::{BLOCK, Kept, cross_entropy, linear, residual, rms_norm, values};
+use crate::ops::{BLOCK, Kept, adapter, cross_entropy, linear, residual, rms_norm, values};
 use crate::profile::{Clock, Op, Pass, product};
 use offramp_kernels::bf16;
 use offramp_kernels::gemm::{Factors, Values};
@@ -35,6 +35,7 @@ pub(crate) struct Head<'a> {
     pub(crate) norm: &'a [f32], // [hidden]
     pub(crate) eps: f32,
     pub(crate) lm_head: &'a [f32], // [vocab, hidden]
+    pub(crate) adapter: Option<adapter::Weights<'a>>,
     pub(crate) factors: Factors,
     pub(crate) clock: &'a Clock,
 }
@@ -55,8 +56,9 @@ impl Head<'_> {
 
 /// The gradients of a head's weights; they are added to.
 pub(crate) struct Gradients<'a> {
-    pub(crate) norm: &'a mut [f32],    // [hidden]
-    pub(crate) lm_head: &'a mut [f32], // [vocab, hidden]
+    pub(crate) norm: &'a mut [f32],            // [hidden]
+    pub(crate) lm_head: Option<&'a mut [f32]>, // [vocab, hidden], unless it does not learn
+    pub(crate) adapter: Option<adapter::Gradients<'a>>,
 }
 
 /// One exit's hidden states, the positions that are scored, and the weight of each position's loss.
@@ -85,6 +87,7 @@ pub(crate) struct Chunk {
     nats: Vec<f64>,       // [rows]
     partial: Vec<f32>,    // [blocks of rows, hidden]
     teacher: Option<TeacherRows>,
+    adapter: Option<adapter::Buffers>,
 }
 
 /// Bytes of a [`Chunk`] for `tokens` rows. In `bf16` the gradient of the logits is held twice, and beside a
@@ -117,6 +120,7 @@ impl Chunk {
             nats: vec![0.0; rows],
             partial: vec![0.0; rows.div_ceil(BLOCK) * hidden],
             teacher: None,
+            adapter: None,
         }
     }
 
@@ -125,6 +129,13 @@ impl Chunk {
     pub(crate) fn with_teacher(self) -> Self {
         let vocab = self.logits.len() / self.rows.max(1);
         Self { teacher: Some(TeacherRows::new(self.rows, vocab)), ..self }
+    }
+
+    /// The same, with buffers for adapters of such a rank.
+    #[must_use]
+    pub(crate) fn with_adapters(self, rank: usize) -> Self {
+        let hidden = self.normed.len() / self.rows.max(1);
+        Self { adapter: Some(adapter::Buffers::new(self.rows, hidden, rank)), ..self }
     }
 
     /// Rows that fit.
@@ -227,7 +238,7 @@ impl Chunk {
     fn forward(&mut self, exits: &[Scored<'_>], head: Head<'_>) {
         let (hidden, vocab) = (head.hidden(), head.vocab());
         let rows = exits.iter().map(|exit| exit.positions.len()).sum();
-        let Self { normed, inv_rms, logits, .. } = self;
+        let Self { normed, inv_rms, logits, adapter, .. } = self;
         head.clock.time(Op::LmHead, Pass::Forward, head.flops(rows), || {
             let mut first = 0;
             for exit in exits {
@@ -238,6 +249,13 @@ impl Chunk {
                 first += kept.rows();
             }
             let normed = &normed[..rows * hidden];
+            let normed = match (head.adapter, adapter.as_mut()) {
+                (Some(weights), Some(adapter)) => {
+                    adapter.forward(normed, weights, head.factors);
+                    &adapter.out[..rows * hidden]
+                }
+                _ => normed,
+            };
             linear::forward(normed, head.lm_head, hidden, head.factors, &mut logits[..rows * vocab]);
         });
     }
@@ -260,7 +278,7 @@ impl Chunk {
     fn backward(&mut self, exits: &[Scored<'_>], head: Head<'_>, gradients: &mut Gradients<'_>) {
         let hidden = head.hidden();
         let rows = exits.iter().map(|exit| exit.positions.len()).sum::<usize>();
-        let Self { normed, d_normed, d_x, inv_rms, logits, narrow, partial, .. } = self;
+        let Self { normed, d_normed, d_x, inv_rms, logits, narrow, partial, adapter, .. } = self;
         let (normed, d_normed) = (&normed[..rows * hidden], &mut d_normed[..rows * hidden]);
         let len = rows * head.vocab();
         let d_logits: Values<'_> = match narrow.is_empty() {
@@ -268,8 +286,14 @@ impl Chunk {
             false => (&narrow[..len]).into(),
         };
         let alpha = largest_weight(exits);
-        linear::backward_weight(d_logits, normed, hidden, alpha, head.factors, gradients.lm_head);
+        if let Some(lm_head) = &mut gradients.lm_head {
+            linear::backward_weight(d_logits, normed, hidden, alpha, head.factors, lm_head);
+        }
         linear::backward_input(d_logits, head.lm_head, hidden, alpha, head.factors, d_normed);
+        if let (Some(weights), Some(gradients)) = (head.adapter, &mut gradients.adapter) {
+            let adapter = adapter.as_mut().expect("buffers of adapters");
+            adapter.backward(normed, weights, gradients, head.factors, d_normed);
+        }
         values::zero(&mut d_x[..rows * hidden]);
         let mut first = 0;
         for &Scored { x, positions, .. } in exits {
@@ -299,7 +323,7 @@ mod tests {
     const LABELS: [u32; ROWS] = [0, 6, 3, 3, 1, 5, 2, 4, 6, 0, 1];
 
     fn head<'a>(norm: &'a [f32], lm_head: &'a [f32], clock: &'a Clock) -> Head<'a> {
-        Head { norm, eps: 1e-5, lm_head, factors: Factors::F32, clock }
+        Head { norm, eps: 1e-5, lm_head, adapter: None, factors: Factors::F32, clock }
     }
 
     /// Chunks of 4 rows, so that the last one is shorter.
@@ -326,7 +350,7 @@ mod tests {
         let [mut d_norm, mut d_lm_head] = [vec![0.0; HIDDEN], vec![0.0; lm_head.len()]];
         let mut d_xs = [vec![0.0; ROWS * HIDDEN], vec![0.0; ROWS * HIDDEN]];
         let mut chunk = Chunk::new(9, HIDDEN, VOCAB, Factors::F32);
-        let mut gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head };
+        let mut gradients = Gradients { norm: &mut d_norm, lm_head: Some(&mut d_lm_head), adapter: None };
         let exits = [scored(0), scored(1)];
         let head_now = head(&norm, &lm_head, &clock);
         let nats: Vec<f64> =

@@ -8,7 +8,7 @@ use crate::averages;
 use crate::error::{Error, Result};
 use crate::exit_head;
 use crate::layer::{self, Sizes};
-use crate::recipe::{Curriculum, Matrices, Precision, Recipe};
+use crate::recipe::{Adapters, Curriculum, Matrices, Precision, Recipe};
 use offramp_model::{Config, memory};
 use offramp_ranks::Fold;
 
@@ -82,7 +82,10 @@ fn model(recipe: &Recipe, config: &Config, ranks: usize) -> u128 {
         }
         false => 0,
     };
-    let values = u128::from(config.parameter_count()) + own_heads;
+    let adapters = recipe.adapters().map_or(0, |Adapters { exits, rank }| {
+        exits.len() as u128 * (2 * rank as u128 + 1) * config.hidden_size as u128
+    });
+    let values = u128::from(config.parameter_count()) + own_heads + adapters;
     let ternary = if config.bit_linear.is_some() { u128::from(config.parameter_count()) } else { 0 };
     let folded = if recipe.training.exact_ranks {
         Fold::buffers(recipe.training.accumulation / ranks) as u128

@@ -13,7 +13,7 @@ pub use plan::{Batch, Plan};
 
 use crate::exit_head::{Chunk, Gradients, Head, Scored, Teaching};
 use crate::layer::{self, Activations, Buffers, Context, Products, RotaryTable, Scratch, Sizes};
-use crate::ops::{embedding, values};
+use crate::ops::{adapter, embedding, values};
 use crate::parameters::Layout;
 use crate::profile::{Clock, Op, OpTime, Pass};
 use crate::step_weights::StepWeights;
@@ -90,6 +90,14 @@ impl Network {
     #[must_use]
     pub fn with_own_heads(mut self) -> Self {
         self.model.layout = self.model.layout.with_own_heads();
+        self
+    }
+
+    /// The same, with a norm and an adapter for each of these exits ([`Layout::with_exit_adapters`]).
+    #[must_use]
+    pub fn with_exit_adapters(mut self, exits: &[usize], rank: usize) -> Self {
+        self.model.layout = self.model.layout.with_exit_adapters(exits, rank);
+        self.chunk = self.chunk.with_adapters(rank);
         self
     }
 
@@ -172,7 +180,9 @@ impl Network {
                     self.exits_backward(call, group, &mut gradients, &mut losses);
                 }
                 waiting -= 1;
-                self.add_exit_gradient(plan, computed, waiting, len);
+                if !plan.head_only {
+                    self.add_exit_gradient(plan, computed, waiting, len);
+                }
                 if waiting == 0 {
                     gradients.finish(&(heads..end));
                 }
@@ -285,8 +295,22 @@ impl Network {
             head: model.head(weights.floats, full),
             loss,
         });
-        let [norm, lm_head] = gradients.two(&places);
-        let mut gradients = Gradients { norm, lm_head };
+        let mut gradients = match model.layout.adapter(deepest) {
+            Some(places) => {
+                let [norm, down, up] = gradients.several(&places);
+                Gradients { norm, lm_head: None, adapter: Some(adapter::Gradients { down, up }) }
+            }
+            None if model.layout.base_is_frozen() => {
+                // It is the full model: only the others learn.
+                let nats = chunk.nats(&stream[deepest][..len], batch.labels, head);
+                losses[group.first] += nats / batch.labels.len() as f64;
+                return;
+            }
+            None => {
+                let [norm, lm_head] = gradients.two(&places);
+                Gradients { norm, lm_head: Some(lm_head), adapter: None }
+            }
+        };
         let scored = |index: usize| {
             let ((exit_layer, weight), positions) = (plan.exits[index], plan.scored[index].as_slice());
             let weight = (f64::from(weight) / positions.len() as f64) as f32;
@@ -371,7 +395,12 @@ impl Model {
     /// The head of an exit.
     fn head<'a>(&'a self, weights: &'a [f32], exit_layer: usize) -> Head<'a> {
         let [norm, lm_head] = self.layout.exit_head(exit_layer);
+        let adapter = self
+            .layout
+            .adapter(exit_layer)
+            .map(|[_, down, up]| adapter::Weights { down: &weights[down], up: &weights[up] });
         Head {
+            adapter,
             norm: &weights[norm],
             eps: self.products.eps,
             lm_head: &weights[lm_head],

@@ -18,6 +18,7 @@
 //! scatters them at its exit, so the operations between see fewer rows.
 
 pub(crate) mod adamw;
+pub(crate) mod adapter;
 pub(crate) mod attention;
 pub(crate) mod bit_linear;
 pub(crate) mod cross_entropy;

@@ -10,7 +10,7 @@ pub(crate) use layer::{LayerGradients, LayerWeights, LinearGradients, LinearWeig
 
 use layer::LayerPlaces;
 use offramp_kernels::rayon::prelude::*;
-use offramp_model::{Config, TensorKind, TensorSpec};
+use offramp_model::{Config, TensorKind, TensorSpec, exit_adapter_tensors};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 use std::f64::consts::TAU;
@@ -28,6 +28,7 @@ pub struct Layout {
     model_tensors: usize, // the tensors after these are heads of exits
     model_len: usize,
     len: usize,
+    adapters: Vec<usize>, // exits that have one
 }
 
 impl Layout {
@@ -42,7 +43,7 @@ impl Layout {
         let tensors: Vec<_> = config.tensors().into_iter().map(place).collect();
         let layer = LayerPlaces::new(&config.layer_tensors());
         let (model_tensors, layers) = (tensors.len(), config.num_hidden_layers);
-        Self { tensors, layer, layers, model_tensors, model_len: len, len }
+        Self { tensors, layer, layers, model_tensors, model_len: len, len, adapters: Vec::new() }
     }
 
     /// The same, and after the model's tensors a norm and an LM head for each exit but the last. Only
@@ -61,18 +62,50 @@ impl Layout {
         self
     }
 
+    /// The same, and after the model's tensors a norm and an adapter for each of these exits. Then nothing
+    /// else learns.
+    #[must_use]
+    pub fn with_exit_adapters(mut self, exits: &[usize], rank: usize) -> Self {
+        let [_, hidden] = self.tensors[0].0.shape[..] else { unreachable!("the embedding is a matrix") };
+        for &exit_layer in exits {
+            for spec in exit_adapter_tensors(exit_layer, hidden, rank) {
+                let range = self.len..self.len + spec.len();
+                self.len = range.end;
+                self.tensors.push((spec, range));
+            }
+        }
+        self.adapters = exits.to_vec();
+        self
+    }
+
+    /// Where the norm, `down_proj` and `up_proj` of an exit's adapter stand, if it has one.
+    pub(crate) fn adapter(&self, exit_layer: usize) -> Option<[Range<usize>; 3]> {
+        let index = self.adapters.iter().position(|&exit| exit == exit_layer)?;
+        let first = self.model_tensors + 3 * index;
+        Some([0, 1, 2].map(|part| self.tensors[first + part].1.clone()))
+    }
+
+    /// Whether only adapters of exits learn.
+    pub(crate) fn base_is_frozen(&self) -> bool {
+        !self.adapters.is_empty()
+    }
+
     /// Values of the model's tensors.
     pub(crate) fn model_len(&self) -> usize {
         self.model_len
     }
 
-    /// The tensors that the model lacks: norms and heads of exits.
+    /// The tensors that the model lacks: norms, heads and adapters of exits.
     pub(crate) fn own_heads(&self) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
         self.tensors().skip(self.model_tensors)
     }
 
     /// Where the norm and the LM head of an exit stand: the model's, unless the exit has its own.
     pub(crate) fn exit_head(&self, exit_layer: usize) -> [Range<usize>; 2] {
+        if self.base_is_frozen() {
+            let norm = self.adapter(exit_layer).map_or_else(|| self.norm(), |[norm, ..]| norm);
+            return [norm, self.lm_head()];
+        }
         let first = 2 * exit_layer.saturating_sub(1);
         match self.tensors[self.model_tensors..].get(first..first + 2) {
             Some([norm, lm_head]) => [norm.1.clone(), lm_head.1.clone()],
@@ -174,6 +207,15 @@ pub fn initial(layout: &Layout, range: f64, seed: u64) -> Vec<f32> {
         });
     }
     values
+}
+
+/// The first values of the `down_proj` of an exit's adapter: normal, with mean 0 and deviation `range`.
+pub(crate) fn fill_adapter(values: &mut [f32], range: f64, seed: u64, exit_layer: usize) {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&(exit_layer as u64).to_le_bytes());
+    key[24..].copy_from_slice(b"adapter\0");
+    fill_normal(&mut ChaCha8Rng::from_seed(key), range, values);
 }
 
 /// Normal values in pairs (Box and Muller 1958), written out so that no library's version changes a run.

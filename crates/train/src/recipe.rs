@@ -30,4 +30,5 @@ pub use sections::{
     AverageKeys, CheckpointKeys, DataKeys, Precision, Shuffle, StartKeys, Trained, TrainingKeys,
     ValidationKeys,
 };
+pub(crate) use whole::Adapters;
 pub use whole::Recipe;

@@ -1,18 +1,23 @@
 //! What a run begins from: random weights, or those of an existing model, which is a folder or a GGUF file.
 
 use crate::error::{Error, Result};
-use crate::parameters::{Layout, initial};
-use crate::recipe::Recipe;
+use crate::parameters::{Layout, fill_adapter, initial};
+use crate::recipe::{Adapters, Recipe};
 use offramp_model::run_folder::{CONFIG, TOKENIZER};
 use offramp_model::{Config, Gguf, Weights};
 use offramp_text::{Tokenizer, TokenizerChoice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where each tensor of a recipe's run stands.
 pub(crate) fn layout(recipe: &Recipe, config: &Config) -> Layout {
     let layout = Layout::new(config);
-    if recipe.early_exit.own_heads { layout.with_own_heads() } else { layout }
+    match recipe.adapters() {
+        Some(Adapters { exits, rank }) => layout.with_exit_adapters(&exits, rank),
+        None if recipe.early_exit.own_heads => layout.with_own_heads(),
+        None => layout,
+    }
 }
 
 /// The first weights of a recipe's run, laid out as `layout` says.
@@ -22,10 +27,24 @@ pub(crate) fn weights(recipe: &Recipe, config: &Config, layout: &Layout) -> Resu
     };
     let files = open(checkpoint, config)?;
     let mut weights = vec![0.0; layout.len()];
-    for (spec, range) in layout.tensors() {
+    let of_model = |range: &Range<usize>| range.end <= layout.model_len();
+    for (spec, range) in layout.tensors().filter(|(_, range)| of_model(range)) {
         files.read(spec, &mut weights[range])?;
     }
+    if let Some(adapters) = recipe.adapters() {
+        first_adapters(recipe, &adapters, layout, &mut weights);
+    }
     Ok(weights)
+}
+
+/// Adapters that change nothing yet: the norm is the final one, and `up_proj` is zero.
+fn first_adapters(recipe: &Recipe, adapters: &Adapters, layout: &Layout, weights: &mut [f32]) {
+    for &exit_layer in &adapters.exits {
+        let Some([norm, down, _]) = layout.adapter(exit_layer) else { continue };
+        weights.copy_within(layout.norm(), norm.start);
+        let (seed, range) = (recipe.training.seed, recipe.model.initializer_range);
+        fill_adapter(&mut weights[down], range, seed, exit_layer);
+    }
 }
 
 fn open(checkpoint: &Path, config: &Config) -> Result<Weights> {

@@ -87,7 +87,14 @@ mod tests {
     fn exits_that_share_a_chunk_learn_each_at_its_positions() {
         let (x, full) = (numbers(6 * HIDDEN, 1), numbers(6 * HIDDEN, 4));
         let (norm, lm_head, clock) = (numbers(HIDDEN, 2), numbers(VOCAB * HIDDEN, 3), Clock::new());
-        let head = Head { norm: &norm, eps: 1e-5, lm_head: &lm_head, factors: Factors::F32, clock: &clock };
+        let head = Head {
+            norm: &norm,
+            eps: 1e-5,
+            lm_head: &lm_head,
+            adapter: None,
+            factors: Factors::F32,
+            clock: &clock,
+        };
         let (taught, all) = ([1, 4, 5], [0, 1, 2, 3, 4, 5]);
         let logits = |x: &[f32]| Chunk::new(6, HIDDEN, VOCAB, Factors::F32).logits(x, head);
         let teacher = logits(&full);
@@ -99,7 +106,7 @@ mod tests {
                 Scored { x: &full, positions: &all, weight: 2.0, share: 0.0 },
             ];
             let (mut d_norm, mut d_lm_head) = ([0.0; HIDDEN], [0.0; VOCAB * HIDDEN]);
-            let mut gradients = Gradients { norm: &mut d_norm, lm_head: &mut d_lm_head };
+            let mut gradients = Gradients { norm: &mut d_norm, lm_head: Some(&mut d_lm_head), adapter: None };
             let teaching = Some(Teaching { x: &full, head, loss });
             chunk.forward_backward(&exits, &LABELS, head, teaching, &mut gradients).for_each(drop);
             let [mut d_x, mut d_full] = [vec![0.0; x.len()], vec![0.0; x.len()]];

@@ -69,6 +69,23 @@ impl<'g, 'd> Parts<'g, 'd> {
         [one.at(&ranges[0]), other.at(&ranges[1])]
     }
 
+    /// The values of ranges that follow each other, each in one part.
+    pub(super) fn several<const N: usize>(&mut self, ranges: &[Range<usize>; N]) -> [&mut [f32]; N] {
+        let mut found = Vec::with_capacity(N);
+        let mut wanted = ranges.iter().peekable();
+        for part in &mut self.parts {
+            let (mut start, end) = (part.start, part.end());
+            let mut rest = &mut *part.values;
+            while let Some(range) = wanted.next_if(|range| start <= range.start && range.end <= end) {
+                let (_, from) = rest.split_at_mut(range.start - start);
+                let (values, after) = from.split_at_mut(range.len());
+                found.push(values);
+                (rest, start) = (after, range.end);
+            }
+        }
+        found.try_into().expect("tensors lie in parts, which are not done")
+    }
+
     fn part_of(&self, range: &Range<usize>) -> usize {
         let found = self.parts.iter().position(|part| part.start <= range.start && range.end <= part.end());
         found.expect("a tensor lies in one part, which is not done")
@@ -98,6 +115,8 @@ mod tests {
         (one[0], other[0]) = (2.0, 3.0);
         let [one, other] = parts.two(&[1..3, 0..1]);
         (one[1], other[0]) = (4.0, 5.0);
+        let [first, second, third] = parts.several(&[3..4, 6..7, 9..10]);
+        assert_eq!((first.len(), second[0], third[0]), (1, 1.0, 0.0));
         parts.finish(&(4..9)); // the part before it is not done
         parts.finish(&(3..9));
         parts.at(&(11..12))[0] = 6.0;

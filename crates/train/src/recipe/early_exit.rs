@@ -30,6 +30,11 @@ pub struct EarlyExitKeys {
     pub teacher_share: Option<f64>,
     /// How the distance from the teacher is measured; `kl` if there is one.
     pub teacher_loss: Option<TeacherLoss>,
+    /// With `start.train = "exit_adapters"`: the exits that get a norm and an adapter; the quarters of the
+    /// depth if left out.
+    pub adapter_exits: Option<Vec<usize>>,
+    /// The rank of the adapters; a quarter of the hidden size if left out.
+    pub adapter_rank: Option<usize>,
     /// Whether each exit but the last learns with a norm and an LM head of its own. This is an experiment:
     /// the finished model has the last layer's only, and only the run's own validation uses the others.
     pub own_heads: bool,
@@ -48,6 +53,8 @@ impl Default for EarlyExitKeys {
             teacher: None,
             teacher_share: None,
             teacher_loss: None,
+            adapter_exits: None,
+            adapter_rank: None,
             own_heads: false,
         }
     }

@@ -26,6 +26,8 @@ pub enum Trained {
     All,
     /// The final norm and the LM head, which all exits share; the layers stay as they are.
     ExitHead,
+    /// A norm and an adapter for each of `early_exit.adapter_exits`; the model stays as it is, bit for bit.
+    ExitAdapters,
 }
 
 /// `[data]`: a prepared corpus, or the files to prepare one from. Paths are relative to the working

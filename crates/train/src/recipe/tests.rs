@@ -277,6 +277,10 @@ fn impossible_values_are_named() {
             "[averages]\nswa_start = 50001",
             "averages.swa_start is 50001: it must be a step of the run, 1 to 50000",
         ),
+        (
+            "[early_exit]\nadapter_rank = 4",
+            "early_exit.adapter_rank is given: it must be left out unless start.train",
+        ),
         ("[averages]\nswa_every = 2", "left out unless averages.swa_start"),
         ("[averages]\nswa_start = 1\nswa_every = 0", "averages.swa_every is 0: it must be 1 or more"),
         ("[model]\nbit_linear = \"bitskip-v1\"\n[averages]\nema_decay = 0.9", "a mean of ternary weights"),

@@ -4,11 +4,20 @@ use super::early_exit::EarlyExitKeys;
 use super::layer_dropout::LayerDropoutKeys;
 use super::model_keys::ModelKeys;
 use super::optimizer::{OptimizerKeys, ScheduleKeys};
-use super::sections::{AverageKeys, CheckpointKeys, DataKeys, StartKeys, TrainingKeys, ValidationKeys};
+use super::sections::{
+    AverageKeys, CheckpointKeys, DataKeys, StartKeys, Trained, TrainingKeys, ValidationKeys,
+};
 use crate::error::Error;
 use offramp_model::Config;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+/// The adapters of a recipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Adapters {
+    pub(crate) exits: Vec<usize>,
+    pub(crate) rank: usize,
+}
 
 /// One training run's recipe. Fields are the sections of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +82,20 @@ impl Recipe {
         exits.sort_unstable();
         exits.dedup();
         exits
+    }
+
+    /// The exits that get a norm and an adapter, increasing, and the rank of these; none if the layers or the
+    /// shared head learn.
+    pub(crate) fn adapters(&self) -> Option<Adapters> {
+        if self.start.train != Trained::ExitAdapters {
+            return None;
+        }
+        let (keys, layers) = (&self.early_exit, self.model.num_hidden_layers);
+        let mut exits = keys.adapter_exits.clone().unwrap_or_else(|| Config::quarters(layers));
+        exits.retain(|&exit| exit < layers);
+        exits.sort_unstable();
+        exits.dedup();
+        Some(Adapters { exits, rank: keys.adapter_rank.unwrap_or(self.model.hidden_size.div_ceil(4)) })
     }
 
     /// An impossible value.

@@ -7,10 +7,12 @@ use super::trainer::Trainer;
 use crate::error::{Error, Result};
 use crate::parameters::Layout;
 use offramp_model::checkpoint::{self, Checksums, free_space, tensors_size, write_atomically, write_tensors};
-use offramp_model::run_folder::{OPTIMIZER, TOKENIZER, TOKENIZER_CONFIG};
+use offramp_model::run_folder::{EXITS, OPTIMIZER, STATE, TOKENIZER, TOKENIZER_CONFIG};
 use offramp_model::{TensorSpec, Weights};
 use offramp_ranks::Ranks;
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -24,6 +26,9 @@ pub(super) fn write_model(
     trainer: &Trainer,
     data: &Data,
 ) -> offramp_model::Result<Checksums> {
+    if let Some(over) = &trainer.over {
+        return write_over(folder, over, trainer);
+    }
     let places: Vec<_> = trainer.layout().tensors().collect();
     let mut places = places.into_iter();
     let mut files = checkpoint::save(folder, trainer.config(), &mut |spec| {
@@ -36,6 +41,44 @@ pub(super) fn write_model(
         files.insert(name.to_owned(), written);
     }
     Ok(files)
+}
+
+/// Writes a copy of the model that stays as it is, file by file, and beside it the adapters of its exits.
+fn write_over(folder: &Path, over: &Path, trainer: &Trainer) -> offramp_model::Result<Checksums> {
+    let mut files = Checksums::new();
+    for name in base_files(over)? {
+        let from = over.join(&name);
+        let copy = |out: &mut dyn Write| io::copy(&mut File::open(&from)?, out).map(drop);
+        let written = write_atomically(&folder.join(&name), copy)?;
+        files.insert(name, written);
+    }
+    let layout = trainer.layout();
+    let specs: Vec<_> = layout.own_heads().map(|(spec, _)| spec.clone()).collect();
+    let mut places = layout.own_heads();
+    let written = write_tensors(&folder.join(EXITS), &specs, &mut |_| {
+        let (_, range) = places.next().expect("as many places as tensors");
+        Cow::Borrowed(&trainer.weights[range])
+    })?;
+    files.insert(EXITS.to_owned(), written);
+    Ok(files)
+}
+
+/// The files of a model folder that are the model: no card, whose numbers are of other exits, and nothing of
+/// a run.
+fn base_files(folder: &Path) -> offramp_model::Result<Vec<String>> {
+    let failed = |source| offramp_model::Error::Read { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let kinds = [".json", ".safetensors", ".jinja", ".txt", ".model"];
+        let other = [OPTIMIZER, STATE, EXITS, "card.json"].contains(&name);
+        if path.is_file() && !other && kinds.iter().any(|kind| name.ends_with(kind)) {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Writes a model folder, and beside it the optimizer's moments, the exits' own heads and the averages. Each rank has the

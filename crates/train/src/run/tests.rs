@@ -1,5 +1,6 @@
 //! Runs on a tiny corpus: whole, stopped, resumed, refused.
 
+mod adapters;
 mod averages;
 mod best;
 mod damage;

@@ -10,7 +10,7 @@ use crate::ops::values;
 use crate::optimizer::{Bucket, Optimizer, Own, Update, buckets};
 use crate::parameters::Layout;
 use crate::profile::{Clock, Op, Pass, Profile};
-use crate::recipe::{Precision, Recipe, Trained, TrainingKeys};
+use crate::recipe::{Adapters, Precision, Recipe, Trained, TrainingKeys};
 use crate::schedule::Schedule;
 use crate::step_weights::Rounding;
 use offramp_kernels::gemm::Factors;
@@ -18,6 +18,7 @@ use offramp_model::Config;
 use offramp_model::journal::{ExitLoss, StepRecord};
 use offramp_ranks::{Fold, Ranks, tree};
 use offramp_text::Batches;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -31,6 +32,8 @@ pub(super) struct Trainer {
     pub(super) network: Network,
     pub(super) rounding: Rounding,
     pub(super) averages: Vec<Average>, // the first rank's
+    /// The model that stays as it is, where only adapters learn.
+    pub(super) over: Option<PathBuf>,
     schedule: Schedule,
     dropout: LayerDropout,
     loss: EarlyExitLoss,
@@ -78,6 +81,9 @@ impl Trainer {
         if recipe.early_exit.own_heads {
             network = network.with_own_heads();
         }
+        if let Some(Adapters { exits, rank }) = recipe.adapters() {
+            network = network.with_exit_adapters(&exits, rank);
+        }
         let distillation = recipe.early_exit.distillation();
         if distillation.is_some() {
             network = network.with_teacher();
@@ -86,10 +92,13 @@ impl Trainer {
         let buckets = buckets(network.layout(), &recipe.optimizer, size, values);
         let own = Own::of(&buckets, ranks.rank());
         let mut optimizer = Optimizer::of_share(&recipe.optimizer, network.layout(), own);
-        let head_only = recipe.start.train == Trained::ExitHead;
-        if head_only {
-            optimizer.freeze_before(network.layout().norm().start);
+        let head_only = recipe.start.train != Trained::All;
+        match recipe.start.train {
+            Trained::All => (),
+            Trained::ExitHead => optimizer.freeze_before(network.layout().norm().start),
+            Trained::ExitAdapters => optimizer.freeze_before(network.layout().model_len()),
         }
+        let over = recipe.start.checkpoint.clone().filter(|_| recipe.adapters().is_some());
         let averaged = network.layout().model_len();
         let averages = if ranks.is_first() { averages(recipe, averaged) } else { Vec::new() };
         let layers = config.num_hidden_layers;
@@ -103,6 +112,7 @@ impl Trainer {
             weights,
             rounding: Rounding::new(&config, network.layout()),
             averages,
+            over,
             network,
             schedule: Schedule::new(recipe),
             dropout: LayerDropout::new(recipe)?,
