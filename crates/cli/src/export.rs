@@ -1,8 +1,10 @@
 //! `offramp export`: writes a model as a GGUF file.
 
 use crate::number::bytes;
-use crate::{output, source};
+use crate::output::{self, note};
+use crate::source;
 use anyhow::{Context, Result};
+use offramp_model::run_folder;
 use offramp_pipeline::export_gguf;
 use serde::Serialize;
 use std::fs;
@@ -41,7 +43,11 @@ pub(crate) fn run(arguments: &Arguments, json: bool) -> Result<()> {
         .with_context(|| format!("--type is {}: give f32, f16, bf16, q8_0, q4_0 or tq2_0", arguments.kind))?;
     let out = &arguments.gguf;
     anyhow::ensure!(!out.exists(), "{} is there: give another name, or remove it", out.display());
-    export_gguf(&arguments.source.source()?, kind, out)?;
+    let source = arguments.source.source()?;
+    export_gguf(&source, kind, out)?;
+    if source.path().join(run_folder::EXITS).is_file() {
+        note("the adapters of its exits are left out: a GGUF file has no place for them");
+    }
     let size = fs::metadata(out).map_or(0, |file| file.len());
     match json {
         true => output::json(&Answer { gguf: out, kind: kind.name(), bytes: size })?,

@@ -212,7 +212,8 @@ impl Llama {
         self.lm_head.forward(&scratch.normed, &mut scratch.operand, logits);
     }
 
-    /// The final norm of some of the tokens, or that of their exit, which the LM head reads: `[rows, hidden]`.
+    /// The final norm of some of the tokens, or that of their exit, which the LM head reads: `[rows,
+    /// hidden]`.
     ///
     /// # Panics
     /// If `rows` leaves the tokens in flight.

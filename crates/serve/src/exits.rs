@@ -129,7 +129,7 @@ async fn readings(app: &App, reader: ExitReader) -> Result<Vec<ExitReading>> {
         return Err(ApiError::status(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full"));
     };
     let (listener, mut receiver) = unbounded_channel();
-    let _ = app.commands.send(Command::Exits(reader, listener));
+    let _ = app.commands.send(Command::Exits(Box::new(reader), listener));
     let mut all = Vec::new();
     while let Some(readings) = receiver.recv().await {
         all.extend(readings.map_err(|error| ApiError::status(StatusCode::INTERNAL_SERVER_ERROR, error))?);

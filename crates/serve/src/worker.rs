@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// A text.
     Text(Box<Job>),
     /// What the exits say of a text.
-    Exits(ExitReader, ReadingsSender),
+    Exits(Box<ExitReader>, ReadingsSender),
 }
 
 /// A text that is asked for, and who listens.
@@ -132,7 +132,7 @@ impl Worker<'_> {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Exits(reader, listener) => self.exits.push_back((reader, listener)),
+            Command::Exits(reader, listener) => self.exits.push_back((*reader, listener)),
             Command::Text(job) => {
                 let Job { request, stop, index, listener, place, arrived } = *job;
                 if listener.is_closed() {
