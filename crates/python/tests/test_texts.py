@@ -49,6 +49,23 @@ def test_speculation_changes_nothing(model):
     assert drafted.statistics.acceptance_rate == drafted.statistics.accepted / drafted.statistics.drafted
 
 
+def test_copies_in_fewer_bits_draft_the_same_text(model):
+    """`draft_dtype` names the format of what drafts, at any exit up to all layers; the text is the model's."""
+    plain = greedy(model, speculate="off")
+    shares = {}
+    for draft_dtype in ("int4", "int8", "own"):
+        copied = offramp.AutoModelForCausalLM.from_pretrained(draft_dtype=draft_dtype)
+        for how in ("auto", "6:4", *(["24:3"] if draft_dtype != "own" else [])):
+            drafted = greedy(copied, speculate=how)
+            assert drafted.token_ids == plain.token_ids, (draft_dtype, how)
+            shares[draft_dtype, how] = drafted.statistics.acceptance_rate
+    assert shares["int8", "24:3"] > 0.9 and shares["int4", "24:3"] > 0.5, shares
+    with pytest.raises(ValueError, match="24"):
+        greedy(offramp.AutoModelForCausalLM.from_pretrained(draft_dtype="own"), speculate="24:3")
+    with pytest.raises(ValueError, match="int5"):
+        offramp.AutoModelForCausalLM.from_pretrained(draft_dtype="int5")
+
+
 def test_a_seed_gives_its_text(model):
     drawn = [model.generate(PROMPT, max_new_tokens=24, temperature=1.0, seed=seed).text for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]

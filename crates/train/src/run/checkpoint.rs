@@ -82,8 +82,7 @@ fn base_files(folder: &Path) -> offramp_model::Result<Vec<String>> {
 }
 
 /// Writes a model folder, and beside it the optimizer's moments, the exits' own heads and the averages.
-/// Each rank has the
-/// moments of its share.
+/// Each rank has the moments of its share.
 pub(super) fn write_all(
     folder: &Path,
     trainer: &Trainer,
