@@ -2,10 +2,11 @@
 
 use crate::{LAYERS, fixed, model, options, samplings, told};
 use offramp_engine::{
-    Adaptive, Error, Request, Scheduler, SchedulerOptions, Session, Speculation, Workspace,
+    Adaptive, Error, GenerateOptions, Request, Scheduler, SchedulerOptions, Session, Speculation, Workspace,
 };
 use offramp_engine::{Progressed, generate};
-use offramp_model::{DraftLayers, Format, Llama};
+use offramp_model::{Config, DraftLayers, Format, Llama};
+use std::path::Path;
 use std::sync::Arc;
 
 fn copy(model: &Llama, layers: usize, format: Format) -> Option<DraftLayers> {
@@ -150,4 +151,75 @@ fn a_copy_that_does_not_fit_is_refused() {
     assert!(
         model.draft_layers(2, Format::Ternary).expect_err("ternary").to_string().contains("int4 or int8")
     );
+}
+
+/// Every group of weights has one that is far larger than the others and multiplies zero: in int4 nothing but
+/// it is left, so that no copy is ever right. The last layer overrules the others, so that no exit is, either.
+fn never_right() -> Arc<Llama> {
+    let config = r#"{
+        "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 24,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "vocab_size": 832,
+        "max_position_embeddings": 320, "rms_norm_eps": 1e-5
+    }"#;
+    let config = Config::from_json(config, Path::new("config.json")).expect("a valid config");
+    let mut state = 7u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let model = Llama::from_weights(config, |spec| {
+        let of = |part: &str| spec.name.contains(part);
+        let normed = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"].into_iter().any(of);
+        let scale = if of("layers.23.") && (of("o_proj") || of("down_proj")) { 1e3 } else { 1.0 };
+        let value = |index: usize| match index % 32 {
+            0 if of("input_layernorm") || of("post_attention_layernorm") => 0.0,
+            0 if normed => 1e4,
+            _ if of("norm") => 1.0,
+            _ => scale * random(),
+        };
+        Ok((0..spec.len()).map(value).collect())
+    });
+    Arc::new(model.expect("a small model"))
+}
+
+#[test]
+fn where_no_copy_is_ever_right_auto_adds_two_percent_of_work() {
+    let model = never_right();
+    let layers = copy(&model, 24, Format::Int4);
+    for texts in [1, 4] {
+        let run = |auto: bool| {
+            let mut scheduler = Scheduler::new(&model, SchedulerOptions::new(4096)).expect("memory");
+            for text in 0..texts {
+                let speculation = match auto {
+                    true => Speculation::auto(Adaptive::by_bytes()).with_layers(layers.clone()),
+                    false => Speculation::off(),
+                };
+                let options = GenerateOptions { max_new_tokens: 257, ..GenerateOptions::default() };
+                let request = Request {
+                    prompt: vec![5, 9, 2 + text],
+                    exit_layer: 24,
+                    confidence: None,
+                    speculation,
+                    options,
+                };
+                scheduler.add(request).expect("a good request");
+            }
+            let (mut found, mut statistics) = (Vec::new(), Vec::new());
+            while !scheduler.is_idle() {
+                for ended in scheduler.step().into_iter().filter_map(|one| Some((one.id, one.ended?))) {
+                    let completion = ended.1.expect("a good request");
+                    statistics.push((completion.statistics.drafted, completion.statistics.accepted));
+                    found.push((ended.0, completion.tokens));
+                }
+            }
+            found.sort();
+            (found, statistics, scheduler.work())
+        };
+        let ((expected, _, plain), (found, statistics, auto)) = (run(false), run(true));
+        assert!(found == expected, "{texts} texts");
+        assert!(statistics.iter().all(|&(drafted, accepted)| drafted > 0 && accepted == 0), "{statistics:?}");
+        let added = auto - plain;
+        let share = added.share(&plain);
+        assert!(share > 0.0 && share <= 0.02, "{texts} texts: {share}, {added:?} beyond {plain:?}");
+    }
 }
