@@ -60,8 +60,6 @@ def test_copies_in_fewer_bits_draft_the_same_text(model):
             assert drafted.token_ids == plain.token_ids, (draft_dtype, how)
             shares[draft_dtype, how] = drafted.statistics.acceptance_rate
     assert shares["int8", "24:3"] > 0.9 and shares["int4", "24:3"] > 0.5, shares
-    with pytest.raises(ValueError, match="24"):
-        greedy(offramp.AutoModelForCausalLM.from_pretrained(draft_dtype="own"), speculate="24:3")
     with pytest.raises(ValueError, match="int5"):
         offramp.AutoModelForCausalLM.from_pretrained(draft_dtype="int5")
 
