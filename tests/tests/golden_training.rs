@@ -69,7 +69,6 @@ fn schedule(expected: &Value) -> Schedule {
         steps: number(&keys["steps"]) as u64,
         final_fraction: number(&keys["final_fraction"]),
         weight_decay: number(&expected["weight_decay"]),
-        final_weight_decay: None,
         second: None,
         int4_from: None,
     }

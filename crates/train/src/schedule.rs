@@ -19,8 +19,6 @@ pub struct Schedule {
     pub final_fraction: f64,
     /// Weight decay of the matrices.
     pub weight_decay: f64,
-    /// Weight decay at the end, to which it goes along half a cosine; none if it does not change so.
-    pub final_weight_decay: Option<f64>,
     /// The second stage, if there is one.
     pub second: Option<SecondStage>,
     /// The first step whose activations have 4 bits, where that changes.
@@ -51,7 +49,6 @@ impl Schedule {
         let four_bits = recipe.model.bit_linear == Some(LowBit::V2);
         Self {
             weight_decay: optimizer.weight_decay,
-            final_weight_decay: optimizer.final_weight_decay,
             second,
             int4_from: four_bits.then(|| after(schedule.int4_from.unwrap_or(LAST_INT4_FROM))),
             peak: recipe.optimizer.learning_rate,
@@ -68,16 +65,13 @@ impl Schedule {
             return peak * (step + 1) as f64 / self.warmup_steps as f64;
         }
         let falling = self.steps.saturating_sub(self.warmup_steps).max(1) as f64;
-        let left = half_cosine((step - self.warmup_steps) as f64 / falling);
-        peak * (self.final_fraction + (1.0 - self.final_fraction) * left)
+        let done = (step - self.warmup_steps) as f64 / falling;
+        let cosine = 0.5 * (1.0 + (PI * done.min(1.0)).cos());
+        peak * (self.final_fraction + (1.0 - self.final_fraction) * cosine)
     }
 
     /// The weight decay of the matrices in `step`, counted from 0.
     pub fn weight_decay(&self, step: u64) -> f64 {
-        if let Some(last) = self.final_weight_decay {
-            let left = half_cosine(step as f64 / self.steps.max(1) as f64);
-            return last + (self.weight_decay - last) * left;
-        }
         self.second(step).map_or(self.weight_decay, |second| second.weight_decay)
     }
 
@@ -101,28 +95,14 @@ impl Schedule {
     }
 }
 
-/// Half a cosine from 1 to 0, of the share that is done.
-fn half_cosine(done: f64) -> f64 {
-    0.5 * (1.0 + (PI * done.min(1.0)).cos())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::path::Path;
 
     fn schedule(peak: f64, final_fraction: f64, warmup_steps: u64, steps: u64) -> Schedule {
-        let (weight_decay, final_weight_decay, second, int4_from) = (0.1, None, None, None);
-        Schedule {
-            peak,
-            warmup_steps,
-            steps,
-            final_fraction,
-            weight_decay,
-            final_weight_decay,
-            second,
-            int4_from,
-        }
+        let (weight_decay, second, int4_from) = (0.1, None, None);
+        Schedule { peak, warmup_steps, steps, final_fraction, weight_decay, second, int4_from }
     }
 
     #[test]
@@ -167,17 +147,6 @@ mod tests {
         near(6, 0.1 + 0.9 * 0.5 * (1.0 + 0.5f64.sqrt()));
         near(12, 0.1);
         near(99, 0.1);
-    }
-
-    /// DINO's `cosine_scheduler`: `final + (base − final) (1 + cos(π step / steps)) / 2`.
-    #[test]
-    fn the_decay_goes_along_half_a_cosine() {
-        let schedule = Schedule { final_weight_decay: Some(0.5), ..schedule(1.0, 0.1, 4, 12) };
-        let by_hand = [(0, 0.1), (3, 0.3 - 0.2 * 0.5f64.sqrt()), (6, 0.3), (8, 0.4), (12, 0.5), (99, 0.5)];
-        for (step, expected) in by_hand {
-            let found = schedule.weight_decay(step);
-            assert!((found - expected).abs() < 1e-12, "step {step}: {found} instead of {expected}");
-        }
     }
 
     #[test]

@@ -173,16 +173,6 @@ fn stages(recipe: &Recipe) -> Result<()> {
     share("schedule.second_stage", schedule.second_stage, 0.0..=1.0, "a share of the steps, 0 to 1")?;
     share("schedule.second_fraction", schedule.second_fraction, 0.0..=1.0, "0 to 1")?;
     share("optimizer.second_weight_decay", optimizer.second_weight_decay, 0.0..=10.0, "0 to 10")?;
-    share("optimizer.final_weight_decay", optimizer.final_weight_decay, 0.0..=10.0, "0 to 10")?;
-    ensure(optimizer.final_weight_decay.is_none() || optimizer.second_weight_decay.is_none(), || {
-        let expected =
-            "left out where optimizer.second_weight_decay is given: the decay changes once or bit by bit";
-        recipe.fault(
-            "optimizer.final_weight_decay",
-            optimizer.final_weight_decay.unwrap_or_default(),
-            expected,
-        )
-    })?;
     let expected = "0 to 0.9: activations have 4 bits in at least the last 10 % of the steps";
     share("schedule.int4_from", schedule.int4_from, 0.0..=LAST_INT4_FROM, expected)?;
     for (key, found) in [

@@ -20,9 +20,6 @@ pub struct OptimizerKeys {
     pub weight_decay: f64,
     /// The decay of the second stage; `weight_decay` if left out.
     pub second_weight_decay: Option<f64>,
-    /// The decay at the end of the run, to which it goes along half a cosine (Caron et al. 2021,
-    /// arXiv:2104.14294); it does not change if this is left out.
-    pub final_weight_decay: Option<f64>,
     /// The largest global norm of the gradient; 0 does not clip.
     pub clip: f64,
     /// The optimizer of the layers' matrices; AdamW always moves embedding, LM head and norms.
@@ -53,7 +50,6 @@ impl Default for OptimizerKeys {
             eps: 1e-8,
             weight_decay: 0.1,
             second_weight_decay: None,
-            final_weight_decay: None,
             clip: 1.0,
             matrices: Matrices::AdamW,
             muon_momentum: None,

@@ -284,11 +284,6 @@ fn impossible_values_are_named() {
         ("[averages]\nswa_every = 2", "left out unless averages.swa_start"),
         ("[averages]\nswa_start = 1\nswa_every = 0", "averages.swa_every is 0: it must be 1 or more"),
         ("[model]\nbit_linear = \"bitskip-v1\"\n[averages]\nema_decay = 0.9", "a mean of ternary weights"),
-        ("[optimizer]\nfinal_weight_decay = -1.0", "optimizer.final_weight_decay is -1"),
-        (
-            "[optimizer]\nfinal_weight_decay = 0.0\nsecond_weight_decay = 0.0\n[schedule]\nsecond_stage = 0.5",
-            "optimizer.final_weight_decay is 0: it must be left out where optimizer.second_weight_decay",
-        ),
         ("[early_exit]\nteacher = \"final\"\nteacher_share = 0.0", "early_exit.teacher_share is 0"),
         ("[early_exit]\nteacher_share = 0.5", "left out unless early_exit.teacher is \"final\""),
         ("[early_exit]\nteacher_loss = \"lk\"", "early_exit.teacher_loss is given"),
