@@ -1,5 +1,6 @@
 //! Adapters of exits over a model that stays as it is.
 
+use super::ranks::on_ranks;
 use super::*;
 
 /// A recipe of adapters over the model of another run.
@@ -62,6 +63,19 @@ fn a_run_over_a_model_resumes_to_the_same_bytes() {
     quietly(&Job { resume: true, ..place.job(&recipe, "halves", &GO) }).unwrap();
     for file in ["model/exits.safetensors", "model/model.safetensors", "step-000012/optimizer.safetensors"] {
         assert!(place.read(&format!("whole/{file}")) == place.read(&format!("halves/{file}")), "{file}");
+    }
+}
+
+#[test]
+fn two_ranks_write_the_adapters_of_one() {
+    let place = Place::new();
+    base(&place);
+    let recipe = over(&place, "bf16", "teacher = \"final\"").unwrap();
+    for (folder, size) in [("one", 1), ("two", 2)] {
+        on_ranks(&place.job(&recipe, folder, &GO), size).unwrap();
+    }
+    for file in ["model/exits.safetensors", "model/model.safetensors", "step-000012/optimizer.safetensors"] {
+        assert!(place.read(&format!("one/{file}")) == place.read(&format!("two/{file}")), "{file}");
     }
 }
 

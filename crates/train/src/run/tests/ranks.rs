@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 /// Runs a job on so many ranks, and returns what the first says. An error of one ends all.
-fn on_ranks(job: &Job<'_>, size: usize) -> Result<Summary> {
+pub(super) fn on_ranks(job: &Job<'_>, size: usize) -> Result<Summary> {
     each_on_ranks(size, |_| job).remove(0)
 }
 
