@@ -153,8 +153,9 @@ fn a_copy_that_does_not_fit_is_refused() {
     );
 }
 
-/// Every group of weights has one that is far larger than the others and multiplies zero: in int4 nothing but
-/// it is left, so that no copy is ever right. The last layer overrules the others, so that no exit is, either.
+/// Every group of weights has one that is far larger than the others and multiplies zero: in int4 nothing
+/// but it is left, so that no copy is ever right. The last layer overrules the others, so that no exit is,
+/// either.
 fn never_right() -> Arc<Llama> {
     let config = r#"{
         "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 24,
