@@ -57,7 +57,6 @@ impl ExitAdapters {
             return Ok(None);
         }
         let file = Weights::single(&path)?;
-        let mut specs = Vec::new();
         let mut adapters = BTreeMap::new();
         for (name, shape) in file.shapes() {
             let exit = exit_of(name).filter(|exit| (1..config.num_hidden_layers).contains(exit));
@@ -70,7 +69,7 @@ impl ExitAdapters {
                 adapters.insert(exit_layer, exit_adapter_tensors(exit_layer, config.hidden_size, rank));
             }
         }
-        specs.extend(adapters.values().flatten().cloned());
+        let specs: Vec<_> = adapters.values().flatten().cloned().collect();
         let file = Weights::open_file(&path, &specs)?;
         let adapter = |(exit_layer, [norm, down_proj, up_proj]): (usize, [TensorSpec; 3])| {
             let input = InputQuantization::ALL[0];
@@ -94,8 +93,8 @@ impl ExitAdapters {
         self.0.values().map(Adapter::bytes).sum()
     }
 
-    /// What the LM head reads of some rows that stand at `depth`, appended to `out`; whether there is an
-    /// adapter for that depth.
+    /// Appends to `out` what the LM head reads of some rows that stand at `depth`, and returns the work of
+    /// that; none, and nothing is appended, where no adapter stands at that depth.
     pub(crate) fn append(
         &self,
         depth: usize,
