@@ -4,6 +4,7 @@ mod amx;
 mod attend;
 mod avx2;
 mod avx2_gemm;
+mod avx2_gemm_pack;
 mod avx2_vectors;
 mod avx512;
 mod avx512_gemm;

@@ -34,7 +34,8 @@ impl EarlyExitLoss {
         // With `unbiased` the sum runs over all exits, active or not.
         let summed = if self.keys.unbiased { (0..self.layers).collect() } else { exits.clone() };
         let weight = |exit: usize| match self.keys.weights {
-            ExitWeights::Linear => self.linear(exit, &summed),
+            ExitWeights::Linear => self.scaled(exit, &summed, |exit| (exit + 1) as f64 / self.layers as f64),
+            ExitWeights::Equal => self.scaled(exit, &summed, |_| 1.0),
             ExitWeights::Layerskip => self.layerskip(exit, &summed),
         };
         let weighted = exits.into_iter().map(|exit| (exit + 1, weight(exit) / self.probability(exit)));
@@ -103,13 +104,12 @@ impl EarlyExitLoss {
         if by_turns && exit < self.layers - 1 { 1.0 / self.period() as f64 } else { 1.0 }
     }
 
-    /// The last layer has weight 1; the others share `loss_scale` by `w_i = (i + 1) / L`.
-    fn linear(&self, exit: usize, summed: &[usize]) -> f64 {
+    /// The last layer has weight 1; the others share `loss_scale` by their weights.
+    fn scaled(&self, exit: usize, summed: &[usize], weight: impl Fn(usize) -> f64) -> f64 {
         let last = self.layers - 1;
         if exit == last {
             return 1.0;
         }
-        let weight = |exit: usize| (exit + 1) as f64 / self.layers as f64;
         let sum: f64 = summed.iter().filter(|&&exit| exit < last).map(|&exit| weight(exit)).sum();
         weight(exit) * self.keys.loss_scale / if self.keys.normalize_weights { sum } else { 1.0 }
     }
@@ -178,6 +178,8 @@ mod tests {
         assert_exits(&small.exits(0), &[(1, 0.06), (4, 0.24), (6, 1.0)]);
         assert_exits(&small.exits(2), &[(3, 0.3), (6, 1.0)]);
         assert_eq!(small.exits(1), small.exits(4));
+        let equal = loss(6, EarlyExitKeys { weights: ExitWeights::Equal, ..keys.clone() });
+        assert_exits(&equal.exits(0), &[(1, 0.15), (4, 0.15), (6, 1.0)]);
         let card = loss(24, EarlyExitKeys { period: Some(8), ..keys });
         let mut turns = [0; 25];
         (0..8).flat_map(|step| card.exits(step)).for_each(|exit| turns[exit.0] += 1);
@@ -213,7 +215,8 @@ mod tests {
         let cards = EarlyExitKeys::default();
         let raw = EarlyExitKeys { normalize_weights: false, ..cards.clone() };
         let layerskip = EarlyExitKeys { weights: ExitWeights::Layerskip, ..cards.clone() };
-        for keys in [cards, raw, layerskip] {
+        let equal = EarlyExitKeys { weights: ExitWeights::Equal, ..cards.clone() };
+        for keys in [cards, raw, layerskip, equal] {
             let all = loss(6, keys.clone()).exits(0);
             let rotating = |unbiased| EarlyExitKeys {
                 curriculum: Curriculum::Rotational,

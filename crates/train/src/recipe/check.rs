@@ -231,7 +231,7 @@ fn early_exit(recipe: &Recipe) -> Result<()> {
         let expected = "false unless early_exit.curriculum is \"rotational\" or \"sampled\"";
         recipe.fault("early_exit.unbiased", true, expected)
     })?;
-    ensure(keys.normalize_weights || keys.weights == ExitWeights::Linear, || {
+    ensure(keys.normalize_weights || keys.weights != ExitWeights::Layerskip, || {
         let expected = "true where early_exit.weights is \"layerskip\", which are divided by their sum";
         recipe.fault("early_exit.normalize_weights", false, expected)
     })?;

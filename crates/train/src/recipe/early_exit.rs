@@ -116,6 +116,8 @@ impl Curriculum {
 pub enum ExitWeights {
     /// `w_i = (i + 1) / L` for i = 0 … L − 2, beside the last layer's loss: the card's.
     Linear,
+    /// `w_i = 1`, beside the last layer's loss: more for the first exits, which draft.
+    Equal,
     /// `Σ C e CE / Σ C e`, last layer included: LayerSkip's.
     Layerskip,
 }
