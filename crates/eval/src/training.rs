@@ -67,7 +67,11 @@ impl TrainingReport {
             match record {
                 Record::Step(step) => steps.push(step),
                 Record::Validation(record) => validation.push(record),
-                Record::Start(record) => drop(start.get_or_insert(record)),
+                Record::Start(record) => {
+                    let first: &mut StartRecord = start.get_or_insert_with(|| record.clone());
+                    // The version that began the run may not have written it.
+                    first.checkpoint = first.checkpoint.take().or(record.checkpoint);
+                }
                 _ => (),
             }
         }

@@ -50,14 +50,14 @@ static GEMM: Micro = Micro {
     step: 1,
     pack_left: portable::pack,
     pack_right: portable::pack,
-    tiles: |panels, out| panels.each(4, 16, out, portable::tile::<false, 4, 16>),
+    tiles: |panels, out| panels.each(4, 16, out, portable::tile::<4, 16>),
 };
 
 static GEMM_BF16: Micro = Micro {
     per_word: 2,
     pack_left: portable::pack_bf16,
     pack_right: portable::pack_bf16,
-    tiles: |panels, out| panels.each(4, 16, out, portable::tile_bf16::<false, 4, 16>),
+    tiles: |panels, out| panels.each(4, 16, out, portable::tile_bf16::<4, 16>),
     ..GEMM
 };
 

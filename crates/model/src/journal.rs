@@ -44,6 +44,9 @@ pub struct StartRecord {
     pub seed: u64,
     /// Seconds since 1970.
     pub unix_time: u64,
+    /// What the run began from, as its recipe names it, if not from random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
 }
 
 /// One step of the optimizer.
@@ -252,6 +255,7 @@ mod tests {
             parameters: 1_061_591_040,
             seed: u64::MAX,
             unix_time: 1_764_000_000,
+            checkpoint: Some("runs/base".to_owned()),
         };
         let checkpoint = CheckpointRecord { step: 2, folder: "step-000002".to_owned(), best: None };
         let finish = FinishRecord { step: 2, complete: true, seconds: 12.5 };

@@ -158,6 +158,7 @@ impl Run<'_> {
             parameters,
             seed: training.seed,
             unix_time,
+            checkpoint: self.job.recipe.start.checkpoint.as_ref().map(|path| path.display().to_string()),
         }))?;
         self.tell(Event::Started {
             step,

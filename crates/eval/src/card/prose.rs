@@ -68,10 +68,11 @@ pub(super) fn limitations(card: &Card<'_>) -> String {
     let config = card.config;
     let learnt = match (&card.facts.dataset, card.training) {
         (Some(dataset), Some(report)) => {
-            format!(
-                "It has learnt from {} tokens of {dataset} and knows nothing else",
-                grouped(report.tokens)
-            )
+            let learnt = format!("It has learnt from {} tokens of {dataset}", grouped(report.tokens));
+            match report.start.as_ref().and_then(|start| start.checkpoint.as_ref()) {
+                Some(base) => format!("{learnt}, after what {base} had learnt, and knows nothing else"),
+                None => format!("{learnt} and knows nothing else"),
+            }
         }
         (Some(dataset), None) => format!("It has learnt from {dataset} and knows nothing else"),
         _ => "It knows what it has learnt from and nothing else".to_owned(),

@@ -158,6 +158,7 @@ fn of_run(report: &TrainingReport) -> Vec<(&'static str, String)> {
         ("hours of training steps", fixed(report.seconds / 3600.0, 1)),
     ];
     if let Some(start) = &report.start {
+        rows.extend(start.checkpoint.clone().map(|checkpoint| ("begun from", checkpoint)));
         rows.push(("threads", format!("{}, {}", start.threads, start.kernels)));
         rows.push(("seed", start.seed.to_string()));
         rows.push(("trained with", format!("offramp {}", start.version)));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{ExitScore, GradNorm, Spread};
-use offramp_model::journal::{ExitLoss, Journal, Record, StepRecord, ValidationRecord};
+use offramp_model::journal::{ExitLoss, Journal, Record, StartRecord, StepRecord, ValidationRecord};
 use offramp_model::{BitLinear, Family, Format, ModelType, Quantization};
 use std::path::Path;
 
@@ -53,6 +53,13 @@ fn report() -> TrainingReport {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
     let mut journal = Journal::open(&path).unwrap();
+    report_steps(&mut journal);
+    let exits = vec![ExitLoss { exit_layer: 2, loss: 3.5 }, ExitLoss { exit_layer: 4, loss: 3.25 }];
+    journal.append(&Record::Validation(ValidationRecord { step: 10, exits, bits_per_byte: 1.25 })).unwrap();
+    TrainingReport::read(&path).unwrap().unwrap()
+}
+
+fn report_steps(journal: &mut Journal) {
     for step in 1..=10 {
         let record = StepRecord {
             step,
@@ -67,9 +74,6 @@ fn report() -> TrainingReport {
         };
         journal.append(&Record::Step(record)).unwrap();
     }
-    let exits = vec![ExitLoss { exit_layer: 2, loss: 3.5 }, ExitLoss { exit_layer: 4, loss: 3.25 }];
-    journal.append(&Record::Validation(ValidationRecord { step: 10, exits, bits_per_byte: 1.25 })).unwrap();
-    TrainingReport::read(&path).unwrap().unwrap()
 }
 
 fn card<'a>(config: &'a Config, measured: Measured, training: Option<&'a TrainingReport>) -> Card<'a> {
@@ -139,6 +143,38 @@ fn what_was_found_stands_in_it() {
     let warned = card(&config, worse, Some(&report)).markdown();
     assert!(!text.contains("of little use") && warned.contains("of little use: at exit layer 1"), "{warned}");
     assert_eq!(config.parameter_count(), 23_176, "the card's number is the config's");
+}
+
+/// A run that began from a model does not claim all of what that model knows, nor hide it.
+#[test]
+fn a_run_names_what_it_began_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let mut journal = Journal::open(&path).unwrap();
+    let start = |step, checkpoint: Option<&str>| {
+        let (version, kernels) = ("0.1.0".to_owned(), "avx2".to_owned());
+        let checkpoint = checkpoint.map(str::to_owned);
+        let (threads, parameters, seed, unix_time) = (2, 1, 2, 3);
+        Record::Start(StartRecord {
+            step,
+            version,
+            kernels,
+            threads,
+            parameters,
+            seed,
+            unix_time,
+            checkpoint,
+        })
+    };
+    journal.append(&start(0, None)).unwrap(); // an earlier version's
+    report_steps(&mut journal);
+    journal.append(&start(10, Some("runs/first"))).unwrap();
+    let (config, report) = (config(), TrainingReport::read(&path).unwrap().unwrap());
+    let text = card(&config, measured(), Some(&report)).markdown();
+    assert_has(&text, &["| begun from | runs/first |", "| tokens seen | 10,000 |"]);
+    let learnt =
+        "10,000 tokens of roneneldan/TinyStories, after what runs/first had learnt, and knows nothing else";
+    assert!(text.contains(learnt), "{text}");
 }
 
 #[test]

@@ -44,26 +44,23 @@ fn value(source: PackSource<'_>, i: usize, k: usize) -> f32 {
 
 /// A tile of one value to a word.
 #[inline(always)]
-pub(crate) fn tile<const FMA: bool, const R: usize, const C: usize>(tile: GemmTile<'_>, out: &mut [f32]) {
+pub(crate) fn tile<const R: usize, const C: usize>(tile: GemmTile<'_>, out: &mut [f32]) {
     let mut sums = [[0f32; C]; R];
     let (left, right) = (tile.left.as_chunks::<R>().0, tile.right.as_chunks::<C>().0);
     for (left, right) in left.iter().zip(right) {
         for (sums, left) in sums.iter_mut().zip(left) {
             let left = f32::from_bits(*left);
             for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = crate::elementwise::fma::<FMA>(left, f32::from_bits(*right), *sum);
+                *sum += left * f32::from_bits(*right);
             }
         }
     }
-    put::<FMA, R, C>(&sums, tile, out);
+    put::<R, C>(&sums, tile, out);
 }
 
 /// A tile of two `bf16` to a word.
 #[inline(always)]
-pub(crate) fn tile_bf16<const FMA: bool, const R: usize, const C: usize>(
-    tile: GemmTile<'_>,
-    out: &mut [f32],
-) {
+pub(crate) fn tile_bf16<const R: usize, const C: usize>(tile: GemmTile<'_>, out: &mut [f32]) {
     let mut sums = [[0f32; C]; R];
     let (left, right) = (tile.left.as_chunks::<R>().0, tile.right.as_chunks::<C>().0);
     let (low, high) =
@@ -72,26 +69,22 @@ pub(crate) fn tile_bf16<const FMA: bool, const R: usize, const C: usize>(
         for (sums, &left) in sums.iter_mut().zip(left) {
             for (sum, &right) in sums.iter_mut().zip(right) {
                 // The odd one first, as in `vdpbf16ps`.
-                *sum = crate::elementwise::fma::<FMA>(high(left), high(right), *sum);
-                *sum = crate::elementwise::fma::<FMA>(low(left), low(right), *sum);
+                *sum += high(left) * high(right);
+                *sum += low(left) * low(right);
             }
         }
     }
-    put::<FMA, R, C>(&sums, tile, out);
+    put::<R, C>(&sums, tile, out);
 }
 
 /// Writes the sums that lie within the output.
 #[inline(always)]
-fn put<const FMA: bool, const R: usize, const C: usize>(
-    sums: &[[f32; C]; R],
-    tile: GemmTile<'_>,
-    out: &mut [f32],
-) {
+fn put<const R: usize, const C: usize>(sums: &[[f32; C]; R], tile: GemmTile<'_>, out: &mut [f32]) {
     for (row, sums) in sums.iter().take(tile.rows).enumerate() {
         let out = &mut out[row * tile.stride..][..tile.columns];
         for (out, sum) in out.iter_mut().zip(sums) {
             let before = if tile.write == Write::Add { *out } else { 0.0 };
-            *out = crate::elementwise::fma::<FMA>(tile.alpha, *sum, before);
+            *out = tile.alpha * *sum + before;
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) trait RowFormat<S: Simd> {
     type Factor: Copy;
     /// Values of such a vector.
     const LANES: usize;
+    /// Tokens of a tile: as many as the registers hold beside [`ROWS`](super::vector::ROWS) rows.
+    const TOKENS: usize;
 
     unsafe fn load(from: *const Self::Value) -> Self::Factor;
     /// The first `count` < `LANES` values; the other lanes are zero and not read.
@@ -33,6 +35,7 @@ impl<S: Simd> RowFormat<S> for Floats {
     type Value = f32;
     type Factor = S::F32;
     const LANES: usize = S::LANES;
+    const TOKENS: usize = S::TILE_TOKENS;
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> S::F32 {
@@ -57,6 +60,7 @@ impl<S: Simd> RowFormat<S> for WidenedBf16 {
     type Value = bf16;
     type Factor = S::Bf16;
     const LANES: usize = 2 * S::LANES;
+    const TOKENS: usize = S::WIDENED_TOKENS;
 
     #[inline(always)]
     unsafe fn load(from: *const bf16) -> S::Bf16 {

@@ -106,7 +106,7 @@ unsafe fn few<S: Simd, F: RowFormat<S>>(
     tokens: usize,
     rows: usize,
 ) {
-    let (k, tiles) = (part.len, tokens.div_ceil(S::TILE_TOKENS));
+    let (k, tiles) = (part.len, tokens.div_ceil(F::TOKENS));
     let row_by_row = tokens == 1 && size_of::<S::F32>() == LINE;
     let whole = if row_by_row { 0 } else { rows - rows % ROWS };
     let steps = k / F::LANES;
@@ -209,7 +209,7 @@ unsafe fn many<S: Simd, F: RowFormat<S>>(
     tokens: usize,
     rows: usize,
 ) {
-    let tiles = tokens.div_ceil(S::TILE_TOKENS);
+    let tiles = tokens.div_ceil(F::TOKENS);
     for row in (0..rows).step_by(ROWS * GROUPS) {
         let here = (rows - row).min(ROWS * GROUPS);
         for tile in 0..tiles {

@@ -26,6 +26,7 @@ impl<const LANES: usize, const WIDE: bool> Simd for Plain<LANES, WIDE> {
     type Bf16 = [[bf16; 2]; LANES];
     const LANES: usize = LANES;
     const TILE_TOKENS: usize = if WIDE { 6 } else { 3 };
+    const WIDENED_TOKENS: usize = if WIDE { 6 } else { 2 };
 
     unsafe fn splat(x: f32) -> [f32; LANES] {
         [x; LANES]

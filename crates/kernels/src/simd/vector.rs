@@ -32,6 +32,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Tokens of a row-major tile: as many as the registers hold beside [`ROWS`] rows.
     const TILE_TOKENS: usize;
+    /// As [`Self::TILE_TOKENS`], of factors in `bf16` that are widened in the tile, which takes registers.
+    const WIDENED_TOKENS: usize;
 
     unsafe fn splat(x: f32) -> Self::F32;
     unsafe fn load(from: *const f32) -> Self::F32;

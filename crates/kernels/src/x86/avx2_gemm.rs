@@ -20,25 +20,28 @@ pub(super) static F32: Micro = Micro {
     columns: COLUMNS,
     per_word: 1,
     step: 1,
-    pack_left: pack_f32,
-    pack_right: pack_f32,
+    pack_left: pack_f32::<ROWS>,
+    pack_right: pack_f32::<COLUMNS>,
     tiles: |panels, out| panels.each(ROWS, COLUMNS, out, run),
 };
 
 /// As [`F32`]. This instruction set multiplies no `bf16`: they are rounded while they are packed, and stay `f32`.
-pub(super) static BF16: Micro = Micro { pack_left: pack_bf16, pack_right: pack_bf16, ..F32 };
+pub(super) static BF16: Micro =
+    Micro { pack_left: pack_bf16::<ROWS>, pack_right: pack_bf16::<COLUMNS>, ..F32 };
 
-fn pack_f32(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+fn pack_f32<const WIDTH: usize>(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+    assert_eq!(width, WIDTH, "the tile's panels");
     match source.values {
-        Values::F32(_) => pack::<F32_VALUES>(source, width, panels),
+        Values::F32(_) => pack::<F32_VALUES, WIDTH>(source, panels),
         Values::Bf16(_) => portable::pack(source, width, panels),
     }
 }
 
-fn pack_bf16(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+fn pack_bf16<const WIDTH: usize>(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+    assert_eq!(width, WIDTH, "the tile's panels");
     match source.values {
-        Values::F32(_) => pack::<ROUNDED>(source, width, panels),
-        Values::Bf16(_) => pack::<WIDENED>(source, width, panels),
+        Values::F32(_) => pack::<ROUNDED, WIDTH>(source, panels),
+        Values::Bf16(_) => pack::<WIDENED, WIDTH>(source, panels),
     }
 }
 

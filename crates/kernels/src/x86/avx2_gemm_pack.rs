@@ -14,96 +14,104 @@ pub(super) const ROUNDED: u8 = 1;
 /// Values are `bf16`.
 pub(super) const WIDENED: u8 = 2;
 
-/// Writes rows or columns as panels of `[words of k, width]`, each word an `f32`; `KIND` must fit the values.
+/// Rows that are copied together: six cache lines of `f32`, and a multiple of both panels' widths.
+const ABREAST: usize = 96;
+
+/// Writes rows or columns as panels of `[words of k, WIDTH]`, each word an `f32`; `KIND` must fit the values.
 ///
 /// # Panics
 /// If the source or the panels are not what they say.
-pub(super) fn pack<const KIND: u8>(source: PackSource<'_>, width: usize, panels: &mut [u32]) {
+pub(super) fn pack<const KIND: u8, const WIDTH: usize>(source: PackSource<'_>, panels: &mut [u32]) {
+    const { assert!(WIDTH < LANES || WIDTH.is_multiple_of(LANES), "a store stays behind those to come") };
     let PackSource { values, count, depth, stride, k_stride } = source;
     assert!(stride == 1 || k_stride == 1, "values side by side");
     assert!(count > 0 && depth > 0, "something to pack");
-    assert!(width < LANES || width.is_multiple_of(LANES), "no group writes over one that is done");
-    assert_eq!(panels.len(), count.div_ceil(width) * width * depth, "panels of the source's shape");
+    assert_eq!(panels.len(), count.div_ceil(WIDTH) * WIDTH * depth, "panels of the source's shape");
     let (values, len) = match values {
         Values::F32(values) => (values.as_ptr().cast::<u8>(), values.len()),
         Values::Bf16(values) => (values.as_ptr().cast(), values.len()),
     };
     assert!(matches!(source.values, Values::Bf16(_)) == (KIND == WIDENED), "values of that kind");
     assert!((count - 1) * stride + (depth - 1) * k_stride < len, "values of the source's shape");
-    for (panel, first) in (0..count).step_by(width).enumerate() {
-        let panels = &mut panels[panel * width * depth..];
-        for group in (0..width).step_by(LANES) {
-            let lanes = LANES.min(width - group);
-            let rows = lanes.min(count.saturating_sub(first + group));
-            let offset = group;
-            let group = Group { values, source, first: first + group, rows, lanes, width };
-            // SAFETY: the group's rows lie within the values; packing is handed out with the tiles, where
-            // the processor has the instructions.
-            unsafe {
-                match k_stride {
-                    1 => group.transpose::<KIND>(&mut panels[offset..]),
-                    _ => group.copy::<KIND>(&mut panels[offset..]),
+    // SAFETY: the source lies within its values, and the panels have `depth` words for each of its rows;
+    // packing is handed out with the tiles, where the processor has the instructions.
+    unsafe {
+        match k_stride {
+            1 => transpose::<KIND, WIDTH>(values, source, panels.as_mut_ptr()),
+            _ => copy::<KIND, WIDTH>(values, source, panels.as_mut_ptr()),
+        }
+    }
+}
+
+/// Values of k lie side by side: 8 × 8 are transposed in registers.
+///
+/// # Safety
+/// The source must lie within `values`, and fit the panels.
+#[target_feature(enable = "avx2")]
+unsafe fn transpose<const KIND: u8, const WIDTH: usize>(
+    values: *const u8,
+    source: PackSource<'_>,
+    panels: *mut u32,
+) {
+    let PackSource { count, depth, stride, .. } = source;
+    for first in (0..count).step_by(LANES.min(WIDTH)) {
+        let panel = panels.wrapping_add(first / WIDTH * WIDTH * depth + first % WIDTH);
+        let rows = LANES.min(WIDTH).min(count - first);
+        for k in (0..depth).step_by(LANES) {
+            let here = LANES.min(depth - k);
+            let rows: [__m256; LANES] = std::array::from_fn(|i| match i < rows {
+                // SAFETY: the row has these values.
+                true => unsafe { load::<KIND>(values, (first + i) * stride + k, here) },
+                false => _mm256_setzero_ps(),
+            });
+            for (i, word) in transposed(rows).into_iter().take(here).enumerate() {
+                // SAFETY: the panel has this word.
+                unsafe { put::<WIDTH>(panel.add((k + i) * WIDTH), word, k + i + 1 == depth) };
+            }
+        }
+    }
+}
+
+/// Rows lie side by side: every k is copied, `ABREAST` rows at a time so that cache lines are read whole.
+///
+/// # Safety
+/// As [`transpose`]; the source's rows must be one value apart, or it must have one.
+#[target_feature(enable = "avx2")]
+unsafe fn copy<const KIND: u8, const WIDTH: usize>(
+    values: *const u8,
+    source: PackSource<'_>,
+    panels: *mut u32,
+) {
+    let PackSource { count, depth, k_stride, .. } = source;
+    let step = LANES.min(WIDTH);
+    for block in (0..count).step_by(ABREAST) {
+        for k in 0..depth {
+            for first in (block..count.min(block + ABREAST)).step_by(step) {
+                let at = first / WIDTH * WIDTH * depth + first % WIDTH + k * WIDTH;
+                // SAFETY: the rows have this k, and their panel this word.
+                unsafe {
+                    let word = load::<KIND>(values, k * k_stride + first, step.min(count - first));
+                    put::<WIDTH>(panels.add(at), word, k + 1 == depth);
                 }
             }
         }
     }
 }
 
-/// Up to 8 rows that go to neighbouring lanes of one panel.
-struct Group<'a> {
-    values: *const u8,
-    source: PackSource<'a>,
-    first: usize, // row
-    rows: usize,  // that exist
-    lanes: usize, // of the panel
-    width: usize, // of the panel
-}
-
-impl Group<'_> {
-    /// Values of k lie side by side: 8 × 8 are transposed in registers.
-    ///
-    /// # Safety
-    /// The rows must exist in the source, and the source in `values`.
-    #[target_feature(enable = "avx2")]
-    unsafe fn transpose<const KIND: u8>(&self, panel: &mut [u32]) {
-        let depth = self.source.depth;
-        for k in (0..depth).step_by(LANES) {
-            let here = LANES.min(depth - k);
-            let rows: [__m256; LANES] = std::array::from_fn(|i| match i < self.rows {
-                // SAFETY: the row has these values.
-                true => unsafe { load::<KIND>(self.values, (self.first + i) * self.source.stride + k, here) },
-                false => _mm256_setzero_ps(),
-            });
-            for (i, word) in transposed(rows).into_iter().take(here).enumerate() {
-                self.put(word, &mut panel[(k + i) * self.width..]);
-            }
-        }
-    }
-
-    /// Rows lie side by side.
-    ///
-    /// # Safety
-    /// As [`Self::transpose`].
-    #[target_feature(enable = "avx2")]
-    unsafe fn copy<const KIND: u8>(&self, panel: &mut [u32]) {
-        for k in 0..self.source.depth {
-            // SAFETY: the rows have this k.
-            let word = unsafe { load::<KIND>(self.values, k * self.source.k_stride + self.first, self.rows) };
-            self.put(word, &mut panel[k * self.width..]);
-        }
-    }
-
-    /// Writes a word of k. What it writes too much, the next words and panels overwrite.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn put(&self, word: __m256, out: &mut [u32]) {
-        if out.len() >= LANES {
-            // SAFETY: there is room for a vector.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr().cast(), word) }
+/// Writes a word's next 8 lanes. Where a word has fewer, those that follow belong to the panel's next word,
+/// which is written later; behind its last word they are left alone.
+///
+/// # Safety
+/// The panel must hold the word, and the next one if this is not the last.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn put<const WIDTH: usize>(at: *mut u32, word: __m256, is_last: bool) {
+    // SAFETY: the caller's promise; masked lanes are not written.
+    unsafe {
+        if is_last && WIDTH < LANES {
+            _mm256_maskstore_ps(at.cast(), first_lanes(WIDTH), word);
         } else {
-            let lanes = self.lanes.min(out.len());
-            // SAFETY: masked lanes are not written.
-            unsafe { _mm256_maskstore_ps(out.as_mut_ptr().cast(), first_lanes(lanes), word) }
+            _mm256_storeu_ps(at.cast(), word);
         }
     }
 }

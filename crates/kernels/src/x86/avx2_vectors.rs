@@ -17,6 +17,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     // 4 × 3 sums, 3 vectors of tokens and 1 of a row fill the 16 registers.
     const TILE_TOKENS: usize = 3;
+    const WIDENED_TOKENS: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {

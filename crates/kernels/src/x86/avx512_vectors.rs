@@ -18,6 +18,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     // 4 × 6 sums, 6 vectors of tokens and 1 of a row fill 31 of the 32 registers.
     const TILE_TOKENS: usize = 6;
+    const WIDENED_TOKENS: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -209,6 +210,7 @@ impl RowFormat<Avx512> for NativeBf16 {
     type Value = bf16;
     type Factor = __m512bh;
     const LANES: usize = 32;
+    const TOKENS: usize = Avx512::TILE_TOKENS;
 
     #[inline(always)]
     unsafe fn load(from: *const bf16) -> __m512bh {
