@@ -182,3 +182,24 @@ fn a_busy_machine_is_said_to_be_busy() {
     });
     assert!(said.contains("the machine was busy: other programs took "), "{said}");
 }
+
+/// A GGUF file has no place for adapters of exits: the command says so, and writes the model under them.
+#[test]
+fn adapters_stay_with_their_folder() {
+    let place = Place::trained();
+    let start =
+        "[start]\ncheckpoint = \"run\"\ntrain = \"exit_adapters\"\n[layer_dropout]\nshape = \"none\"\n[data]";
+    place.recipe("adapters.toml", "[data]", start);
+    place.good(&["train", "adapters.toml", "--out", "adapted"]);
+    let told = |model: &str| {
+        let out = format!("{model}.gguf");
+        let ran = place.run(&["export", model, "--gguf", &out, "--type", "f32"]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let words =
+            ["generate", &out, "--prompt", "The heron", "--max-new-tokens", "12", "--temperature", "0"];
+        (ran.stderr.contains("adapters of its exits are left out"), place.json(&words)["text"].clone())
+    };
+    let (with, without) = (told("adapted"), told("run"));
+    assert_eq!((with.0, without.0), (true, false));
+    assert_eq!(with.1, without.1);
+}
