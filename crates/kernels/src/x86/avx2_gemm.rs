@@ -25,7 +25,8 @@ pub(super) static F32: Micro = Micro {
     tiles: |panels, out| panels.each(ROWS, COLUMNS, out, run),
 };
 
-/// As [`F32`]. This instruction set multiplies no `bf16`: they are rounded while they are packed, and stay `f32`.
+/// As [`F32`]. This instruction set multiplies no `bf16`: factors are rounded while they are packed, and
+/// stay `f32`.
 pub(super) static BF16: Micro =
     Micro { pack_left: pack_bf16::<ROWS>, pack_right: pack_bf16::<COLUMNS>, ..F32 };
 
@@ -51,7 +52,8 @@ fn run(tile: GemmTile<'_>, out: &mut [f32]) {
     assert!((1..=ROWS).contains(&tile.rows) && (1..=COLUMNS).contains(&tile.columns), "a part of a tile");
     assert!(tile.columns <= tile.stride || tile.rows == 1, "rows that do not overlap");
     assert!(out.len() >= (tile.rows - 1) * tile.stride + tile.columns, "an output of the tile's shape");
-    // SAFETY: the shapes were checked; the statics are handed out only where the processor has the instructions.
+    // SAFETY: the shapes were checked; the statics are handed out only where the processor has the
+    // instructions.
     unsafe { multiply(tile, words, out.as_mut_ptr()) }
 }
 
