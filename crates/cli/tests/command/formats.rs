@@ -187,9 +187,10 @@ fn a_busy_machine_is_said_to_be_busy() {
 #[test]
 fn adapters_stay_with_their_folder() {
     let place = Place::trained();
-    let start =
-        "[start]\ncheckpoint = \"run\"\ntrain = \"exit_adapters\"\n[layer_dropout]\nshape = \"none\"\n[data]";
-    place.recipe("adapters.toml", "[data]", start);
+    let recipe = "[data]\ncorpus = \"corpus\"\n[start]\ncheckpoint = \"run\"\ntrain = \"exit_adapters\"\n\
+                  [training]\nsteps = 3\nbatch_size = 2\naccumulation = 1\nsequence_length = 32\n\
+                  [schedule]\nwarmup_steps = 1\n[layer_dropout]\nshape = \"none\"\n";
+    place.write("adapters.toml", recipe);
     place.good(&["train", "adapters.toml", "--out", "adapted"]);
     let told = |model: &str| {
         let out = format!("{model}.gguf");
