@@ -6,10 +6,13 @@
 //! gives the same token at a position whatever was computed before: reproducible, and the ground on
 //! which speculative sampling can be an equality.
 
+mod draw;
+mod kept;
+
 use crate::score::{argmax, gap};
 use crate::{Error, Result};
+use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
 
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +62,8 @@ pub struct Sampler {
     options: SamplingOptions,
     generator: ChaCha8Rng,
     logits: Vec<f32>,     // [vocab]
-    candidates: Vec<u32>, // token ids, the most likely first
+    chances: Vec<f32>,    // [vocab], their softmax
+    candidates: Vec<u32>, // token ids that are kept
     prompt_tokens: usize, // tokens before the new ones
 }
 
@@ -82,7 +86,8 @@ impl Sampler {
         check(presence_penalty.is_finite(), "presence_penalty", presence_penalty, "a finite number")?;
         check(frequency_penalty.is_finite(), "frequency_penalty", frequency_penalty, "a finite number")?;
         let generator = ChaCha8Rng::seed_from_u64(seed);
-        Ok(Self { options, generator, logits: Vec::new(), candidates: Vec::new(), prompt_tokens: 0 })
+        let (logits, chances, candidates) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { options, generator, logits, chances, candidates, prompt_tokens: 0 })
     }
 
     /// Counts tokens as new only after the first `prompt_tokens`: for the presence and frequency penalties.
@@ -109,17 +114,15 @@ impl Sampler {
         if logits.is_empty() {
             return Err(Error::NoChoice);
         }
-        let broken =
-            logits.iter().any(|logit| logit.is_nan()) || !logits[argmax(logits) as usize].is_finite();
-        if broken {
+        let nan = logits.iter().fold(false, |nan, logit| nan | logit.is_nan());
+        if nan || !logits[argmax(logits) as usize].is_finite() {
             return Err(Error::NotFinite { position: tokens.len().saturating_sub(1) });
         }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         self.penalise(tokens);
         if self.options.temperature == 0.0 {
-            let best = argmax(&self.logits);
-            return Ok((best, gap(&self.logits)));
+            return Ok((argmax(&self.logits), gap(&self.logits)));
         }
         self.sharpen();
         self.keep_most_likely();
@@ -167,73 +170,6 @@ impl Sampler {
         let max = self.logits[argmax(&self.logits) as usize];
         let temperature = self.options.temperature;
         self.logits.iter_mut().for_each(|logit| *logit = (*logit - max) / temperature);
-    }
-
-    /// Leaves in `candidates` what top-k, then top-p and then min-p keep, as in `transformers`.
-    fn keep_most_likely(&mut self) {
-        let SamplingOptions { top_k, top_p, min_p, .. } = self.options;
-        self.candidates.clear();
-        self.candidates.extend(0..self.logits.len() as u32);
-        self.keep_top(top_k, top_p);
-        if min_p > 0.0 {
-            // The largest logit is 0, and top-k and top-p always keep it.
-            let (logits, least) = (&self.logits, f64::from(min_p).ln());
-            self.candidates.retain(|&id| f64::from(logits[id as usize]) >= least);
-        }
-    }
-
-    fn keep_top(&mut self, top_k: usize, top_p: f32) {
-        if top_k == 0 && top_p == 1.0 {
-            return;
-        }
-        let logits = &self.logits;
-        // Equal logits in order of their ids, so that the choice is one and the same everywhere.
-        let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        if top_k > 0 && top_k < logits.len() {
-            // Only what is kept needs sorting.
-            self.candidates.select_nth_unstable_by(top_k, order);
-            self.candidates.truncate(top_k);
-        }
-        self.candidates.sort_unstable_by(order);
-        if top_p < 1.0 {
-            let max = f64::from(logits[self.candidates[0] as usize]);
-            let weight = |&id: &u32| (f64::from(logits[id as usize]) - max).exp();
-            let enough = f64::from(top_p) * self.candidates.iter().map(weight).sum::<f64>();
-            let mut sum = 0.0;
-            // The token that crosses the line is kept: at least one always is.
-            let kept = self.candidates.iter().map(weight).take_while(|weight| {
-                let before = sum;
-                sum += weight;
-                before < enough
-            });
-            let kept = kept.count();
-            self.candidates.truncate(kept);
-        }
-    }
-
-    /// Gumbel-max over the candidates, with the noise of `position`; and the margin.
-    fn draw(&mut self, position: usize) -> (u32, f32) {
-        self.generator.set_stream(position as u64);
-        self.generator.set_word_pos(0);
-        // One draw for every id up to the largest candidate: the noise of an id does not depend on
-        // which others are kept.
-        self.candidates.sort_unstable();
-        let mut best = (self.candidates[0], f64::NEG_INFINITY);
-        let (mut drawn, mut second) = (0, f64::NEG_INFINITY);
-        for &id in &self.candidates {
-            let mut uniform = 0.0;
-            while drawn <= id {
-                uniform = (f64::from(self.generator.random::<u32>()) + 0.5) / (f64::from(u32::MAX) + 1.0);
-                drawn += 1;
-            }
-            let value = f64::from(self.logits[id as usize]) - (-uniform.ln()).ln();
-            if value > best.1 {
-                (best, second) = ((id, value), best.1);
-            } else {
-                second = second.max(value);
-            }
-        }
-        (best.0, (best.1 - second) as f32)
     }
 }
 

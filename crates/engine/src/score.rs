@@ -28,27 +28,31 @@ pub fn score(logits: &mut [f32], labels: &[u32]) -> Vec<TokenScore> {
 
 /// The index of the largest logit, the lowest among equals; NaN never wins.
 pub fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (id, logit);
-        }
-    }
-    best.0 as u32
+    let most = largest(logits);
+    logits.iter().position(|&logit| logit == most).unwrap_or(0) as u32
 }
 
 /// By how much the largest logit leads the second largest, equal ones among them: at least 0; infinite if
 /// there is no second.
 pub fn gap(logits: &[f32]) -> f32 {
-    let (mut best, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
-    for &logit in logits {
-        if logit > best {
-            (best, second) = (logit, best);
-        } else {
-            second = second.max(logit);
+    let best = argmax(logits) as usize;
+    let Some((before, rest)) = logits.split_at_checked(best).filter(|(_, rest)| !rest.is_empty()) else {
+        return f32::INFINITY;
+    };
+    rest[0] - largest(before).max(largest(&rest[1..]))
+}
+
+/// The largest of them, in lanes, which a compiler turns into vectors.
+fn largest(logits: &[f32]) -> f32 {
+    let (chunks, rest) = logits.as_chunks::<16>();
+    let larger = |most: f32, &logit: &f32| if logit > most { logit } else { most };
+    let mut most = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        for (most, logit) in most.iter_mut().zip(chunk) {
+            *most = larger(*most, logit);
         }
     }
-    best - second
+    most.iter().chain(rest).fold(f32::NEG_INFINITY, larger)
 }
 
 #[cfg(test)]
@@ -79,5 +83,11 @@ mod tests {
         assert_eq!(gap(&[-1.0, -4.0, -1.5]), 0.5);
         assert_eq!(gap(&[4.0, 1.0, 4.0]), 0.0);
         assert_eq!(gap(&[4.0]), f32::INFINITY);
+        assert_eq!(gap(&[]), f32::INFINITY);
+        let mut many = [0.5f32; 100];
+        (many[37], many[70], many[98], many[99]) = (3.0, 2.0, f32::NAN, 3.0);
+        assert_eq!((argmax(&many), gap(&many)), (37, 0.0));
+        many[99] = f32::NEG_INFINITY;
+        assert_eq!((argmax(&many), gap(&many)), (37, 1.0));
     }
 }

@@ -1,6 +1,7 @@
 //! Draws follow the distribution, options do what they say, and bad ones are errors.
 
 use super::*;
+use rand::Rng;
 
 fn options(temperature: f32) -> SamplingOptions {
     SamplingOptions { temperature, seed: 5, ..SamplingOptions::default() }
@@ -51,14 +52,15 @@ fn top_k_and_top_p_keep_what_they_should() {
         let mut sampler = Sampler::new(SamplingOptions { top_k, top_p, ..options(1.0) }).expect("valid");
         sampler.logits = logits.to_vec();
         sampler.keep_most_likely();
+        sampler.candidates.sort_unstable();
         sampler.candidates
     };
     assert_eq!(kept(0, 1.0), [0, 1, 2, 3]);
     assert_eq!(kept(2, 1.0), [1, 3]);
-    assert_eq!(kept(9, 1.0), [1, 3, 0, 2]);
+    assert_eq!(kept(9, 1.0), [0, 1, 2, 3]);
     assert_eq!(kept(0, 0.3), [1], "the token that crosses the line is kept");
     assert_eq!(kept(0, 0.5), [1, 3]);
-    assert_eq!(kept(0, 0.75), [1, 3, 0]);
+    assert_eq!(kept(0, 0.75), [0, 1, 3]);
     assert_eq!(kept(2, 0.9), [1, 3], "top-p counts within what top-k left");
 
     let counts = counts(SamplingOptions { top_k: 2, ..options(1.0) }, &logits, 5_000);
@@ -164,4 +166,58 @@ fn extreme_options_draw_the_most_likely() {
 fn greedy_takes_the_lowest_of_equals() {
     let mut sampler = Sampler::new(options(0.0)).expect("valid");
     assert_eq!(sampler.next(&[1.0, 4.0, 4.0], &[]).expect("finite"), 1);
+}
+
+/// All logits sorted, every chance in `f64`, and noise for every token.
+fn draw_plainly(options: SamplingOptions, logits: &[f32], position: usize) -> (u32, f32) {
+    let SamplingOptions { temperature, top_k, top_p, min_p, seed, .. } = options;
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let logits: Vec<f64> = logits.iter().map(|logit| f64::from((logit - max) / temperature)).collect();
+    let mut kept: Vec<usize> = (0..logits.len()).collect();
+    kept.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    kept.truncate(if top_k > 0 { top_k } else { logits.len() });
+    let all: f64 = kept.iter().map(|&id| logits[id].exp()).sum();
+    let mut sum = 0.0;
+    kept.retain(|&id| {
+        let before = sum;
+        sum += logits[id].exp();
+        (top_p == 1.0 || before < f64::from(top_p) * all) && logits[id] >= f64::from(min_p).ln()
+    });
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    generator.set_stream(position as u64);
+    let noise: Vec<f64> = (0..logits.len())
+        .map(|_| (f64::from(generator.next_u32()) + 0.5) / 2f64.powi(32))
+        .map(|uniform| -(-uniform.ln()).ln())
+        .collect();
+    let mut values: Vec<(f64, usize)> = kept.iter().map(|&id| (logits[id] + noise[id], id)).collect();
+    values.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let second = values.get(1).map_or(f64::NEG_INFINITY, |second| second.0);
+    (values[0].1 as u32, (values[0].0 - second) as f32)
+}
+
+#[test]
+fn shortcuts_change_no_choice() {
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let mut uniform = || f64::from(random.next_u32()) / 2f64.powi(32);
+    for round in 0..600 {
+        let spread = [0.1, 3.0, 12.0][round % 3];
+        let mut logits: Vec<f32> = (0..[5, 300, 3000][round / 3 % 3])
+            .map(|_| (spread * (uniform() + uniform() - 1.0)) as f32)
+            .collect();
+        if round % 5 == 0 {
+            logits.iter_mut().step_by(3).for_each(|logit| *logit = f32::NEG_INFINITY);
+        }
+        let options = SamplingOptions {
+            temperature: [0.6, 1.0, 1e-3, 2.0][round % 4],
+            top_k: [0, 0, 40][round / 9 % 3],
+            top_p: [1.0, 0.9, 0.5][round / 27 % 3],
+            min_p: [0.0, 0.0, 0.05][round / 81 % 3],
+            seed: round as u64,
+            ..SamplingOptions::GREEDY
+        };
+        let mut sampler = Sampler::new(options).expect("valid");
+        let position = round % 50;
+        let found = sampler.next_with_margin(&logits, &vec![0; position]).expect("finite");
+        assert_eq!(found, draw_plainly(options, &logits, position), "{options:?}, {} tokens", logits.len());
+    }
 }
