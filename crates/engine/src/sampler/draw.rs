@@ -31,7 +31,9 @@ impl Sampler {
             if id - next >= AT_ONCE {
                 self.generator.set_word_pos(u128::from(id));
             } else {
-                (next..id).for_each(|_| drop(self.generator.random::<u32>()));
+                (next..id).for_each(|_| {
+                    self.generator.random::<u32>();
+                });
             }
             next = id + 1;
             let uniform = (f64::from(self.generator.random::<u32>()) + 0.5) / (f64::from(u32::MAX) + 1.0);

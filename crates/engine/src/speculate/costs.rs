@@ -99,6 +99,11 @@ impl Costs {
         self.clock == Clock::Bytes || !self.layer.seen.is_empty()
     }
 
+    /// Whether its own layers were seen with one row.
+    pub(crate) fn have_one_row(&self) -> bool {
+        self.layer.seen.first().is_some_and(|seen| seen.rows == 1)
+    }
+
     /// Whether times are those of this machine.
     pub(crate) fn are_measured(&self) -> bool {
         self.clock == Clock::Machine

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) company: Company,
     /// What steps took that several texts shared.
     pub(super) paces: Paces,
+    /// Steps since its own layers had one row.
+    pub(super) since_alone: u32,
     /// What drafted last.
     pub(super) drafting: Drafter,
     pub(super) load: Load,
@@ -78,6 +80,7 @@ impl State {
             chances: Chances::new(&exits(depth), depth, copied),
             company: Company::ALONE,
             paces: Paces::default(),
+            since_alone: 0,
             drafting: Drafter::own(depth),
             costs: Costs::new(model, copies, clock),
             load: Load::new(model, copies, depth),
@@ -92,6 +95,13 @@ impl State {
         company.rows() == 1 || !self.costs.are_measured() || self.paces.allow(company.rows())
     }
 
+    /// Whether a step without a draft would show what one row takes: `first` steps after the start, and `next`
+    /// steps after it was seen.
+    pub(super) fn should_see_plain(&self, first: u32, next: u32) -> bool {
+        let steps = if self.costs.have_one_row() { next } else { first };
+        self.costs.are_measured() && self.since_alone >= steps
+    }
+
     /// Plain decoding in such a company, without a look at exits.
     pub(super) fn rest(&mut self, company: Company) -> Plan {
         (self.company, self.drafting) = (company, Drafter::own(self.depth));
@@ -104,6 +114,7 @@ impl State {
         if self.chosen.get(place).is_none_or(|chosen| key(chosen) != (exit_layer, copies)) {
             self.chosen.insert(place, Chosen { exit_layer, copies, rounds: 0, drafted: 0 });
         }
+        self.since_alone = if copies && drafted > 0 { self.since_alone + 1 } else { 0 };
         self.chosen[place].rounds += 1;
         self.chosen[place].drafted += drafted;
     }
