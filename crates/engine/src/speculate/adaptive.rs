@@ -100,9 +100,10 @@ impl Adaptive {
     pub(super) fn learn(&mut self, lesson: &Lesson<'_>) {
         let Some(state) = &mut self.state else { return };
         state.costs.learn(lesson.times);
-        if state.company.rows() > 1 {
+        let drafted = state.drafting != Drafter::own(state.depth);
+        // A look at an exit is no part of a plain step.
+        if state.costs.are_measured() && (drafted || lesson.probed.is_empty()) {
             let seconds = lesson.times.iter().map(|time| time.seconds).sum();
-            let drafted = state.drafting != Drafter::own(state.depth);
             state.paces.saw(state.company.rows(), Step { drafted, seconds, tokens: lesson.came });
         }
         let Lesson { plan, round, rows, .. } = *lesson;

@@ -15,12 +15,14 @@ const FARTHEST: f64 = 1.5;
 const ROW: f64 = 0.03;
 /// What that guess counts beside what was seen, in squared rows.
 const GUESS: f64 = 1.0;
+/// Samples that a guess of one row counts for.
+const FEW: f64 = 0.5;
 /// How fast a number of rows says less of another.
 const FAR: f64 = 4.0;
 /// Samples of a number of rows beyond which more make it no surer.
 const SURE: f64 = 8.0;
 /// Bytes per second, as long as nobody has measured: only ratios matter then.
-const BANDWIDTH: f64 = 2e10;
+pub(super) const BANDWIDTH: f64 = 2e10;
 
 /// Seconds of a layer, of a copy of one, of the head with its choices, and of the head that drafts with its
 /// choices.
@@ -97,11 +99,6 @@ impl Costs {
     /// Whether anything was measured, or is not to be.
     pub(crate) fn are_known(&self) -> bool {
         self.clock == Clock::Bytes || !self.layer.seen.is_empty()
-    }
-
-    /// Whether its own layers were seen with one row.
-    pub(crate) fn have_one_row(&self) -> bool {
-        self.layer.seen.first().is_some_and(|seen| seen.rows == 1)
     }
 
     /// Whether times are those of this machine.
@@ -206,7 +203,12 @@ impl ByRows {
             return self.guess * (1.0 + ROW * (rows - 1.0));
         }
         let (mut all, mut sum_rows, mut sum, mut squares, mut products) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for seen in &self.seen {
+        // One row is guessed short until it is seen: a guess that is too short is soon put right, by the
+        // plain steps that it brings, and one that is too long brings none.
+        let alone = self.seen.first().filter(|first| first.rows > 1);
+        let alone =
+            alone.map(|first| Sample { rows: 1, seconds: self.guess.min(first.seconds), samples: FEW });
+        for seen in alone.iter().chain(&self.seen) {
             let at = seen.rows as f64;
             // 1 at the same number of rows, and the less the more times as many or as few they are.
             let near = at * rows / (at * rows + FAR * (at - rows) * (at - rows));
@@ -243,6 +245,15 @@ mod tests {
         (0..20).for_each(|_| times.saw(1, 10.0));
         (0..20).for_each(|_| times.saw(5, 12.0));
         assert!((times.at(5) - 12.0).abs() < 0.2 && (times.at(1) - 10.0).abs() < 0.2, "{}", times.at(5));
+    }
+
+    #[test]
+    fn one_row_is_guessed_short_until_it_is_seen() {
+        let mut times = times();
+        (0..5).for_each(|_| times.saw(8, 10.0));
+        assert!(times.at(1) < 2.0 && times.at(8) > 9.0, "{} {}", times.at(1), times.at(8));
+        times.saw(1, 6.0);
+        assert!((times.at(1) - 6.0).abs() < 1.0, "{}", times.at(1));
     }
 
     /// Memory is the limit up to eight rows, arithmetic beyond.

@@ -47,10 +47,8 @@ pub(super) struct State {
     pub(super) chances: Chances,
     pub(super) costs: Costs,
     pub(super) company: Company,
-    /// What steps took that several texts shared.
+    /// What steps took, with drafts and without.
     pub(super) paces: Paces,
-    /// Steps since its own layers had one row.
-    pub(super) since_alone: u32,
     /// What drafted last.
     pub(super) drafting: Drafter,
     pub(super) load: Load,
@@ -80,7 +78,6 @@ impl State {
             chances: Chances::new(&exits(depth), depth, copied),
             company: Company::ALONE,
             paces: Paces::default(),
-            since_alone: 0,
             drafting: Drafter::own(depth),
             costs: Costs::new(model, copies, clock),
             load: Load::new(model, copies, depth),
@@ -90,16 +87,9 @@ impl State {
         }
     }
 
-    /// Whether drafts may be part of the next step: alone always, beside others where they were not slower.
+    /// Whether drafts may be part of the next step: where they were not slower.
     pub(super) fn may_draft(&mut self, company: Company) -> bool {
-        company.rows() == 1 || !self.costs.are_measured() || self.paces.allow(company.rows())
-    }
-
-    /// Whether a step without a draft would show what one row takes: `first` steps after the start, and `next`
-    /// steps after it was seen.
-    pub(super) fn should_see_plain(&self, first: u32, next: u32) -> bool {
-        let steps = if self.costs.have_one_row() { next } else { first };
-        self.costs.are_measured() && self.since_alone >= steps
+        !self.costs.are_measured() || self.paces.allow(company.rows())
     }
 
     /// Plain decoding in such a company, without a look at exits.
@@ -114,7 +104,6 @@ impl State {
         if self.chosen.get(place).is_none_or(|chosen| key(chosen) != (exit_layer, copies)) {
             self.chosen.insert(place, Chosen { exit_layer, copies, rounds: 0, drafted: 0 });
         }
-        self.since_alone = if copies && drafted > 0 { self.since_alone + 1 } else { 0 };
         self.chosen[place].rounds += 1;
         self.chosen[place].drafted += drafted;
     }

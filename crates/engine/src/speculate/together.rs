@@ -12,12 +12,6 @@ const MOST_ROWS: usize = 32;
 /// known of what it takes.
 const WORTH_IT: f64 = 0.97;
 const WORTH_IT_BESIDE_OTHERS: f64 = 0.9;
-/// A draft that promises a token in more than this share of a plain token's time may be none: what one row
-/// takes in its own layers is guessed too long from steps of more, where the second row is as dear as the
-/// first. So such a step comes after so many by copies alone, and again after so many.
-const DOUBTFUL: f64 = 0.6;
-const FIRST_ALONE: u32 = 8;
-const NEXT_ALONE: u32 = 64;
 /// To replace what drafts, another must promise this share of its time: estimates are noisy.
 const STAYS: f64 = 0.98;
 
@@ -56,9 +50,6 @@ pub(super) fn plan_group(texts: &mut [(usize, &mut State)], company: Company) ->
         if length > 0 && stays * pace < best.min(worth_it * plain) {
             (best, chosen) = (stays * pace, Some((drafter, longest)));
         }
-    }
-    if rows == 1 && best > DOUBTFUL * plain && first.should_see_plain(FIRST_ALONE, NEXT_ALONE) {
-        (best, chosen) = (plain, None);
     }
     let mut plans = Vec::with_capacity(texts.len());
     for (index, (_, state)) in texts.iter_mut().enumerate() {

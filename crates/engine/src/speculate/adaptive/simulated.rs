@@ -6,6 +6,7 @@ mod further;
 use super::*;
 use crate::chooser::Choice;
 use crate::round::Round;
+use crate::speculate::costs::BANDWIDTH;
 use crate::speculate::together::plan_together;
 use crate::workspace::{Call, CallTime};
 use offramp_model::{Config, DraftLayers, Format, Formats};
@@ -124,6 +125,13 @@ impl World {
         let World { machine, .. } = *self;
         let mut world: Vec<Position> = Vec::new();
         let (mut position, mut seconds) = (0, 0.0);
+        // What is guessed of a layer is too little by some.
+        let unit = 1.3 * models.model.layer_work().bytes as f64 / BANDWIDTH;
+        let copies = Copies { layers: self.exact.map(|_| &models.copy), head: None };
+        adaptive.know(&models.model, copies, 24);
+        let prompt = CallTime { call: Call::Layers(24), rows: 8, seconds: 24.0 * machine.rows(8) * unit };
+        let head = CallTime { call: Call::Head, rows: 1, seconds: machine.head * unit };
+        adaptive.known().costs.learn(&[prompt, head]);
         while position < TOKENS {
             while world.len() < position + 20 {
                 let (ease, sure) = (random.random(), random.random());
@@ -131,14 +139,12 @@ impl World {
             }
             let mut noise =
                 || 1.0 + 0.1 * random.random::<f64>() + f64::from(u8::from(random.random::<f64>() < 0.05));
-            let copies = Copies { layers: self.exact.map(|_| &models.copy), head: None };
-            adaptive.know(&models.model, copies, 24);
             let plan = plan_together(&mut [(TOKENS, &mut *adaptive)], 0)[0];
-            let mut took = |what: f64, adaptive: &mut Adaptive, call: Option<Call>, rows: usize| {
+            let mut times = Vec::new();
+            let mut took = |what: f64, call: Call, rows: usize| {
                 let time = what * noise();
                 seconds += time;
-                let times = call.map(|call| CallTime { call, rows, seconds: time });
-                adaptive.known().costs.learn(times.as_slice());
+                times.push(CallTime { call, rows, seconds: time * unit });
             };
             let (drafter, mut chance) = (plan.drafter, 1.0);
             let exit = drafter.exit_layer;
@@ -149,14 +155,14 @@ impl World {
             let (mut draft, mut dropped, mut probed) = (Vec::new(), None, Vec::new());
             let (mut rows, mut accepted, mut alive) = (1, 0, true);
             if !drafter.apart {
-                took(pass, adaptive, Some(call), 1);
+                took(pass, call, 1);
             }
             while rows <= plan.num_speculations && adaptive.goes_on(drafter, rows, chance, 1) {
                 if drafter.apart {
-                    took(pass, adaptive, Some(call), 1);
+                    took(pass, call, 1);
                 }
                 let (right, margin) = self.choice(drafter, world[position + rows - 1]);
-                took(machine.draft_head, adaptive, Some(Call::DraftHead), 1);
+                took(machine.draft_head, Call::DraftHead, 1);
                 let choice = Choice { token: u32::from(!right), sure: Sureness::of(margin) };
                 chance *= adaptive.chance(drafter, Sureness::of(margin));
                 if !adaptive.keeps(drafter, rows, chance, 1) {
@@ -167,12 +173,12 @@ impl World {
                 alive &= right;
                 accepted += usize::from(alive);
                 if !drafter.apart {
-                    took(pass, adaptive, Some(call), 1);
+                    took(pass, call, 1);
                 }
                 rows += 1;
             }
             if let Some(probe) = plan.probe {
-                took(machine.draft_head * machine.rows(rows), adaptive, None, rows);
+                took(machine.draft_head * machine.rows(rows), Call::DraftHead, rows);
                 probed.extend((0..rows).map(|row| {
                     let (right, margin) = self.choice(Drafter::own(probe), world[position + row]);
                     Choice { token: u32::from(!right), sure: Sureness::of(margin) }
@@ -180,9 +186,9 @@ impl World {
             }
             let above = drafter.above(24);
             if above > 0 {
-                took(above as f64 * machine.rows(rows), adaptive, Some(Call::Layers(above)), rows);
+                took(above as f64 * machine.rows(rows), Call::Layers(above), rows);
             }
-            took(machine.head * machine.rows(rows), adaptive, Some(Call::Head), rows);
+            took(machine.head * machine.rows(rows), Call::Head, rows);
             // The full model's tokens are zeros.
             let tokens = vec![0; accepted + 1];
             let round = &Round { tokens, drafted: draft.len(), accepted, ..Round::default() };
@@ -195,7 +201,7 @@ impl World {
                 round,
                 came: round.tokens.len(),
                 rows,
-                times: &[],
+                times: &times,
             });
             position += accepted + 1;
         }
@@ -223,7 +229,7 @@ fn models() -> Models {
 fn it_comes_near_the_best_layers_and_length() {
     let models = models();
     for exact in [None, Some(0.96), Some(0.88)] {
-        for (telling, expected) in [(true, [0.93, 0.975]), (false, [0.91, 0.945])] {
+        for (telling, expected) in [(true, [0.93, 0.975]), (false, [0.905, 0.94])] {
             let worlds = MACHINES.iter().flat_map(|&machine| {
                 MODELS.iter().map(move |&chances| World { machine, chances, exact, telling })
             });
