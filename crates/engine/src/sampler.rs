@@ -9,7 +9,7 @@
 mod draw;
 mod kept;
 
-use crate::score::{argmax, gap};
+use crate::score::{argmax, lead};
 use crate::{Error, Result};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
@@ -114,19 +114,29 @@ impl Sampler {
         if logits.is_empty() {
             return Err(Error::NoChoice);
         }
-        let nan = logits.iter().fold(false, |nan, logit| nan | logit.is_nan());
-        if nan || !logits[argmax(logits) as usize].is_finite() {
+        let nan = logits.iter().fold(0, |nan, logit| nan | u32::from(logit.is_nan()));
+        let best = argmax(logits);
+        if nan != 0 || !logits[best as usize].is_finite() {
             return Err(Error::NotFinite { position: tokens.len().saturating_sub(1) });
+        }
+        if self.options.temperature == 0.0 && !self.penalises() {
+            return Ok((best, lead(logits, best)));
         }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         self.penalise(tokens);
         if self.options.temperature == 0.0 {
-            return Ok((argmax(&self.logits), gap(&self.logits)));
+            let best = argmax(&self.logits);
+            return Ok((best, lead(&self.logits, best)));
         }
         self.sharpen();
         self.keep_most_likely();
         Ok(self.draw(tokens.len()))
+    }
+
+    fn penalises(&self) -> bool {
+        let SamplingOptions { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.options;
+        repetition_penalty != 1.0 || presence_penalty != 0.0 || frequency_penalty != 0.0
     }
 
     /// Divides a positive logit of a token that has occurred by the repetition penalty, multiplies a negative

@@ -28,22 +28,35 @@ pub fn score(logits: &mut [f32], labels: &[u32]) -> Vec<TokenScore> {
 
 /// The index of the largest logit, the lowest among equals; NaN never wins.
 pub fn argmax(logits: &[f32]) -> u32 {
-    let most = largest(logits);
-    logits.iter().position(|&logit| logit == most).unwrap_or(0) as u32
+    const BLOCK: usize = 1024;
+    let (mut best, mut most) = (0, f32::NEG_INFINITY);
+    for (block, logits) in logits.chunks(BLOCK).enumerate() {
+        let here = largest(logits);
+        if here > most {
+            (best, most) = (block, here);
+        }
+    }
+    let within = logits[best * BLOCK..].iter().position(|&logit| logit == most);
+    (best * BLOCK + within.unwrap_or(0)) as u32
 }
 
 /// By how much the largest logit leads the second largest, equal ones among them: at least 0; infinite if
 /// there is no second.
 pub fn gap(logits: &[f32]) -> f32 {
-    let best = argmax(logits) as usize;
-    let Some((before, rest)) = logits.split_at_checked(best).filter(|(_, rest)| !rest.is_empty()) else {
-        return f32::INFINITY;
-    };
-    rest[0] - largest(before).max(largest(&rest[1..]))
+    lead(logits, argmax(logits))
+}
+
+/// By how much the `best` logit leads the largest of the others.
+pub(crate) fn lead(logits: &[f32], best: u32) -> f32 {
+    let (before, rest) = logits.split_at(best as usize);
+    match rest {
+        [best, after @ ..] => best - largest(before).max(largest(after)),
+        [] => f32::INFINITY,
+    }
 }
 
 /// The largest of them, in lanes, which a compiler turns into vectors.
-fn largest(logits: &[f32]) -> f32 {
+pub(crate) fn largest(logits: &[f32]) -> f32 {
     let (chunks, rest) = logits.as_chunks::<16>();
     let larger = |most: f32, &logit: &f32| if logit > most { logit } else { most };
     let mut most = [f32::NEG_INFINITY; 16];
