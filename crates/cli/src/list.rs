@@ -81,7 +81,7 @@ fn kind(path: &std::path::Path) -> Result<Kind> {
         model_type: config.family.model_type.name().to_owned(),
         layers: config.num_hidden_layers,
         formats: weights.formats().into_keys().collect(),
-        trained_for_exits: config.early_exit.is_some(),
+        trained_for_exits: config.trained_for_exits(),
     })
 }
 

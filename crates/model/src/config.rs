@@ -69,7 +69,7 @@ pub struct Config {
 pub struct EarlyExit {
     /// Weight of the early-exit loss beside the last layer's.
     pub early_exit_loss_scale: f64,
-    /// The exits that were active in each step: `all`, `rotational`, `gradual` or `sampled`.
+    /// The exits that were active in each step: `none`, `all`, `rotational`, `gradual` or `sampled`.
     pub curriculum: String,
     /// How the chance of dropping a layer grows with depth: `none`, `quadratic`, `linear`, `exponential`.
     pub layer_dropout: String,
@@ -78,6 +78,11 @@ pub struct EarlyExit {
 }
 
 impl Config {
+    /// Whether training gave exits a loss, as far as the folder says.
+    pub fn trained_for_exits(&self) -> bool {
+        self.early_exit.as_ref().is_some_and(|training| training.curriculum != "none")
+    }
+
     /// Reads a `config.json`.
     ///
     /// # Errors

@@ -127,7 +127,12 @@ pub(super) fn training(card: &Card<'_>) -> String {
     let mut rows = Vec::new();
     if let Some(early_exit) = &card.config.early_exit {
         let dropout = format!("{}, at most {:.3}", early_exit.layer_dropout, early_exit.layer_dropout_max);
-        rows.push(("early-exit loss beside the last layer's", early_exit.early_exit_loss_scale.to_string()));
+        if card.config.trained_for_exits() {
+            rows.push((
+                "early-exit loss beside the last layer's",
+                early_exit.early_exit_loss_scale.to_string(),
+            ));
+        }
         rows.push(("exits in a step (curriculum)", early_exit.curriculum.clone()));
         rows.push(("layer dropout", dropout));
     }

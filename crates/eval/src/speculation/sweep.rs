@@ -94,7 +94,7 @@ pub fn sweep(
     let of_best = bench.rematch(prompts, &points[best], progress)?;
     let auto = auto.auto(of_best, format);
     Ok(SweepReport {
-        trained_for_exits: model.config().early_exit.is_some(),
+        trained_for_exits: model.config().trained_for_exits() || !model.adapter_exits().is_empty(),
         plain: Spread::of(plain),
         verdict: Verdict::of(&points[best].speed_up).max(Verdict::of(&auto.speed_up)),
         auto,

@@ -360,6 +360,10 @@ fn the_early_exit_block_is_checked() {
         }})
     };
     assert_eq!(with(block(0.3, 0.5)).unwrap().early_exit, card().early_exit);
+    assert!(with(block(0.3, 0.5)).unwrap().trained_for_exits());
+    let mut without = block(0.3, 0.0);
+    without["early_exit"]["curriculum"] = json!("none");
+    assert!(!with(without).unwrap().trained_for_exits(), "a run without early exits says so");
     assert!(message(block(-1.0, 0.5)).contains("early_exit.early_exit_loss_scale is -1"));
     assert!(message(block(0.3, 1.0)).contains("early_exit.layer_dropout_max is 1"));
 }
