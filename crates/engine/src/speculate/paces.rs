@@ -10,7 +10,6 @@ const FARTHEST: f64 = 2.0;
 /// After so many steps with drafts, these must have taken less than this share of the time without them: few
 /// steps say something only where the loss is large.
 const JUDGED: [(u32, f64); 3] = [(3, 1.25), (6, 1.1), (12, 0.98)];
-const JUDGED_ALONE: [(u32, f64); 3] = [(6, 1.25), (12, 1.1), (24, 1.0)];
 /// Steps for which they rest at first, by which factor longer each time, and at most.
 const REST: u32 = 64;
 const LONGER: u32 = 4;
@@ -90,9 +89,7 @@ impl Paces {
         }
         pace.drafted.add(step);
         pace.since_plain += 1;
-        // A text alone has few tokens in a step, and is judged by more steps.
-        let judged = if texts == 1 { JUDGED_ALONE } else { JUDGED };
-        let Some((steps, most)) = judged.into_iter().rfind(|(steps, _)| pace.drafted.steps >= *steps) else {
+        let Some((steps, most)) = JUDGED.into_iter().rfind(|(steps, _)| pace.drafted.steps >= *steps) else {
             return;
         };
         if pace.plain.steps == 0 {
@@ -101,7 +98,7 @@ impl Paces {
         if pace.drafted.seconds_each() > most * pace.plain.seconds_each() {
             (pace.rest, pace.drafted) = (pace.next_rest, Mean::default());
             pace.next_rest = (LONGER * pace.next_rest).min(LONGEST_REST);
-        } else if steps == judged[2].0 {
+        } else if steps == JUDGED[2].0 {
             pace.next_rest = REST;
         }
     }
