@@ -13,9 +13,9 @@ const SLACK: f64 = 1.001;
 impl Sampler {
     /// The candidate whose logit and noise, that of `position`, sum to the most; and by how much.
     ///
-    /// Two logarithms make noise of a number, and few candidates are worth them: with u uniform,
-    /// −ln(−ln u) ≤ −ln(1 − u), so that a candidate comes in second at best unless 1 − u is less than
-    /// e^logit / e^second.
+    /// Two logarithms make noise of a number, and few candidates are worth them: with u uniform, the noise
+    /// −ln(−ln u) is at most −ln(1 − u). So a candidate comes in second at best unless 1 − u is less
+    /// than e^logit / e^second.
     pub(super) fn draw(&mut self, position: usize) -> (u32, f32) {
         self.generator.set_stream(position as u64);
         self.generator.set_word_pos(0);
