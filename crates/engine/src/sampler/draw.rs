@@ -5,7 +5,8 @@ use rand::RngExt;
 
 /// Numbers that the generator makes at once: to leave out as many is sooner than to draw them.
 const AT_ONCE: u32 = 64;
-/// Chances are floats, and those of logits far below this are 0: the largest logit is 0.
+/// As long as the second is below this (the largest logit is 0), every candidate is compared: chances that
+/// matter there are too small for a float.
 const LOWEST: f64 = -40.0;
 /// What a chance may err by, and more.
 const SLACK: f64 = 1.001;

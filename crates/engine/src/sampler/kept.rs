@@ -35,8 +35,8 @@ impl Sampler {
             candidates.extend(0..logits.len() as u32);
             return;
         }
-        // Of the largest logits of some stretches, the last one that is among the `most` largest: no more
-        // than these are above it, and few of all logits are.
+        // The largest logit of each stretch is its peak. At least `most` logits reach the peak that comes
+        // `most`-th, and few more do.
         let stretch = (logits.len() / (4 * most)).max(1);
         let mut peaks: Vec<f32> = logits.chunks(stretch).map(largest).collect();
         let (_, least, _) = peaks.select_nth_unstable_by(most - 1, |a, b| b.total_cmp(a));

@@ -1,5 +1,6 @@
-//! What steps of several texts took, with drafts and without. Estimates of costs may be wrong where rows are
-//! many; what a step took is not. Where drafts turn out to be slower, they rest, and each time for longer.
+//! What steps of one text or several took, with drafts and without. Estimates of costs may be wrong where
+//! rows are dear; what a step took is not. Where drafts turn out to be slower, they rest, and each time for
+//! longer.
 
 /// What a new step counts beside those before it.
 const NEW: f64 = 1.0 / 16.0;
